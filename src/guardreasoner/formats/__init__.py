@@ -1,0 +1,1 @@
+"""Answer formats: one module each, two functions each, `render` and `parse`."""

@@ -1,0 +1,173 @@
+"""What every answer format gives: prompts from an exchange, and labels from an answer.
+
+`guardreasoner` is our own wire and has its own two functions. Every other format is a module with
+
+    Options     a frozen dataclass: what one row may set, with defaults; an unknown key is an error
+    render      exchange, tasks, options -> the calls that answer them
+    parse       call, completion, options -> `Parsed`
+
+A call is one question to the model: some families answer everything at once (WildGuard), some one task at a time
+(LLaMA Guard), some one policy at a time (ShieldGemma). `guards.prompted` runs the calls and puts the answers together:
+a task that several calls answer is positive if any of them is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.plans import Chat, Completion, Judged, Plan, Prompt, Scaffold, Segment, Turn
+from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
+
+Problem = Literal["no_block", "no_verdict", "conflict"]
+O = TypeVar("O")  # noqa: E741 - the options of one format
+
+FORMATS = (
+    "guardreasoner",
+    "safe_unsafe",
+    "yes_no",
+    "wildguard",
+    "qwen3guard",
+    "json_ratings",
+    "classifier_head",
+    "moderation",
+    "three_task",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What an answer says. `problem` is None when every verdict it should hold was read."""
+
+    labels: Labels
+    steps: tuple[Step, ...] = ()
+    harm: str | None = None
+    problem: Problem | None = None
+    """`no_block`: no answer block; `no_verdict`: a block without a readable verdict; `conflict`: it says two things."""
+    notes: Mapping[str, object] = field(default_factory=dict)
+    scores: Mapping[Task, float] = field(default_factory=dict)
+    """P(positive) per task as the family defines it; absent where the answer gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question to a model."""
+
+    tasks: tuple[Task, ...]
+    """The tasks its answer decides."""
+    prompt: Prompt
+    plan: Plan
+    policy: str = ""
+    """The name of the policy it asks about, where a family asks about one at a time."""
+
+
+class Format(Protocol):
+    """A format module."""
+
+    Options: type[Any]
+
+    def render(self, exchange: Exchange, tasks: Sequence[Task], options: Any, *, force: bool) -> list[Call]:
+        """The calls that answer the tasks.
+
+        Args:
+            exchange: what to judge.
+            tasks: what to answer; all make sense for the exchange.
+            options: an `Options` of the module.
+            force: the engine can force text and score words (`Text`, `Choice`); else the model writes freely.
+        """
+        ...
+
+    def parse(self, call: Call, completion: Completion, options: Any) -> Parsed:
+        """What one answer says; never raises on anything a model or server wrote."""
+        ...
+
+
+def format_of(name: str) -> Format:
+    """The module of a format.
+
+    Raises:
+        UnknownName: there is no such format.
+    """
+    if name not in FORMATS:
+        raise UnknownName("answer format", name, FORMATS)
+    return cast(Format, import_module(f"guardreasoner.formats.{name}"))
+
+
+def options_of(kind: type[O], given: Mapping[str, Any], *, where: str) -> O:
+    """A format's options from plain values; lists become tuples.
+
+    Raises:
+        ConfigError: a key is not one of the format's; the nearest is named.
+    """
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{where}: its format has no option {key!r}; {hint}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def fill(template: str, values: Mapping[str, str]) -> tuple[Segment, ...]:
+    """A template with `{name}` holes as segments: its own text is scaffold, what goes into the holes is judged.
+
+    Only the names in `values` are holes; any other brace is text.
+    """
+    if not values:
+        return (Scaffold(template),)
+    parts = re.split("|".join(f"({re.escape(f'{{{name}}}')})" for name in values), template)
+    holes = {f"{{{name}}}": text for name, text in values.items()}
+    return tuple(Judged(holes[p]) if p in holes else Scaffold(p) for p in parts if p)
+
+
+def turns(exchange: Exchange, *, reply: bool) -> tuple[Turn, ...]:
+    """The conversation as chat turns that alternate, the first one the user's.
+
+    Neighbours of one role become one turn; earlier words of the assistant without a request before them get an empty
+    one, since chat templates refuse anything else.
+    """
+    messages = [*exchange.context, Message("user", exchange.prompt)]
+    if reply and exchange.response is not None:
+        messages.append(Message("assistant", exchange.response))
+    merged: list[Message] = []
+    for message in messages:
+        role = "assistant" if message.role == "assistant" else "user"
+        if merged and merged[-1].role == role:
+            merged[-1] = Message(role, f"{merged[-1].content}\n\n{message.content}")
+        else:
+            merged.append(Message(role, message.content))
+    if merged[0].role == "assistant":
+        merged.insert(0, Message("user", ""))
+    return tuple(Turn(m.role, (Judged(m.content),)) for m in merged)
+
+
+def as_chat(*parts: tuple[str, tuple[Segment, ...]], args: Mapping[str, object] | None = None) -> Chat:
+    """A chat prompt from (role, segments) pairs."""
+    return Chat(tuple(Turn(role, segments) for role, segments in parts), dict(args or {}))
+
+
+def share(scores: Mapping[str, float], positive: Sequence[str], negative: Sequence[str]) -> float | None:
+    """P(positive words) / P(positive or negative words) from log-probabilities; None where none of them has any.
+
+    The two-way softmax that the families use on the logits of their verdict words; several spellings of one verdict
+    are added up.
+    """
+    ups = [scores[w] for w in positive if w in scores]
+    downs = [scores[w] for w in negative if w in scores]
+    top = max([*ups, *downs], default=-math.inf)
+    if top == -math.inf:
+        return None
+    up = sum(math.exp(s - top) for s in ups)
+    down = sum(math.exp(s - top) for s in downs)
+    return up / (up + down)
+
+
+def label(task: Task, positive: bool) -> str:
+    """The task's label for yes or no."""
+    return TASKS[task].positive if positive else TASKS[task].negative

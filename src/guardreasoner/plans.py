@@ -1,0 +1,134 @@
+"""What a guard asks of an engine, and what comes back: prompts, plans, completions.
+
+A prompt is a list of segments. `Scaffold` text is ours and may contain special tokens; `Judged` text is hostile: it is
+encoded by itself with special tokens disabled, so that it can forge neither a turn nor an answer block.
+
+A plan is what happens after the prompt, in order: sample freely (`Free`), force a text (`Text`), or decide between
+words (`Choice`). The three reasoning modes are three plans:
+
+    instant   [Text, Choice] x tasks
+    short     [Free(n), Text, Choice, ...]
+    full      [Free, Text, Choice, ...]
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffold:
+    """Text of ours: instructions, turn markers, headings. Special-token strings in it are special tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Text of a user or a model: encoded by itself, special-token strings in it are ordinary text."""
+
+    text: str
+
+
+Segment = Scaffold | Judged
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a chat prompt."""
+
+    role: str
+    content: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A prompt in messages: the engine applies the model's own chat template, or sends them to a chat server."""
+
+    turns: tuple[Turn, ...]
+    template_args: Mapping[str, object] = field(default_factory=dict)
+    """Keyword arguments of the model's chat template (`guardian_config`, `categories`, ...); `content_parts` is ours:
+    the template wants each content as `[{"type": "text", "text": ...}]` (LLaMA Guard 3 1B and 4)."""
+
+
+Prompt = tuple[Segment, ...] | Chat
+
+
+def segments_of(prompt: Prompt) -> tuple[Segment, ...]:
+    """All segments of a prompt in order, whatever its form."""
+    return tuple(s for t in prompt.turns for s in t.content) if isinstance(prompt, Chat) else prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Sample until a stop string (which is not part of the text), the end token, or the budget."""
+
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    grounded: Literal["", "request", "reply"] = ""
+    """Inside “ ” only words of that part of the prompt may be written; engines that cannot see to that ignore it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Force this text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Write one of the words, scored by its whole log-probability.
+
+    At temperature 0 the first word is written iff logp(first) - logp(best other) >= margin, so that a calibrated
+    threshold decides what is written; at temperature > 0 a word is sampled.
+    """
+
+    words: tuple[str, ...]
+    margin: float = 0.0
+
+
+PlanStep = Free | Text | Choice
+Plan = Sequence[PlanStep]
+
+Finish = Literal["stop", "length", "timeout", "refused", "overloaded", "unavailable", "input_too_long"]
+"""stop and length are completions; the others say why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What one run of a plan wrote after one prompt."""
+
+    text: str
+    """Everything after the prompt, free and forced, in order."""
+    finish: Finish = "stop"
+    """`length` = a `Free` step ran out of budget."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Sampled tokens of `Free` steps plus one per `Choice`; forced ones are not counted."""
+    choices: tuple[Mapping[str, float], ...] = ()
+    """For each `Choice`, word -> log-probability summed over the whole word (natural log, over the full vocabulary)."""
+    notes: Mapping[str, object] = field(default_factory=dict)
+    """`special_tokens`: judged text held special-token strings that had to be broken up."""
+    error: str | None = None
+    """One sentence where `finish` is not a completion."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the plan ran to its end."""
+        return self.finish in ("stop", "length")
+
+
+def pick(step: Choice, scores: Mapping[str, float], temperature: float, rng: random.Random) -> str:
+    """The word a `Choice` writes: by margin at temperature 0, else sampled from the words' own distribution."""
+    if temperature <= 0:
+        first, rest = step.words[0], step.words[1:]
+        best = max(rest, key=scores.__getitem__)
+        return first if scores[first] - scores[best] >= step.margin else best
+    top = max(scores.values())
+    weights = [math.exp((scores[w] - top) / temperature) for w in step.words]
+    return rng.choices(step.words, weights)[0]

@@ -1,0 +1,251 @@
+"""The nouns of this package: what goes in, what comes out, and what the stages hand to each other.
+
+All are frozen dataclasses. `records` turns them into JSON lines and back; field names are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, get_args
+
+Harm = Literal["harmful", "unharmful"]
+Refusal = Literal["refusal", "compliance"]
+Mode = Literal["instant", "short", "full", "auto"]
+FailMode = Literal["closed", "open"]
+Rule = Literal["strict", "official"]
+Status = Literal["ok", "truncated", "input_too_long", "unparsed", "refused", "timeout", "overloaded", "unavailable"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+class Task(StrEnum):
+    """One of the three guardrail tasks (paper section 2)."""
+
+    prompt_harm = "prompt_harm"
+    refusal = "refusal"
+    response_harm = "response_harm"
+
+
+class TaskRow(NamedTuple):
+    """What is particular to one task."""
+
+    positive: str
+    """The label that F1 counts and that a guard exists to find."""
+    negative: str
+    """The other label."""
+    key: str
+    """The task's key in the answer block."""
+    needs_response: bool
+    """Whether the question makes sense only when there is a reply."""
+    heading: str
+    """The task's heading in the reasoning."""
+
+
+TASKS: dict[Task, TaskRow] = {
+    Task.prompt_harm: TaskRow("harmful", "unharmful", "Request", False, "# Task 1"),
+    Task.refusal: TaskRow("refusal", "compliance", "Completion", True, "# Task 2"),
+    Task.response_harm: TaskRow("harmful", "unharmful", "Response", True, "# Task 3"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One earlier turn of a conversation."""
+
+    role: str
+    """`user` or `assistant`."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and, if there is one, the reply: all that a guard may see. It never carries gold labels."""
+
+    id: str
+    prompt: str
+    """The user's request; may be empty when there is a reply."""
+    response: str | None = None
+    """The AI's reply; None = there is only a request."""
+    context: tuple[Message, ...] = ()
+    """Earlier messages, oldest first."""
+    source: str = ""
+    """Where the exchange comes from, for reports."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that make sense for this exchange."""
+        return tuple(t for t, row in TASKS.items() if self.response is not None or not row.needs_response)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """One set of answers; None = not asked or not annotated. `labels[task]` reads one."""
+
+    prompt_harm: Harm | None = None
+    refusal: Refusal | None = None
+    response_harm: Harm | None = None
+
+    def __post_init__(self) -> None:
+        for task, row in TASKS.items():
+            value = getattr(self, task)
+            if value not in (None, row.positive, row.negative):
+                raise ValueError(f"{task} must be {row.positive!r}, {row.negative!r} or null")
+
+    def __getitem__(self, task: Task | str) -> str | None:
+        return getattr(self, Task(task).value)  # type: ignore[no-any-return]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that have an answer."""
+        return tuple(t for t in TASKS if self[t] is not None)
+
+    @classmethod
+    def of(cls, answers: Mapping[Any, str | None]) -> Labels:
+        """Labels from a mapping of task (name) to answer; absent tasks are None.
+
+        Raises:
+            ValueError: a task has an answer that it cannot have.
+        """
+        return cls(**{Task(k).value: v for k, v in answers.items()})  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, str | None]:
+        """All three answers by task name."""
+        return {t.value: self[t] for t in TASKS}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An exchange whose answers are known."""
+
+    exchange: Exchange
+    gold: Labels
+    category: str = ""
+    """The kind of harm or the sub-set, as the source names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One reasoning-SFT record: what a teacher wrote about an example."""
+
+    example: Example
+    reasoning: str
+    """The steps, without the answer block; empty = the example is trained on its labels only."""
+    teacher: str
+    """Model name, or `template`."""
+    prompt_version: str
+    """Version of the teacher's instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One reasoning step."""
+
+    task: Task | None
+    """The task whose heading it stands under; None = before any heading."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one verdict cost."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Sampled tokens; forced ones are not counted."""
+    latency_ms: float = 0.0
+    passes: int = 0
+    """Model passes: more than 1 for windows, several forms of one text, or an escalation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One guard's answer on one exchange."""
+
+    exchange_id: str
+    guard: str
+    mode: str
+    """The mode that decided."""
+    status: Status
+    """Only `ok` is a verdict."""
+    labels: Labels = field(default_factory=Labels)
+    """None with status `ok` = this guard does not do that task, or it was not asked."""
+    scores: Mapping[str, float | None] = field(default_factory=lambda: dict.fromkeys(t.value for t in TASKS))
+    """Per task P(harmful | refusal) in [0, 1]; None = not asked or unknown."""
+    calibrated: bool = False
+    """Whether `scores` are calibrated probabilities."""
+    harm: str | None = None
+    """The kind of harm in free text, as the steps name it."""
+    flagged: bool = False
+    """After policy thresholds and fail mode; policy never rewrites `labels`."""
+    fail_mode: FailMode | None = None
+    """`closed` or `open` when the fail mode decided, else None."""
+    steps: tuple[Step, ...] = ()
+    text: str = ""
+    """What the model wrote, whole."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """`normalised`, `special_tokens`, `language`, `disagreement`, `escalation_denied`, ..."""
+    usage: Usage = field(default_factory=Usage)
+    error: str | None = None
+    """One sentence, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One HS-DPO record (paper section 3.3)."""
+
+    example_id: str
+    task: Task
+    """The task on which the two answers differ."""
+    prompt: Mapping[str, Any]
+    """The exchange as a mapping; the trainer renders it in its model's wire."""
+    chosen: str
+    rejected: str
+    wrong: int
+    """Samples with a wrong answer."""
+    right: int
+    """Samples with a right answer."""
+    weight: float
+    """alpha = 1 + Norm(wrong - right, gamma)."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Which models wrote the two answers, temperature, rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One cell of a table; never without `n` and `unparsed`. Percentages are unrounded."""
+
+    benchmark: str
+    task: Task
+    guard: str
+    rule: Rule
+    f1: float
+    precision: float
+    recall: float
+    n: int
+    """Rows of the cell."""
+    unparsed: int
+    """Rows whose answer could not be read."""
+    ci: tuple[float, float] | None = None
+    """95% interval of F1."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """auroc, auprc, fpr, ece, constant_f1, scored, dropped, doubled, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One human correction of one exchange's labels."""
+
+    exchange_id: str
+    reviewer: str
+    labels: Labels
+    note: str
+    at: str
+    """ISO 8601, UTC."""
+
+
+def field_names(noun: type[Any]) -> tuple[str, ...]:
+    """The field names of a noun, in order."""
+    return tuple(f.name for f in fields(noun))
