@@ -1,0 +1,112 @@
+"""Claude models through Anthropic's Messages API (`POST /v1/messages`, version 2023-06-01), over httpx.
+
+A provider's refusal (`stop_reason: refusal`) has finish `refused`. The API cannot force text and gives no
+log-probabilities: a plan is one `Free` step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.http import JsonClient, Reply, key_from
+from guardreasoner.errors import PlanUnsupported
+from guardreasoner.plans import Chat, Completion, Finish, Free, Plan, Prompt, segments_of
+
+VERSION = "2023-06-01"
+URL = "https://api.anthropic.com"
+
+
+class AnthropicEngine:
+    """A Claude model."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        key: str = "ANTHROPIC_API_KEY",
+        temperature: bool = True,
+        name: str | None = None,
+        **client: Any,
+    ) -> None:
+        """Args:
+            model: the provider's model name.
+            base_url: in place of Anthropic's.
+            key: the environment variable that holds the API key.
+            temperature: whether to send one; some newer models take none.
+            name: shown in verdicts; None = the model's name.
+            client: see `JsonClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
+
+        Raises:
+            ConfigError: there is no key.
+        """
+        root = (base_url or os.environ.get("ANTHROPIC_BASE_URL") or URL).rstrip("/").removesuffix("/v1")
+        headers = {"x-api-key": key_from(key), "anthropic-version": VERSION}
+        self.client = JsonClient(f"{root}/v1/messages", headers, **client)
+        self.model, self.temperature, self.name = model, temperature, name or model
+        self.capabilities = Capabilities(force=False, logprobs=False, context_tokens=None)
+
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        *,
+        deadline: float | None = None,
+        n: int = 1,
+        temperature: float = 0.0,
+    ) -> list[list[Completion]]:
+        """See `Engine.run`.
+
+        Raises:
+            PlanUnsupported: the plan is anything but one `Free` step.
+        """
+        if len(plan) != 1 or not isinstance(plan[0], Free):
+            raise PlanUnsupported(f"{self.name} is a chat API: it cannot force text or score words")
+        bodies = [self._body(p, plan[0], temperature) for p in prompts for _ in range(n)]
+        done = self.client.each(bodies, lambda body: _completion(self.client.post(body, deadline)))
+        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Engine.offsets`; four characters are taken for a token."""
+        return [(i, min(i + 4, len(text))) for i in range(0, len(text), 4)]
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self.client.close()
+
+    def _body(self, prompt: Prompt, step: Free, temperature: float) -> dict[str, Any]:
+        turns = prompt.turns if isinstance(prompt, Chat) else ()
+        texts = [(t.role, "".join(s.text for s in t.content)) for t in turns]
+        if not texts:
+            texts = [("user", "".join(s.text for s in segments_of(prompt)))]
+        system = "\n\n".join(text for role, text in texts if role == "system")
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": step.max_tokens,
+            "messages": [{"role": role, "content": text} for role, text in texts if role != "system"],
+        }
+        if system:
+            body["system"] = system
+        if self.temperature:
+            body["temperature"] = temperature
+        if stops := [s for s in step.stop if s.strip()]:  # the API refuses stop sequences of blanks only
+            body["stop_sequences"] = stops
+        return body
+
+
+def _completion(reply: Reply) -> Completion:
+    if reply.body is None:
+        return Completion("", reply.finish, error=reply.error)
+    content, usage = reply.body.get("content"), reply.body.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    counts = (int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
+    if reply.body.get("stop_reason") == "refusal":
+        return Completion("", "refused", *counts, error="the provider refused to answer")
+    if not isinstance(content, list):
+        return Completion("", "unavailable", *counts, error="the server answered without content")
+    blocks = [b for b in content if isinstance(b, Mapping) and b.get("type") == "text"]
+    finish: Finish = "length" if reply.body.get("stop_reason") == "max_tokens" else "stop"
+    return Completion("".join(str(b.get("text") or "") for b in blocks), finish, *counts)

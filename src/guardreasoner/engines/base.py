@@ -1,0 +1,68 @@
+"""Prompt in, text out: the contract every engine keeps. Prompts, plans and completions are in `plans`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from guardreasoner.plans import Completion, Plan, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do."""
+
+    force: bool
+    """It can force text in the middle of a completion (`Text` after `Free`, and `Choice`)."""
+    logprobs: bool
+    """`Completion.choices` are filled."""
+    context_tokens: int | None
+    """Prompt and completion together; None = unknown."""
+    samples: bool = True
+    """n > 1 gives n different samples at temperature > 0."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that can run a plan after each of a list of prompts."""
+
+    name: str
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        *,
+        deadline: float | None = None,
+        n: int = 1,
+        temperature: float = 0.0,
+    ) -> list[list[Completion]]:
+        """Run the plan after each prompt, n times each, in input order.
+
+        Args:
+            prompts: any number; the engine batches as it likes.
+            plan: the same for all.
+            deadline: `time.monotonic()` seconds after which unfinished rows end with finish `timeout`.
+            n: completions per prompt.
+            temperature: 0 = greedy.
+
+        Returns:
+            One list of n completions per prompt. A row that failed has a `finish` that says so.
+
+        Raises:
+            PlanUnsupported: the engine cannot do a step of the plan.
+            EngineError: the engine as a whole is broken (no row has an answer).
+        """
+        ...
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character span of every token of judged text, for windowing; engines without a tokenizer estimate."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and connections; safe to call twice."""
+        ...

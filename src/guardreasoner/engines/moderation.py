@@ -1,0 +1,88 @@
+"""A moderation endpoint (`POST /v1/moderations`), OpenAI's or any server that speaks it, over httpx.
+
+The text of a completion is one entry of the endpoint's `results` as JSON; format `moderation` reads it. Several texts
+go in one request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.http import JsonClient, key_from
+from guardreasoner.errors import PlanUnsupported
+from guardreasoner.plans import Completion, Plan, Prompt, segments_of
+
+URL = "https://api.openai.com/v1"
+
+
+class ModerationEngine:
+    """One moderation model of one server."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        key: str = "OPENAI_API_KEY",
+        batch: int = 16,
+        name: str | None = None,
+        **client: Any,
+    ) -> None:
+        """Args:
+            model: the server's model name; empty = the server's default.
+            base_url: in place of OpenAI's, with its `/v1`.
+            key: the environment variable that holds the API key.
+            batch: texts in one request.
+            name: shown in verdicts; None = the model's name.
+            client: see `JsonClient`.
+
+        Raises:
+            ConfigError: there is no key.
+        """
+        root = (base_url or os.environ.get("OPENAI_BASE_URL") or URL).rstrip("/")
+        self.client = JsonClient(f"{root}/moderations", {"authorization": f"Bearer {key_from(key)}"}, **client)
+        self.model, self.batch, self.name = model, batch, name or model or "moderation"
+        self.capabilities = Capabilities(force=False, logprobs=False, context_tokens=None, samples=False)
+
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        *,
+        deadline: float | None = None,
+        n: int = 1,
+        temperature: float = 0.0,
+    ) -> list[list[Completion]]:
+        """See `Engine.run`.
+
+        Raises:
+            PlanUnsupported: the plan wants text.
+        """
+        if plan:
+            raise PlanUnsupported(f"{self.name} is a moderation endpoint: it writes no text")
+        texts = ["".join(s.text for s in segments_of(p)) for p in prompts]
+        parts = [texts[i : i + self.batch] for i in range(0, len(texts), self.batch)]
+        done = self.client.each(parts, lambda part: self._ask(part, deadline))
+        return [[completion] * n for part in done for completion in part]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Engine.offsets`; four characters are taken for a token."""
+        return [(i, min(i + 4, len(text))) for i in range(0, len(text), 4)]
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self.client.close()
+
+    def _ask(self, texts: Sequence[str], deadline: float | None) -> list[Completion]:
+        body: dict[str, Any] = {"input": list(texts)} | ({"model": self.model} if self.model else {})
+        reply = self.client.post(body, deadline)
+        if reply.body is None:
+            return [Completion("", reply.finish, error=reply.error)] * len(texts)
+        results = reply.body.get("results")
+        if not isinstance(results, list) or len(results) != len(texts):
+            return [Completion("", "unavailable", error="the server did not answer each text")] * len(texts)
+        return [Completion(json.dumps(r if isinstance(r, Mapping) else None)) for r in results]
