@@ -1,0 +1,1 @@
+"""Guards: exchanges in, verdicts out."""

@@ -1,0 +1,114 @@
+"""From log-probability margins to probabilities, and from probabilities to labels.
+
+`calibration.json`, fitted on validation rows only:
+
+    {"version": 1, "fitted_on": "...", "tasks": {"prompt_harm": {"instant":
+        {"method": "platt", "params": [a, b], "threshold": 0.42, "band": [0.3, 0.6]}}}}
+
+P = sigmoid(a * margin + b), where margin = logp(positive word) - logp(negative word). `threshold` is on P; `band` is
+where `auto` goes on from `instant` to reasoning, null = never.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import ConfigError
+from guardreasoner.types import TASKS, Task
+
+DEFAULT_BAND = (0.35, 0.65)
+"""Where an uncalibrated guard in mode `auto` goes on to reasoning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One task in one mode."""
+
+    method: str = "identity"
+    """`platt`, or `identity` (the words' own probability, uncalibrated)."""
+    params: tuple[float, float] = (1.0, 0.0)
+    """Slope (> 0) and intercept."""
+    threshold: float = 0.5
+    """P at or above which the positive label is given."""
+    band: tuple[float, float] | None = DEFAULT_BAND
+    """P strictly inside which `auto` reasons; None = never."""
+
+    def probability(self, margin: float) -> float:
+        """P(positive) of a log-probability margin."""
+        x = self.params[0] * margin + self.params[1]
+        return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+    @property
+    def margin(self) -> float:
+        """The log-probability margin at the threshold."""
+        logit = math.log(self.threshold / (1 - self.threshold))
+        return (logit - self.params[1]) / self.params[0]
+
+    def uncertain(self, probability: float) -> bool:
+        """Whether a probability lies inside the band."""
+        return self.band is not None and self.band[0] < probability < self.band[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Curves per task and mode."""
+
+    curves: Mapping[tuple[Task, str], Curve] = field(default_factory=dict)
+    fitted_on: str = ""
+    """What rows it was fitted on, for a reader."""
+
+    def curve(self, task: Task, mode: str) -> Curve:
+        """The curve of one task and mode; the identity where none was fitted."""
+        return self.curves.get((task, mode), Curve())
+
+    def covers(self, task: Task, mode: str) -> bool:
+        """Whether a curve was fitted."""
+        return (task, mode) in self.curves
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `calibration.json`."""
+        tasks: dict[str, dict[str, Any]] = {t.value: {} for t in TASKS}
+        for (task, mode), curve in self.curves.items():
+            tasks[task.value][mode] = {
+                "method": curve.method,
+                "params": list(curve.params),
+                "threshold": curve.threshold,
+                "band": list(curve.band) if curve.band else None,
+            }
+        return {"version": 1, "fitted_on": self.fitted_on, "tasks": tasks}
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Read `calibration.json`.
+
+    Raises:
+        ConfigError: the file is not one, or a value is out of range.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        curves = {
+            (Task(task), mode): _curve(row) for task, modes in data["tasks"].items() for mode, row in modes.items()
+        }
+        return Calibration(curves, str(data.get("fitted_on", "")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ConfigError(f"{path}: not a calibration file ({type(error).__name__}: {error})") from None
+
+
+def _curve(row: Mapping[str, Any]) -> Curve:
+    slope, intercept = (float(v) for v in row["params"])
+    threshold = float(row["threshold"])
+    band = row.get("band")
+    if row["method"] not in ("platt", "identity"):
+        raise ValueError(f"unknown method {row['method']!r}, known: platt, identity")
+    if not (slope > 0 and math.isfinite(slope) and math.isfinite(intercept)):
+        raise ValueError("params must be a positive slope and an intercept")
+    if not 0 < threshold < 1:
+        raise ValueError("threshold must lie between 0 and 1")
+    return Curve(row["method"], (slope, intercept), threshold, (float(band[0]), float(band[1])) if band else None)

@@ -1,0 +1,236 @@
+"""Guards of the user's own: a Python object by name, or a row in a YAML file.
+
+    --guard my_guards:strict          an attribute of a module that Python can import
+    --guard ./my_guard.py:strict      an attribute of a file; only what you name is run
+    --guard my_guard.yaml             a row of the table; data only, nothing in it is imported or run
+
+An attribute may be a guard (anything with `judge`), a class of guards, a function of one exchange, GuardBench's
+`moderate(conversations)`, or an any-guardrail object. See docs/custom-guards.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from guardreasoner.errors import ConfigError, printable
+from guardreasoner.formats.base import FORMATS, format_of, label, options_of
+from guardreasoner.guards.base import Guard, GuardRow, Judging
+from guardreasoner.guards.reasoning import flagged, validate
+from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
+
+THRESHOLD = 0.5
+Answer = Mapping[str, float | str | bool | None]
+
+
+class FunctionGuard(Judging):
+    """A guard from a function of a request and a reply.
+
+    The function returns a mapping of task name to an answer: a probability of the positive label, the label itself,
+    True or False for the positive or negative one, or None where it does not know.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[str, str | None], Answer],
+        *,
+        name: str | None = None,
+        tasks: Sequence[Task] = tuple(TASKS),
+        fail_mode: FailMode = "closed",
+    ) -> None:
+        """Args:
+        function: called as `function(prompt, response)`; response is None where there is only a request.
+        name: default: the function's.
+        tasks: what it answers.
+        fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
+        """
+        self.function = function
+        self.name = name or str(getattr(function, "__name__", "custom"))
+        self.tasks = tuple(tasks)
+        self.fail_mode: FailMode = fail_mode
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        return [self._judge(exchange) for exchange in exchanges]
+
+    def _judge(self, exchange: Exchange) -> Verdict:
+        validate(exchange)
+        verdict = Verdict(exchange.id, self.name, "instant", "ok", usage=Usage(passes=1))
+        try:
+            answer = self.function(exchange.prompt, exchange.response)
+            labels, scores = read_answer(answer, [t for t in exchange.tasks if t in self.tasks])
+        except (ValueError, TypeError, KeyError) as error:
+            return self._unjudged(verdict, "unparsed", f"the function's answer cannot be read ({type(error).__name__})")
+        except Exception as error:
+            return self._unjudged(verdict, "unavailable", f"the function failed ({type(error).__name__})")
+        return replace(verdict, labels=labels, scores=scores, flagged=flagged(labels))
+
+    def _unjudged(self, verdict: Verdict, status: Any, error: str) -> Verdict:
+        return replace(
+            verdict, status=status, error=error, fail_mode=self.fail_mode, flagged=self.fail_mode == "closed"
+        )
+
+
+def read_answer(answer: Answer, tasks: Sequence[Task]) -> tuple[Labels, dict[str, float | None]]:
+    """Labels and scores from what a function returned.
+
+    Raises:
+        ValueError, TypeError: an answer is no label and no probability.
+    """
+    labels: dict[Task, str] = {}
+    scores: dict[str, float | None] = dict.fromkeys(t.value for t in TASKS)
+    for task in tasks:
+        value = answer.get(task.value)
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            labels[task] = label(task, value)
+        elif isinstance(value, str):
+            labels[task] = value
+        else:
+            score = float(value)
+            if not 0.0 <= score <= 1.0:
+                raise ValueError("a probability lies between 0 and 1")
+            scores[task.value], labels[task] = score, label(task, score >= THRESHOLD)
+    return Labels.of(labels), scores
+
+
+def load_object(name: str, *, mode: Mode = "auto", fail_mode: FailMode = "closed", **options: Any) -> Guard:
+    """A guard from `module:attribute` or `file.py:attribute`.
+
+    Args:
+        name: what to load; a file is run once, as `import` would.
+        mode: passed on to a class that takes it.
+        fail_mode: for functions, and passed on to a class that takes it.
+        options: keyword arguments of the class.
+
+    Raises:
+        ConfigError: there is no such module, file or attribute, it fails while loading, or it is no guard.
+    """
+    where, _, attribute = name.rpartition(":")
+    found: Any = _module(where)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("_")], n=1)
+            raise ConfigError(f"{where} has no {part!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        found = getattr(found, part)
+    if inspect.isclass(found):
+        found = _construct(found, name, {"mode": mode, "fail_mode": fail_mode}, options)
+    elif options:
+        raise ConfigError(f"{name} is no class, so it takes no option {next(iter(options))!r}")
+    return as_guard(found, name=attribute, fail_mode=fail_mode)
+
+
+def as_guard(found: Any, *, name: str, fail_mode: FailMode = "closed") -> Guard:
+    """Any of the kinds of object that this page describes, as a guard.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    from guardreasoner.guards.interop import AnyGuardrailGuard, ModerateGuard
+
+    if callable(getattr(found, "judge", None)):
+        if not isinstance(found, Guard):
+            raise ConfigError(f"{name} has `judge` but not all of a guard's parts; derive it from guards.base.Judging")
+        return found
+    if callable(getattr(found, "validate", None)):
+        return cast(Guard, AnyGuardrailGuard(found, name=name, fail_mode=fail_mode))
+    if callable(found):
+        if "conversations" in inspect.signature(found).parameters:
+            return cast(Guard, ModerateGuard(found, name=name, fail_mode=fail_mode))
+        return cast(Guard, FunctionGuard(found, name=name, fail_mode=fail_mode))
+    raise ConfigError(f"{name} is a {type(found).__name__}, not a guard, a class of guards, or a function")
+
+
+def _module(where: str) -> Any:
+    path = Path(where)
+    try:
+        return _run_file(path) if path.suffix == ".py" else importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if path.suffix != ".py" and error.name and where.split(".")[0] == error.name.split(".")[0]:
+            raise ConfigError(f"there is no module {where!r} on the path; give file.py:attribute for a file") from None
+        raise ConfigError(f"{where} needs {error.name}, which is not installed") from None
+    except SyntaxError as error:
+        raise ConfigError(f"{where}, line {error.lineno}: not Python ({error.msg})") from None
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{where} failed while it was loaded ({type(error).__name__}: {printable(str(error))})"
+        ) from None
+
+
+def _run_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"_guard_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _construct(kind: type[Any], name: str, defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    parameters = inspect.signature(kind).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    unknown = [k for k in options if k not in parameters and not open_ended]
+    if unknown:
+        raise ConfigError(f"{name} takes no option {unknown[0]!r}; known: {', '.join(parameters) or 'none'}")
+    return kind(**{k: v for k, v in defaults.items() if k in parameters}, **options)
+
+
+def read_row(path: str | Path) -> GuardRow:
+    """A row of the guard table from a YAML file: the fields of `GuardRow` by name; data only.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key, task, format or option is not known.
+    """
+    file = Path(path)
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{file}: not YAML in UTF-8 (tags that make Python objects are refused)") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: a guard row is a mapping with at least format, engine and model")
+    known = [f.name for f in fields(GuardRow)]
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ConfigError(
+                f"{file}: unknown key {key!r}; "
+                + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+            )
+    missing = [k for k in ("format", "engine", "model") if not isinstance(found.get(k), str)]
+    if missing:
+        raise ConfigError(f"{file}: {missing[0]!r} is missing, or is not a text")
+    if found["format"] not in FORMATS:
+        raise ConfigError(f"{file}: there is no format {found['format']!r}; known: {', '.join(FORMATS)}")
+    return _row(file, found)
+
+
+def _row(file: Path, found: Mapping[str, Any]) -> GuardRow:
+    try:
+        tasks = tuple(Task(t) for t in found.get("tasks", tuple(TASKS)))
+    except (ValueError, TypeError):
+        raise ConfigError(f"{file}: tasks are a list of {', '.join(TASKS)}") from None
+    options = found.get("options") or {}
+    if not isinstance(options, dict):
+        raise ConfigError(f"{file}: options are a mapping")
+    if any(isinstance(x, bool) for k, v in options.items() for x in (k, *(v if isinstance(v, list) else ()))):
+        raise ConfigError(f"{file}: YAML reads yes and no as true and false; put them in quotes")
+    row = GuardRow(**{"name": file.stem, **found, "tasks": tasks, "options": options})
+    if row.format != "guardreasoner":
+        kind = format_of(row.format).Options
+        own = {f.name for f in fields(kind)}
+        options_of(kind, {k: v for k, v in options.items() if k in own}, where=str(file))
+    return row

@@ -1,0 +1,163 @@
+"""`load_guard`: from a name, a folder, a file or a Python object to a guard that judges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.guards.base import Guard, GuardRow
+from guardreasoner.types import FailMode, Mode
+
+NANO_FOLDER = Path(str(files("guardreasoner"))) / "nano"
+
+OURS: tuple[GuardRow, ...] = (
+    GuardRow(
+        "nano",
+        "guardreasoner",
+        "onnx",
+        str(NANO_FOLDER),
+        options={"wire": "compact"},
+        licence="CC-BY-NC-4.0",  # of the bundled weights; a test compares it with their manifest
+        note="bundled; works without a network",
+    ),
+    GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
+    GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
+    GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B", options={"wire": "raw"}),
+    GuardRow("constant", "constant", "", "", note="always positive: the floor that every F1 is read against"),
+    GuardRow("replay", "replay", "", "", note="answers from stored verdicts; give --model FILE or FOLDER"),
+)
+
+
+def rows() -> dict[str, GuardRow]:
+    """Every guard that is known by name."""
+    from guardreasoner.guards.baselines import BASELINES
+
+    return {row.name: row for row in (*OURS, *BASELINES)}
+
+
+def load_guard(
+    name: str,
+    *,
+    mode: Mode = "auto",
+    fail_mode: FailMode = "closed",
+    engine: str | None = None,
+    model: str | None = None,
+    base_url: str | None = None,
+    **options: Any,
+) -> Guard:
+    """Load a guard.
+
+    Args:
+        name: a name from the table (`nano`, `guardreasoner-8b`, `llama-guard-3-8b`, ...), a model folder, a YAML file
+            with a row of your own, or `module:attribute` / `file.py:attribute` of a guard, a class, or a function.
+        mode: how much it reasons: `instant`, `short`, `full`, or `auto`.
+        fail_mode: what becomes of what could not be judged: `closed` flags it, `open` lets it through, marked.
+        engine: onnx, hf, vllm, openai or scripted instead of the row's own.
+        model: hub id or folder instead of the row's own.
+        base_url: where an OpenAI-compatible server listens.
+        options: passed to the engine (`threads`, `device`, ...), or known to the row's format (`policy`, ...).
+
+    Raises:
+        UnknownName: no guard, engine or mode of that name.
+        ConfigError: the folder or file is not a guard.
+        MissingDependency: the engine needs an extra.
+        EngineError: the weights cannot be loaded.
+    """
+    if fail_mode not in ("closed", "open"):
+        raise UnknownName("fail mode", str(fail_mode), ("closed", "open"))
+    if ":" in name and not Path(name).exists():
+        from guardreasoner.guards.custom import load_object
+
+        return load_object(name, mode=mode, fail_mode=fail_mode, **options)
+    row = find_row(name)
+    if engine or model:
+        row = replace(
+            row, engine=engine or row.engine, model=model or row.model, revision=None if model else row.revision
+        )
+    if row.format == "constant":
+        from guardreasoner.guards.constant import ConstantGuard
+
+        return cast(Guard, ConstantGuard())
+    if row.format == "replay":
+        from guardreasoner.guards.replay import ReplayGuard
+
+        return cast(Guard, ReplayGuard(row.model))
+    if row.format == "guardreasoner":
+        return _reasoning(row, mode=mode, fail_mode=fail_mode, base_url=base_url, options=options)
+    from guardreasoner.guards.prepare import load_prompted
+
+    return load_prompted(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
+
+
+def find_row(name: str) -> GuardRow:
+    """The row behind a name, a folder or a YAML file.
+
+    Raises:
+        UnknownName: there is none.
+        ConfigError: the folder or file is not a guard.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return folder_row(path)
+    if path.suffix in (".yaml", ".yml"):
+        from guardreasoner.guards.custom import read_row
+
+        return read_row(path)
+    own = next((row for row in OURS if row.name == name), None)  # found without importing the baselines' table
+    known = {} if own else rows()
+    if not own and name not in known:
+        raise UnknownName("guard", name, known)
+    return own or known[name]
+
+
+def folder_row(folder: Path) -> GuardRow:
+    """A row for a model folder: ONNX by its `genai_config.json`, else a transformers checkpoint by its `config.json`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if (folder / "genai_config.json").exists():
+        engine = "onnx"
+    elif (folder / "config.json").exists():
+        engine = "hf"
+    else:
+        raise ConfigError(
+            f"{folder} is no model folder: it has neither genai_config.json (ONNX) nor config.json (transformers)"
+        )
+    meta = _read_meta(folder)
+    return GuardRow(folder.name, "guardreasoner", engine, str(folder), options={"wire": meta.get("wire", "raw")})
+
+
+def _read_meta(folder: Path) -> Mapping[str, Any]:
+    path = folder / "guard.json"
+    if not path.exists():
+        return {}
+    try:
+        return cast("Mapping[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+
+
+def _reasoning(
+    row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
+) -> Guard:
+    from guardreasoner.engines.load import load_engine
+    from guardreasoner.guards.calibration import read_calibration
+    from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
+
+    rest = dict(options)
+    own = Path(row.model)
+    meta = _read_meta(own) if own.is_dir() else {}
+    found = rest.pop("calibration", None) or (own / "calibration.json" if (own / "calibration.json").exists() else None)
+    calibration = read_calibration(found) if isinstance(found, str | Path) else found
+    budgets = Budgets(**{**meta.get("budgets", {}), **rest.pop("budgets", {})})
+    wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire", "raw")
+    engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)
+    return ReasoningGuard(
+        row.name, engine, wire=wire, mode=mode, fail_mode=fail_mode, calibration=calibration, budgets=budgets
+    )

@@ -1,0 +1,292 @@
+"""Other people's guards: a row of the table, a format, an engine.
+
+One exchange may need several calls (a task at a time, a policy at a time). All calls of all exchanges that follow one
+plan go to the engine together; then each exchange's answers are put together: harm is found if any call finds it, its
+score is the greatest, and there is no label where a call about it could not be read and none was positive. What does
+not fit in the model's context is judged in windows, as our own guard does; there a refusal must be one in all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from guardreasoner.engines.base import Engine
+from guardreasoner.errors import (
+    EngineError,
+    EngineOverloaded,
+    EngineTimeout,
+    InputTooLong,
+    PlanUnsupported,
+    UnknownName,
+)
+from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
+from guardreasoner.guards.base import GuardRow, Judging
+from guardreasoner.guards.calibration import Calibration
+from guardreasoner.guards.reasoning import flagged, validate
+from guardreasoner.guards.windows import windows
+from guardreasoner.plans import Completion, Free, Plan, PlanStep, Scaffold, Text, segments_of
+from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
+
+MAX_WINDOWS = 16
+SPARE_TOKENS = 8
+"""Room for tokens that come to lie differently at the edges of judged text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One call and what came of it."""
+
+    call: Call
+    completion: Completion
+    parsed: Parsed
+
+
+class PromptedGuard(Judging):
+    """A guard that is asked in its own words and read in its own way."""
+
+    def __init__(
+        self,
+        row: GuardRow,
+        engine: Engine,
+        *,
+        mode: Mode = "auto",
+        fail_mode: FailMode = "closed",
+        calibration: Calibration | None = None,
+        notes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Args:
+            row: its `options` are the format's own, with every frame read.
+            engine: closed by `close`.
+            mode: `full` lets the model write freely where it could be scored; the others score it where the engine can.
+            fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
+            calibration: None = scores are those that the family defines.
+            notes: said with every verdict (`frame`: a prompt text that is not the pinned one).
+
+        Raises:
+            ConfigError: an option is not one of the format's.
+            UnknownName: there is no such format or mode.
+        """
+        if mode not in MODES:
+            raise UnknownName("mode", str(mode), MODES)
+        self.name, self.row, self.engine = row.name, row, engine
+        self.format = format_of(row.format)
+        self.options = options_of(self.format.Options, row.options, where=row.name)
+        own_policy = bool(row.options.get("policy"))
+        self.tasks = tuple(t for t in row.tasks if not (own_policy and t is Task.refusal))
+        """A policy of the user's own says what is harmful, not what is a refusal."""
+        self.mode: Mode = mode
+        self.fail_mode: FailMode = fail_mode
+        self._force = engine.capabilities.force
+        self._scaffold: dict[bool, int] = {}
+        self.calibration = calibration or Calibration()
+        self.notes = dict(notes or {})
+
+    def judge(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        mode: Mode | None = None,
+        deadline: float | None = None,
+        max_escalations: int | None = None,
+    ) -> list[Verdict]:
+        """One verdict per exchange, in input order.
+
+        Args:
+            exchanges: any number.
+            mode: instead of the guard's own.
+            deadline: `time.monotonic()` seconds after which the rest is `timeout`.
+            max_escalations: these guards never escalate; accepted so that callers need not know.
+
+        Raises:
+            DataError: an exchange has neither a request nor a reply.
+            PlanUnsupported: this engine cannot run this guard at all.
+        """
+        for exchange in exchanges:
+            validate(exchange)
+        started = time.monotonic()
+        force = self._force and (mode or self.mode) != "full"
+        try:
+            pieces, calls, completions = self._ask(exchanges, force, deadline)
+        except PlanUnsupported:
+            if not force:
+                raise
+            self._force = False  # a chat server that can force text only where it knows the model's template
+            pieces, calls, completions = self._ask(exchanges, False, deadline)
+        answers: list[list[_Answer]] = [[] for _ in exchanges]
+        for (i, call), completion in zip(calls, completions, strict=True):
+            answers[i].append(_Answer(call, completion, self.format.parse(call, completion, self.options)))
+        each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
+        return [self._verdict(e, p, a, each) for e, p, a in zip(exchanges, pieces, answers, strict=True)]
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _ask(
+        self, exchanges: Sequence[Exchange], force: bool, deadline: float | None
+    ) -> tuple[list[list[Exchange] | None], list[tuple[int, Call]], list[Completion]]:
+        """The windows of each exchange, all calls with the exchange they are about, and what came back."""
+        pieces = [self._pieces(exchange, force) for exchange in exchanges]
+        windowed = [(i, piece) for i, made in enumerate(pieces) for piece in made or ()]
+        calls = [(i, call) for i, piece in windowed for call in self._calls(piece, force)]
+        return pieces, calls, self._run([call for _, call in calls], deadline)
+
+    def _calls(self, exchange: Exchange, force: bool) -> list[Call]:
+        tasks = tuple(t for t in exchange.tasks if t in self.tasks)
+        return self.format.render(exchange, tasks, self.options, force=force)
+
+    def _pieces(self, exchange: Exchange, force: bool) -> list[Exchange] | None:
+        """The exchange, or the windows that fit in the model's context; None = it needs too many."""
+        context = self.engine.capabilities.context_tokens
+        if context is None:
+            return [exchange]
+        if force not in self._scaffold:
+            self._scaffold[force] = self._scaffold_tokens(force)
+        return windows(exchange, max(16, context - self._scaffold[force]), MAX_WINDOWS, self.engine.offsets)
+
+    def _scaffold_tokens(self, force: bool) -> int:
+        """Tokens of a prompt and its answer that are not judged text, at most."""
+        longest = 0
+        for call in self._calls(Exchange("", "a", "a"), force):
+            ours = [s.text for s in segments_of(call.prompt) if isinstance(s, Scaffold)]
+            count = getattr(getattr(self.engine, "encoder", None), "encode", None)
+            prompt = len(count(call.prompt).ids) if count else sum(len(self.engine.offsets(t)) for t in ours)
+            said = [
+                s.text if isinstance(s, Text) else max(s.words, key=len) for s in call.plan if not isinstance(s, Free)
+            ]
+            answer = sum(len(self.engine.offsets(t)) + 1 for t in said)
+            longest = max(longest, prompt + answer + sum(s.max_tokens for s in call.plan if isinstance(s, Free)))
+        return longest + SPARE_TOKENS
+
+    def _step_tokens(self, step: PlanStep) -> int:
+        if isinstance(step, Free):
+            return step.max_tokens
+        return 1 + len(self.engine.offsets(step.text if isinstance(step, Text) else max(step.words, key=len)))
+
+    def _run(self, calls: Sequence[Call], deadline: float | None) -> list[Completion]:
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, call in enumerate(calls):
+            groups.setdefault(tuple(call.plan), []).append(i)
+        done: dict[int, Completion] = {}
+        for plan, members in groups.items():
+            done |= dict(zip(members, self._complete([calls[i] for i in members], plan, deadline), strict=True))
+        return [done[i] for i in range(len(calls))]
+
+    def _complete(self, calls: Sequence[Call], plan: Plan, deadline: float | None) -> list[Completion]:
+        try:
+            return [row[0] for row in self.engine.run([c.prompt for c in calls], plan, deadline=deadline)]
+        except PlanUnsupported:
+            raise
+        except EngineError as error:
+            return [_failed(error)] * len(calls)
+        except Exception as error:
+            if len(calls) > 1:  # an engine that dies on one row must not take the others with it
+                return [c for call in calls for c in self._complete([call], plan, deadline)]
+            return [Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]
+
+    def _verdict(
+        self, exchange: Exchange, pieces: Sequence[Exchange] | None, answers: Sequence[_Answer], latency_ms: float
+    ) -> Verdict:
+        free = any(a.call.plan and isinstance(a.call.plan[0], Free) for a in answers)
+        mode = "full" if free else "instant"
+        usage = Usage(
+            sum(a.completion.prompt_tokens for a in answers),
+            sum(a.completion.completion_tokens for a in answers),
+            latency_ms,
+            len(answers),
+        )
+        blank = Verdict(
+            exchange.id, self.name, mode, "ok", text=_text(answers), notes=self._notes(answers), usage=usage
+        )
+        if pieces is None:
+            error = f"the text needs more than {MAX_WINDOWS} windows; shorten it or split it"
+            return self._unjudged(blank, "input_too_long", error)
+        if len(pieces) > 1:
+            blank = replace(blank, notes={**blank.notes, "windows": len(pieces)})
+        failed = next((a for a in answers if not a.completion.complete), None)
+        if failed is not None:
+            return self._unjudged(blank, failed.completion.finish, failed.completion.error)  # type: ignore[arg-type]
+        asked = tuple(t for t in TASKS if any(t in a.call.tasks for a in answers))
+        scores = {t: self._score(t, mode, answers) for t in asked}
+        labels = Labels.of({t: self._label(t, mode, answers, scores[t]) for t in asked})
+        unread = next((a for a in answers if any(labels[t] is None for t in a.call.tasks)), None)
+        if unread is not None:
+            status: Status = "truncated" if unread.completion.finish == "length" else "unparsed"
+            return self._unjudged(blank, status, _why(unread))
+        return replace(
+            blank,
+            labels=labels,
+            scores={t.value: scores.get(t) for t in TASKS},
+            calibrated=bool(asked) and all(self.calibration.covers(t, mode) for t in asked),
+            harm=_harm(labels, answers),
+            flagged=flagged(labels),
+            steps=next((a.parsed.steps for a in answers if a.parsed.steps), ()),
+        )
+
+    def _score(self, task: Task, mode: str, answers: Sequence[_Answer]) -> float | None:
+        found = [a.parsed.scores[task] for a in answers if task in a.call.tasks and task in a.parsed.scores]
+        if not found:
+            return None
+        worst = min(found) if task is Task.refusal else max(found)
+        if not self.calibration.covers(task, mode):
+            return worst
+        kept = min(max(worst, 1e-9), 1 - 1e-9)
+        return self.calibration.curve(task, mode).probability(math.log(kept / (1 - kept)))
+
+    def _label(self, task: Task, mode: str, answers: Sequence[_Answer], score: float | None) -> str | None:
+        said = [a.parsed.labels[task] for a in answers if task in a.call.tasks]
+        decides = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
+        if decides not in said and None in said:
+            return None
+        if score is not None and self.calibration.covers(task, mode):
+            return label(task, score >= self.calibration.curve(task, mode).threshold)
+        return label(task, (decides in said) is (task is not Task.refusal))
+
+    def _notes(self, answers: Sequence[_Answer]) -> dict[str, object]:
+        notes = dict(self.notes)
+        policies: dict[str, float] = {}
+        for answer in answers:
+            notes |= answer.completion.notes
+            notes |= answer.parsed.notes
+            if answer.call.policy:
+                for task, score in answer.parsed.scores.items():
+                    policies[f"{task.value}: {answer.call.policy}"] = score
+        return notes | ({"policies": policies} if policies else {})
+
+    def _unjudged(self, blank: Verdict, status: Status, error: str | None) -> Verdict:
+        closed = self.fail_mode == "closed"
+        return replace(blank, status=status, error=error, fail_mode=self.fail_mode, flagged=closed)
+
+
+def _text(answers: Sequence[_Answer]) -> str:
+    """What the model wrote; several calls each under its name."""
+    if len(answers) == 1:
+        return answers[0].completion.text
+    return "\n".join(f"[{', '.join((*a.call.tasks, a.call.policy)).strip(', ')}]\n{a.completion.text}" for a in answers)
+
+
+def _harm(labels: Labels, answers: Sequence[_Answer]) -> str | None:
+    if not flagged(labels):
+        return None
+    named = dict.fromkeys(a.parsed.harm for a in answers if a.parsed.harm and flagged(a.parsed.labels))
+    return ", ".join(h for h in named if h)[:160] or None
+
+
+def _why(answer: _Answer) -> str:
+    if answer.completion.finish == "length":
+        return "the output budget ran out before the verdict; raise max_tokens"
+    said = {"no_block": "no answer of its format", "conflict": "two verdicts on one question"}
+    return f"the model wrote {said.get(answer.parsed.problem or '', 'no readable verdict')}"
+
+
+def _failed(error: EngineError) -> Completion:
+    kinds: tuple[tuple[type[EngineError], Status], ...] = (
+        (EngineTimeout, "timeout"),
+        (EngineOverloaded, "overloaded"),
+        (InputTooLong, "input_too_long"),
+    )
+    finish = next((f for kind, f in kinds if isinstance(error, kind)), "unavailable")
+    return Completion("", finish, error=str(error))  # type: ignore[arg-type]

@@ -1,0 +1,384 @@
+"""Our guard: prompt, plan, parse and calibrate, on any engine.
+
+What happens to one exchange: it is judged as written and, where that differs, as normalised; each form in as many
+windows as it needs; the worst of them decides. `auto` judges everything in `instant` and goes on to `full` only where a
+calibrated score lies in its band.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from guardreasoner.engines.base import Engine
+from guardreasoner.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    EngineOverloaded,
+    EngineTimeout,
+    InputTooLong,
+    UnknownName,
+)
+from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.base import Parsed
+from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.guards.base import Judging
+from guardreasoner.guards.calibration import Calibration
+from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards.windows import windows
+from guardreasoner.plans import Completion, Free, Plan
+from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
+
+SCAFFOLD_TOKENS = 160
+"""Room kept for instruction and markers of the raw and chat wires (the official instruction: about 110 tokens)."""
+COMPACT_SCAFFOLD_TOKENS = 24
+BLOCK_TOKENS = 24
+GRACE_S = 0.25
+"""How long past the deadline an engine may take to give up by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Tokens of reasoning per mode."""
+
+    short: int = 64
+    full: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One engine row: a window of one form of one exchange."""
+
+    owner: int
+    exchange: Exchange
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one engine row said."""
+
+    piece: _Piece
+    completion: Completion
+    parsed: Parsed
+    probabilities: Mapping[Task, float]
+
+
+class ReasoningGuard(Judging):
+    """A guard that reasons before it judges."""
+
+    tasks: tuple[Task, ...] = tuple(TASKS)
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        wire: Wire = "raw",
+        mode: Mode = "auto",
+        fail_mode: FailMode = "closed",
+        calibration: Calibration | None = None,
+        budgets: Budgets | None = None,
+        max_windows: int = 16,
+    ) -> None:
+        """Args:
+            name: what verdicts are signed with.
+            engine: closed by `close`.
+            wire: the prompt form the model was trained on.
+            mode: default of `judge`.
+            fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
+            calibration: None = scores are the words' own probabilities.
+            budgets: tokens of reasoning.
+            max_windows: more windows than this are `input_too_long`.
+
+        Raises:
+            ConfigError: the engine cannot do the mode, or there is no such wire.
+        """
+        if wire not in get_args(Wire):
+            raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")
+        self.name, self.engine, self.wire = name, engine, wire
+        self.mode = self._checked(mode)
+        self.fail_mode: FailMode = fail_mode
+        self.calibration = calibration or Calibration()
+        self.budgets = budgets or Budgets()
+        self.max_windows = max_windows
+
+    def judge(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        mode: Mode | None = None,
+        deadline: float | None = None,
+        max_escalations: int | None = None,
+    ) -> list[Verdict]:
+        """One verdict per exchange, in input order.
+
+        Args:
+            exchanges: any number.
+            mode: instead of the guard's own.
+            deadline: `time.monotonic()` seconds after which the rest is `timeout`.
+            max_escalations: in `auto`, the most exchanges that may go on to reasoning; the others keep their
+                `instant` verdict with the note `escalation_denied`.
+
+        Raises:
+            DataError: an exchange has neither a request nor a reply.
+        """
+        for exchange in exchanges:
+            validate(exchange)
+        mode = self._checked(mode or self.mode)
+        if mode != "auto":
+            return self._judge(exchanges, mode, deadline)
+        if not self.engine.capabilities.force:
+            return self._judge(exchanges, "full", deadline)
+        verdicts = self._judge(exchanges, "instant", deadline)
+        unsure = [i for i, v in enumerate(verdicts) if self._uncertain(v)]
+        allowed = unsure if max_escalations is None else unsure[: max(0, max_escalations)]
+        for i in unsure[len(allowed) :]:
+            verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
+        second = self._judge([exchanges[i] for i in allowed], "full", deadline) if allowed else []
+        for i, verdict in zip(allowed, second, strict=True):
+            verdicts[i] = _escalated(verdicts[i], verdict)
+        return verdicts
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _checked(self, mode: Mode) -> Mode:
+        if mode not in MODES:
+            raise UnknownName("mode", str(mode), MODES)
+        if mode in ("instant", "short") and not self.engine.capabilities.force:
+            raise ConfigError(f"engine {self.engine.name} cannot force text, so it has no mode {mode}; use full")
+        return mode
+
+    def _uncertain(self, verdict: Verdict) -> bool:
+        return verdict.status == "ok" and any(
+            p is not None and self.calibration.curve(Task(t), "instant").uncertain(p) for t, p in verdict.scores.items()
+        )
+
+    def _judge(self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None) -> list[Verdict]:
+        started = time.monotonic()
+        pieces: list[_Piece] = []
+        too_long: set[int] = set()
+        for i, exchange in enumerate(exchanges):
+            made = self._pieces(i, exchange, mode)
+            pieces += made
+            if not made:
+                too_long.add(i)
+        readings: dict[int, list[_Reading]] = {i: [] for i in range(len(exchanges))}
+        for tasks in sorted({p.tasks for p in pieces}):
+            group = [p for p in pieces if p.tasks == tasks]
+            for piece, completion in zip(group, self._complete(group, self._plan(mode, tasks), deadline), strict=True):
+                readings[piece.owner].append(self._read(piece, completion, mode))
+        each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
+        return [
+            self._verdict(exchange, mode, None if i in too_long else readings[i], each)
+            for i, exchange in enumerate(exchanges)
+        ]
+
+    def _pieces(self, owner: int, exchange: Exchange, mode: Mode) -> list[_Piece]:
+        capacity = self._capacity(mode)
+        made = windows(exchange, capacity, self.max_windows, self.engine.offsets)
+        if made is None:
+            return []
+        if _differs(exchange):
+            clean = windows(_normalised(exchange), capacity, self.max_windows, self.engine.offsets)
+            made = made + (clean or [])
+        asked = exchange.tasks
+        return [_Piece(owner, w, tuple(t for t in w.tasks if t in asked)) for w in made]
+
+    def _capacity(self, mode: Mode) -> int:
+        context = self.engine.capabilities.context_tokens or 8192
+        scaffold = COMPACT_SCAFFOLD_TOKENS if self.wire == "compact" else SCAFFOLD_TOKENS
+        return max(16, context - scaffold - BLOCK_TOKENS - self._budget(mode))
+
+    def _budget(self, mode: Mode) -> int:
+        wanted = {"short": self.budgets.short, "full": self.budgets.full}.get(mode, 0)
+        context = self.engine.capabilities.context_tokens
+        return wanted if context is None else min(wanted, context // 3)  # the rest is for what is judged
+
+    def _plan(self, mode: Mode, tasks: tuple[Task, ...]) -> Plan:
+        if not self.engine.capabilities.force:
+            return (Free(self._budget(mode) + BLOCK_TOKENS),)
+        margins = {t: self.calibration.curve(t, mode).margin for t in tasks}
+        return wire_format.plan(mode, tasks, budget=self._budget(mode), margins=margins, wire=self.wire)
+
+    def _complete(self, pieces: Sequence[_Piece], plan: Plan, deadline: float | None) -> list[Completion]:
+        prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
+        try:
+            runs = _within(deadline, lambda: self.engine.run(prompts, plan, deadline=deadline))
+        except EngineError as error:
+            return [_failed(error)] * len(pieces)
+        except Exception as error:
+            if len(pieces) > 1:
+                return [c for p in pieces for c in self._complete([p], plan, deadline)]
+            return [Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]
+        return [run[0] for run in runs]
+
+    def _read(self, piece: _Piece, completion: Completion, mode: Mode) -> _Reading:
+        parsed = wire_format.parse(completion.text)
+        scored = {}
+        if completion.complete and len(completion.choices) == len(piece.tasks):
+            for task, choice in zip(piece.tasks, completion.choices, strict=True):
+                positive, negative = choice[f" {TASKS[task].positive}"], choice[f" {TASKS[task].negative}"]
+                scored[task] = self.calibration.curve(task, mode).probability(positive - negative)
+        return _Reading(piece, completion, parsed, scored)
+
+    def _verdict(
+        self, exchange: Exchange, mode: Mode, readings: Sequence[_Reading] | None, latency_ms: float
+    ) -> Verdict:
+        blank = Verdict(exchange.id, self.name, mode, "ok")
+        if readings is None:
+            error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
+            return self._unjudged(blank, "input_too_long", error, Usage(latency_ms=latency_ms))
+        usage = Usage(
+            sum(r.completion.prompt_tokens for r in readings),
+            sum(r.completion.completion_tokens for r in readings),
+            latency_ms,
+            len(readings),
+        )
+        broken = next((r for r in readings if _status(r) != "ok"), None)
+        if broken is not None:
+            text = broken.completion.text
+            shown = replace(blank, text=text, steps=broken.parsed.steps, notes=_notes(exchange, readings))
+            return self._unjudged(shown, _status(broken), broken.completion.error or _why(broken), usage)
+        worst = {t: _worst(t, [r for r in readings if t in r.piece.tasks]) for t in exchange.tasks}
+        labels = Labels.of({t: r.parsed.labels[t] for t, r in worst.items()})
+        scores = {t.value: worst[t].probabilities.get(t) if t in worst else None for t in TASKS}
+        main = worst[Task.response_harm if labels.response_harm == "harmful" else Task.prompt_harm]
+        return replace(
+            blank,
+            labels=labels,
+            scores=scores,
+            calibrated=all(self.calibration.covers(t, mode) for t in exchange.tasks),
+            harm=next((r.parsed.harm for r in worst.values() if r.parsed.harm), None) if flagged(labels) else None,
+            flagged=flagged(labels),
+            steps=main.parsed.steps,
+            text=main.completion.text,
+            notes=_notes(exchange, readings, labels=labels, shown=main),
+            usage=usage,
+        )
+
+    def _unjudged(self, blank: Verdict, status: Status, error: str, usage: Usage) -> Verdict:
+        return replace(
+            blank,
+            status=status,
+            error=error,
+            usage=usage,
+            fail_mode=self.fail_mode,
+            flagged=self.fail_mode == "closed",
+        )
+
+
+def validate(exchange: Exchange) -> None:
+    """Refuse an exchange in which there is nothing to judge.
+
+    Raises:
+        DataError: both texts are empty.
+    """
+    if not exchange.prompt and not exchange.response:
+        raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
+
+
+def flagged(labels: Labels) -> bool:
+    """Whether labels alone, without a policy, call for action: harm in the request or in the reply."""
+    return "harmful" in (labels.prompt_harm, labels.response_harm)
+
+
+def _escalated(first: Verdict, second: Verdict) -> Verdict:
+    usage = Usage(
+        first.usage.prompt_tokens + second.usage.prompt_tokens,
+        first.usage.completion_tokens + second.usage.completion_tokens,
+        first.usage.latency_ms + second.usage.latency_ms,
+        first.usage.passes + second.usage.passes,
+    )
+    if second.status != "ok":  # the reasoning failed, the instant verdict did not: keep what was judged
+        note = {"escalation_failed": second.status}
+        return replace(first, usage=usage, notes={**first.notes, **note})
+    return replace(second, usage=usage)
+
+
+def _within(deadline: float | None, work: Callable[[], list[list[Completion]]]) -> list[list[Completion]]:
+    """Run the engine; where there is a deadline, stop waiting shortly after it even if the engine hangs."""
+    if deadline is None:
+        return work()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
+    try:
+        return pool.submit(work).result(max(0.0, deadline - time.monotonic()) + GRACE_S)
+    except FutureTimeout:
+        raise EngineTimeout("the engine did not answer before the deadline") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _failed(error: EngineError) -> Completion:
+    if isinstance(error, EngineTimeout):
+        return Completion("", "timeout", error=str(error))
+    if isinstance(error, EngineOverloaded):
+        return Completion("", "overloaded", error=str(error))
+    if isinstance(error, InputTooLong):
+        return Completion("", "input_too_long", error=str(error))
+    return Completion("", "unavailable", error=str(error))
+
+
+def _status(reading: _Reading) -> Status:
+    finish = reading.completion.finish
+    if not reading.completion.complete:
+        return finish  # type: ignore[return-value]
+    if any(reading.parsed.labels[t] is None for t in reading.piece.tasks):
+        return "truncated" if finish == "length" and reading.parsed.problem == "no_block" else "unparsed"
+    return "ok"
+
+
+def _why(reading: _Reading) -> str:
+    if reading.completion.finish == "length":
+        return "the output budget ran out before the answer block; raise the budget"
+    said = {"no_block": "no answer block", "no_verdict": "an answer block without verdicts", "conflict": "two verdicts"}
+    return f"the model wrote {said.get(reading.parsed.problem or '', 'an incomplete answer block')}"
+
+
+def _worst(task: Task, readings: Sequence[_Reading]) -> _Reading:
+    """The reading that decides a task: the most harmful one, or, for refusal, the one that complies most."""
+    wanted = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
+
+    def badness(reading: _Reading) -> tuple[bool, float]:
+        p = reading.probabilities.get(task, 0.0)
+        return reading.parsed.labels[task] == wanted, -p if task is Task.refusal else p
+
+    return max(readings, key=badness)
+
+
+def _differs(exchange: Exchange) -> bool:
+    return any(map(differs, (exchange.prompt, exchange.response or "", *(m.content for m in exchange.context))))
+
+
+def _normalised(exchange: Exchange) -> Exchange:
+    context = tuple(replace(m, content=normalise(m.content)) for m in exchange.context)
+    response = None if exchange.response is None else normalise(exchange.response)
+    return replace(exchange, prompt=normalise(exchange.prompt), response=response, context=context)
+
+
+def _notes(
+    exchange: Exchange,
+    readings: Sequence[_Reading],
+    *,
+    labels: Labels | None = None,
+    shown: _Reading | None = None,
+) -> dict[str, object]:
+    notes: dict[str, object] = {}
+    if _differs(exchange):
+        notes["normalised"] = True
+    if wire_format.forges(exchange.prompt) or wire_format.forges(exchange.response or ""):
+        notes["markers"] = "the text holds lines that read like turn markers or an answer block"
+    for reading in readings:
+        notes |= reading.completion.notes
+    if labels is not None and shown is not None:
+        said = {t: wire_format.conclusion(shown.parsed.steps, t) for t in exchange.tasks}
+        differing = [t.value for t, word in said.items() if word is not None and word != labels[t]]
+        if differing:
+            notes["disagreement"] = differing
+    return notes
