@@ -1,0 +1,303 @@
+"""Labelled rows on disk become the training mix: which licences, how many of each source, which sources validate.
+
+A row is one JSON line: `id source prompt response prompt_harm refusal response_harm category licence use`. The mix is
+the same for the same rows, configuration and seed, whatever the order of files and lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.data.contrast import contrast_examples
+from guardreasoner.errors import ConfigError, DataError, UnknownName
+from guardreasoner.records import Counts, read_jsonl
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Task
+
+USES = ("permissive", "noncommercial", "unstated")
+"""The licence classes of a row, most liberal first."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows train, which validate."""
+
+    folder: str | None = None
+    """Folder of `*.jsonl` files inside the data folder (`train`); None = the small set that comes with the package."""
+    seeds: tuple[str, ...] = ()
+    """The paper's seed sets by name, from the hub, instead of a folder; sources are named as they are."""
+    use: tuple[str, ...] = ("permissive",)
+    """Licence classes that train: permissive, noncommercial, unstated."""
+    validation_use: tuple[str, ...] | None = None
+    """Licence classes that validate; None = the same. Thresholds are fitted on these rows, weights are not."""
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """Most rows taken of a source."""
+    default_cap: int | None = None
+    """Most rows taken of a source that `caps` does not name; None = all."""
+    leave_out: tuple[str, ...] = ()
+    """Sources that validate and never train: random splits flatter, because the source gives the label away."""
+    leave_out_cap: int | None = 250
+    """Most validation rows taken of a source."""
+    drop: tuple[str, ...] = ()
+    """Sources not used at all."""
+    only: tuple[str, ...] = ()
+    """The only sources that train, where given (the diversity models leave out one seed set each)."""
+    repeat: Mapping[str, int] = field(default_factory=dict)
+    """How many times an epoch a source's rows are seen; copies have ids of their own."""
+    strip_reply: tuple[str, ...] = ()
+    """Sources whose replies are left away: their rows become requests without a reply."""
+    replyless: float = 0.0
+    """Share of exchanges that are shown a second time without their reply, as request-only inputs are."""
+    pair: float = 0.0
+    """Share of request-only rows shown a second time with a reply from elsewhere, so that no task can read another's
+    answer: a refusal, a harmless answer, or (under a harmless request) a harmful one."""
+    pair_not_from: tuple[str, ...] = ()
+    """Sources whose replies are not lent to other requests (chit-chat, one-word answers)."""
+    contrast: bool = False
+    """Also our own pairs of requests that share a frightening verb (`data/contrast.py`, CC0, permissive)."""
+    limit: int | None = None
+    """Most training rows in all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (*self.use, *(self.validation_use or ())):
+            if name not in USES:
+                raise UnknownName("licence class", name, USES)
+        for key in ("replyless", "pair"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"data.{key} is a share: give a number from 0 to 1")
+
+
+@dataclass
+class MixCounts(Counts):
+    """`in` = rows read and copies made, `out` = training rows; validation rows are dropped as `validation`."""
+
+    made: Counter[str] = field(default_factory=Counter)
+    """Copies made, by reason: repeat, replyless, pair."""
+    sources: Counter[str] = field(default_factory=Counter)
+    """Training rows by source."""
+    licences: Counter[str] = field(default_factory=Counter)
+    """Training rows by licence as stated upstream."""
+
+    def as_dict(self) -> dict[str, Any]:
+        parts = {"made": self.made, "sources": self.sources, "licences": self.licences}
+        return super().as_dict() | {name: dict(sorted(value.items())) for name, value in parts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    example: Example
+    use: str
+    licence: str
+
+    @property
+    def id(self) -> str:
+        return self.example.exchange.id
+
+    @property
+    def source(self) -> str:
+        return self.example.exchange.source
+
+
+def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[list[Example], list[Example], MixCounts]:
+    """Training examples, validation examples, and where every row went.
+
+    Args:
+        config: what to take.
+        data_dir: the data folder; not needed for the bundled set.
+
+    Raises:
+        ConfigError: the folder is not there, a source is named that it does not hold, or nothing is left to train on.
+        DataError: a row is wrong; file, line and field are named.
+    """
+    skipped: Counter[str] = Counter()
+    rows = list(_seed_rows(config, skipped) if config.seeds else _rows(config, data_dir))
+    if config.contrast:
+        rows += [_Row(example, "permissive", "CC0-1.0") for example in contrast_examples()]
+    _check_names(config, {row.source for row in rows})
+    counts = MixCounts(in_=len(rows) + skipped.total(), dropped=skipped)
+    train, validation = _select(rows, config, counts)
+    copies = _copies(train, config)
+    counts.in_ += len(copies)
+    counts.made.update(kind for kind, _ in copies)
+    train = sorted([*train, *(row for _, row in copies)], key=lambda r: _draw(config.seed, "order", r.id))
+    if config.limit is not None and len(train) > config.limit:
+        counts.drop("limit", len(train) - config.limit)
+        train = train[: config.limit]
+    if not train:
+        raise ConfigError(f"the mix leaves no row to train on ({dict(counts.dropped)} left out); widen `use` or `caps`")
+    counts.out = len(train)
+    counts.sources.update(r.source for r in train)
+    counts.licences.update(r.licence for r in train)
+    return [r.example for r in train], [r.example for r in validation], counts
+
+
+def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[Path]:
+    """The files a mix reads, in order, for a manifest's `inputs`.
+
+    Raises:
+        ConfigError: the folder is not there or holds no `.jsonl` file.
+    """
+    if config.seeds:
+        return []
+    if config.folder is None:
+        return [Path(str(files("guardreasoner.data") / "smoke.jsonl"))]
+    if data_dir is None:
+        raise ConfigError(
+            f"the recipe reads the data folder {config.folder!r}; give --data DIR or set GUARDREASONER_DATA"
+        )
+    folder = Path(data_dir) / config.folder
+    found = sorted(folder.glob("*.jsonl"))
+    if not found:
+        raise ConfigError(f"{folder} holds no .jsonl file; give the data folder with --data DIR")
+    return found
+
+
+def draw(*parts: object) -> float:
+    """A number in [0, 1) that depends on its arguments only: random for the eye, the same in every run."""
+    return _draw(*parts) / 2**64
+
+
+def _draw(*parts: object) -> int:
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+
+
+def _rows(config: DataConfig, data_dir: str | Path | None) -> Iterator[_Row]:
+    seen: set[str] = set()
+    for path in input_files(config, data_dir):
+        for line, values in read_jsonl(path):
+            try:
+                row = _row(values, path.stem, line)
+            except (ValueError, TypeError) as error:
+                raise DataError(str(error), file=str(path), line=line) from None
+            if row.id in seen:
+                raise DataError("the id occurs a second time; ids are unique over all files", file=str(path), line=line)
+            seen.add(row.id)
+            yield row
+
+
+def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_Row]:
+    """Rows of seed sets; those that a set's row function passes over are counted in `skipped`."""
+    from guardreasoner.data.seeds import find_seed, load_seed
+
+    for name in config.seeds:
+        licence = find_seed(name).source.licence
+        use = "noncommercial" if "-NC" in licence else "permissive" if licence else "unstated"
+        examples, dropped = load_seed(name)
+        skipped.update(dropped)
+        for example in examples:
+            yield _Row(example, use, licence or "none stated")
+
+
+def _row(values: Mapping[str, Any], stem: str, line: int) -> _Row:
+    prompt, response = values.get("prompt") or "", values.get("response") or None
+    if not isinstance(prompt, str) or not isinstance(response, str | None):
+        raise TypeError("`prompt` and `response` are texts")
+    if not prompt and not response:
+        raise ValueError("both `prompt` and `response` are empty")
+    use = values.get("use") or "unstated"
+    if use not in USES:
+        raise ValueError(f"`use` is one of {', '.join(USES)}")
+    gold = Labels.of({task: values.get(task.value) for task in TASKS})
+    if response is None and any(TASKS[t].needs_response for t in gold.tasks):
+        raise ValueError("a label of the reply without a reply")
+    exchange = Exchange(
+        str(values.get("id") or f"{stem}-{line:05d}"), prompt, response, source=str(values.get("source") or stem)
+    )
+    return _Row(
+        Example(exchange, gold, str(values.get("category") or "")), use, str(values.get("licence") or "unstated")
+    )
+
+
+def _check_names(config: DataConfig, sources: set[str]) -> None:
+    lists = (config.leave_out, config.drop, config.only, config.strip_reply, config.pair_not_from)
+    for name in (*config.caps, *config.repeat, *(name for names in lists for name in names)):
+        if name not in sources:
+            raise UnknownName("source in this data folder", name, sources)
+
+
+def _select(rows: Sequence[_Row], config: DataConfig, counts: MixCounts) -> tuple[list[_Row], list[_Row]]:
+    """Apply licence classes, sources and caps, in an order that depends on ids only."""
+    validation_use = config.use if config.validation_use is None else config.validation_use
+    taken: Counter[str] = Counter()
+    train: list[_Row] = []
+    validation: list[_Row] = []
+    for row in sorted(rows, key=lambda r: (_draw(config.seed, r.id), r.id)):
+        held = row.source in config.leave_out
+        cap = config.leave_out_cap if held else config.caps.get(row.source, config.default_cap)
+        if not row.example.gold.tasks:
+            counts.drop("unlabelled")
+        elif row.source in config.drop or (config.only and not held and row.source not in config.only):
+            counts.drop("source")
+        elif row.use not in (validation_use if held else config.use):
+            counts.drop("licence")
+        elif cap is not None and taken[row.source] >= cap:
+            counts.drop("left_out" if held else "cap")
+        elif held:
+            taken[row.source] += 1
+            counts.drop("validation")
+            validation.append(row)
+        elif row.source in config.strip_reply and not row.example.gold.prompt_harm:
+            counts.drop("unlabelled")
+        else:
+            taken[row.source] += 1
+            train.append(_without_reply(row, "") if row.source in config.strip_reply else row)
+    return train, validation
+
+
+def _copies(train: Sequence[_Row], config: DataConfig) -> list[tuple[str, _Row]]:
+    """Rows shown a second time, with the reason."""
+    copies = [
+        ("repeat", _renamed(row, f"#r{n}")) for row in train for n in range(2, config.repeat.get(row.source, 1) + 1)
+    ]
+    copies += [
+        ("replyless", _without_reply(row, "#p"))
+        for row in train
+        if row.example.exchange.response
+        and row.example.gold.prompt_harm
+        and draw(config.seed, "replyless", row.id) < config.replyless
+    ]
+    return copies + [("pair", row) for row in _pairs(train, config)]
+
+
+def _pairs(train: Sequence[_Row], config: DataConfig) -> Iterator[_Row]:
+    """Request-only rows with a reply from elsewhere; the reply's own labels hold for it."""
+    if not config.pair:
+        return
+    replied = [r.example for r in train if r.example.exchange.response and r.source not in config.pair_not_from]
+    refusals = [e for e in replied if e.gold.refusal == "refusal" and len(e.exchange.response or "") < 600]
+    answers = [e for e in replied if e.gold.refusal == "compliance" and e.gold.response_harm == "unharmful"]
+    harmful = [e for e in replied if e.gold.response_harm == "harmful"]
+    for row in train:
+        gold, asked = row.example.gold, row.example.exchange
+        share = draw(config.seed, "pair", row.id)
+        if asked.response or not gold.prompt_harm or share >= config.pair:
+            continue
+        kind, benign = share / config.pair, gold.prompt_harm == "unharmful"
+        if kind < 0.45:
+            pool, labels = refusals, replace(gold, refusal="refusal", response_harm="unharmful")
+        elif kind < 0.75:
+            pool, labels = answers, replace(gold, refusal="compliance" if benign else None, response_harm="unharmful")
+        else:
+            pool, labels = harmful if benign else [], replace(gold, refusal="compliance", response_harm="harmful")
+        if pool:
+            reply = pool[_draw(config.seed, "reply", row.id) % len(pool)].exchange.response
+            exchange = replace(asked, id=f"{asked.id}#x", response=reply)
+            yield replace(row, example=replace(row.example, exchange=exchange, gold=labels))
+
+
+def _renamed(row: _Row, suffix: str) -> _Row:
+    exchange = replace(row.example.exchange, id=row.id + suffix)
+    return replace(row, example=replace(row.example, exchange=exchange))
+
+
+def _without_reply(row: _Row, suffix: str) -> _Row:
+    exchange = replace(row.example.exchange, id=row.id + suffix, response=None)
+    gold = Labels.of({Task.prompt_harm: row.example.gold.prompt_harm})
+    return replace(row, example=replace(row.example, exchange=exchange, gold=gold))

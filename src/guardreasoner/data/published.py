@@ -1,0 +1,150 @@
+"""What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, and newer guards'.
+
+The numbers live in `published.yaml`, as printed. What is known to be wrong is not mended: it carries a note, and
+`Cell.wrong` is true. `evaluate.published_checks` recomputes every printed mean and difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from guardreasoner.errors import UnknownName
+from guardreasoner.types import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One printed number."""
+
+    table: str
+    row: str
+    """Guard (or data set, benchmark, claim)."""
+    variant: str
+    """What tells rows of one guard apart: `original`, `corrected`, `r-sft`, a task ...; empty = there is one row."""
+    column: str
+    """Benchmark, task, or what is counted; `mean` is the printed average."""
+    value: float | None
+    """None = the paper prints a dash."""
+    source: str
+    notes: tuple[str, ...] = ()
+    """What a reader must know."""
+    wrong: bool = False
+    """Known not to be what the column says it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One printed table."""
+
+    name: str
+    """The paper's number, or a name for tables of other papers."""
+    about: str
+    source: str
+    unit: str
+    task: Task | None
+    """The task of all its cells, if there is one."""
+    columns: tuple[str, ...]
+    weights: tuple[float, ...]
+    """Weights that reproduce the column `mean`, in the order of the other columns; empty = no such column."""
+    cells: tuple[Cell, ...]
+
+    def find(self, row: str, column: str, variant: str = "") -> Cell:
+        """One cell.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        for cell in self.cells:
+            if (cell.row, cell.variant, cell.column) == (row, variant, column):
+                return cell
+        raise UnknownName(
+            "cell", f"{row}/{variant}, {column}", (f"{c.row}/{c.variant}, {c.column}" for c in self.cells)
+        )
+
+    def rows(self) -> dict[tuple[str, str], dict[str, Cell]]:
+        """(row, variant) to column to cell, in printed order."""
+        found: dict[tuple[str, str], dict[str, Cell]] = {}
+        for cell in self.cells:
+            found.setdefault((cell.row, cell.variant), {})[cell.column] = cell
+        return found
+
+
+@cache
+def tables() -> Mapping[str, Table]:
+    """All tables by name."""
+    import yaml
+
+    text = files("guardreasoner.data").joinpath("published.yaml").read_text("utf-8")
+    content = yaml.safe_load(text)
+    return {name: _table(name, raw, content["sources"], content["notes"]) for name, raw in content["tables"].items()}
+
+
+def find_table(name: str) -> Table:
+    """One table by the paper's number or by name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in tables():
+        raise UnknownName("published table", name, tables())
+    return tables()[name]
+
+
+def cells() -> list[Cell]:
+    """Every published cell."""
+    return [cell for table in tables().values() for cell in table.cells]
+
+
+def f1_rows(task: Task) -> dict[str, dict[str, Cell]]:
+    """Guard, as in the guard table, to benchmark to its published F1 on one task, on original labels.
+
+    The first table that has a row wins: the paper's own over later copies of it.
+    """
+    found: dict[str, dict[str, Cell]] = {}
+    for table in tables().values():
+        if table.task != task or table.name in ("11", "12", "13") or table.name.startswith("wildguard"):
+            continue
+        for (row, _), columns in table.rows().items():
+            found.setdefault(row, columns)
+    return found
+
+
+def _table(name: str, raw: Mapping[str, Any], sources: Mapping[str, str], notes: Sequence[Mapping[str, Any]]) -> Table:
+    number = f"Table {name}" if name.isdigit() else str(raw["about"])
+    source = f"{sources[raw['source']]}; {number}"
+    columns = tuple(raw["columns"])
+    found = []
+    for key, values in raw["rows"].items():
+        row, _, variant = key.partition("/")
+        for column, value in zip(columns, values, strict=True):
+            said = [n for n in notes if _about(n, name, key, column)]
+            found.append(
+                Cell(
+                    table=name,
+                    row=row,
+                    variant=variant,
+                    column=column,
+                    value=None if value is None else float(value),
+                    source=source,
+                    notes=tuple(n["note"] for n in said),
+                    wrong=any(n.get("wrong", False) for n in said),
+                )
+            )
+    return Table(
+        name=name,
+        about=raw["about"],
+        source=source,
+        unit=raw.get("unit", "F1 in percent"),
+        task=Task(raw["task"]) if "task" in raw else None,
+        columns=columns,
+        weights=tuple(float(w) for w in raw.get("weights", ())),
+        cells=tuple(found),
+    )
+
+
+def _about(note: Mapping[str, Any], table: str, row: str, column: str) -> bool:
+    return table in note["tables"] and row in note["rows"] and column in note.get("columns", [column])

@@ -1,0 +1,151 @@
+"""The paper's seed training sets: 5 rows, of which its recipes use 4 (paper Table 1).
+
+They are those of the released script (`train/reasoning_data_synthesis.py`). Its label rules are not those of the test
+sets: Aegis is labelled by plurality here and by "at most one Safe of three" in `benchmarks`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from guardreasoner.data.sources import Skip, Source, load_rows, take
+from guardreasoner.errors import UnknownName
+from guardreasoner.types import Example, Exchange, Labels
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One seed training set."""
+
+    name: str
+    source: Source
+    row: Callable[[Row], tuple[Example, ...] | Skip]
+    """One upstream row -> its examples; SafeRLHF rows hold two replies."""
+    paper_n: int | None
+    """Samples in the released GuardReasonerTrain."""
+    paper_steps: int | None
+    """Reasoning steps there."""
+    used: bool = True
+    """Whether a recipe of the paper trains on it."""
+
+
+def _example(prompt: Any, response: Any = None, category: str = "", **labels: str | None) -> Example:
+    text = None if response in (None, "") else str(response)
+    return Example(Exchange(id="", prompt=str(prompt), response=text), Labels(**labels), category)  # type: ignore[arg-type]
+
+
+def _harm(harmful: bool) -> str:
+    return "harmful" if harmful else "unharmful"
+
+
+def _word(value: Any) -> str | None:
+    return None if value in (None, "", "None") else str(value)
+
+
+def wildguard_train(row: Row) -> tuple[Example, ...] | Skip:
+    """All three labels, null where not annotated; 48,783 rows have no reply."""
+    labels = {
+        "prompt_harm": _word(row.get("prompt_harm_label")),
+        "refusal": _word(row.get("response_refusal_label")),
+        "response_harm": _word(row.get("response_harm_label")),
+    }
+    if not any(labels.values()):
+        return Skip("no label")
+    kind = str(row.get("subcategory") or ("adversarial" if row.get("adversarial") else "vanilla"))
+    return (_example(row["prompt"], row.get("response"), kind, **labels),)
+
+
+def aegis_train(row: Row) -> tuple[Example, ...] | Skip:
+    """The most frequent of the annotators' labels (a tie: the first seen); `Safe` is unharmful, all else harmful.
+
+    The released script has no filter on `text_type`: replies and dialogues are used as requests too.
+    """
+    votes = [row.get(f"labels_{i}") for i in range(int(row["num_annotations"]))]
+    if not any(votes):
+        return Skip("no label")
+    label = str(Counter(votes).most_common(1)[0][0])
+    return (_example(row["text"], prompt_harm=_harm(label != "Safe"), category="" if label == "Safe" else label),)
+
+
+def beavertails_train(row: Row) -> tuple[Example, ...] | Skip:
+    """The reply's label from `is_safe`; the paper leaves the other two to the teacher."""
+    kinds = row.get("category")
+    names = ",".join(k for k, v in kinds.items() if v) if isinstance(kinds, Mapping) else ""
+    return (_example(row["prompt"], row["response"], names, response_harm=_harm(not row["is_safe"])),)
+
+
+def toxic_chat_train(row: Row) -> tuple[Example, ...] | Skip:
+    """Human-annotated rows; `toxicity` decides."""
+    if str(row["human_annotation"]).lower() not in ("true", "1"):
+        return Skip("no human annotation")
+    return (_example(row["user_input"], prompt_harm=_harm(int(row["toxicity"]) == 1)),)
+
+
+def safe_rlhf_train(row: Row) -> tuple[Example, ...] | Skip:
+    """Both replies of a pair, each with its own label."""
+    return tuple(
+        _example(row["prompt"], row[f"response_{i}"], response_harm=_harm(not row[f"is_response_{i}_safe"]))
+        for i in (0, 1)
+    )
+
+
+_UNPINNED = "commit unknown to us"
+
+SEEDS: dict[str, Seed] = {
+    s.name: s
+    for s in (
+        Seed("WildGuardTrain", Source("allenai/wildguardmix", "train", "wildguardtrain", gated=True,
+                                      licence="ODC-BY-1.0", note=_UNPINNED), wildguard_train, 86_759, 323_930),
+        Seed("AegisTrain", Source("nvidia/Aegis-AI-Content-Safety-Dataset-1.0", "train", licence="CC-BY-4.0",
+                                  note=_UNPINNED), aegis_train, 10_798, 37_082),
+        Seed("BeaverTailsTrain", Source("PKU-Alignment/BeaverTails", "30k_train", licence="CC-BY-NC-4.0",
+                                        revision="8401fe609d288129cc684a9b3be6a93e41cfe678"),
+             beavertails_train, 27_186, 90_553),
+        Seed("ToxicChatTrain", Source("lmsys/toxic-chat", "train", "toxicchat0124", licence="CC-BY-NC-4.0",
+                                      note=_UNPINNED), toxic_chat_train, 2_801, 9_094),
+        Seed("SafeRLHFTrain", Source("PKU-Alignment/PKU-SafeRLHF", "train", "alpaca2-7b", licence="CC-BY-NC-4.0",
+                                     note=f"listed by the paper, used by none of its recipes; {_UNPINNED}"),
+             safe_rlhf_train, None, None, used=False),
+    )
+}  # fmt: skip
+"""The seed sets, in the order of the paper's table."""
+
+
+def find_seed(name: str) -> Seed:
+    """A seed set by name, whatever the case.
+
+    Raises:
+        UnknownName: there is none of that name; the nearest is named.
+    """
+    by_name = {n.lower(): s for n, s in SEEDS.items()}
+    if name.lower() not in by_name:
+        raise UnknownName("seed set", name, SEEDS)
+    return by_name[name.lower()]
+
+
+def load_seed(name: str) -> tuple[list[Example], Counter[str]]:
+    """The examples of a seed set from the hub, and how many rows were left out for which reason.
+
+    Row id = `{Seed}:{index of the example, from 0}`.
+
+    Raises:
+        UnknownName: no seed set of that name.
+        MissingDependency: `datasets` is not installed.
+        DataError: the hub cannot be reached, or the terms of a gated set have not been accepted.
+    """
+    seed = find_seed(name)
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    for taken in take(seed.row, load_rows(seed.source, seed.name), seed.name):
+        if isinstance(taken, Skip):
+            dropped[taken.reason] += 1
+            continue
+        for example in taken:
+            exchange = replace(example.exchange, id=f"{seed.name}:{len(examples)}", source=seed.name)
+            examples.append(replace(example, exchange=exchange))
+    return examples, dropped
