@@ -1,0 +1,239 @@
+"""All stages of a recipe in order. Each resumes by itself, and one that is done is not done again.
+
+    DIR/synthesize  sft  sft-VARIANT...  sample  mine  dpo  export  calibrate  evaluate
+
+The training stages run in several processes where that is asked for; no other stage is started twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, load_benchmark, local_file, title
+from guardreasoner.data.mix import USES, DataConfig, load_mix
+from guardreasoner.engines.base import Engine
+from guardreasoner.engines.load import load_engine
+from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, UnknownName
+from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.train.recipe import Recipe
+from guardreasoner.train.sample import run_sample
+from guardreasoner.types import Example
+
+Manifest = dict[str, Any]
+STAGES = ("synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "evaluate")
+
+
+def reproduce(
+    recipe: Recipe,
+    source: str | Path,
+    *,
+    out: str | Path,
+    data_dir: Path | None = None,
+    processes: int = 1,
+    fresh: bool = False,
+) -> Iterator[Manifest]:
+    """Run the stages of a recipe; yields the manifest of each as it ends.
+
+    Args:
+        recipe: what to do.
+        source: the recipe's name or file, for stages that are started in processes of their own.
+        out: the run's folder.
+        data_dir: where the recipe's data folders lie.
+        processes: of the training stages.
+        fresh: start every stage over.
+
+    Raises:
+        GuardReasonerError: a stage cannot go on; the same call again resumes there.
+    """
+    for name in recipe.stages:
+        if name not in STAGES:
+            raise UnknownName("stage", name, STAGES)
+    root = Path(out)
+    for name in recipe.stages:
+        if name == "sft":
+            for variant in models_to_train(recipe):
+                yield _sft(recipe, variant, source, root, processes=processes, fresh=fresh)
+        else:
+            yield _one(name, recipe, source, root, data_dir=data_dir, processes=processes, fresh=fresh)
+
+
+def models_to_train(recipe: Recipe) -> tuple[str, ...]:
+    """`sft` and the variants that sampling uses; where nothing is sampled (ablations), every variant."""
+    if "sample" not in recipe.stages:
+        return ("sft", *recipe.variants)
+    return ("sft", *(name for name in recipe.variants if name in recipe.sample.models))
+
+
+def _one(
+    name: str, recipe: Recipe, source: str | Path, root: Path, *, data_dir: Path | None, processes: int, fresh: bool
+) -> Manifest:
+    stages: dict[str, Callable[[], Manifest]] = {
+        "synthesize": lambda: synthesize_stage(recipe, root, data_dir=data_dir, fresh=fresh),
+        "sample": lambda: sample_stage(recipe, root, fresh=fresh),
+        "mine": lambda: _mine(recipe, root, fresh),
+        "dpo": lambda: _dpo(recipe, source, root, processes=processes, fresh=fresh),
+        "export": lambda: _export(recipe, root, fresh),
+        "calibrate": lambda: _calibrate(recipe, root, fresh),
+        "evaluate": lambda: _evaluate(recipe, root, data_dir, fresh),
+    }
+    return stages[name]()
+
+
+def synthesize_stage(recipe: Recipe, root: Path, *, data_dir: Path | None = None, fresh: bool = False) -> Manifest:
+    """Traces for the recipe: published ones, or a teacher's for its seed sets or its data section."""
+    from guardreasoner.train.synthesize import synthesize
+    from guardreasoner.train.traces import import_traces
+
+    if recipe.traces:
+        return import_traces(recipe.traces, out=root, fresh=fresh)
+    if recipe.seeds:
+        data = replace(recipe.data, seeds=recipe.seeds, use=USES)
+        return synthesize(data, recipe.synthesize, out=root, data_dir=data_dir, fresh=fresh)
+    return synthesize(recipe.data, recipe.synthesize, out=root, data_dir=data_dir, fresh=fresh)
+
+
+def _sft(recipe: Recipe, variant: str, source: str | Path, root: Path, *, processes: int, fresh: bool) -> Manifest:
+    from guardreasoner.train.sft import run_sft
+
+    stage = recipe.folder(variant)
+    if processes > 1:
+        command = ["sft", str(source), "--out", str(root), "--variant", variant]
+        return _launched(command, root / stage, processes=processes, fresh=fresh)
+    return _done(run_sft(recipe.variant(variant), recipe.model, out=root, stage=stage, fresh=fresh))
+
+
+def _dpo(recipe: Recipe, source: str | Path, root: Path, *, processes: int, fresh: bool) -> Manifest:
+    from guardreasoner.train.dpo import run_dpo
+
+    if processes > 1:
+        return _launched(["dpo", str(source), "--out", str(root)], root / "dpo", processes=processes, fresh=fresh)
+    return _done(run_dpo(recipe.dpo, recipe.model, out=root, fresh=fresh))
+
+
+def _launched(command: list[str], folder: Path, *, processes: int, fresh: bool) -> Manifest:
+    from guardreasoner.train.launch import launch
+
+    path = folder / "manifest.json"
+    if fresh or not path.exists():
+        code = launch([*command, *(["--fresh"] if fresh else [])], processes)
+        if code or not path.exists():
+            raise GuardReasonerError(f"{command[0]} in {processes} processes ended with code {code}; see above")
+    return _read(path)
+
+
+def _done(manifest: Manifest | None) -> Manifest:
+    if manifest is None:
+        raise ConfigError("reproduce is to be started once; use --processes N for the training stages")
+    return manifest
+
+
+def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Manifest:
+    """Sample with the recipe's models, each on the recipe's engine.
+
+    Raises:
+        DataError: a model that is to sample has not been trained.
+    """
+    root = Path(out)
+
+    def open_model(name: str) -> tuple[Engine, Wire]:
+        folder = root / recipe.folder(name) / "checkpoint" if name in ("sft", *recipe.variants) else Path(name)
+        if name in ("sft", *recipe.variants) and not folder.exists():
+            raise DataError(f"{name} is not trained yet; run `guardreasoner sft --variant {name}`", file=str(folder))
+        wire = _wire(folder) or recipe.model.wire
+        model = str(folder)
+        if recipe.sample.engine == "onnx" and not (folder / "genai_config.json").exists():
+            from guardreasoner.train.export import export
+
+            target = root / "sample" / "models" / Path(name).name
+            if not target.exists():
+                export(folder, target, precision=recipe.export.precision, check=False)
+            model = str(target)
+        return load_engine(recipe.sample.engine, model=model, seed=recipe.sample.seed), wire
+
+    return run_sample(recipe.sample, out=root, open_model=open_model, trained_on=_trained_on(recipe, root), fresh=fresh)
+
+
+def _trained_on(recipe: Recipe, root: Path) -> Mapping[str, frozenset[str]]:
+    """For each variant the sources it was trained on, from the manifest of the mix."""
+    if not recipe.sample.only_trained_on:
+        return {}
+    sources = set(_read(root / "synthesize" / "manifest.json")["counts"].get("sources", {}))
+    return {
+        name: frozenset(s for s in sources if s not in config.leave_out and (not config.only or s in config.only))
+        for name, config in recipe.variants.items()
+    }
+
+
+def _wire(folder: Path) -> Wire | None:
+    path = folder / "guard.json"
+    return _read(path).get("wire") if path.exists() else None
+
+
+def _mine(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
+    from guardreasoner.train.mine import run_mine
+
+    return run_mine(recipe.mine, out=root, fresh=fresh)
+
+
+def final_checkpoint(recipe: Recipe, root: Path) -> Path:
+    """The checkpoint that the recipe ends with."""
+    return root / ("dpo" if "dpo" in recipe.stages else "sft") / "checkpoint"
+
+
+def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
+    from guardreasoner.train.export import run
+
+    run(final_checkpoint(recipe, root), root, recipe.export, fresh=fresh)
+    return _read(root / "export" / "manifest.json")
+
+
+def _calibrate(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
+    from guardreasoner.evaluate.calibrate import run
+
+    return run(root, recipe.calibrate, fresh=fresh)
+
+
+def _evaluate(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) -> Manifest:
+    from guardreasoner.evaluate.run import evaluate
+    from guardreasoner.guards.load import load_guard
+
+    config = recipe.evaluate
+    folder = root / "export" / "model" if config.engine == "onnx" else final_checkpoint(recipe, root)
+    examples = _bundled() if config.bundled else _benchmarks(config.benchmarks, data_dir)
+    path = root / "evaluate" / "manifest.json"
+    if path.exists() and not fresh:
+        return _read(path)
+    guard = load_guard(str(folder), mode=config.mode, engine=config.engine)  # type: ignore[arg-type]
+    try:
+        asked = {"mode": config.mode, "engine": config.engine}
+        evaluate(guard, examples, root / "evaluate", config=asked, limit=config.limit, fresh=fresh)
+    finally:
+        guard.close()
+    return _read(path)
+
+
+def _bundled() -> dict[str, list[Example]]:
+    """The small set that comes with the package: a model that was trained on it is not measured by it."""
+    return {"bundled": load_mix(DataConfig())[0]}
+
+
+def _benchmarks(names: tuple[str, ...], data_dir: Path | None) -> dict[str, list[Example]]:
+    wanted = {title(name): load_benchmark(name, data_dir) for name in names or _present(data_dir)}
+    if not wanted:
+        raise ConfigError("no benchmark is there to evaluate on; give --data DIR or set GUARDREASONER_DATA")
+    return wanted
+
+
+def _present(data_dir: Path | None) -> list[str]:
+    if data_folder(data_dir) is None:
+        return list(BENCHMARKS)  # from the hub
+    return [name for name in BENCHMARKS if local_file(name, data_dir)]
+
+
+def _read(path: Path) -> Manifest:
+    content: Manifest = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,123 @@
+"""How fast a server may be asked: request and token rates, learned from its headers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+HEADERS = (
+    ("requests", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("tokens", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    (
+        "requests",
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-reset",
+    ),
+    (
+        "tokens",
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset",
+    ),
+)
+"""What is limited, and the headers with the limit, what is left of it, and when it is whole again."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass
+class Bucket:
+    """So many a minute; what is not used is kept up to one minute's worth."""
+
+    per_minute: float | None = None
+    """None = no limit is known."""
+    level: float = 0.0
+    at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.level = self.per_minute or 0.0
+
+    def wait(self, amount: float) -> float:
+        """Seconds until so much may be taken; more than a minute's worth waits for a full bucket."""
+        if self.per_minute is None:
+            return 0.0
+        now = time.monotonic()
+        self.level = min(self.per_minute, self.level + (now - self.at) * self.per_minute / 60)
+        self.at = now
+        return max(0.0, min(amount, self.per_minute) - self.level) * 60 / self.per_minute
+
+    def learn(self, limit: float, remaining: float, reset_s: float | None, ceiling: float | None) -> None:
+        """Take over what the server says; a reset that is far away means that the limit is not per minute."""
+        rate = limit
+        if reset_s and remaining < limit:
+            rate = min(limit, max((limit - remaining) / reset_s * 60, 1.0))
+            rate = limit if rate > limit / 2 else rate
+        rate = rate if ceiling is None else min(rate, ceiling)
+        if self.per_minute is None:
+            self.level, self.at = min(remaining, rate), time.monotonic()
+        self.per_minute = rate
+        self.level = min(self.level, remaining)
+
+
+class Pace:
+    """Lets calls through in order, as fast as the limits allow."""
+
+    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        self._ceilings = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self._buckets = {name: Bucket(limit) for name, limit in self._ceilings.items()}
+        self._held_until = 0.0
+        self._turn = asyncio.Lock()
+
+    async def turn(self, tokens: float) -> None:
+        """Wait for the turn of a call of so many tokens."""
+        async with self._turn:
+            amounts = {"requests": 1.0, "tokens": tokens}
+            while True:
+                held = self._held_until - time.monotonic()
+                wait = max([held, *(b.wait(amounts[n]) for n, b in self._buckets.items())])
+                if wait <= 0:
+                    break
+                await asyncio.sleep(min(wait, 5.0))
+            for name, bucket in self._buckets.items():
+                bucket.level -= min(amounts[name], bucket.per_minute or 0.0)
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """Read a reply's headers (names in lower case); those of unknown form are passed over."""
+        for name, limit_key, left_key, reset_key in HEADERS:
+            try:
+                limit, left = float(headers[limit_key]), float(headers[left_key])
+            except (KeyError, ValueError):
+                continue
+            if limit > 0:
+                self._buckets[name].learn(limit, left, seconds(headers.get(reset_key, "")), self._ceilings[name])
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody through for so long."""
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+
+def seconds(text: str) -> float | None:
+    """A header's duration (`6m0s`, `17ms`, `2`), or the time until its date; None where it is neither."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    if (parts := _DURATION.findall(text)) and "".join(a + b for a, b in parts) == text:
+        return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = parse(text)
+        except ValueError:
+            continue
+        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None

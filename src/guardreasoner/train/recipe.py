@@ -1,0 +1,263 @@
+"""Recipes: one YAML file says what differs from the paper's defaults, for every stage.
+
+    name: my-guard
+    model: {base: meta-llama/Llama-3.2-1B, wire: chat, chat_template: llama3}
+    data: {folder: train, use: [permissive]}
+    synthesize: {teacher: template}
+    sft: {epochs: 1}
+    variants: {no-beaver: {leave_out: [BeaverTailsTrain]}}     # further R-SFT runs: diversity models, baselines
+    sample: {models: [sft, no-beaver]}
+
+`extends: NAME` starts from a bundled recipe and says only what differs from it, key by key within a section. Each
+section is one frozen dataclass; its docstrings say what every key means and where its default comes from.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from guardreasoner.data.mix import DataConfig
+from guardreasoner.errors import ConfigError, UnknownName, printable
+from guardreasoner.evaluate.calibrate import CalibrateConfig
+from guardreasoner.train.dpo import DpoConfig
+from guardreasoner.train.export import ExportConfig
+from guardreasoner.train.mine import MineConfig
+from guardreasoner.train.models import ModelConfig
+from guardreasoner.train.sample import SampleConfig
+from guardreasoner.train.sft import SftConfig
+from guardreasoner.train.synthesize import SynthesizeConfig
+
+T = TypeVar("T")
+RESERVED = frozenset({"sft", "dpo", "sample", "mine", "synthesize", "export", "evaluate", "calibrate"})
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the finished guard is scored."""
+
+    benchmarks: tuple[str, ...] = ()
+    """Names or files; empty = all that the data folder holds."""
+    mode: str = "full"
+    """Reasoning budget (paper: full)."""
+    engine: Literal["onnx", "hf", "vllm"] = "hf"
+    """What runs the guard; onnx reads the export, the others the checkpoint."""
+    limit: int | None = None
+    """Rows per benchmark, stratified by gold; None = all."""
+    bundled: bool = False
+    """Score on the small bundled set instead of benchmarks: a check of the road, not of the guard."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one run does."""
+
+    name: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    traces: str | None = None
+    """Published traces to train on instead of synthesizing: a hub id (yueliu1999/GuardReasonerTrain) or a file."""
+    seeds: tuple[str, ...] = ()
+    """Seed training sets from the hub to synthesize for, instead of `data`; paper: WildGuardTrain, AegisTrain,
+    BeaverTailsTrain, ToxicChatTrain."""
+    synthesize: SynthesizeConfig = field(default_factory=SynthesizeConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    variants: Mapping[str, SftConfig] = field(default_factory=dict)
+    """Further R-SFT runs by name: the sft section with these keys changed."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    mine: MineConfig = field(default_factory=MineConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    stages: tuple[str, ...] = ("synthesize", "sft", "sample", "mine", "dpo", "export", "evaluate")
+    """What `reproduce` runs; a recipe without HS-DPO leaves out sample, mine and dpo."""
+    note: str = ""
+    """What a reader of the recipe must know."""
+
+    def __post_init__(self) -> None:
+        if self.traces and self.seeds:
+            raise ConfigError("a recipe has traces or seeds, not both: published traces need no teacher")
+
+    def variant(self, name: str) -> SftConfig:
+        """The R-SFT configuration of a variant, or of `sft` itself.
+
+        Raises:
+            UnknownName: the recipe has no variant of that name.
+        """
+        if name == "sft":
+            return self.sft
+        if name not in self.variants:
+            raise UnknownName(f"variant in recipe {self.name!r}", name, ("sft", *self.variants))
+        return self.variants[name]
+
+    def folder(self, name: str) -> str:
+        """The folder of `sft` or of a variant inside a run."""
+        return "sft" if name == "sft" else f"sft-{name}"
+
+
+def names() -> tuple[str, ...]:
+    """The recipes that come with the package."""
+    found = files("guardreasoner") / "recipes"
+    return tuple(sorted(p.name.removesuffix(".yaml") for p in found.iterdir() if p.name.endswith(".yaml")))
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """A recipe by its bundled name or from a YAML file.
+
+    Raises:
+        UnknownName: there is no recipe, section or key of that name; the nearest one is named.
+        ConfigError: the file cannot be read, or a value has the wrong type.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"recipe {path} cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"recipe {path} is not UTF-8; save it as UTF-8") from None
+    elif str(name) in names():
+        text = (files("guardreasoner") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise UnknownName("recipe", str(name), names())
+    return parse_recipe(text, name=path.stem)
+
+
+def parse_recipe(text: str, *, name: str) -> Recipe:
+    """A recipe from YAML text.
+
+    Raises:
+        UnknownName: there is no section or key of that name.
+        ConfigError: it is not YAML, or a value has the wrong type.
+    """
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"recipe {name} is not YAML{where}") from None
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"recipe {name} must be a mapping of sections")
+    content = _extended(dict(content))
+    variants = content.pop("variants", None) or {}
+    if not isinstance(variants, Mapping):
+        raise ConfigError("variants must map names to changed keys of the sft section")
+    sft = content.get("sft") or {}
+    built = {}
+    for key, changes in variants.items():
+        if key in RESERVED or not str(key).replace("-", "").isalnum():
+            raise ConfigError(f"variants.{printable(str(key))}: a name of letters, digits and hyphens, not a stage's")
+        if not isinstance(changes, Mapping):
+            raise ConfigError(f"variants.{key} must be a mapping")
+        built[str(key)] = build(SftConfig, {**sft, **changes}, f"variants.{key}")
+    recipe = build(Recipe, {"name": name, **content}, "", extra={"variants": built})
+    for model in recipe.sample.models:
+        looks_elsewhere = "/" in model or Path(model).exists()
+        if not looks_elsewhere:
+            recipe.variant(model)
+    return recipe
+
+
+def _extended(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the sections of the recipe that it extends underneath."""
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if base not in names():
+        raise UnknownName("recipe to extend", str(base), names())
+    text = (files("guardreasoner") / "recipes" / f"{base}.yaml").read_text(encoding="utf-8")
+    under = _extended(dict(yaml.safe_load(text)))
+    for key, value in content.items():
+        both = isinstance(value, Mapping) and isinstance(under.get(key), Mapping)
+        under[key] = {**under[key], **value} if both else value
+    return under
+
+
+def build(kind: type[T], values: Any, where: str, extra: Mapping[str, Any] | None = None) -> T:
+    """A dataclass from plain values; `where` names the section in errors.
+
+    Raises:
+        UnknownName: a key does not exist.
+        ConfigError: a value has the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the recipe'} must be a mapping of keys, not {_shown(values)}")
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UnknownName(f"key in {where}" if where else "section of a recipe", str(key), known)
+    made = {key: convert(value, hints[key], f"{where}.{key}".lstrip(".")) for key, value in values.items()}
+    return kind(**{**made, **(extra or {})})
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """A YAML value as the type that a field declares.
+
+    Raises:
+        ConfigError: it is not of that type.
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _one_of(value, parts, where)
+    if origin is Literal:
+        value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML's on and off
+        if value not in parts:
+            raise ConfigError(f"{where} must be one of {', '.join(map(str, parts))}, not {_shown(value)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list, not {_shown(value)}")
+        return tuple(convert(item, parts[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, not {_shown(value)}")
+        return {str(k): convert(v, parts[1], f"{where}.{k}") for k, v in value.items()}
+    if is_dataclass(hint):
+        return build(hint, value, where)  # type: ignore[arg-type]
+    return _plain(value, hint, where)
+
+
+def _one_of(value: Any, parts: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in parts:
+        return None
+    rest = [p for p in parts if p is not type(None)]
+    for position, part in enumerate(rest):
+        try:
+            return convert(value, part, where)
+        except ConfigError:
+            if position == len(rest) - 1:
+                raise
+    raise ConfigError(f"{where} cannot be {_shown(value)}")
+
+
+def _plain(value: Any, kind: type, where: str) -> Any:
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 as a text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and not (kind in (int, float) and isinstance(value, bool)):
+        return value
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    raise ConfigError(f"{where} must be {names.get(kind, kind.__name__)}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return "empty" if value is None else f"{type(value).__name__} {printable(repr(value), 40)}"
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The whole recipe as plain values, defaults included."""
+    return asdict(recipe)

@@ -1,0 +1,166 @@
+"""Examples become token rows: the same encoding in training as in use, and a label only where the model is to learn.
+
+A row is the prompt, the reasoning, and the answer block in the pieces in which engines force it. Verdict words can be
+made independent: what stands as input is a random word, what is to be predicted is the true one, so that no verdict can
+be read off the one before it. Unannotated verdicts are never predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from guardreasoner.data.mix import draw
+from guardreasoner.engines.encoding import Encoder, encoder_of
+from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.plans import Choice, Text
+from guardreasoner.types import TASKS, Example, Exchange, Task
+
+NO_LABEL = -100
+NUMBER = {task: number for number, task in enumerate(TASKS, 1)}
+"""The mark of a task's verdict tokens in `Row.verdict`; 0 = other tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training sequence; three lists of one length."""
+
+    input_ids: list[int]
+    labels: list[int]
+    verdict: list[int]
+    """0, or the number of the task whose verdict this token begins."""
+    shortened: bool = False
+    """Judged text was cut in the middle to fit."""
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """How examples become rows; one per training run."""
+
+    tokenizer: Any
+    """A fast tokenizer of transformers."""
+    wire: wire_format.Wire
+    max_tokens: int
+    """Longest row."""
+    judged_tokens: int | None = None
+    """Most tokens of the request, and of the reply; None = as many as fit."""
+    independent: bool = False
+    """Random verdict words as input."""
+    mask_unannotated: bool = True
+    """No loss on verdicts without gold; otherwise the word `None` is learned, as in the official data."""
+    seed: int = 0
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The tokenizer as engines use it."""
+        return encoder_of(self.tokenizer)
+
+    def prompt(self, exchange: Exchange) -> list[int]:
+        """The prompt as engines encode it."""
+        return list(self.encoder.encode(wire_format.render(exchange, self.wire)).ids)
+
+    def fit(self, exchange: Exchange, room: int) -> tuple[Exchange, list[int], bool]:
+        """The exchange, its prompt in at most `room` tokens, and whether judged text was cut for that."""
+        cut = exchange
+        if self.judged_tokens is not None:
+            cut = self._shorten(cut, self.judged_tokens)
+        ids = self.prompt(cut)
+        if len(ids) > room:
+            frame = len(self.prompt(replace(cut, prompt="", response=cut.response and "", context=())))
+            texts, whole = 2 if cut.response else 1, cut
+            left = room - frame
+            for _ in range(4):  # tokens grow together differently at the seams: a second try may be needed
+                cut = self._shorten(whole, max(0, left) // texts)
+                ids = self.prompt(cut)
+                if len(ids) <= room or left <= 0:
+                    break
+                left -= len(ids) - room + texts
+        return cut, ids, cut is not exchange
+
+    def row(self, example: Example, reasoning: str = "") -> Row | None:
+        """The row of an example, with its reasoning or on labels alone; None where it cannot fit."""
+        ids, labels, verdict = self._answer(example, reasoning)
+        _, prompt, shortened = self.fit(example.exchange, self.max_tokens - len(ids))
+        if len(prompt) + len(ids) > self.max_tokens:
+            return None
+        blank = len(prompt)
+        return Row(prompt + ids, [NO_LABEL] * blank + labels, [0] * blank + verdict, shortened)
+
+    def completion(self, text: str) -> list[int]:
+        """An answer that a model wrote, with the end token."""
+        return [*self._encode(text), self.tokenizer.eos_token_id]
+
+    def _answer(self, example: Example, reasoning: str) -> tuple[list[int], list[int], list[int]]:
+        ids: list[int] = []
+        labels: list[int] = []
+        verdict: list[int] = []
+
+        def write(text: str) -> None:
+            piece = self._encode(text)
+            ids.extend(piece)
+            labels.extend(piece)
+            verdict.extend([0] * len(piece))
+
+        if reasoning:
+            write(reasoning if reasoning.endswith("\n") else reasoning + "\n")
+        lead = f"{wire_format.RULE}\n\n" if reasoning else ""
+        for task in TASKS:
+            step = next(s for s in wire_format.plan("instant", (task,)) if isinstance(s, Text))
+            write(lead + step.text if task == Task.prompt_harm else f"\n{TASKS[task].key}:")
+            self._verdict(example, task, (ids, labels, verdict))
+        write("\n")
+        end = self.tokenizer.eos_token_id
+        return [*ids, end], [*labels, end], [*verdict, 0]
+
+    def _verdict(self, example: Example, task: Task, into: tuple[list[int], list[int], list[int]]) -> None:
+        gold, exchange = example.gold[task], example.exchange
+        ids, labels, verdict = into
+        asked = task in exchange.tasks
+        if not asked or (gold is None and not self.mask_unannotated):
+            piece = self._encode(" None")
+            ids.extend(piece)
+            labels.extend(piece)
+            verdict.extend([0] * len(piece))
+            return
+        row = TASKS[task]
+        lot = row.positive if draw(self.seed, "verdict", task.value, exchange.id) < 0.5 else row.negative
+        shown = self._encode(f" {lot if self.independent or gold is None else gold}")
+        true = self._encode(f" {gold}") if gold else []
+        agree = next((i for i, (a, b) in enumerate(zip(shown, true, strict=False)) if a != b), len(true))
+        ids.extend(shown)
+        labels.extend(true[i] if i <= agree and i < len(true) else NO_LABEL for i in range(len(shown)))
+        verdict.extend([NUMBER[task] if gold and i == self.deciding(task) else 0 for i in range(len(shown))])
+
+    def deciding(self, task: Task) -> int:
+        """Index of the first token on which a task's two verdict words differ."""
+        first, second = self.verdict_ids(task)
+        return next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+
+    def verdict_ids(self, task: Task) -> tuple[list[int], list[int]]:
+        """Tokens of the positive and of the negative verdict word, as engines choose between them."""
+        choice = next(s for s in wire_format.plan("instant", (task,)) if isinstance(s, Choice))
+        return self._encode(choice.words[0]), self._encode(choice.words[1])
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.encoder.continuation(text))
+
+    def _shorten(self, exchange: Exchange, tokens: int) -> Exchange:
+        prompt = middle_out(exchange.prompt, tokens, self.encoder)
+        response = None if exchange.response is None else middle_out(exchange.response, tokens, self.encoder)
+        if prompt == exchange.prompt and response == exchange.response and not exchange.context:
+            return exchange
+        return replace(exchange, prompt=prompt, response=response, context=())
+
+
+def middle_out(text: str, tokens: int, encoder: Encoder) -> str:
+    """A text of at most about `tokens` tokens: its beginning and its end."""
+    if len(text) <= tokens:  # no token is shorter than a character
+        return text
+    if tokens <= 1:
+        return ""
+    spans = encoder.offsets(text)
+    if len(spans) <= tokens:
+        return text
+    head, tail = tokens // 2, tokens - tokens // 2
+    return f"{text[: spans[head - 1][1]]} {text[spans[-tail][0] :]}" if head else text[spans[-tail][0] :]

@@ -1,0 +1,169 @@
+"""k answers per example from one or several models: what hard samples are mined from (paper section 3.3).
+
+Reads `synthesize/traces.jsonl` for the examples; writes `sample/samples.jsonl`, one row per example and model:
+
+    {"example_id": ..., "model": ..., "temperature": ..., "texts": [k texts], "finish": [k reasons]}
+
+The main model and, for an ensemble, the diversity models each write k answers. A killed run goes on with the examples
+that have none yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from guardreasoner.data.mix import draw
+from guardreasoner.engines.base import Engine
+from guardreasoner.errors import ConfigError, DataError, EngineError
+from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.plans import Free, Plan, Text
+from guardreasoner.records import Appender, Counts, RunFolder, read_nouns
+from guardreasoner.types import TASKS, Example, Task, Trace
+
+TEMPERATURES = {"code": 0.7, "paper": 1.0}
+"""`n_generate.py` samples at 0.7; the paper's appendix says 1.0."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How answers are sampled."""
+
+    models: tuple[str, ...] = ("sft",)
+    """Who samples: `sft`, names of the recipe's variants, folders or hub ids. More than one = an ensemble."""
+    k: int = 4
+    """Answers per example and model (`n_generate.py`: n = 4)."""
+    temperature: float = 0.7
+    """0.7 in the code, 1.0 in the paper."""
+    max_tokens: int = 2048
+    """Budget of the reasoning (`n_generate.py`: max_tokens 2048)."""
+    engine: str = "hf"
+    """vllm (n = k in one request), hf or onnx."""
+    forced: bool = False
+    """Reasoning up to max_tokens, then the answer block forced and its words drawn; False = one free text (code)."""
+    only_trained_on: bool = False
+    """Let a variant sample only the sources it was trained on, as `merge_hard_sample.py` does."""
+    limit: int | None = None
+    """Sample so many examples, chosen by seed; None = all."""
+    chunk: int = 512
+    """Examples per call of the engine; a kill loses at most one call."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not self.models:
+            raise ConfigError("sample.k must be at least 1, and sample.models must name a model")
+        if self.k > 1 and self.temperature <= 0:
+            raise ConfigError("sample.temperature 0 writes the same answer k times; the code uses 0.7, the paper 1.0")
+
+
+class Opener(Protocol):
+    """Opens a model by the name that the recipe gives it."""
+
+    def __call__(self, name: str) -> tuple[Engine, wire_format.Wire]:
+        """The engine that runs it, and the wire it was trained on."""
+        ...
+
+
+def plan_for(tasks: Sequence[Task], config: SampleConfig, wire: wire_format.Wire) -> Plan:
+    """What is written after each prompt. Forced plans end with all three lines, as free ones do when trained."""
+    full = wire_format.plan("full", tasks, budget=config.max_tokens, wire=wire)
+    if not config.forced:
+        before = [step for step in full[:1] if isinstance(step, Text)]
+        return (*before, Free(config.max_tokens))
+    rest = "".join(f"\n{row.key}: None" for task, row in TASKS.items() if task not in tasks)
+    return (*full, Text(f"{rest}\n"))
+
+
+def run_sample(
+    config: SampleConfig,
+    *,
+    out: str | Path,
+    open_model: Opener,
+    trained_on: Mapping[str, frozenset[str]] | None = None,
+    fresh: bool = False,
+) -> dict[str, Any]:
+    """Sample; returns the manifest.
+
+    Args:
+        config: what to do.
+        out: the run's folder.
+        open_model: gives engine and wire for each of `config.models`.
+        trained_on: for `only_trained_on`, the sources of each variant that leaves some out.
+        fresh: start over.
+
+    Raises:
+        DataError: there are no traces.
+        EngineError: a model cannot be loaded, or every answer of a call failed.
+    """
+    traces = Path(out) / "synthesize" / "traces.jsonl"
+    if not traces.exists():
+        raise DataError("no examples yet; run `guardreasoner synthesize` first", file=str(traces))
+    asked = asdict(config)
+    with RunFolder(out, "sample", config=asked, inputs=[traces], fresh=fresh, resumable_keys=("chunk",)) as run:
+        if run.manifest:
+            return run.manifest
+        examples = choose(traces, config)
+        counts, by_model = Counts(), {}
+        with Appender(run.path / "samples.jsonl") as rows:
+            done = {(row["example_id"], row["model"]) for row in rows.existing}
+            counts.in_ = len(examples) * len(config.models)
+            counts.out = len(done)
+            for name in config.models:
+                mine = examples
+                if config.only_trained_on and trained_on and name in trained_on:
+                    mine = [e for e in examples if e.exchange.source in trained_on[name]]
+                    counts.drop("not_trained_on", len(examples) - len(mine))
+                todo = [e for e in mine if (e.exchange.id, name) not in done]
+                if todo:
+                    _sample_one(name, todo, config, open_model, rows, counts)
+                by_model[name] = len(mine)
+        return run.finish(counts, models=by_model, k=config.k)
+
+
+def choose(traces: Path, config: SampleConfig) -> list[Example]:
+    """The examples to sample, one per id; a seeded choice where `limit` says so."""
+    examples = {t.example.exchange.id: t.example for t in read_nouns(Trace, traces)}
+    ids = sorted(examples, key=lambda i: draw(config.seed, "sample", i))
+    return [examples[i] for i in ids[: config.limit]]
+
+
+def _sample_one(
+    name: str, todo: Sequence[Example], config: SampleConfig, open_model: Opener, rows: Appender, counts: Counts
+) -> None:
+    engine, wire = open_model(name)
+    try:
+        for tasks, group in _by_tasks(todo):
+            plan = plan_for(tasks, config, wire)
+            for chunk in _chunks(group, config.chunk):
+                prompts = [wire_format.render(e.exchange, wire) for e in chunk]
+                answers = engine.run(prompts, plan, n=config.k, temperature=config.temperature)
+                if not any(c.complete for completions in answers for c in completions):
+                    raise EngineError(f"{name}: no answer of a whole call could be sampled ({answers[0][0].error})")
+                for example, completions in zip(chunk, answers, strict=True):
+                    row = {
+                        "example_id": example.exchange.id,
+                        "model": name,
+                        "temperature": config.temperature,
+                        "texts": [c.text for c in completions if c.complete],
+                        "finish": [c.finish for c in completions],
+                    }
+                    rows.append(row)
+                    counts.out += 1
+    finally:
+        engine.close()
+
+
+def _by_tasks(examples: Sequence[Example]) -> Iterator[tuple[tuple[Task, ...], list[Example]]]:
+    groups: dict[tuple[Task, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.exchange.tasks, []).append(example)
+    yield from groups.items()
+
+
+def _chunks(items: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

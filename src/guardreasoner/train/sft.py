@@ -1,0 +1,179 @@
+"""R-SFT: train a base model on reasoning traces, loss on the answer only (paper section 3.2).
+
+Reads `synthesize/traces.jsonl` (and `synthesize/validation.jsonl` where it is there); writes `sft/checkpoint`, curves
+and a manifest. Rows are made once and kept in `sft/rows`; a killed run goes on from its last whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from guardreasoner.data.mix import draw
+from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.records import Counts, RunFolder, read_nouns
+from guardreasoner.train.models import ModelConfig, load_base
+from guardreasoner.train.rows import Row, RowMaker
+from guardreasoner.train.settings import RESUMABLE, TrainingConfig, rank, world_size
+from guardreasoner.types import Preference, Trace
+
+
+@dataclass(frozen=True)
+class SftConfig(TrainingConfig):
+    """R-SFT. The inherited defaults are those of the paper's scripts."""
+
+    reasoning: float = 1.0
+    """Share of the traces that are trained with their reasoning (paper: all; 0 = the label-only Baseline rows)."""
+    labels_only: float = 0.0
+    """Share of the examples that are trained (also) on labels alone, as `instant` asks for them."""
+    verdict_weight: float | None = None
+    """Weight of the verdict words' mean loss against the other tokens' mean; None = plain token mean (paper)."""
+    independent_verdicts: bool = False
+    """Show random verdict words as input while the true ones are predicted, so that tasks do not read each other."""
+    mask_unannotated: bool = True
+    """No loss on verdicts without gold."""
+    only: tuple[str, ...] = ()
+    """Sources to train on; empty = all (Baseline: WildGuardTrain)."""
+    leave_out: tuple[str, ...] = ()
+    """Sources not to train on (the diversity models leave out one seed set each; paper section 3.3)."""
+    subset: int | None = None
+    """Train on so many examples; None = all."""
+    subset_by: Literal["random", "hard"] = "random"
+    """How a subset is chosen; `hard` = by falling k_incorrect - k_correct in `difficulty`, then at random."""
+    difficulty: str | None = None
+    """A `preferences.jsonl` of an earlier run, for `subset_by: hard`."""
+    packing: Literal["auto", "on", "off"] = "off"
+    """Fill rows up to max_tokens with several examples that do not see each other (scripts: off); `auto` = where
+    flash-attention is at hand."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("reasoning", "labels_only"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"sft.{key} is a share: give a number from 0 to 1")
+        if self.subset_by == "hard" and not self.difficulty:
+            raise ConfigError("sft.subset_by: hard needs sft.difficulty, the preferences.jsonl of an earlier run")
+
+
+def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[Trace]:
+    """The traces that a run trains on, in file order; every other one is counted."""
+    kept: list[Trace] = []
+    for trace in traces:
+        counts.in_ += 1
+        source = trace.example.exchange.source
+        if source in config.leave_out or (config.only and source not in config.only):
+            counts.drop("source")
+        else:
+            kept.append(trace)
+    if config.subset is not None and len(kept) > config.subset:
+        hard = _difficulty(config.difficulty) if config.subset_by == "hard" else {}
+        ids = [t.example.exchange.id for t in kept]
+        order = sorted(ids, key=lambda i: (-hard[i] if i in hard else float("inf"), draw(config.seed, "subset", i)))
+        chosen = set(order[: config.subset])
+        counts.drop("subset", len(kept) - len(chosen))
+        kept = [t for t in kept if t.example.exchange.id in chosen]
+    return kept
+
+
+def _difficulty(path: str | None) -> dict[str, int]:
+    return {p.example_id: p.wrong - p.right for p in read_nouns(Preference, path or "")}
+
+
+def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts) -> Iterator[Row]:
+    """The rows of some traces: with reasoning, on labels alone, or both, by the shares of the recipe."""
+    for trace in traces:
+        example, seed = trace.example, config.seed
+        texts = []
+        if trace.reasoning and draw(seed, "reasoning", example.exchange.id) < config.reasoning:
+            texts.append(trace.reasoning)
+        if not trace.reasoning or draw(seed, "labels", example.exchange.id) < config.labels_only:
+            texts.append("")
+        rows = [row for text in texts if (row := maker.row(example, text))]
+        if rows:
+            counts.out += 1
+        else:
+            counts.drop("too_long" if texts else "share")
+        yield from rows
+
+
+def run_sft(
+    config: SftConfig,
+    model: ModelConfig,
+    *,
+    out: str | Path,
+    stage: str = "sft",
+    fresh: bool = False,
+) -> dict[str, Any] | None:
+    """Train; returns the manifest (in the first process), or None in the others.
+
+    Args:
+        config, model: what to do.
+        out: the run's folder; `synthesize/traces.jsonl` lies in it.
+        stage: name of the folder to write (`sft`, or `sft-NAME` for a variant).
+        fresh: start over.
+
+    Raises:
+        DataError: there are no traces.
+        RunFolderError: the folder is in use, or was made with another configuration.
+        EngineError: the base model cannot be loaded.
+    """
+    need("trl", "train")
+    traces = Path(out) / "synthesize" / "traces.jsonl"
+    if not traces.exists():
+        raise DataError("no reasoning traces yet; run `guardreasoner synthesize` first", file=str(traces))
+    if rank():
+        _train(config, model, Path(out), stage, None)
+        return None
+    asked = {**asdict(config), "model": asdict(model)}
+    with RunFolder(out, stage, config=asked, inputs=[traces], fresh=fresh, resumable_keys=RESUMABLE) as run:
+        return run.manifest or _train(config, model, Path(out), stage, run)
+
+
+def _train(
+    config: SftConfig, model_config: ModelConfig, out: Path, stage: str, run: RunFolder | None
+) -> dict[str, Any] | None:
+    from guardreasoner.train import sft_trainer, training
+
+    folder = out / stage
+    if run is not None:
+        training.drop_torn(folder / "trainer", run)
+    arguments = training.arguments(config, folder / "trainer")
+    started = time.monotonic()
+    model, tokenizer = load_base(model_config)
+    training.check_disk(folder, model, config)
+    maker = RowMaker(
+        tokenizer,
+        model_config.wire,
+        config.max_tokens,
+        judged_tokens=config.judged_tokens,
+        independent=config.independent_verdicts,
+        mask_unannotated=config.mask_unannotated,
+        seed=config.seed,
+    )
+    rows, validation, about = sft_trainer.prepare(config, maker, out, folder)
+    trainer = sft_trainer.build(
+        model, tokenizer, arguments, config=config, rows=rows, validation=validation, maker=maker, run=run
+    )
+    metrics = training.train(trainer, folder / "trainer")
+    meta = {"wire": model_config.wire, "base": model_config.base, "stage": stage, "licences": about["licences"]}
+    sft_trainer.save(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
+    if run is None:
+        return None
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    shutil.rmtree(folder / "rows", ignore_errors=True)
+    seconds = time.monotonic() - started
+    return run.finish(
+        about["counts"],
+        rows=about["rows"],
+        tokens=about["tokens"],
+        shortened=about["shortened"],
+        steps=trainer.state.global_step,
+        processes=world_size(),
+        device_hours=round(seconds * world_size() / 3600, 4),
+        peak_memory_bytes=training.peak_memory_bytes(),
+        train_loss=metrics.get("train_loss"),
+    )

@@ -1,0 +1,294 @@
+"""What R-SFT and HS-DPO have in common: Trainer arguments, row order, curves, checkpoints that resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from guardreasoner.errors import ConfigError, need
+from guardreasoner.records import RunFolder, write_atomic
+from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
+
+COMPLETE = "complete"
+"""A file in a trainer checkpoint that was written to its end; a kill in the middle leaves a folder without it."""
+SHOWN = ("loss", "verdict_loss", "text_loss", "preference_loss", "sft_loss", "learning_rate", "eval_loss")
+"""What a line on stderr shows of the curve; `log.jsonl` holds all of it."""
+
+
+def first_process_first() -> AbstractContextManager[None]:
+    """The first process does what stands inside while the others wait; then they do it.
+
+    On a CPU accelerate counts one process, whatever torchrun started, unless it is told that it is a CPU.
+    """
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return state.main_process_first()  # type: ignore[no-any-return]
+
+
+def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
+    """The part of a Trainer's arguments that both stages share.
+
+    Raises:
+        ConfigError: the batch cannot be shared out evenly, or the hardware cannot do what is asked.
+    """
+    check_hardware(config)
+    quiet_libraries()
+    saving = config.validate_every if config.keep == "best" else config.save_every
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": config.micro_batch,
+        "per_device_eval_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": accumulation(config, world_size()),
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup,
+        "weight_decay": config.weight_decay,
+        "adam_beta2": config.adam_beta2,
+        "max_grad_norm": config.max_grad_norm,
+        "bf16": config.precision == "bf16",
+        **_recompute(config.gradient_checkpointing),
+        "use_liger_kernel": config.liger and _has_liger(),
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "steps",
+        "save_steps": saving,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if config.validate_every else "no",
+        "eval_steps": config.validate_every or None,
+        "load_best_model_at_end": config.keep == "best",
+        "logging_steps": config.log_every,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "report_to": ["tensorboard"] if config.tensorboard else [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,
+        "seed": config.seed,
+        **_sharding(config),
+    }
+
+
+def check_hardware(config: TrainingConfig) -> None:
+    """Refuse, before any time is spent, what this machine cannot do.
+
+    Raises:
+        ConfigError: bf16 on a GPU that lacks it, or sharding without several processes.
+    """
+    if config.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise ConfigError("this GPU cannot compute in bf16; set precision: fp32")
+    if config.distributed != "ddp" and world_size() == 1:
+        raise ConfigError(f"distributed: {config.distributed} needs several processes; add --processes N, or set ddp")
+    if config.tensorboard:
+        need("tensorboard", "train")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
+def check_disk(folder: Path, model: Any, config: TrainingConfig) -> None:
+    """Refuse before training when the checkpoints of a run cannot fit.
+
+    Raises:
+        ConfigError: the disk is too small.
+    """
+    weights = sum(p.numel() for p in model.parameters())
+    trained = weights if config.lora is None else weights // 100
+    wanted = 2 * (4 * weights + 8 * trained) + 4 * weights
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise ConfigError(
+            f"{folder} has {free / 1e9:.1f} GB free and checkpoints want {wanted / 1e9:.1f} GB; give another --out"
+        )
+
+
+def _recompute(on: bool) -> dict[str, bool | None]:
+    """transformers renamed the switch; TRL still sets the old one to True by itself."""
+    renamed = "activation_checkpointing" in {f.name for f in fields(TrainingArguments)}
+    if not renamed:
+        return {"gradient_checkpointing": on}
+    return {"gradient_checkpointing": None, "activation_checkpointing": on}
+
+
+def _sharding(config: TrainingConfig) -> dict[str, Any]:
+    if config.distributed == "fsdp":
+        return {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
+    if config.distributed == "zero3":
+        auto = "auto"
+        stage = {"stage": 3, "overlap_comm": True, "stage3_gather_16bit_weights_on_model_save": True}
+        return {
+            "deepspeed": {
+                "zero_optimization": stage,
+                "bf16": {"enabled": auto},
+                "train_batch_size": auto,
+                "train_micro_batch_size_per_gpu": auto,
+                "gradient_accumulation_steps": auto,
+                "gradient_clipping": auto,
+            }
+        }
+    return {}
+
+
+def _has_liger() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("liger_kernel") is not None and torch.cuda.is_available()
+
+
+def lora_config(settings: LoraSettings | None) -> Any:
+    """The PEFT configuration of some adapters, or None."""
+    if settings is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets) if settings.targets else "all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+class RowOrder(Sampler[int]):  # type: ignore[misc, unused-ignore]
+    """The order of rows in each epoch: from seed and epoch alone, so that a resumed run sees what it would have seen.
+
+    With grouping, rows are sorted by length inside pools of 50 passes and the passes are shuffled.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, size: int, seed: int, grouped: bool) -> None:
+        self.lengths, self.size, self.seed, self.grouped, self.epoch = lengths, size, seed, grouped, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        lot = random.Random(self.seed * 1_000_003 + self.epoch)
+        order = list(range(len(self.lengths)))
+        lot.shuffle(order)
+        if not self.grouped:
+            return iter(order)
+        passes: list[list[int]] = []
+        for start in range(0, len(order), self.size * 50):
+            pool = sorted(order[start : start + self.size * 50], key=self.lengths.__getitem__)
+            passes += [pool[i : i + self.size] for i in range(0, len(pool), self.size)]
+        ragged = [p for p in passes if len(p) < self.size]
+        passes = [p for p in passes if len(p) == self.size]
+        lot.shuffle(passes)
+        return iter([row for one in passes + ragged for row in one])
+
+
+class Curve(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Keeps the curves as data (`log.jsonl`), shows them on stderr, and marks checkpoints that are whole."""
+
+    def __init__(self, run: RunFolder | None) -> None:
+        self.run = run
+        self._began: tuple[float, int] | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """One line per logged step."""
+        if self.run is None or not logs:
+            return
+        numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+        if not all(math.isfinite(numbers.get(key, 0.0)) for key in SHOWN):
+            raise ConfigError(f"the loss is not finite at step {state.global_step}; lower learning_rate")
+        self.run.log(step=state.global_step, **numbers)
+        shown = "  ".join(f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
+        print(f"{self.run.stage} {state.global_step}/{state.max_steps}  {shown}{self._left(state)}", file=sys.stderr)
+
+    def _left(self, state: Any) -> str:
+        """Rate and time left, measured from the first line of this process."""
+        now, step = time.monotonic(), int(state.global_step)
+        began = self._began = self._began or (now, step)
+        if step <= began[1]:
+            return ""
+        rate = (step - began[1]) / (now - began[0])
+        return f"  {rate:.2f} steps/s, {(state.max_steps - step) / rate / 60:.1f} min left"
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """All files of the checkpoint are there."""
+        if self.run is not None:
+            write_atomic(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+def be_quiet(trainer: Any) -> None:
+    """Leave stdout to results and stderr to `Curve`: libraries print dicts and bars of their own."""
+    trainer.remove_callback(PrinterCallback)
+
+
+def quiet_libraries() -> None:
+    """Switch off the progress bars of datasets, transformers and TRL; their warnings stay."""
+    import datasets
+    import transformers
+
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest trainer checkpoint that was written to its end."""
+    whole = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda p: int(p.name.rsplit("-", 1)[1]), default=None)
+
+
+def drop_torn(folder: Path, run: RunFolder) -> None:
+    """Remove checkpoints that a kill left unfinished, and curve lines of steps that will be done again."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+    kept = last_checkpoint(folder)
+    step = int(kept.name.rsplit("-", 1)[1]) if kept else 0
+    log = run.path / "log.jsonl"
+    if not log.exists():
+        return
+    lines = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line).get("step", 0) <= step and kept:
+                lines.append(line + "\n")
+        except ValueError:
+            continue  # the line a kill tore
+    write_atomic(log, "".join(lines))
+
+
+def train(trainer: Any, folder: Path) -> dict[str, float]:
+    """Train from the last whole checkpoint, or from the start; returns the Trainer's closing metrics.
+
+    Raises:
+        ConfigError: the loss is not a number any more.
+    """
+    be_quiet(trainer)
+    checkpoint = last_checkpoint(folder)
+    done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return {key: float(value) for key, value in done.metrics.items()}
+
+
+def peak_memory_bytes() -> int:
+    """Most memory this process has held: of the GPU where there is one, else of the machine."""
+    import resource
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
