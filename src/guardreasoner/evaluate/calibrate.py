@@ -1,0 +1,275 @@
+"""Fit probabilities, thresholds and the band of `auto` on labelled rows that the guard was not trained on.
+
+Platt scaling (logistic regression of gold on the log-probability margin, scikit-learn) per task and mode. It is
+monotone, so ranking is untouched; what it changes is what a score means.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.guards.base import Guard
+from guardreasoner.guards.calibration import Calibration, Curve
+from guardreasoner.guards.load import load_guard
+from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
+from guardreasoner.types import TASKS, Example, Labels, Mode, Task, Verdict
+
+Floats = NDArray[np.float64]
+TARGETS = ("f1", "fpr", "precision", "recall", "p")
+MIN_PER_CLASS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a threshold is chosen for."""
+
+    kind: str
+    """`f1` = best F1; `fpr`, `precision`, `recall` = best recall (precision) at that bound; `p` = that P."""
+    value: float = 0.5
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """`f1`, `fpr=0.01`, `precision=0.9`, `recall=0.9` or `p=0.5`.
+
+        Raises:
+            ConfigError: it is none of these.
+        """
+        kind, equals, number = text.partition("=")
+        try:
+            value = float(number) if equals else 0.5
+        except ValueError:
+            value = -1.0
+        if kind not in TARGETS or not 0 < value < 1 or (kind != "f1" and not equals):
+            raise ConfigError(f"--target {text!r} is none of: f1, fpr=X, precision=X, recall=X, p=X with 0 < X < 1")
+        return cls(kind, value)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateConfig:
+    """What the calibrate stage of a recipe does."""
+
+    target: str = "f1"
+    """How thresholds are chosen (see `Target`)."""
+    modes: tuple[str, ...] = ("instant",)
+    """Modes to fit; each judges every validation row once."""
+    budget: float = 0.0
+    """Share of rows that `auto` may send on to reasoning; 0 = `auto` is `instant`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fitted curve and how well it does on the rows it was fitted on."""
+
+    task: Task
+    mode: str
+    curve: Curve
+    n: int
+    positives: int
+    auroc: float
+    brier: float
+    ece: float
+    """Expected calibration error over 10 equal-mass bins."""
+    ece_before: float
+    attained: Mapping[str, float]
+    """f1, precision, recall and fpr at the threshold, on these rows."""
+    interval: tuple[float, float]
+    """95% bootstrap interval of the threshold."""
+
+
+def margins(verdicts: Sequence[Verdict], task: Task) -> Floats:
+    """Log-probability margins behind the scores of an uncalibrated guard; NaN where there is none."""
+    raw = [v.scores[task.value] for v in verdicts]
+    p = np.array([np.nan if s is None else s for s in raw], dtype=float)
+    clipped = np.clip(p, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped), dtype=float)
+
+
+def fit_guard(
+    guard: Guard, examples: Sequence[Example], *, mode: str, target: Target, budget: float = 0.0
+) -> list[Fit]:
+    """Judge labelled rows with an uncalibrated guard and fit each task that both classes of which occur often enough.
+
+    Args:
+        guard: one whose `scores` are uncalibrated.
+        examples: rows it was not trained on.
+        mode: the mode the guard judges in.
+        target: how thresholds are chosen.
+        budget: share of rows that `auto` may send on to reasoning; 0 = none.
+
+    Raises:
+        DataError: no task has enough rows of both labels, or the guard gives no scores.
+    """
+    verdicts = guard.judge([e.exchange for e in examples])
+    fits = []
+    for task in TASKS:
+        x = margins(verdicts, task)
+        rows = [i for i, e in enumerate(examples) if e.gold[task] is not None and not math.isnan(x[i])]
+        y = np.array([examples[i].gold[task] == TASKS[task].positive for i in rows], dtype=bool)
+        if min(y.sum(), (~y).sum(), len(y)) >= MIN_PER_CLASS:
+            fits.append(fit(x[rows], y, task=task, mode=mode, target=target, budget=budget))
+    if not fits:
+        raise DataError(
+            f"no task has {MIN_PER_CLASS} rows of either label with a score; "
+            "give more labelled rows, or a guard that has scores"
+        )
+    return fits
+
+
+def fit(x: Floats, y: NDArray[np.bool_], *, task: Task, mode: str, target: Target, budget: float = 0.0) -> Fit:
+    """Fit one task from margins `x` and gold `y` (True = positive), both of shape (n,).
+
+    Raises:
+        DataError: the scores do not rank positives above negatives at all.
+    """
+    linear = need("sklearn.linear_model", "eval")
+    quality = need("sklearn.metrics", "eval")
+    model = linear.LogisticRegression(C=1e6).fit(x[:, None], y)
+    slope, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope <= 0:
+        raise DataError(f"on {task} the scores rank negatives above positives, so no threshold can be fitted")
+    p = 1 / (1 + np.exp(-(slope * x + shift)))
+    threshold = choose_threshold(p, y, target)
+    curve = Curve("platt", (slope, shift), threshold, band(p, threshold, budget))
+    return Fit(
+        task,
+        mode,
+        curve,
+        len(y),
+        int(y.sum()),
+        float(quality.roc_auc_score(y, x)),
+        float(quality.brier_score_loss(y, p)),
+        ece(p, y),
+        ece(1 / (1 + np.exp(-x)), y),
+        at_threshold(p, y, threshold),
+        _interval(p, y, target),
+    )
+
+
+def choose_threshold(p: Floats, y: NDArray[np.bool_], target: Target) -> float:
+    """The probability at or above which a row is called positive; strictly between 0 and 1."""
+    if target.kind == "p":
+        return target.value
+    order = np.argsort(-p, kind="stable")
+    hits, calls = np.cumsum(y[order]), np.arange(1, len(p) + 1)
+    last = np.append(p[order][1:] != p[order][:-1], True)  # ties are called together
+    positives, negatives = max(1, int(y.sum())), max(1, int((~y).sum()))
+    precision, recall, fpr = hits / calls, hits / positives, (calls - hits) / negatives
+    if target.kind == "f1":
+        merit = np.where(last, 2 * hits / (calls + positives), -1.0)
+    elif target.kind == "fpr":
+        merit = np.where(last & (fpr <= target.value), recall, -1.0)
+    elif target.kind == "precision":
+        merit = np.where(last & (precision >= target.value), recall, -1.0)
+    else:
+        merit = np.where(last & (recall >= target.value), precision, -1.0)
+    best = int(np.argmax(merit))
+    if merit[best] < 0:  # no call meets the bound: call nothing
+        return float(np.clip((p.max() + 1) / 2, 1e-6, 1 - 1e-6))
+    below = p[order][best + 1] if best + 1 < len(p) else 0.0
+    return float(np.clip((p[order][best] + below) / 2, 1e-6, 1 - 1e-6))
+
+
+def at_threshold(p: Floats, y: NDArray[np.bool_], threshold: float) -> dict[str, float]:
+    """f1, precision, recall and fpr in [0, 1]."""
+    called = p >= threshold
+    hit = int((called & y).sum())
+    return {
+        "f1": 2 * hit / max(1, int(called.sum()) + int(y.sum())),
+        "precision": hit / max(1, int(called.sum())),
+        "recall": hit / max(1, int(y.sum())),
+        "fpr": int((called & ~y).sum()) / max(1, int((~y).sum())),
+    }
+
+
+def band(p: Floats, threshold: float, budget: float) -> tuple[float, float] | None:
+    """The interval around the threshold that holds `budget` of the rows, in order of distance on the logit scale."""
+    if budget <= 0:
+        return None
+    logit = np.log(p) - np.log1p(-p)
+    centre = math.log(threshold / (1 - threshold))
+    width = float(np.quantile(np.abs(logit - centre), min(1.0, budget)))
+    return tuple(float(1 / (1 + math.exp(-v))) for v in (centre - width, centre + width))  # type: ignore[return-value]
+
+
+def ece(p: Floats, y: NDArray[np.bool_], bins: int = 10) -> float:
+    """Expected calibration error over bins of equal mass (Naeini et al. 2015, with quantile bins)."""
+    order = np.argsort(p, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(sum(len(part) * abs(p[part].mean() - y[part].mean()) for part in parts) / len(p))
+
+
+def _interval(p: Floats, y: NDArray[np.bool_], target: Target, resamples: int = 200) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(resamples):
+        rows = rng.integers(0, len(p), len(p))
+        found.append(choose_threshold(p[rows], y[rows], target))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def as_row(fit: Fit) -> dict[str, Any]:
+    """A fit as one JSON row for logs."""
+    return {
+        "task": fit.task.value,
+        "mode": fit.mode,
+        "n": fit.n,
+        "positives": fit.positives,
+        "auroc": fit.auroc,
+        "brier": fit.brier,
+        "ece": fit.ece,
+        "ece_before": fit.ece_before,
+        "threshold": fit.curve.threshold,
+        "threshold_interval": list(fit.interval),
+        **{f"{k}_at_threshold": v for k, v in fit.attained.items()},
+    }
+
+
+def run(out: str | Path, config: CalibrateConfig, *, fresh: bool = False) -> dict[str, Any]:
+    """Calibrate as a stage: fits `export/model` on `synthesize/validation.jsonl` and writes its `calibration.json`.
+
+    Raises:
+        DataError: there are no validation rows, or too few of any task.
+    """
+    rows, model = Path(out) / "synthesize" / "validation.jsonl", Path(out) / "export" / "model"
+    inputs = [rows, model / "model.onnx"]
+    with RunFolder(out, "calibrate", config=asdict(config), inputs=inputs, fresh=fresh) as folder:
+        if folder.manifest is not None and (model / "calibration.json").exists():
+            return folder.manifest
+        examples = list(read_nouns(Example, rows))
+        if not examples:
+            raise DataError("no validation rows; name sources in data.leave_out", file=str(rows))
+        asked = list(as_asked(examples))
+        fits = [fit for mode in config.modes for fit in _fit_folder(model, asked, mode, config)]
+        curves = {(f.task, f.mode): f.curve for f in fits}
+        sources = sorted({e.exchange.source for e in examples})
+        found = Calibration(curves, f"{len(examples)} rows of left-out sources: {', '.join(sources)}")
+        write_atomic(model / "calibration.json", json.dumps(found.as_dict(), indent=2) + "\n")
+        return folder.finish(Counts(in_=len(examples), out=len(examples)), fits=[as_row(f) for f in fits])
+
+
+def as_asked(examples: Iterable[Example]) -> Iterator[Example]:
+    """Each row as a guard meets it: the request before there is a reply, and the reply with its request."""
+    for example in examples:
+        exchange, gold = example.exchange, example.gold
+        if gold.prompt_harm is not None:
+            yield Example(replace(exchange, response=None), Labels(gold.prompt_harm), example.category)
+        if exchange.response is not None and (gold.refusal or gold.response_harm):
+            yield Example(exchange, replace(gold, prompt_harm=None), example.category)
+
+
+def _fit_folder(model: Path, examples: Sequence[Example], mode: str, config: CalibrateConfig) -> list[Fit]:
+    guard = load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration())
+    try:
+        return fit_guard(guard, examples, mode=mode, target=Target.parse(config.target), budget=config.budget)
+    finally:
+        guard.close()

@@ -1,0 +1,208 @@
+"""Whether two guards differ: paired tests on the same rows, and the marks of a table.
+
+The primary comparison of two guards is the difference of their weighted mean F1 on one task, with prompts resampled in
+pairs. Single cells are looked at too; those are many looks, so they are corrected by Holm and called exploratory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from guardreasoner.errors import DataError, need
+from guardreasoner.evaluate.statistics import (
+    RESAMPLES,
+    Floats,
+    Outcomes,
+    Weighting,
+    counts,
+    mean_f1,
+    resample,
+    shares,
+)
+from guardreasoner.types import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Guard `a` minus guard `b` on the same rows."""
+
+    a: str
+    b: str
+    task: Task
+    benchmarks: tuple[str, ...]
+    rows: int
+    difference: float
+    """Points of F1 (weighted mean over the benchmarks)."""
+    low: float
+    high: float
+    p: float
+    """Two-sided; Holm-corrected where the comparison is exploratory."""
+    deviation: float
+    """Standard deviation of the bootstrapped difference."""
+    method: Literal["bootstrap", "McNemar"]
+    exploratory: bool
+    """One of many cells looked at; the primary comparison is the weighted mean of a task."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether chance alone would give such a difference in fewer than 1 of 20 samples of prompts."""
+        return self.p < 0.05
+
+    @property
+    def detectable(self) -> float:
+        """The true difference that these rows would show (p < 0.05) four times out of five: 2.8 deviations."""
+        return 2.8 * self.deviation
+
+    @property
+    def sentence(self) -> str:
+        """What the comparison means, in words."""
+        more, less = (self.a, self.b) if self.difference >= 0 else (self.b, self.a)
+        ends = (self.low, self.high) if self.difference >= 0 else (-self.high, -self.low)
+        task = self.task.value.replace("_", " ")
+        whole = f"the {len(self.benchmarks)} {task} cells together" if len(self.benchmarks) > 1 else f"the {task} cell"
+        where = self.benchmarks[0] if self.exploratory else whole
+        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, p = {self.p:.3g}, {self.method}"
+        head = f"On {where} ({self.rows:,} rows) {more} scores {abs(self.difference):.2f} F1 points more than {less}"
+        if not self.significant:
+            seen = f"a true difference under about {self.detectable:.1f} points would mostly go unseen here"
+            return f"{head} ({figures}): the two cannot be told apart on these rows, and {seen}."
+        note = " One of several cells looked at: exploratory, p corrected by Holm." if self.exploratory else ""
+        return f"{head} ({figures}): more than chance would give.{note}"
+
+
+def check_pairs(a: Outcomes, b: Outcomes) -> None:
+    """Whether two guards were scored on the same rows with the same labels.
+
+    Raises:
+        DataError: they were not; names the benchmark and what differs.
+    """
+    if (a.benchmark, a.task) != (b.benchmark, b.task):
+        raise DataError(f"{a.benchmark}/{a.task} cannot be compared with {b.benchmark}/{b.task}")
+    if a.ids != b.ids:
+        only = len(set(a.ids) ^ set(b.ids))
+        detail = f"{only} row ids are in only one of them" if only else "the rows are in another order"
+        raise DataError(f"{a.guard} and {b.guard} were not run on the same rows of {a.benchmark}: {detail}")
+    if not np.array_equal(a.gold, b.gold):
+        differ = int((a.gold != b.gold).sum())
+        raise DataError(f"the gold labels of {differ} rows of {a.benchmark} differ between {a.guard} and {b.guard}")
+
+
+def compare(
+    a: Sequence[Outcomes],
+    b: Sequence[Outcomes],
+    weights: Weighting | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """The primary comparison of two guards on one task: weighted mean F1, paired, prompts resampled.
+
+    Args:
+        a: cells of one task of one guard.
+        b: the same cells of the other guard, in the same order.
+        weights: per benchmark; rows of each cell when None.
+
+    Raises:
+        DataError: no cell, or the rows are not the same.
+    """
+    if not a or len(a) != len(b):
+        raise DataError("the two guards have no cells in common on this task, or not the same ones")
+    for x, y in zip(a, b, strict=True):
+        check_pairs(x, y)
+    w = shares(a, weights)
+    samples = [np.concatenate([counts(x), counts(y)]) for x, y in zip(a, b, strict=True)]
+
+    def difference(summed: Sequence[Floats]) -> Floats:
+        return mean_f1([s[:4] for s in summed], w) - mean_f1([s[4:] for s in summed], w)
+
+    # percentile bounds and the p of the same distribution say the same; BCa's would sometimes contradict it
+    value, low, high, spread = resample(samples, difference, resamples=resamples, seed=seed, method="percentile")
+    return Comparison(
+        a=a[0].guard,
+        b=b[0].guard,
+        task=a[0].task,
+        benchmarks=tuple(x.benchmark for x in a),
+        rows=sum(x.n for x in a),
+        difference=float(value[0]),
+        low=float(low[0]),
+        high=float(high[0]),
+        p=_two_sided(spread[0]),
+        deviation=float(spread[0].std()),
+        method="bootstrap",
+        exploratory=False,
+    )
+
+
+def _two_sided(spread: Floats) -> float:
+    below, above = int((spread <= 0).sum()), int((spread >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (len(spread) + 1))
+
+
+def compare_cells(
+    a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Comparison]:
+    """Cell by cell: McNemar's exact test where prompts are unique, else the paired bootstrap; p corrected by Holm.
+
+    McNemar counts the rows that only one of the two got right, so it speaks of accuracy; the interval is of F1.
+    """
+    found = []
+    for x, y in zip(a, b, strict=True):
+        one = compare([x], [y], resamples=resamples, seed=seed)
+        p = mcnemar(x, y) if x.unique_prompts else one.p
+        method: Literal["bootstrap", "McNemar"] = "McNemar" if x.unique_prompts else "bootstrap"
+        found.append(replace(one, p=p, method=method, exploratory=True))
+    return [replace(c, p=p) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
+
+
+def mcnemar(a: Outcomes, b: Outcomes) -> float:
+    """Exact two-sided p of McNemar's test: among rows only one of two guards got right, is either side too heavy?"""
+    right_a, right_b = a.predicted == a.gold, b.predicted == b.gold
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(need("scipy.stats", "eval").binomtest(only_a, only_a + only_b).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for looking at several cells (Holm 1979); scipy has none."""
+    order = np.argsort(p_values)
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+class Marks(NamedTuple):
+    """The guards that share the first and the second place of a column."""
+
+    best: frozenset[str]
+    runner_up: frozenset[str]
+
+
+def marks(values: Mapping[str, float], p: Callable[[str, str], float | None]) -> Marks:
+    """First and second places; a guard that cannot be told apart from the place's leader shares it.
+
+    Args:
+        values: guard to score.
+        p: p value of the comparison of two guards; None = no rows to compare (a published number), which shares only
+            an equal score.
+    """
+
+    def place(left: list[str]) -> frozenset[str]:
+        if not left:
+            return frozenset()
+        lead = left[0]
+        return frozenset(g for g in left if g == lead or _same(values[lead], values[g], p(lead, g)))
+
+    ranked = sorted(values, key=lambda g: -values[g])
+    best = place(ranked)
+    return Marks(best, place([g for g in ranked if g not in best]))
+
+
+def _same(a: float, b: float, p: float | None) -> bool:
+    return a == b if p is None else p >= 0.05

@@ -1,0 +1,148 @@
+"""What runs and training cost (paper Table 5), how training converged (figure 7), what it was fed (Table 1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.data.published import find_table
+from guardreasoner.errors import DataError
+from guardreasoner.evaluate.runs import Run
+from guardreasoner.records import read_jsonl
+
+PAPER_GUARDS = ("guardreasoner-1b", "guardreasoner-3b", "guardreasoner-8b")
+TRAINING_STAGES = ("sft", "dpo")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one guard's answers cost."""
+
+    guard: str
+    ms_per_query: float | None
+    tokens_per_query: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    memory_gb: float | None
+    queries: int | None
+    where: str
+    """The machine and how it was measured."""
+
+
+def run_cost(run: Run, label: str) -> Cost | None:
+    """Mean, median and 95th percentile over the rows that were judged; None = the run holds no usage."""
+    usage = [c.verdict.usage for c in run.cases if c.verdict.status == "ok"]
+    times = sorted(u.latency_ms for u in usage if u.latency_ms > 0)
+    if not times:
+        return None
+    memory = run.manifest.get("memory_gb")
+    return Cost(
+        label,
+        ms_per_query=sum(times) / len(times),
+        tokens_per_query=sum(u.completion_tokens for u in usage) / len(usage),
+        p50_ms=times[len(times) // 2],
+        p95_ms=times[min(len(times) - 1, int(0.95 * len(times)))],
+        memory_gb=float(memory) if memory is not None else None,
+        queries=len(times),
+        where="this run, in batches as evaluated",
+    )
+
+
+def published_costs() -> list[Cost]:
+    """Table 5 and CoLaGuard's measurement of the same guard without batching."""
+    found = []
+    for table, where in (
+        ("5", "paper Table 5: 1 H100, vLLM batches"),
+        ("colaguard-cost", "CoLaGuard: 1 H100, unbatched"),
+    ):
+        for (guard, variant), cells in find_table(table).rows().items():
+            if variant or cells["ms_per_query"].value is None:
+                continue
+            memory = cells["memory_gb"].value if "memory_gb" in cells else None
+            ms, tokens = cells["ms_per_query"].value, cells["tokens_per_query"].value
+            found.append(Cost(guard, ms, tokens, None, None, memory, None, where))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One finished stage of training."""
+
+    folder: Path
+    name: str
+    hours: float | None
+    rows_in: int | None
+    rows_out: int | None
+    counts: Mapping[str, Any]
+    curve: tuple[tuple[float, float], ...] = ()
+    """(step, loss) of its log."""
+
+
+def read_stages(folders: Sequence[str | Path]) -> list[Stage]:
+    """Stages below training folders (`DIR/<stage>/manifest.json`), in the order of their manifests.
+
+    Raises:
+        DataError: a folder holds no stage.
+    """
+    found = []
+    for folder in map(Path, folders):
+        manifests = sorted(folder.glob("manifest.json")) + sorted(folder.glob("*/manifest.json"))
+        stages = [_stage(path) for path in manifests]
+        if not stages:
+            raise DataError(f"{folder} holds no stage (no */manifest.json)")
+        found += stages
+    return found
+
+
+def _stage(path: Path) -> Stage:
+    content = json.loads(path.read_text("utf-8"))
+    counts = content.get("counts", {})
+    seconds = content.get("seconds")
+    return Stage(
+        path.parent,
+        str(content.get("stage") or path.parent.name),
+        hours=seconds / 3600 if seconds is not None else None,
+        rows_in=counts.get("in"),
+        rows_out=counts.get("out"),
+        counts=counts,
+        curve=_curve(path.parent / "log.jsonl"),
+    )
+
+
+def _curve(path: Path) -> tuple[tuple[float, float], ...]:
+    if not path.exists():
+        return ()
+    rows = [row for _, row in read_jsonl(path)]
+    return tuple((float(r["step"]), float(r["loss"])) for r in rows if "loss" in r and "step" in r)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """One training set of traces, as a row of Table 1."""
+
+    name: str
+    samples: int
+    steps: int
+    steps_per_sample: float
+    characters_per_step: float
+
+
+def read_corpora(folders: Sequence[str | Path]) -> list[Corpus]:
+    """Statistics of the `traces.jsonl` below training folders, per source and together."""
+    from guardreasoner.formats.guardreasoner import parse
+
+    found: dict[str, list[int]] = {}
+    for folder in map(Path, folders):
+        for path in [*sorted(folder.glob("traces.jsonl")), *sorted(folder.glob("*/traces.jsonl"))]:
+            for _, row in read_jsonl(path):
+                steps = parse(str(row.get("reasoning") or "")).steps
+                source = str(row.get("example", {}).get("exchange", {}).get("source") or path.parent.name)
+                total = found.setdefault(source, [0, 0, 0])
+                for i, more in enumerate((1, len(steps), sum(len(s.text) for s in steps))):
+                    total[i] += more
+    if len(found) > 1:
+        found["all"] = [sum(t[i] for t in found.values()) for i in range(3)]
+    return [Corpus(name, n, k, k / n if n else 0.0, c / k if k else 0.0) for name, (n, k, c) in found.items()]

@@ -1,0 +1,267 @@
+"""A guard over benchmarks: verdicts kept on disk, resumable, scored at the end.
+
+    RUN/verdicts/<Benchmark>.jsonl   a Verdict a line, plus `gold` and `prompt_hash`, added after judging
+    RUN/scores.jsonl                 one `Score` a line, rule `strict`
+    RUN/manifest.json                what was asked, of what, with which versions, and the means per task
+
+The guard is given exchanges, never gold. The same command again goes on where it stopped, and asks again about rows
+that failed for a passing reason (timeout, overload, a server that was away).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.data import fingerprints
+from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, MissingDependency
+from guardreasoner.evaluate.corrections import latest, settle
+from guardreasoner.evaluate.score import Average, averages, score_rows
+from guardreasoner.evaluate.statistics import estimates, outcomes
+from guardreasoner.evaluate.stored import Judged, Stored, judged, read_lines
+from guardreasoner.guards.base import Guard
+from guardreasoner.records import Appender, Counts, RunFolder, sha256, to_dict, write_jsonl
+from guardreasoner.types import TASKS, Example, Labels, Score, Task, Verdict
+
+CHUNK = 32
+"""Exchanges per call of the guard; verdicts are on disk after each."""
+PASSING = frozenset({"timeout", "overloaded", "unavailable"})
+"""Statuses that asking again may cure."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with benchmark, rows done, rows in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished evaluation says."""
+
+    scores: tuple[Score, ...]
+    averages: tuple[Average, ...]
+    stored: tuple[Stored, ...]
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    guard: Guard,
+    benchmarks: Mapping[str, Sequence[Example]],
+    out: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    corrections: Sequence[str | Path] = (),
+    inputs: Sequence[str | Path] = (),
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Judge benchmarks with a guard, keep the verdicts, score them.
+
+    Args:
+        guard: any guard.
+        benchmarks: title -> its examples.
+        out: the run folder.
+        config: what identifies the guard (`guard`, `mode`, `engine`, ...); a run folder belongs to one of these.
+        limit: rows per benchmark, drawn by `seed` and stratified by gold.
+        seed: of the draw.
+        corrections: files of `Review` records; gold is corrected for scoring, never in the verdict files.
+        inputs: files whose hashes go into the manifest.
+        fresh: throw away what the folder holds.
+        progress: called after every chunk.
+
+    Raises:
+        RunFolderError: the folder is in use, or belongs to another configuration.
+        DataError: the folder's verdicts are of other rows.
+        GuardReasonerError: the guard broke its contract.
+    """
+    bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
+    notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
+    with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",)) as run:
+        picked = {title: draw(examples, limit, f"{seed}:{title}") for title, examples in benchmarks.items()}
+        stored = [
+            Stored(
+                title,
+                guard.name,
+                tuple(judge(guard, title, rows, path=run.path / "verdicts" / f"{title}.jsonl", progress=progress)),
+                tuple(t for t in TASKS if any(e.gold[t] is not None for e in benchmarks[title])),
+            )
+            for title, rows in picked.items()
+        ]
+        if corrections:
+            stored, changed = correct(stored, corrections)
+            notes.append(f"{changed} gold labels corrected")
+        scores = _scores(guard, stored, benchmarks)
+        means = averages(scores)
+        write_jsonl(run.path / "scores.jsonl", scores)
+        run.finish(
+            _counts(benchmarks, stored),
+            stage="evaluate",
+            inputs={str(p): sha256(p) for p in (*inputs, *corrections)},
+            averages=[asdict(m) for m in means],
+            labels="corrected" if corrections else "original",
+            notes=notes,
+        )
+    return Result(tuple(scores), tuple(means), tuple(stored), tuple(notes))
+
+
+def _counts(benchmarks: Mapping[str, Sequence[Example]], stored: Sequence[Stored]) -> Counts:
+    counts = Counts(sum(map(len, benchmarks.values())), sum(len(one.rows) for one in stored))
+    if counts.in_ > counts.out:
+        counts.drop("limit", counts.in_ - counts.out)
+    return counts
+
+
+def _strange(title: str, examples: Sequence[Example]) -> str | None:
+    if title not in fingerprints.known():
+        return None
+    found = fingerprints.fingerprints(examples)
+    wrong = fingerprints.text_difference(title, found) or fingerprints.label_difference(title, found)
+    return f"not the official {title}: {wrong}" if wrong else None
+
+
+def draw(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
+    """`limit` examples in their own order, in the proportions of their gold labels; each kind at least once if it fits.
+
+    Raises:
+        ConfigError: limit is not above 0.
+    """
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    if limit <= 0:
+        raise ConfigError("--limit wants a number of rows above 0")
+    kinds: dict[Labels, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        kinds[example.gold].append(index)
+    exact = {kind: limit * len(rows) / len(examples) for kind, rows in kinds.items()}
+    quota = {kind: int(share) for kind, share in exact.items()}
+    if limit >= len(kinds):
+        quota = {kind: max(1, n) for kind, n in quota.items()}
+    while (gap := limit - sum(quota.values())) != 0:
+        by_debt = sorted((k for k in kinds if gap > 0 or quota[k] > 1), key=lambda k: exact[k] - quota[k])
+        quota[by_debt[-1] if gap > 0 else by_debt[0]] += 1 if gap > 0 else -1
+    generator = random.Random(seed)
+    picked = [i for kind, rows in kinds.items() for i in generator.sample(rows, quota[kind])]
+    return [examples[i] for i in sorted(picked)]
+
+
+def judge(
+    guard: Guard, title: str, examples: Sequence[Example], *, path: Path, progress: Progress | None = None
+) -> list[Judged]:
+    """Judge what the file does not hold yet, a chunk at a time; returns all rows in the order of `examples`.
+
+    Raises:
+        DataError: the file holds verdicts of other rows.
+        GuardReasonerError: the guard gave other verdicts than it was asked for.
+    """
+    wanted = {e.exchange.id: e for e in examples}
+    done = _resume(path, title, wanted)
+    todo = [e for i, e in wanted.items() if i not in done]
+    with Appender(path) as file:
+        for start in range(0, len(todo), CHUNK):
+            if progress:
+                progress(title, len(wanted) - len(todo) + start, len(wanted))
+            chunk = todo[start : start + CHUNK]
+            for example, verdict in zip(chunk, _ask(guard, chunk), strict=True):
+                row = to_dict(verdict) | {
+                    "gold": example.gold.as_dict(),
+                    "prompt_hash": fingerprints.text_hash(example.exchange.prompt),
+                }
+                file.append(row)
+                done[example.exchange.id] = judged(row)
+    if progress:
+        progress(title, len(wanted), len(wanted))
+    return [done[i] for i in wanted]
+
+
+def _ask(guard: Guard, chunk: Sequence[Example]) -> list[Verdict]:
+    verdicts = guard.judge([e.exchange for e in chunk])
+    if [v.exchange_id for v in verdicts] != [e.exchange.id for e in chunk]:
+        raise GuardReasonerError(
+            f"guard {guard.name} broke its contract: {len(verdicts)} verdicts for {len(chunk)} exchanges, "
+            "or in another order; judge() must answer each exchange once, by id, in input order"
+        )
+    return verdicts
+
+
+def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Judged]:
+    if not path.exists():
+        return {}
+    with Appender(path) as file:  # cuts a torn last line
+        rows = file.existing
+    kept: dict[str, dict[str, Any]] = {}
+    for line, row in enumerate(rows, 1):
+        identity = row.get("exchange_id")
+        example = wanted.get(str(identity))
+        if identity in kept:
+            raise DataError(f"the row {identity} twice; remove one", file=str(path), line=line)
+        if example is None or row.get("prompt_hash") != fingerprints.text_hash(example.exchange.prompt):
+            raise DataError(
+                f"a verdict on another row than the {title} at hand; give another --out, or --fresh to start over",
+                file=str(path), line=line,
+            )  # fmt: skip
+        if row.get("status") not in PASSING:
+            kept[str(identity)] = row | {"gold": example.gold.as_dict()}
+    if len(kept) < len(rows):
+        write_jsonl(path, kept.values())
+    return {identity: judged(row) for identity, row in kept.items()}
+
+
+def _scores(guard: Guard, stored: Sequence[Stored], benchmarks: Mapping[str, Sequence[Example]]) -> list[Score]:
+    found = []
+    for one in stored:
+        for task in one.tasks:
+            if task in guard.tasks:
+                rows = sum(e.gold[task] is not None for e in benchmarks[one.benchmark])
+                score = score_rows(one, task, weight=rows)
+                found.append(score and replace(score, ci=_interval(one, task)))
+    return [score for score in found if score is not None]
+
+
+def _interval(stored: Stored, task: Task) -> tuple[float, float] | None:
+    try:
+        f1 = estimates(outcomes(stored, task)).f1
+    except MissingDependency:  # scipy comes with the extra `eval`; scores are whole without it
+        return None
+    return (f1.low, f1.high)
+
+
+def correct(stored: Sequence[Stored], files: Sequence[str | Path]) -> tuple[list[Stored], int]:
+    """Gold labels as reviewers corrected them, and how many changed.
+
+    Of each reviewer the latest review of a row counts; the majority decides, and a tie leaves gold as it is.
+    """
+    said = settle(latest(files))
+    changed, result = 0, []
+    for one in stored:
+        rows = []
+        for row in one.rows:
+            given = said.get(row.id, Labels())
+            gold = {t: given[t] or row.gold[t] for t in TASKS}
+            changed += sum(gold[t] != row.gold[t] for t in TASKS)
+            rows.append(replace(row, gold=Labels.of(gold)))
+        result.append(replace(one, rows=tuple(rows)))
+    return result, changed
+
+
+def read_run(folder: str | Path) -> list[Stored]:
+    """All verdict files of a finished run, by name.
+
+    Raises:
+        DataError: the folder holds no finished run, or a line is broken.
+    """
+    root = Path(folder)
+    if not (root / "manifest.json").exists():
+        raise DataError(
+            f"{root} holds no finished run (no manifest.json); run `guardreasoner evaluate --out {root}` first"
+        )
+    stored = []
+    for path in sorted((root / "verdicts").glob("*.jsonl")):
+        rows = [judged(row, file=str(path), line=line) for line, row in read_lines(path)]
+        tasks = tuple(t for t in TASKS if any(r.gold[t] is not None for r in rows))
+        guard = rows[0].verdict.guard if rows[0].verdict else ""
+        stored.append(Stored(path.stem, guard, tuple(rows), tasks))
+    return stored

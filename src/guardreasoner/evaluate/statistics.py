@@ -1,0 +1,281 @@
+"""How sure a score is: rows of one cell as arrays, and 95% intervals clustered by prompt.
+
+The unit of resampling is the prompt, not the row: SafeRLHF has 2,000 rows over 549 prompts, and rows that share a
+prompt are not independent. Intervals are scipy's (`scipy.stats.bootstrap`, BCa; `binomtest`); this module only puts the
+rows into the form those functions want. Scores are percentages; an answer that could not be read counts as wrong
+exactly once (rule `strict`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guardreasoner.errors import DataError, need
+from guardreasoner.evaluate.score import label_of
+from guardreasoner.evaluate.stored import Stored
+from guardreasoner.metrics import opposite
+from guardreasoner.types import TASKS, Task
+
+RESAMPLES = 2000
+BATCH = 250
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Statistic = Callable[[Sequence[Floats]], Floats]
+"""From summed counts, one array (..., resamples) per cell, to values (values, resamples)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What one guard answered on the rows of one cell, in a form that arithmetic can use."""
+
+    benchmark: str
+    task: Task
+    guard: str
+    ids: tuple[str, ...]
+    gold: Bools
+    """True = the positive label."""
+    predicted: Bools
+    """True = the positive label; an unread answer is the opposite of gold."""
+    clusters: tuple[str, ...]
+    """What makes two rows the same prompt (a hash of it); all different = rows are independent."""
+    scores: Floats | None = None
+    """P(positive) in [0, 1], NaN where unknown; None = the guard has none."""
+    unparsed: int = 0
+    """Rows whose answer could not be read; of a part it is not known and 0."""
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.ids)
+
+    def part(self, keep: Bools) -> Outcomes:
+        """Some of the rows."""
+        index = np.flatnonzero(keep)
+        return Outcomes(
+            self.benchmark,
+            self.task,
+            self.guard,
+            tuple(self.ids[i] for i in index),
+            self.gold[index],
+            self.predicted[index],
+            tuple(self.clusters[i] for i in index),
+            None if self.scores is None else self.scores[index],
+        )
+
+    def only(self, ids: Iterable[str]) -> Outcomes:
+        """The rows with these ids."""
+        wanted = set(ids)
+        return self.part(np.array([i in wanted for i in self.ids], bool))
+
+    @property
+    def all_positive(self) -> bool:
+        """Whether every gold label is positive, so that F1 is nothing but a bent recall."""
+        return bool(self.gold.all())
+
+    @property
+    def unique_prompts(self) -> bool:
+        """Whether no two rows share a prompt."""
+        return len(set(self.clusters)) == len(self.clusters)
+
+
+def outcomes(stored: Stored, task: Task) -> Outcomes:
+    """The annotated rows of one cell of a file of predictions, read by the strict rule."""
+    rows = [row for row in stored.rows if row.gold[task] is not None]
+    gold = [str(row.gold[task]) for row in rows]
+    said = [label_of(row, task) for row in rows]
+    given = [row.verdict.scores.get(task.value) if row.verdict else None for row in rows]
+    positive = TASKS[task].positive
+    return Outcomes(
+        benchmark=stored.benchmark,
+        task=task,
+        guard=stored.guard,
+        ids=tuple(row.id for row in rows),
+        gold=np.array([g == positive for g in gold], bool),
+        predicted=np.array([(s or opposite(g, task)) == positive for s, g in zip(said, gold, strict=True)], bool),
+        clusters=tuple(row.prompt_hash or row.id for row in rows),
+        scores=None
+        if not any(s is not None for s in given)
+        else np.array([np.nan if s is None else s for s in given], np.float64),
+        unparsed=said.count(None),
+    )
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Estimates(NamedTuple):
+    """The four numbers of one cell."""
+
+    f1: Interval
+    precision: Interval
+    recall: Interval
+    fpr: Interval
+
+
+Weighting = Mapping[str, float]
+"""Benchmark name to weight."""
+
+
+def counts(cell: Outcomes) -> Floats:
+    """True and false positives, false and true negatives of each prompt, shape (4, prompts)."""
+    _, code = np.unique(np.asarray(cell.clusters), return_inverse=True)
+    kinds = (
+        cell.gold & cell.predicted,
+        ~cell.gold & cell.predicted,
+        cell.gold & ~cell.predicted,
+        ~cell.gold & ~cell.predicted,
+    )
+    return np.stack([np.bincount(code, kind).astype(np.float64) for kind in kinds])
+
+
+def rates(summed: Floats) -> Floats:
+    """F1, precision, recall and false-positive rate in percent, shape (4, ...), from counts (4, ...); 0/0 is 0."""
+    tp, fp, fn, tn = summed
+    pairs = ((2 * tp, 2 * tp + fp + fn), (tp, tp + fp), (tp, tp + fn), (fp, fp + tn))
+    return np.stack([100 * np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in pairs])
+
+
+def constant_f1(cell: Outcomes) -> float:
+    """F1 of answering the positive label always: the floor that no F1 should be shown without."""
+    positives = float(cell.gold.sum())
+    return 100 * 2 * positives / (positives + cell.n) if positives else 0.0
+
+
+def resample(
+    samples: Sequence[Floats],
+    statistic: Statistic,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    method: Literal["BCa", "percentile"] = "BCa",
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Value, lower and upper bound, and bootstrap distribution of a statistic of several independent cells.
+
+    Args:
+        samples: per cell its counts, shape (kinds, prompts); prompts are drawn with replacement within each cell.
+        statistic: from the summed counts of each cell to one or more values.
+        resamples: how many.
+        seed: of the draw.
+        method: of the bounds; BCa is NaN where the distribution is degenerate.
+
+    Returns:
+        Arrays of shape (values,), (values,), (values,) and (values, resamples).
+    """
+    stats = need("scipy.stats", "eval")
+    sums = [sample.sum(-1, keepdims=True) for sample in samples]
+    free = [i for i, sample in enumerate(samples) if sample.shape[1] > 1]  # one prompt alone cannot be resampled
+
+    def of(*index: NDArray[np.int64], axis: int = -1) -> Floats:
+        drawn = [
+            np.broadcast_to(s.reshape(-1, *([1] * (index[0].ndim - 1))), (len(s), *_dropped(index[0], axis)))
+            for s in sums
+        ]
+        for i, at in zip(free, index, strict=True):
+            drawn[i] = np.stack([kind.take(at).sum(axis) for kind in samples[i]])
+        return statistic(drawn)
+
+    value = statistic([s[:, 0] for s in sums])
+    if not free:
+        nothing = np.full_like(value, np.nan)
+        return value, nothing, nothing, np.repeat(value[:, np.newaxis], resamples, axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a degenerate distribution has no BCa interval: callers see NaN and say so
+        result = stats.bootstrap(
+            tuple(np.arange(samples[i].shape[1]) for i in free),
+            of,
+            vectorized=True,
+            n_resamples=resamples,
+            batch=BATCH,
+            method=method,
+            rng=np.random.default_rng(seed),
+        )
+    interval = result.confidence_interval
+    return value, interval.low, interval.high, result.bootstrap_distribution
+
+
+def _dropped(index: NDArray[np.int64], axis: int) -> tuple[int, ...]:
+    return tuple(np.delete(index.shape, axis))
+
+
+def estimates(cell: Outcomes, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimates:
+    """F1, precision, recall and false-positive rate of one cell with intervals clustered by prompt.
+
+    Where every row is positive and prompts are unique, and where the bootstrap is degenerate (no error at all would
+    give an interval of no width), Wilson's interval takes its place.
+    """
+    sample = counts(cell)
+    summed = sample.sum(-1)
+    wilson = _closed_form(summed)
+    if cell.n == 0 or sample.shape[1] < 2 or (cell.all_positive and cell.unique_prompts):
+        return wilson
+    value, low, high, _ = resample([sample], lambda s: rates(s[0]), resamples=resamples, seed=seed)
+    return Estimates(
+        *(
+            Interval(float(v), float(a), float(b)) if np.isfinite([a, b]).all() and a < b else w
+            for v, a, b, w in zip(value, low, high, wilson, strict=True)
+        )
+    )
+
+
+def _closed_form(summed: Floats) -> Estimates:
+    tp, fp, fn, tn = (round(x) for x in summed)
+    value = rates(np.asarray(summed))
+    precision, recall, fpr = _wilson(tp, tp + fp), _wilson(tp, tp + fn), _wilson(fp, fp + tn)
+    if fp + tn == 0:
+        precision = Interval(float(value[1]), float(value[1]), float(value[1]))  # no negative row: cannot be otherwise
+    ends = [_harmonic(precision[i], recall[i]) for i in (1, 2)]
+    return Estimates(Interval(float(value[0]), ends[0], ends[1]), precision, recall, fpr)
+
+
+def _wilson(hits: int, n: int) -> Interval:
+    if n == 0:
+        return Interval(0.0, 0.0, 100.0)
+    ci = need("scipy.stats", "eval").binomtest(hits, n).proportion_ci(method="wilson")
+    return Interval(100 * hits / n, 100 * float(ci.low), 100 * float(ci.high))
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def shares(cells: Sequence[Outcomes], weights: Weighting | None) -> Floats:
+    """The weight of each cell in a mean, summing to 1: its rows unless given."""
+    raw = [float(weights[c.benchmark]) if weights else float(c.n) for c in cells]
+    return np.array([w / sum(raw) for w in raw])
+
+
+def mean_f1(summed: Sequence[Floats], weights: Floats) -> Floats:
+    """Weighted mean of F1, shape (1, ...), from the summed counts of each cell."""
+    each = np.stack([rates(s)[0] for s in summed])
+    mean: Floats = np.tensordot(weights, each, axes=1)[np.newaxis]
+    return mean
+
+
+def weighted_f1(
+    cells: Sequence[Outcomes], weights: Weighting | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The weighted mean of the cells' F1 with its interval; weights default to the rows of each cell.
+
+    Raises:
+        DataError: there is no cell.
+    """
+    if not cells:
+        raise DataError("there is no cell to average")
+    w = shares(cells, weights)
+    value, low, high, _ = resample([counts(c) for c in cells], lambda s: mean_f1(s, w), resamples=resamples, seed=seed)
+    if np.isfinite([low[0], high[0]]).all() and low[0] < high[0]:
+        return Interval(float(value[0]), float(low[0]), float(high[0]))
+    closed = [_closed_form(counts(c).sum(-1)).f1 for c in cells]
+    ends = [sum(float(x) * c[i] for x, c in zip(w, closed, strict=True)) for i in (1, 2)]
+    return Interval(float(value[0]), *ends)
