@@ -1,0 +1,70 @@
+"""The same batch run over Ray Data, for those who outgrow one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from guardreasoner.batch.files import Piece
+from guardreasoner.batch.run import Job, Opener, Runner, judge_job
+from guardreasoner.errors import need
+
+COLUMNS = ("start", "end", "line", "rows", "skip")
+"""A job as a row of a Ray data set."""
+
+
+def run_on_ray(workers: int = 2) -> Runner:
+    """A runner in which every worker of Ray Data holds a guard; lines come back in order.
+
+    The input must be readable under the same path wherever a worker runs.
+    """
+
+    def run(jobs: Iterator[Job], opener: Opener) -> Iterator[tuple[Job, list[str]]]:
+        rest = list(jobs)
+        if not rest:
+            return
+        data = _start_ray()
+        items = [{"number": i, "skip": j.skip, **asdict(j.piece)} for i, j in enumerate(rest)]
+        judged = data.from_items(items, override_num_blocks=len(items)).map_batches(
+            RayJudge,
+            batch_size=1,
+            compute=data.ActorPoolStrategy(size=workers),
+            fn_constructor_kwargs={"source": rest[0].source, "opener": opener},
+        )
+        early: dict[int, list[str]] = {}
+        expected = 0
+        for row in judged.iter_rows():
+            early[int(row["number"])] = row["lines"].splitlines()
+            while expected in early:
+                yield rest[expected], early.pop(expected)
+                expected += 1
+
+    return run
+
+
+class RayJudge:
+    """One worker: a guard, and the pieces it is given."""
+
+    def __init__(self, source: str, opener: Opener) -> None:
+        self.source, self.guard = source, opener()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The lines of each piece, as one text."""
+        texts = []
+        for start, end, line, rows, skip in zip(*(batch[k].tolist() for k in COLUMNS), strict=True):
+            job = Job(self.source, Piece(start, end, line, rows), skip)
+            texts.append("\n".join(line for chunk in judge_job(job, self.guard) for line in chunk))
+        return {"number": batch["number"], "lines": texts}
+
+
+def _start_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    ray, data = need("ray", "ray"), need("ray.data", "ray")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    context = data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    return data

@@ -1,0 +1,1 @@
+"""In-process integrations: one thin file per framework."""

@@ -1,0 +1,1 @@
+"""The HTTP service: one core, many wire formats."""

@@ -1,0 +1,142 @@
+"""The application: one core, every wire, and what an operator needs to watch it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+import httpx
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from guardreasoner import __version__
+from guardreasoner.serve.core import Core
+from guardreasoner.serve.gate import Gate
+from guardreasoner.serve.keys import Keys, Names
+from guardreasoner.serve.limits import Refused
+from guardreasoner.serve.metrics import Metrics
+from guardreasoner.serve.policy import Policy
+from guardreasoner.serve.service import Service, reply
+from guardreasoner.serve.wire import Opener
+from guardreasoner.serve.wires import judge, litellm, moderations, nemo, proxy
+from guardreasoner.serve.worker import Worker
+
+WIRES = (judge, moderations, litellm, nemo, proxy)
+PAGES = {"/": ("playground.html", "text/html"), "/playground.js": ("playground.js", "text/javascript"),
+         "/playground.css": ("playground.css", "text/css")}  # fmt: skip
+NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+def make_app(
+    opener: Opener,
+    policy: Policy | None = None,
+    *,
+    keys: Keys | None = None,
+    names: Names | None = None,
+    upstream_key: str | None = None,
+) -> Gate:
+    """The whole server as an ASGI application.
+
+    Args:
+        opener: makes the guard, in a process of its own.
+        policy: None = all defaults.
+        keys: who may call; None = everyone.
+        names: names by which the server may be called; None = any well-formed one.
+        upstream_key: the proxy's key for its upstream.
+    """
+    policy = policy or Policy()
+    metrics = Metrics()
+    core = Core(Worker(opener, hang_s=policy.limits.hang_s), policy, metrics)
+    client = httpx.AsyncClient(timeout=policy.proxy.timeout_s, limits=NO_LIMIT, trust_env=False)
+    service = Service(core, policy, metrics, client, upstream_key, keyed=bool(keys and keys.digests))
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        core.start()
+        yield
+        await core.close()
+        await client.aclose()
+
+    app = FastAPI(title="guardreasoner", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
+    app.state.core = core
+    _errors(app)
+    _operations(app, service)
+    routers = [wire.router(service) for wire in WIRES]
+    known = [*app.routes, *(route for router in routers for route in router.routes)]
+    labels = {str(getattr(r, "path", "")): str(getattr(r, "name", "other")) for r in known}
+    for router in routers:
+        app.include_router(router)
+    return Gate(
+        app,
+        keys=keys or Keys({}),
+        names=names or Names(()),
+        metrics=metrics,
+        routes=labels,
+        most=policy.limits.requests,
+    )
+
+
+def _errors(app: FastAPI) -> None:
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return reply(error.body(), error.status, error.headers)
+
+    async def malformed(_: Request, __: Exception) -> Response:  # FastAPI's own answer quotes the body
+        return reply(Refused(400, "the request is not what this route wants", "bad_request").body(), 400)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        said = {404: "there is no such route", 405: "this route does not take that method"}
+        message = said.get(error.status_code, "the request cannot be served")
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        headers = dict(error.headers or {})
+        return reply(Refused(error.status_code, message, code).body(), error.status_code, headers)
+
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)
+
+    async def broken(_: Request, error: Exception) -> Response:
+        refusal = Refused(500, f"internal error ({type(error).__name__})", "internal")
+        return reply(refusal.body(), 500)
+
+    app.add_exception_handler(Exception, broken)
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
+
+
+def _operations(app: FastAPI, service: Service) -> None:
+    core, metrics = service.core, service.metrics
+    began = time.time()
+
+    @app.get("/healthz", name="healthz", summary="The server runs.")
+    async def healthz() -> Response:
+        return reply({"status": "ok", "seconds": round(time.time() - began, 1)})
+
+    @app.get("/readyz", name="readyz", summary="The guard is loaded, and new work is welcome.")
+    async def readyz() -> Response:
+        state = "ready" if core.ready else "draining" if core.draining else "loading"
+        return reply({"status": state, "guard": core.worker.name}, 200 if core.ready else 503)
+
+    @app.get("/metrics", name="metrics", summary="Prometheus metrics.")
+    async def page() -> Response:
+        metrics.ready.set(core.ready)
+        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    for path, (name, kind) in PAGES.items():
+        content = (files("guardreasoner.serve") / "pages" / name).read_text(encoding="utf-8")
+        app.add_route(path, _page(content, kind), methods=["GET"], name="playground", include_in_schema=False)
+
+
+def _page(content: str, kind: str):  # type: ignore[no-untyped-def]
+    async def show(_: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return show

@@ -1,0 +1,324 @@
+"""What a server does with a verdict: one YAML file, validated as a whole, and one function that applies it.
+
+    version: 1
+    fail_mode: closed
+    thresholds: {prompt_harm: 0.6, response_harm: 0.5}
+    review: {prompt_harm: [0.4, 0.6]}
+    routes:
+      proxy: {fail_mode: open, shadow: true}
+
+Policy reads `scores` and `labels` and writes `flagged`, `fail_mode` and notes; it never rewrites labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.types import TASKS, FailMode, Mode, Task, Verdict
+
+Action = Literal["block", "flag", "pass"]
+Route = Literal["judge", "moderations", "litellm", "nemo", "guard", "proxy"]
+Window = Literal["last", "last_n", "full"]
+ROUTES: tuple[Route, ...] = get_args(Route)
+Score = float
+"""A probability in [0, 1]."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(_Section):
+    """What to do about one kind of harm, found by words in the verdict's `harm`."""
+
+    match: str = Field(min_length=1)
+    """Case-folded; found anywhere in `harm`."""
+    action: Action | None = None
+    thresholds: Mapping[Task, Score | None] = Field(default_factory=dict)
+
+
+class Rules(_Section):
+    """What may differ per route."""
+
+    fail_mode: FailMode = "closed"
+    """What becomes of what could not be judged: `closed` blocks it, `open` lets it pass, marked and counted."""
+    shadow: bool = False
+    """Judge and record, never block."""
+    mode: Mode = "auto"
+    """How much the guard reasons where the caller does not say."""
+    deadline_s: float = Field(default=2.0, gt=0, le=600)
+    """Seconds from the arrival of a request to its answer, judged or `timeout`."""
+    thresholds: Mapping[Task, Score | None] = Field(default_factory=dict)
+    """P at or above which a task flags; null = the task never flags; absent = the guard's label decides."""
+    review: Mapping[Task, tuple[Score, Score]] = Field(default_factory=dict)
+    """Band of P inside which `review_action` is taken, whether or not the threshold is reached."""
+    action: Action = "block"
+    """What happens to what is flagged."""
+    review_action: Action = "flag"
+    kinds: tuple[Kind, ...] = ()
+    """First match wins."""
+    window: Window = "last_n"
+    """How much of a conversation is judged together with a turn: nothing before it, `window_n` messages, everything."""
+    window_n: int = Field(default=4, ge=1, le=100)
+    trusted_roles: tuple[Literal["system", "developer", "tool"], ...] = ()
+    """Roles whose messages only the operator can write: not judged."""
+    message: str = "This was blocked by the content policy."
+    """What a blocked caller reads."""
+
+    @field_validator("review")
+    @classmethod
+    def _ordered(cls, bands: Mapping[Task, tuple[Score, Score]]) -> Mapping[Task, tuple[Score, Score]]:
+        if any(not 0 <= low < high <= 1 for low, high in bands.values()):
+            raise ValueError("a band is [low, high] with 0 <= low < high <= 1")
+        return bands
+
+    @field_validator("thresholds")
+    @classmethod
+    def _probabilities(cls, values: Mapping[Task, Score | None]) -> Mapping[Task, Score | None]:
+        if any(v is not None and not 0 <= v <= 1 for v in values.values()):
+            raise ValueError("a threshold lies between 0 and 1")
+        return values
+
+
+class Limits(_Section):
+    """Bounds on what one request may hold and on what may wait."""
+
+    body_bytes: int = Field(default=2_000_000, ge=1_000)
+    """Counted while reading, whatever the headers say."""
+    body_seconds: float = Field(default=10.0, gt=0)
+    """From the first byte of a request to the last one of its body."""
+    depth: int = Field(default=32, ge=4, le=200)
+    """Nesting of JSON."""
+    items: int = Field(default=64, ge=1)
+    """Exchanges in one request."""
+    characters: int = Field(default=400_000, ge=100)
+    """Judged text of one exchange."""
+    requests: int = Field(default=512, ge=1)
+    """Requests in progress, whatever they wait for; beyond it 429."""
+    queue: int = Field(default=256, ge=1)
+    """Exchanges that may wait; beyond it 429."""
+    batch: int = Field(default=16, ge=1)
+    """Exchanges judged together."""
+    batch_characters: int = Field(default=16_000, ge=100)
+    """Exchanges x longest one, in a batch of more than one."""
+    hang_s: float = Field(default=5.0, gt=0)
+    """How long past its deadline the guard may stay silent before its process is replaced."""
+
+
+class Budget(_Section):
+    """How many reasoning passes callers may cause; null = no limit."""
+
+    per_key: int | None = Field(default=None, ge=0)
+    total: int | None = Field(default=None, ge=0)
+    seconds: float = Field(default=60.0, gt=0)
+    """The span that the two counts are for; unused allowance does not add up beyond one span."""
+
+
+class Cache(_Section):
+    """Verdicts kept in memory; off unless `entries` is given."""
+
+    entries: int = Field(default=0, ge=0)
+    ttl_s: float = Field(default=300.0, gt=0)
+
+
+class Proxy(_Section):
+    """`POST /v1/chat/completions` in front of one upstream."""
+
+    upstream: str | None = None
+    """Base URL up to and including `/v1`; null = the route is off."""
+    parallel: bool = False
+    """Ask the upstream while the request is still being judged; nothing is sent before the verdict."""
+    stride: int = Field(default=256, ge=16)
+    """Characters of a streamed reply per window step."""
+    span: int = Field(default=2_000, ge=64)
+    """Characters of one window: it ends at the newest character and overlaps the one before by `span - stride`."""
+    ahead: int = Field(default=0, ge=0)
+    """Characters that may be sent before they are judged: the most that can pass before the cut. 0 = none."""
+    reply_characters: int = Field(default=400_000, ge=100)
+    """A longer reply is cut."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Upstream silence that counts as its death."""
+    on_block: Literal["message", "error"] = "message"
+    """200 with `finish_reason: content_filter`, or 400 with code `content_filter`."""
+
+    @field_validator("upstream")
+    @classmethod
+    def _plain_url(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "http://none")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https URL")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must hold no user, password, query or fragment; keys come from the environment")
+        return url.rstrip("/") if url else None
+
+    @model_validator(mode="after")
+    def _overlap(self) -> Proxy:
+        if self.stride >= self.span:
+            raise ValueError("stride must be smaller than span, or windows do not overlap")
+        return self
+
+
+class Policy(Rules):
+    """The whole file: rules for every route, what differs per route, and the server's own settings."""
+
+    version: Literal[1] = 1
+    routes: Mapping[Route, Mapping[str, Any]] = Field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
+    """Names by which the server may be called; empty = loopback names only, or any where a key is needed."""
+    limits: Limits = Field(default_factory=Limits)
+    budget: Budget = Field(default_factory=Budget)
+    cache: Cache = Field(default_factory=Cache)
+    proxy: Proxy = Field(default_factory=Proxy)
+    log_text: bool = False
+    """Write judged text to the log, redacted."""
+    _rules: dict[Route, Rules] = PrivateAttr(default_factory=dict)
+    _digest: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any) -> None:
+        shared = {name: getattr(self, name) for name in Rules.model_fields if name in self.model_fields_set}
+        for route in ROUTES:
+            try:
+                self._rules[route] = Rules(**{**shared, **self.routes.get(route, {})})
+            except ValidationError as error:
+                raise _told(error, f"routes.{route}") from None
+        self._digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def rules(self, route: Route) -> Rules:
+        """The rules of one route."""
+        return self._rules[route]
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever anything in the policy does."""
+        return self._digest
+
+
+def read_policy(path: str | Path | None) -> Policy:
+    """Read and validate a policy file; None = all defaults.
+
+    Raises:
+        UnknownName: a key does not exist; the nearest one is named.
+        ConfigError: the file cannot be read, is not YAML, or a value is wrong.
+    """
+    if path is None:
+        return Policy()
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        raise ConfigError(f"{path}: not YAML{'' if line is None else f' (line {line + 1})'}") from None
+    return policy_of(data or {}, str(path))
+
+
+def policy_of(data: Any, where: str = "policy") -> Policy:
+    """A policy from plain values.
+
+    Raises:
+        UnknownName, ConfigError: as `read_policy`.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: a mapping of keys is wanted")
+    try:
+        return Policy(**{str(k): v for k, v in data.items()})
+    except ValidationError as error:
+        told = _told(error, "")
+    except ConfigError as error:
+        told = error
+    raise told if isinstance(told, UnknownName) else ConfigError(f"{where}: {told}") from None
+
+
+def _told(error: ValidationError, prefix: str) -> ConfigError:
+    """The first complaint as one sentence, without the value that caused it."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    path = [*([prefix] if prefix else []), *(str(p) for p in first["loc"])]
+    if first["type"] == "extra_forbidden":
+        return UnknownName("policy key", ".".join(path), _keys(path[:-1]))
+    return ConfigError(f"{'.'.join(path) or 'policy'}: {first['msg'].removeprefix('Value error, ')}")
+
+
+def _keys(section: list[str]) -> Iterator[str]:
+    models: dict[str, type[BaseModel]] = {"limits": Limits, "budget": Budget, "cache": Cache, "proxy": Proxy}
+    top = section[0] if section else ""
+    model = Kind if "kinds" in section else models.get(top, Rules) if top else Policy
+    return (".".join([*section, name]) for name in model.model_fields)
+
+
+def decide(verdict: Verdict, rules: Rules) -> Verdict:
+    """The verdict with `flagged` and `fail_mode` as the rules want them, and notes that say why.
+
+    Notes: `action` is what the caller should do (in shadow mode `pass`, and `shadow` says what it would have been),
+    `flagged` names the tasks that reached their threshold, `review` is true inside a review band.
+    """
+    if verdict.status != "ok":
+        mode: FailMode = "open" if rules.shadow else rules.fail_mode
+        action: Action = "pass" if mode == "open" else "block"
+        notes = {**verdict.notes, "action": action, **({"shadow": _would(rules)} if rules.shadow else {})}
+        return replace(verdict, flagged=mode == "closed", fail_mode=mode, notes=notes)
+    kind = _kind(verdict, rules)
+    tasks = [task.value for task in TASKS if _flags(verdict, task, rules, kind)]
+    flagged = bool(tasks)
+    review = any(_within(verdict, task, band) for task, band in rules.review.items())
+    action = rules.review_action if review else rules.action if flagged else "pass"
+    if flagged and kind is not None and kind.action is not None:
+        action = kind.action
+    flagged = (flagged and action != "pass") or action == "block"
+    notes = {**verdict.notes, "action": action, "flagged": tasks, **({"review": True} if review else {})}
+    if rules.thresholds and not verdict.calibrated:
+        notes["thresholds"] = "the guard's labels decided: its scores are not calibrated"
+    if rules.shadow:
+        notes |= {"shadow": {"action": action, "flagged": flagged}, "action": "pass"}
+        flagged = False
+    return replace(verdict, flagged=flagged, fail_mode=None, notes=notes)
+
+
+def blocks(verdict: Verdict, tasks: Sequence[Task] = tuple(TASKS)) -> bool:
+    """Whether a decided verdict must stop what it was asked about.
+
+    Args:
+        tasks: those that matter here: a harmless reply is not stopped because the request was harmful.
+    """
+    if verdict.notes.get("action") != "block":
+        return False
+    flagged = verdict.notes.get("flagged")
+    return verdict.status != "ok" or not flagged or any(task.value in flagged for task in tasks)
+
+
+REPLY_TASKS = (Task.refusal, Task.response_harm)
+
+
+def _would(rules: Rules) -> dict[str, Any]:
+    closed = rules.fail_mode == "closed"
+    return {"action": "block" if closed else "pass", "flagged": closed}
+
+
+def _kind(verdict: Verdict, rules: Rules) -> Kind | None:
+    harm = (verdict.harm or "").casefold()
+    return next((k for k in rules.kinds if k.match.casefold() in harm), None) if harm else None
+
+
+def _flags(verdict: Verdict, task: Task, rules: Rules, kind: Kind | None) -> bool:
+    thresholds = {**rules.thresholds, **(kind.thresholds if kind else {})}
+    score = verdict.scores.get(task.value)
+    if task in thresholds:
+        limit = thresholds[task]
+        if limit is None:
+            return False
+        if verdict.calibrated and score is not None:
+            return score >= limit
+    return task is not Task.refusal and verdict.labels[task] == TASKS[task].positive
+
+
+def _within(verdict: Verdict, task: Task, band: tuple[float, float]) -> bool:
+    score = verdict.scores.get(task.value)
+    return verdict.calibrated and score is not None and band[0] <= score < band[1]

@@ -1,0 +1,94 @@
+"""What every wire is given, and the few things that all of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from guardreasoner.records import dumps
+from guardreasoner.serve.core import Ask, Core
+from guardreasoner.serve.gate import until_gone
+from guardreasoner.serve.limits import Refused
+from guardreasoner.serve.logs import log_judged
+from guardreasoner.serve.metrics import Metrics
+from guardreasoner.serve.policy import Policy, Route
+from guardreasoner.types import Exchange, Mode, Usage, Verdict, field_names
+
+VERDICT_FIELDS, USAGE_FIELDS = field_names(Verdict), field_names(Usage)
+NOT_BRIEF = frozenset(("exchange_id", "steps", "text"))
+DEADLINE_HEADER = "x-deadline-ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One server's parts."""
+
+    core: Core
+    policy: Policy
+    metrics: Metrics
+    upstream: httpx.AsyncClient | None = None
+    """The proxy's client, where there is an upstream."""
+    upstream_key: str | None = None
+    keyed: bool = False
+    """Whether callers need a key of ours, so that theirs is not one of the upstream's."""
+
+    def ask(self, request: Request, route: Route, mode: Mode | None = None) -> Ask:
+        """Who asks on this request.
+
+        Raises:
+            Refused: the deadline header is not a positive number of milliseconds.
+        """
+        given = request.headers.get(DEADLINE_HEADER)
+        if given is not None and not (given.isdecimal() and int(given[:9]) > 0):
+            raise Refused(400, f"{DEADLINE_HEADER} must be a positive whole number of milliseconds", "bad_header")
+        seconds = int(given[:9]) / 1000 if given else None
+        return Ask(route, str(request.state.caller), mode, seconds, request.state.arrived)
+
+    async def judge(self, request: Request, exchanges: Sequence[Exchange], ask: Ask) -> list[Verdict]:
+        """Decided verdicts, unless the caller leaves first.
+
+        Raises:
+            Refused: as `Core.judge`.
+            ClientDisconnect: the caller left; the work is cancelled.
+        """
+        verdicts = await until_gone(request, self.core.judge(exchanges, ask))
+        if self.policy.log_text:
+            log_judged(exchanges, verdicts, ask.route, ask.key)
+        return verdicts
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; nouns allowed."""
+    return Response(dumps(value), status, headers, "application/json")
+
+
+def whole(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain values: what `records.to_dict` gives, without its deep copies."""
+    usage = verdict.usage
+    fields = {name: getattr(verdict, name) for name in VERDICT_FIELDS}
+    return {
+        **fields,
+        "labels": verdict.labels.as_dict(),
+        "scores": dict(verdict.scores),
+        "steps": [{"task": s.task, "text": s.text} for s in verdict.steps],
+        "notes": dict(verdict.notes),
+        "usage": {name: getattr(usage, name) for name in USAGE_FIELDS},
+    }
+
+
+def brief(verdict: Verdict) -> dict[str, Any]:
+    """A verdict for other people's wires: without its id and the texts that the model wrote."""
+    return {name: value for name, value in whole(verdict).items() if name not in NOT_BRIEF}
+
+
+def described(kind: type[BaseModel], summary: str) -> dict[str, Any]:
+    """Arguments of a route whose body is read by us and not by FastAPI, so that it is in the API description."""
+    schema = kind.model_json_schema()
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return {"summary": summary, "openapi_extra": {"requestBody": body}}

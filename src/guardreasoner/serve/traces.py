@@ -1,0 +1,26 @@
+"""OpenTelemetry spans, where OpenTelemetry is installed; nothing otherwise. No attribute ever holds judged text.
+
+Only the API is used here: exporter, endpoint and sampling are set up from outside, by `opentelemetry-instrument` or by
+the standard `OTEL_*` variables. FastAPI (0.165) makes the spans of the requests around ours by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+try:
+    from opentelemetry import trace
+except ModuleNotFoundError:
+    trace = None
+
+
+def span(name: str, attributes: Mapping[str, str | int | float | bool]) -> AbstractContextManager[Any]:
+    """A span around a block of work; the current one where spans nest."""
+    if trace is None:
+        return nullcontext()
+    tracer = trace.get_tracer("guardreasoner")
+    return tracer.start_as_current_span(  # type: ignore[no-any-return]
+        f"guardreasoner.{name}", attributes=dict(attributes), record_exception=False, set_status_on_exception=False
+    )

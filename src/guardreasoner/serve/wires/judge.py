@@ -1,0 +1,135 @@
+"""Our own wire: `POST /v1/judge`, one exchange or many, whole verdicts or a stream of reasoning steps.
+
+{"prompt": "...", "response": "...", "context": [{"role", "content"}], "id": "...", "mode": "auto", "stream": true}
+{"exchanges": [{"prompt": "..."}, ...], "mode": "instant"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, model_validator
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from guardreasoner.records import dumps
+from guardreasoner.serve.core import Ask
+from guardreasoner.serve.gate import until_gone
+from guardreasoner.serve.limits import Refused, read
+from guardreasoner.serve.logs import log_judged
+from guardreasoner.serve.service import Service, described, reply, whole
+from guardreasoner.types import Exchange, Message, Mode, Step, Verdict
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Earlier(_Part):
+    """One earlier message."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class One(_Part):
+    """One exchange to judge."""
+
+    prompt: str = ""
+    response: str | None = None
+    context: list[Earlier] = []
+    id: str | None = None
+
+    def exchange(self, default_id: str) -> Exchange:
+        """The noun."""
+        context = tuple(Message(m.role, m.content) for m in self.context)
+        return Exchange(self.id if self.id is not None else default_id, self.prompt, self.response, context)
+
+
+class Request_(One):  # noqa: N801 - `Request` is starlette's
+    """The body: one exchange, or `exchanges`."""
+
+    exchanges: list[One] | None = None
+    mode: Mode | None = None
+    stream: bool = False
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> Request_:
+        if self.exchanges is not None and (self.prompt or self.response is not None or self.context or self.id):
+            raise ValueError("exchanges and a single exchange exclude each other")
+        if self.exchanges is not None and (self.stream or not self.exchanges):
+            raise ValueError("exchanges must not be empty, and are not streamed")
+        return self
+
+
+def router(service: Service) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/v1/judge", name="judge", **described(Request_, "Judge one exchange or many."))
+    async def judge(request: Request) -> Response:
+        body = await read(request, Request_, service.policy.limits)
+        ask = service.ask(request, "judge", body.mode)
+        asked = [body] if body.exchanges is None else body.exchanges
+        exchanges = [one.exchange(f"{i}") for i, one in enumerate(asked)]
+        if body.stream:
+            return await _stream(service, request, exchanges[0], ask)
+        verdicts = await service.judge(request, exchanges, ask)
+        return reply(whole(verdicts[0]) if body.exchanges is None else {"verdicts": [whole(v) for v in verdicts]})
+
+    return routes
+
+
+async def _stream(service: Service, request: Request, exchange: Exchange, ask: Ask) -> Response:
+    """Server-sent events: `step` for each reasoning step, then one `verdict`.
+
+    The answer begins with the first event, so that a refusal is still an HTTP status.
+    """
+    events: asyncio.Queue[Step | Sequence[Verdict] | BaseException] = asyncio.Queue()
+
+    async def work() -> None:
+        try:
+            events.put_nowait(await service.core.judge([exchange], ask, lambda _, step: events.put_nowait(step)))
+        except Exception as error:
+            events.put_nowait(error)
+
+    task = asyncio.create_task(work())
+    try:
+        first = await until_gone(request, events.get())
+    except BaseException:
+        task.cancel()
+        raise
+    if isinstance(first, Refused):
+        raise first
+    body = _events(service, exchange, ask, events, first, task)
+    return StreamingResponse(body, media_type="text/event-stream")
+
+
+async def _events(
+    service: Service, exchange: Exchange, ask: Ask, events: asyncio.Queue[Any], first: Any, task: asyncio.Task[None]
+) -> AsyncIterator[str]:
+    sent = 0
+    event = first
+    try:
+        while isinstance(event, Step):
+            sent += 1
+            yield _event("step", event)
+            event = await events.get()
+        if isinstance(event, BaseException):
+            yield _event("error", Refused(500, f"internal error ({type(event).__name__})", "internal").body())
+            return
+        verdict: Verdict = event[0]
+        if service.policy.log_text:
+            log_judged([exchange], [verdict], ask.route, ask.key)
+        for step in verdict.steps[sent:]:  # a guard that does not say its steps while it reasons
+            yield _event("step", step)
+        yield _event("verdict", whole(verdict))
+    finally:
+        task.cancel()
+
+
+def _event(kind: str, value: Any) -> str:
+    return f"event: {kind}\ndata: {dumps(value)}\n\n"

@@ -1,0 +1,62 @@
+"""LiteLLM's generic guardrail API: `POST /beta/litellm_basic_guardrail_api`.
+
+A request comes with its messages; a reply comes with texts only, so the request is remembered by `litellm_call_id` for
+a short while and the two are judged together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from guardreasoner.serve.budget import Recent
+from guardreasoner.serve.conversation import Memory
+from guardreasoner.serve.gateway import Call, Gateway, GuardrailRequest
+from guardreasoner.serve.limits import read, shaped
+from guardreasoner.serve.service import Service, described, reply
+from guardreasoner.types import Exchange, Mode, Verdict
+
+CALLS, CALL_TTL_S = 10_000, 600.0
+TURNS, TURN_TTL_S = 50_000, 3600.0
+
+
+class Params(BaseModel):
+    """Ours, in `additional_provider_specific_params`; anything else there is not for us."""
+
+    mode: Mode | None = None
+
+
+def router(service: Service) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+    calls: Recent[Call] = Recent(CALLS, CALL_TTL_S)
+    turns: Recent[bool] = Recent(TURNS, TURN_TTL_S)
+    unread = service.metrics.unjudged.labels("litellm", "open", "unreadable")
+
+    @routes.post(
+        "/beta/litellm_basic_guardrail_api",
+        name="litellm",
+        **described(GuardrailRequest, "LiteLLM generic guardrail API."),
+    )
+    async def litellm(request: Request) -> Response:
+        body = await read(request, GuardrailRequest, service.policy.limits)
+        params = shaped(body.additional_provider_specific_params or {}, Params)
+        ask = service.ask(request, "litellm", params.mode)
+
+        async def judge(exchanges: Sequence[Exchange]) -> Sequence[Verdict]:
+            return await service.judge(request, exchanges, ask)
+
+        gateway = Gateway(service.policy.rules("litellm"), Memory(ask.key, turns), judge, unread.inc)
+        place = (ask.key, body.litellm_call_id)
+        if body.input_type == "response":
+            return reply(await gateway.response(body, calls.get(place)))
+        answer, call = await gateway.request(body)
+        if call is not None and body.litellm_call_id:
+            calls.put(place, call)
+        return reply(answer)
+
+    return routes
