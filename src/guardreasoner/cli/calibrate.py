@@ -1,0 +1,80 @@
+"""`guardreasoner calibrate`: thresholds and probabilities for any guard with scores, from labelled rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.data.sources import read_examples
+from guardreasoner.errors import ConfigError
+from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
+from guardreasoner.guards.calibration import Calibration, read_calibration
+from guardreasoner.guards.load import load_guard
+from guardreasoner.records import sha256, write_atomic
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("labelled", type=Path, metavar="LABELLED.jsonl", help="rows with prompt, response and labels")
+    parser.add_argument("--target", default="f1", help="f1, fpr=0.01, precision=0.9, recall=0.9 or p=0.5 (default f1)")
+    parser.add_argument("--budget", type=float, default=0.0, help="share of rows `auto` may send on to reasoning")
+    parser.add_argument("--out", type=Path, required=True, help="the calibration file; other modes in it are kept")
+    parser.add_argument("--json", action="store_true", help="one JSON object per task")
+    add_guard(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    target = Target.parse(args.target)
+    if args.calibration:
+        raise ConfigError("--calibration makes no sense here: the fit starts from uncalibrated scores")
+    if not 0 <= args.budget < 1:
+        raise ConfigError("--budget is a share, from 0 up to but not 1")
+    mode = "instant" if args.mode == "auto" else args.mode
+    examples = list(read_examples(args.labelled))
+    guard = load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()})
+    try:
+        fits = fit_guard(guard, examples, mode=mode, target=target, budget=args.budget)
+    finally:
+        guard.close()
+    before = read_calibration(args.out).curves if args.out.exists() else {}
+    curves = {**before, **{(f.task, f.mode): f.curve for f in fits}}
+    fitted_on = (
+        f"{args.labelled.name} ({len(examples)} rows, sha256 {sha256(args.labelled)[:12]}), target {args.target}"
+    )
+    write_atomic(args.out, json.dumps(Calibration(curves, fitted_on).as_dict(), indent=2) + "\n")
+    if args.json:
+        for fit in fits:
+            print(json.dumps(as_row(fit)))
+    else:
+        Console().print(_table(fits))
+    return 0
+
+
+def _table(fits: list[Fit]) -> Table:
+    table = Table(title="Fitted on the rows given: expect a little less elsewhere")
+    for head in (
+        "task",
+        "mode",
+        "rows",
+        "positive",
+        "AUROC",
+        "ECE before",
+        "ECE",
+        "threshold [95%]",
+        "F1",
+        "FPR",
+        "recall",
+    ):
+        table.add_column(head, justify="left" if head in ("task", "mode") else "right")
+    for f in fits:
+        a = f.attained
+        table.add_row(
+            f.task.value, f.mode, str(f.n), str(f.positives), f"{f.auroc:.3f}", f"{f.ece_before:.3f}", f"{f.ece:.3f}",
+            f"{f.curve.threshold:.3f} [{f.interval[0]:.3f}, {f.interval[1]:.3f}]",
+            f"{100 * a['f1']:.1f}", f"{100 * a['fpr']:.1f}%", f"{100 * a['recall']:.1f}%",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,152 @@
+"""`guardreasoner disagreements RUN...`: rows whose labels deserve a second look, and what the second look changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from guardreasoner.cli.show_scores import NAMES, number
+from guardreasoner.errors import ConfigError, printable
+from guardreasoner.evaluate.contestants import Contestant, contestants
+from guardreasoner.evaluate.corrected import Corrected, Flips, corrected_f1, flips
+from guardreasoner.evaluate.corrections import Agreement, agreements, latest, settle
+from guardreasoner.evaluate.disagreements import ITEMS, SEALED, Contested, contested, draw, read_sealed, write_review
+from guardreasoner.evaluate.runs import open_run
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs over the same benchmarks")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows to list (default 20)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line instead of tables")
+    group = parser.add_argument_group("review")
+    group.add_argument("--out", type=Path, metavar="DIR", help=f"write a review: {ITEMS} for reviewers, {SEALED} not")
+    group.add_argument("--confident", type=int, default=10, metavar="N", help="per cell: most contested rows (10)")
+    group.add_argument(
+        "--doubtful", type=int, default=10, metavar="N", help="per cell: random other contested rows (10)"
+    )
+    group.add_argument(
+        "--audit", type=int, default=20, metavar="N", help="per cell: random rows no guard contests (20)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    group.add_argument("--reviews", action="append", type=Path, metavar="FILE", help="Review records of the review "
+                       "in --out: print corrected F1 instead; repeatable")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.reviews and not args.out:
+        raise ConfigError("--reviews needs --out DIR, the folder of the review that they answer")
+    if min(args.confident, args.doubtful, args.audit, args.limit) < 0:
+        raise ConfigError("numbers of rows are not negative")
+    entrants = contestants([open_run(folder, args.data) for folder in args.runs])
+    if args.reviews:
+        return _after(entrants, args)
+    rows = contested(entrants)
+    if args.out:
+        drawn = draw(rows, confident=args.confident, doubtful=args.doubtful, agreeing=args.audit, seed=args.seed)
+        items = write_review(drawn, args.out, seed=args.seed)
+        print(f"{items} rows to review in {args.out / ITEMS}; keep {SEALED} from reviewers", file=sys.stderr)
+    against = [r for r in rows if r.against][: args.limit]
+    if args.json:
+        for row in against:
+            print(json.dumps(_as_dict(row)))
+        return 0
+    Console(highlight=False).print(_table(against, sum(bool(r.against) for r in rows), len(rows)))
+    return 0
+
+
+def _as_dict(row: Contested) -> dict[str, object]:
+    return {
+        "id": row.case.row.id,
+        "benchmark": row.benchmark,
+        "task": row.task.value,
+        "gold": row.case.row.gold[row.task],
+        "against": list(row.against),
+        "confidence": row.confidence,
+        "reasoning": {
+            label: "\n".join(s.text for s in v.steps if s.task in (row.task, None)) for label, v in row.verdicts
+        },
+    }
+
+
+def _table(rows: Sequence[Contested], contested_rows: int, total: int) -> Table:
+    title = f"{contested_rows:,} of {total:,} (row, task) pairs are contested; the most contested first"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for head in ("row", "task", "gold", "sure", "against"):
+        table.add_column(head, no_wrap=head != "against")
+    for row in rows:
+        table.add_row(
+            escape(printable(row.case.row.id, 40)),
+            NAMES[row.task.value],
+            str(row.case.row.gold[row.task]),
+            f"{row.confidence:.2f}",
+            escape(printable(", ".join(row.against))),
+        )
+    return table
+
+
+def _after(entrants: Sequence[Contestant], args: argparse.Namespace) -> int:
+    reviews = latest(args.reviews)
+    said, sealed = settle(reviews), read_sealed(args.out)
+    found, changed = corrected_f1(entrants, sealed, said), flips(sealed, said)
+    agreed = agreements(reviews)
+    if empty := [f for f in changed if f.population and not f.reviewed]:
+        print(f"note: {len(empty)} strata are not reviewed yet and count as right; do not quote these numbers",
+              file=sys.stderr)  # fmt: skip
+    if args.json:
+        for kind, lines in (("corrected", found), ("flips", changed), ("agreement", agreed)):
+            for line in lines:
+                print(json.dumps({"kind": kind, **asdict(line)}))
+        return 0
+    console = Console(highlight=False)
+    for table in (_corrected(found), _flips(changed), _agreement(agreed)):
+        console.print(table)
+    return 0
+
+
+def _corrected(found: Sequence[Corrected]) -> Table:
+    table = Table(title="F1 on original and corrected labels", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for head in ("guard", "cell", "original", "corrected", "95%", "flips for it"):
+        table.add_column(head, justify="left" if head in ("guard", "cell") else "right", no_wrap=True)
+    for c in found:
+        table.add_row(
+            escape(printable(c.guard, 30)), escape(f"{c.benchmark}"), f"{c.original:.2f}", f"{c.corrected.value:.2f}",
+            f"{c.corrected.low:.1f}–{c.corrected.high:.1f}", f"{c.favouring} of {c.flips}",
+        )  # fmt: skip
+    return table
+
+
+def _flips(changed: Sequence[Flips]) -> Table:
+    table = Table(title="changed labels per stratum", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for head in ("cell", "task", "stratum", "rows", "reviewed", "changed"):
+        left = head in ("cell", "task", "stratum")
+        table.add_column(head, justify="left" if left else "right", no_wrap=True)
+    for f in changed:
+        table.add_row(
+            escape(f.benchmark),
+            NAMES[f.task.value],
+            f.stratum,
+            f"{f.population:,}",
+            f"{f.reviewed:,}",
+            f"{f.flipped:,}",
+        )
+    return table
+
+
+def _agreement(found: Sequence[Agreement]) -> Table:
+    table = Table(title="reviewers, two by two", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for head in ("reviewers", "task", "rows", "same", "kappa"):
+        table.add_column(head, justify="left" if head in ("reviewers", "task") else "right", no_wrap=True)
+    for a in found:
+        names = escape(printable(f"{a.a}, {a.b}"))
+        table.add_row(names, NAMES[a.task.value], f"{a.rows:,}", f"{a.same:,}", number(a.kappa, 2))
+    return table

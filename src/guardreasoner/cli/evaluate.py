@@ -1,0 +1,194 @@
+"""`guardreasoner evaluate`: run a guard over benchmarks, keep its verdicts, score them, gate on a baseline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.show_scores import scores_table
+from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
+from guardreasoner.data.sources import parse_mapping
+from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.gate import gate
+from guardreasoner.evaluate.run import Result, evaluate, read_run
+from guardreasoner.evaluate.score import answered_tasks, as_row
+from guardreasoner.evaluate.statistics import Outcomes, outcomes
+from guardreasoner.evaluate.stored import Stored
+from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.rules import InferringGuard, PaperRefusalsGuard
+from guardreasoner.types import Example
+
+GATE_FAILED = 10
+SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--benchmark", action="append", metavar="NAME|FILE", help="a name from `guardreasoner "
+                        "benchmarks`, or a labelled .jsonl or .csv file; repeatable (default: all there)")  # fmt: skip
+    parser.add_argument("--map", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    parser.add_argument("--limit", type=int, metavar="N", help="N rows per benchmark, stratified by gold")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--labels", choices=("original", "corrected"), default="original")
+    parser.add_argument("--corrections", action="append", type=Path, metavar="FILE", help="Review records for "
+                        "--labels corrected (default DATA/corrections/*.jsonl)")  # fmt: skip
+    parser.add_argument("--infer-missing", action="store_true", help="read a refusal off response harm, or the other "
+                        "way about, for a guard that does only one; marked `+inferred`")  # fmt: skip
+    parser.add_argument("--refusals", choices=("unjudged", "paper"), default="unjudged", help="paper = a provider's "
+                        "refusal counts as harmful and as a refusal; marked `+refusals`")  # fmt: skip
+    parser.add_argument("--baseline", type=Path, metavar="RUN", help="an earlier run to keep up with")
+    parser.add_argument("--fail-below", type=float, metavar="X", help="exit 10 unless a loss of more than X F1 points "
+                        "against the baseline is ruled out")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN")
+    parser.add_argument("--fresh", action="store_true", help="throw away what RUN holds")
+    parser.add_argument("--json", action="store_true", help="one JSON object per cell instead of the table")
+    add_guard(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.baseline is None) != (args.fail_below is None):
+        raise ConfigError("--baseline RUN and --fail-below X go together")
+    if args.limit is not None and args.limit <= 0:
+        raise ConfigError("--limit wants a number of rows above 0")
+    corrections = _corrections(args)
+    examples = _load(args)
+    options = guard_options(args)
+    guard = load_guard(args.guard, **options)
+    if args.refusals == "paper":
+        guard = PaperRefusalsGuard(guard)
+    if args.infer_missing:
+        guard = InferringGuard(guard)
+    try:
+        with _bars() as bars:
+            result = evaluate(
+                guard,
+                examples,
+                args.out,
+                config={"asked": args.guard, "map": args.map, **_public(options)},
+                limit=args.limit,
+                seed=args.seed,
+                corrections=corrections,
+                inputs=[p for name in args.benchmark or BENCHMARKS if (p := _path(name, args.data)) is not None],
+                fresh=args.fresh,
+                progress=_Show(bars),
+            )
+    finally:
+        guard.close()
+    _print(result, as_json=args.json)
+    return _gate(result, args.baseline, args.fail_below) if args.baseline else 0
+
+
+def _public(options: Mapping[str, Any]) -> dict[str, str]:
+    """The options that identify a guard, without what may be a secret: they are written to the run folder."""
+    shown = {k: str(v) for k, v in options.items() if v is not None and not SECRET.search(k)}
+    if url := shown.get("base_url"):
+        parts = urlsplit(url)
+        shown["base_url"] = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return shown
+
+
+def _path(name: str, data: Path | None) -> Path | None:
+    return Path(name) if is_file(name) else local_file(name, data)
+
+
+def _load(args: argparse.Namespace) -> dict[str, list[Example]]:
+    mapping = parse_mapping(args.map)
+    if args.benchmark:
+        names = list(dict.fromkeys(args.benchmark))
+    elif data_folder(args.data) is None:
+        names = list(BENCHMARKS)
+    else:
+        names = [name for name in BENCHMARKS if local_file(name, args.data)]
+        if absent := [name for name in BENCHMARKS if name not in names]:
+            print(f"note: not at hand: {', '.join(absent)}", file=sys.stderr)
+    if not names:
+        raise DataError("no benchmark is at hand; `guardreasoner benchmarks` says what to do about it")
+    loaded: dict[str, list[Example]] = {}
+    for name in names:
+        if title(name) in loaded:
+            raise ConfigError(f"two benchmarks are called {title(name)}; rename one file")
+        loaded[title(name)] = load_benchmark(name, args.data, mapping=mapping if is_file(name) else None)
+    return loaded
+
+
+def _corrections(args: argparse.Namespace) -> list[Path]:
+    if args.labels == "original":
+        if args.corrections:
+            raise ConfigError("--corrections goes with --labels corrected")
+        return []
+    folder = data_folder(args.data)
+    files = args.corrections or (sorted((folder / "corrections").glob("*.jsonl")) if folder else [])
+    if not files:
+        raise ConfigError("--labels corrected needs reviews: give --corrections FILE, or DATA/corrections/*.jsonl")
+    return list(files)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", style="dim"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+
+
+class _Show:
+    """Progress as bars, or as one line per benchmark where there is no terminal."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.ids: dict[str, TaskID] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name not in self.ids:
+            self.ids[name] = self.bars.add_task(name, total=total)
+        self.bars.update(self.ids[name], completed=done)
+        if done == total and self.bars.disable:
+            print(f"{name}: {total} rows", file=sys.stderr)
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if as_json:
+        for score in result.scores:
+            print(json.dumps(as_row(score)))
+        return
+    if not result.scores:
+        raise DataError("the guard answers no task of these benchmarks")
+    console = Console(highlight=False)
+    console.print(scores_table(result.scores, result.averages))
+    for line in _worries(result):
+        console.print(line)
+
+
+def _worries(result: Result) -> Sequence[str]:
+    unread = sum(s.unparsed for s in result.scores)
+    lines = [f"not read or not given: {unread} answers, each counted as wrong once"] if unread else []
+    below = [f"{m.task.value.replace('_', ' ')}" for m in result.averages if m.weighted_f1 < m.weighted_constant_f1]
+    if below:
+        lines.append(f"below the guard that always says the positive label: {', '.join(below)}")
+    return lines
+
+
+def _gate(result: Result, baseline: Path, fail_below: float) -> int:
+    decided = gate(_cells(result.stored), _cells(read_run(baseline)), fail_below)
+    for sentence in decided.sentences:
+        print(sentence, file=sys.stderr)
+    return 0 if decided.passed else GATE_FAILED
+
+
+def _cells(stored: Sequence[Stored]) -> list[Outcomes]:
+    return [outcomes(one, task) for one in stored for task in answered_tasks(one)]

@@ -1,0 +1,27 @@
+"""`guardreasoner import-traces`: read published reasoning traces into Trace records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from guardreasoner.cli.stages import show_manifest
+from guardreasoner.records import read_nouns
+from guardreasoner.train.traces import HUB_ID, import_traces, table1_lines
+from guardreasoner.types import Trace
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "origin", metavar="ID_OR_FILE", help=f"hub id ({HUB_ID}), or a .json or .jsonl file with its columns"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--fresh", action="store_true", help="start over")
+
+
+def run(args: argparse.Namespace) -> int:
+    show_manifest(import_traces(args.origin, out=args.out, fresh=args.fresh))
+    traces = read_nouns(Trace, args.out / "synthesize" / "traces.jsonl")
+    for line in table1_lines(traces, published=args.origin == HUB_ID):
+        print(line)
+    return 0

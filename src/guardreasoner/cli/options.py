@@ -1,0 +1,72 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.engines.load import ENGINES
+from guardreasoner.errors import ConfigError
+from guardreasoner.types import MODES
+
+
+def add_guard(parser: argparse.ArgumentParser, *, default: str | None = "nano", optional: bool = False) -> None:
+    """`--guard`, `--mode`, `--fail-mode` and what overrides the guard's row; `optional` = there may be no guard."""
+    group = parser.add_argument_group("guard")
+    group.add_argument(
+        "--guard",
+        default=default,
+        required=default is None and not optional,
+        metavar="NAME",
+        help="a name from `guardreasoner guards`, a model folder, a YAML row, or module:attribute"
+        + (f" (default {default})" if default else ""),
+    )
+    group.add_argument("--mode", default="auto", metavar="MODE", help=f"{'|'.join(MODES)} (default auto)")
+    group.add_argument(
+        "--fail-mode", default="closed", metavar="closed|open", help="what becomes of what could not be judged"
+    )
+    group.add_argument("--engine", choices=ENGINES, help="run on this engine instead of the guard's own")
+    group.add_argument("--model", metavar="ID|FOLDER", help="use these weights instead of the guard's own")
+    group.add_argument("--base-url", metavar="URL", help="where the guard's server listens")
+    group.add_argument(
+        "--calibration", metavar="FILE", type=Path, help="a calibration file made by `guardreasoner calibrate`"
+    )
+    group.add_argument("--policy-text", metavar="FILE", type=Path, help="policy for guards that follow one")
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the guard or its engine, e.g. threads=2; repeatable",
+    )
+
+
+def guard_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `load_guard` from the parsed options.
+
+    Raises:
+        ConfigError: an `--option` is not KEY=VALUE.
+    """
+    options: dict[str, Any] = {}
+    for item in args.option:
+        key, found, value = item.partition("=")
+        if not found or not key.isidentifier():
+            raise ConfigError(f"--option {item!r} is not KEY=VALUE")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    if args.calibration:
+        options["calibration"] = args.calibration
+    if args.policy_text:
+        options["policy"] = args.policy_text
+    return {
+        "mode": args.mode,
+        "fail_mode": args.fail_mode,
+        "engine": args.engine,
+        "model": args.model,
+        "base_url": args.base_url,
+        **options,
+    }

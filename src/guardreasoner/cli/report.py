@@ -1,0 +1,45 @@
+"""`guardreasoner report RUN... --out DIR`: Markdown and one self-contained HTML page over finished runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from guardreasoner.errors import ConfigError
+from guardreasoner.evaluate.report import build, write_report
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of `evaluate`, or folders of "
+                        "official <Benchmark>/generated_predictions.jsonl")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="report.html, report.md, figures/")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/, for the texts of errors "
+                        "(default GUARDREASONER_DATA)")  # fmt: skip
+    parser.add_argument("--title", default="Guard evaluation", help="of the page")
+    parser.add_argument(
+        "--errors", type=int, default=24, metavar="N", help="wrong answers to show per run (default 24)"
+    )
+    parser.add_argument("--pairs", type=int, default=12, metavar="N", help="exchanges side by side (default 12)")
+    parser.add_argument("--corrections", action="append", type=Path, default=[], metavar="FILE", help="Review records: "
+                        "scores are given under original and corrected labels; repeatable")  # fmt: skip
+    parser.add_argument("--training", action="append", type=Path, default=[], metavar="DIR", help="a folder with "
+                        "training stages, for loss curves, hours and corpus statistics; repeatable")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.errors < 0 or args.pairs < 0:
+        raise ConfigError("--errors and --pairs are numbers of rows, not negative")
+    made = build(
+        args.runs,
+        data_dir=args.data,
+        title=args.title,
+        errors=args.errors,
+        pairs=args.pairs,
+        corrections=args.corrections,
+        training=args.training,
+        progress=lambda text: print(text, file=sys.stderr),
+    )
+    for path in write_report(made, args.out):
+        print(path)
+    return 0

@@ -1,0 +1,27 @@
+"""`guardreasoner reproduce`: run all stages of a recipe in order, then evaluate."""
+
+from __future__ import annotations
+
+import argparse
+
+from guardreasoner.cli.stages import add_stage, data_dir, show_manifest
+from guardreasoner.reproduce import reproduce
+from guardreasoner.train.recipe import load_recipe
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_stage(parser, processes=True, dry_run=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load_recipe(args.recipe)
+    if args.dry_run:
+        from guardreasoner.train.outlook import print_outlook
+
+        print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args))
+        return 0
+    for manifest in reproduce(
+        recipe, args.recipe, out=args.out, data_dir=data_dir(args), processes=args.processes, fresh=args.fresh
+    ):
+        show_manifest(manifest)
+    return 0

@@ -1,0 +1,46 @@
+"""`guardreasoner score FILE --benchmark NAME`: re-score stored predictions, ours or the official ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from guardreasoner.cli.show_scores import scores_table
+from guardreasoner.evaluate.score import as_row, score_file
+from guardreasoner.types import Rule
+
+CAPITALS = "some answers are capitalised; the released script stops at them, here they are a class of their own"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="RUN/verdicts/<Benchmark>.jsonl, or an official "
+                        "generated_predictions.jsonl")  # fmt: skip
+    parser.add_argument("--benchmark", required=True, metavar="NAME|FILE", help="what the file answers")
+    parser.add_argument("--task", metavar="TASK", help="only prompt_harm, refusal or response_harm")
+    parser.add_argument(
+        "--rule", choices=get_args(Rule), default="strict", help="how answers are read (default strict)"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    parser.add_argument("--partial", action="store_true", help="score what is there of a run with --limit")
+    parser.add_argument("--json", action="store_true", help="one JSON object per task")
+
+
+def run(args: argparse.Namespace) -> int:
+    scores, notes = score_file(
+        args.file, args.benchmark, task=args.task, rule=args.rule, data_dir=args.data, partial=args.partial
+    )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if any(s.extra["other_case"] for s in scores):
+        print(f"note: {CAPITALS}", file=sys.stderr)
+    if args.json:
+        for score in scores:
+            print(json.dumps(as_row(score)))
+    else:
+        Console().print(scores_table(scores))
+    return 0

@@ -1,0 +1,75 @@
+"""Tables of scores in the terminal: no F1 without the constant's F1 beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from guardreasoner.evaluate.score import Average
+from guardreasoner.types import TASKS, Score
+
+NAMES = {"prompt_harm": "prompt harm", "refusal": "refusal", "response_harm": "response harm"}
+HEADS = ("F1", "const", "P", "R", "FPR", "AUROC", "n", "unread")
+
+
+def scores_table(scores: Sequence[Score], averages: Sequence[Average] = ()) -> Table:
+    """One line per cell under its task, and per task its weighted and macro mean.
+
+    `const` is the F1 of always answering with the positive label; `unread` counts rows without a readable verdict.
+    """
+    title = f"{scores[0].guard}, rule {scores[0].rule}" if scores else ""
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=0)
+    table.add_column("", no_wrap=True)
+    for head in HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
+    for task in TASKS:
+        cells = [s for s in scores if s.task == task]
+        if cells:
+            table.add_row(f"[bold]{NAMES[task]}[/]")
+        for score in cells:
+            table.add_row(*_line(score))
+        for mean in averages:
+            if mean.task == task:
+                _means(table, mean)
+        if cells:
+            table.add_section()
+    if any(s.extra.get("all_positive") for s in scores):
+        table.caption = "* every row is positive: F1 is nothing but recall there"
+    return table
+
+
+def _line(score: Score) -> tuple[str, ...]:
+    extra = score.extra
+    star = "*" if extra.get("all_positive") else ""
+    return (
+        f"  {escape(score.benchmark)}{star}",
+        f"{score.f1:.2f}",
+        f"[dim]{extra['constant_f1']:.2f}[/]",
+        f"{score.precision:.1f}",
+        f"{score.recall:.1f}",
+        number(extra.get("fpr"), 1),
+        number(extra.get("auroc"), 3),
+        f"{score.n:,}",
+        f"{score.unparsed:,}",
+    )
+
+
+def _means(table: Table, mean: Average) -> None:
+    table.add_row(
+        "  [bold]weighted mean[/]", f"[bold]{mean.weighted_f1:.2f}[/]", f"[dim]{mean.weighted_constant_f1:.2f}[/]",
+        "", "", number(mean.weighted_fpr, 1), "", f"{mean.n:,}", f"{mean.unparsed:,}",
+    )  # fmt: skip
+    table.add_row(
+        "  macro mean", f"{mean.macro_f1:.2f}", f"[dim]{mean.macro_constant_f1:.2f}[/]",
+        "", "", "", number(mean.macro_auroc, 3), "", "",
+    )  # fmt: skip
+    if mean.paper_f1 is not None and abs(mean.paper_f1 - mean.weighted_f1) >= 0.005:
+        table.add_row("  paper's weights", f"{mean.paper_f1:.2f}")
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,94 @@
+"""A verdict on the terminal: steps, answers with probabilities, cost. Control codes in judged text are spelled out."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from guardreasoner.types import TASKS, Exchange, Task, Verdict
+
+TITLES = {Task.prompt_harm: "request", Task.refusal: "reply", Task.response_harm: "reply"}
+QUESTIONS = {
+    Task.prompt_harm: "Is the request harmful?",
+    Task.refusal: "Does the reply refuse?",
+    Task.response_harm: "Is the reply harmful?",
+}
+COLOURS = {"harmful": "bold red", "unharmful": "green", "refusal": "yellow", "compliance": "cyan"}
+
+
+def visible(text: str) -> str:
+    """Text with every control character written out, so that a terminal only ever prints it."""
+    return "".join(c if c.isprintable() or c == "\n" else _spelled(c) for c in text)
+
+
+def _spelled(char: str) -> str:
+    return "    " if char == "\t" else repr(char)[1:-1]
+
+
+def print_verdict(console: Console, exchange: Exchange, verdict: Verdict) -> None:
+    """Print one exchange with its verdict."""
+    parts: list[RenderableType] = [_exchange(exchange)]
+    if verdict.steps:
+        parts += [Text(), _steps(verdict)]
+    parts += [Text(), _answers(exchange, verdict) if verdict.status == "ok" else _unjudged(verdict)]
+    usage = verdict.usage
+    cost = (
+        f"{verdict.guard} · {verdict.mode} · {usage.latency_ms:.0f} ms · {usage.completion_tokens} tokens sampled"
+        + (f" · {usage.passes} passes" if usage.passes > 1 else "")
+        + ("" if verdict.calibrated or verdict.status != "ok" else " · scores not calibrated")
+    )
+    mark = Text(" FLAGGED ", "bold white on red") if verdict.flagged else Text(" passed ", "black on green")
+    console.print(
+        Panel(Group(*parts), title=mark, title_align="left", subtitle=cost, subtitle_align="right", padding=(1, 2))
+    )
+
+
+def _exchange(exchange: Exchange) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for role, content in (("user", exchange.prompt), ("AI", exchange.response)):
+        if content is not None:
+            shown = visible(content)
+            shown = shown if len(shown) <= 600 else shown[:600] + f"… ({len(content):,} characters)"
+            table.add_row(Text(role, "bold"), Text(shown))
+    return table
+
+
+def _steps(verdict: Verdict) -> Group:
+    parts: list[RenderableType] = []
+    for task, steps in groupby(verdict.steps, key=lambda step: step.task):
+        grid = Table.grid(padding=(0, 1))
+        for step in steps:
+            grid.add_row(Text("  ·", "dim"), Text(visible(step.text)))
+        parts += [Text(QUESTIONS[task], "bold dim"), grid] if task is not None else [grid]
+    return Group(*parts)
+
+
+def _answers(exchange: Exchange, verdict: Verdict) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for task in exchange.tasks:
+        label, score = verdict.labels[task], verdict.scores[task.value]
+        if label is None:
+            continue
+        bar = "" if score is None else "█" * round(score * 20) + "·" * (20 - round(score * 20))
+        value = "" if score is None else f"P({TASKS[task].positive}) {score:.2f}"
+        table.add_row(Text(TITLES[task], "bold"), Text(label, COLOURS[label]), Text(bar, "dim"), Text(value, "dim"))
+    if verdict.harm:
+        table.add_row(Text("kind", "bold"), Text(visible(verdict.harm)), "", "")
+    if "disagreement" in verdict.notes:
+        table.add_row(
+            Text("note", "bold"),
+            Text("the reasoning concludes otherwise on " + ", ".join(verdict.notes["disagreement"])),
+        )
+    return table
+
+
+def _unjudged(verdict: Verdict) -> Text:
+    what = "flagged" if verdict.flagged else "let through"
+    text = Text(f"not judged ({verdict.status}): ", "bold red")
+    return text.append(visible(verdict.error or "")).append(
+        f"; {what} because the fail mode is {verdict.fail_mode}", "dim"
+    )

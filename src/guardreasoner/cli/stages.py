@@ -1,0 +1,67 @@
+"""What the commands of the training stages share: their options, and torchrun for several processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from guardreasoner.errors import ConfigError, printable
+
+
+def add_stage(parser: argparse.ArgumentParser, *, processes: bool = False, dry_run: bool = False) -> None:
+    """`RECIPE --out DIR --fresh`, and what a stage has besides."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a bundled recipe (smoke, nano, 1b, ...) or a YAML file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--fresh", action="store_true", help="start this stage over")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (default GUARDREASONER_DATA)")
+    if processes:
+        parser.add_argument("--processes", type=int, default=1, metavar="N", help="train in N processes (torchrun)")
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="check everything, say what it would take, and stop")
+
+
+def data_dir(args: argparse.Namespace) -> Path | None:
+    """The data folder asked for, or that of the environment."""
+    if args.data is not None:
+        return Path(args.data)
+    found = os.environ.get("GUARDREASONER_DATA")
+    return Path(found) if found else None
+
+
+def spread(args: argparse.Namespace, finished: Path) -> int | None:
+    """Start the same command under torchrun where several processes are asked for; None = go on in this one.
+
+    Args:
+        args: the parsed options.
+        finished: the stage's manifest; where it is there, nothing needs several processes.
+
+    Raises:
+        ConfigError: `--processes` is not a number that this machine can run.
+    """
+    from guardreasoner.train.launch import inside, launch
+
+    if args.processes < 1:
+        raise ConfigError("--processes wants a number of at least 1")
+    if args.processes == 1 or inside() or args.dry_run or (finished.exists() and not args.fresh):
+        return None
+    return launch(sys.argv[1:], args.processes)
+
+
+def show_manifest(manifest: Mapping[str, Any] | None) -> None:
+    """One line per fact of a finished stage; only the first process has a manifest."""
+    if manifest is None:
+        return
+    counts = manifest["counts"]
+    dropped = ", ".join(f"{reason} {n}" for reason, n in counts.get("dropped", {}).items()) or "none"
+    lines = [f"{manifest['stage']}: {counts['in']} in, {counts['out']} out, dropped: {dropped}"]
+    quiet = {"stage", "config", "inputs", "versions", "counts", "started", "finished"}
+    lines += [f"  {key}: {printable(str(value), 200)}" for key, value in manifest.items() if key not in quiet]
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for line in lines:
+        console.print(line)

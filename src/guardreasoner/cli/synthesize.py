@@ -1,0 +1,36 @@
+"""`guardreasoner synthesize`: let a teacher write reasoning for labelled examples."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from guardreasoner.cli.stages import add_stage, data_dir, show_manifest
+from guardreasoner.data.mix import USES
+from guardreasoner.records import read_nouns
+from guardreasoner.reproduce import synthesize_stage
+from guardreasoner.train.recipe import load_recipe
+from guardreasoner.train.synthesize import estimate
+from guardreasoner.train.traces import HUB_ID, table1_lines
+from guardreasoner.types import Trace
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_stage(parser, dry_run=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load_recipe(args.recipe)
+    if args.dry_run:
+        if recipe.traces:
+            print(f"reads published traces from {recipe.traces}; no teacher is asked")
+            return 0
+        data = replace(recipe.data, seeds=recipe.seeds, use=USES) if recipe.seeds else recipe.data
+        print(estimate(data, recipe.synthesize, data_dir=data_dir(args)))
+        return 0
+    manifest = synthesize_stage(recipe, args.out, data_dir=data_dir(args), fresh=args.fresh)
+    show_manifest({k: v for k, v in manifest.items() if k != "table1"})
+    traces = read_nouns(Trace, args.out / "synthesize" / "traces.jsonl")
+    for line in table1_lines(traces, published=recipe.traces == HUB_ID):
+        print(line)
+    return 0
