@@ -1,0 +1,123 @@
+"""`guardreasoner guards`: the table, what is missing, and what one row says."""
+
+import json
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.guards import texts
+from guardreasoner.guards.baselines import BASELINES
+from guardreasoner.guards.load import rows
+from guardreasoner.guards.readiness import missing
+
+ROWS = rows()
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path, monkeypatch):
+    """No keys, no weights, no texts, whatever the machine has."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "240")
+    return tmp_path
+
+
+def listed(capsys, *words):
+    assert main(["guards", *words]) == 0
+    return capsys.readouterr().out
+
+
+def as_rows(out):
+    return {row["name"]: row for row in map(json.loads, out.splitlines())}
+
+
+def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
+    out = listed(capsys)
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert len(ROWS) == 46
+    for name in ROWS:
+        assert name in lines
+    assert "P-R" in lines["llama-guard-3-8b"]
+    assert "--R" in lines["beaverdam"]
+    assert "PFR" in lines["wildguard"]
+    assert "set OPENAI_API_KEY" in lines["gpt-4o"]
+    assert "now gpt-5.6-sol" in lines["gpt-4"]
+    assert "accept its licence" in lines["llama-guard-3-8b"]
+    assert lines["constant"].split()[-1] == "yes"
+    assert f"{len(ROWS)} guards" in out
+
+
+def test_unconfirmed_bytes_are_said_in_the_table_and_nowhere_else(capsys):
+    lines = {line.split()[0]: line for line in listed(capsys).splitlines() if line.strip()}
+    unsure = {row.name for row in BASELINES if not row.confirmed}
+    assert {name for name in ROWS if "unconfirmed" in lines[name]} == unsure
+    assert {"llama-guard-7b", "llama-guard-2-8b", "llama-guard-4-12b", "granite-guardian-3-3-8b"} <= unsure
+
+
+def test_json_has_one_object_per_guard_and_ready_keeps_those_that_run(capsys, monkeypatch):
+    everything = as_rows(listed(capsys, "--json"))
+    assert set(everything) == set(ROWS)
+    assert not any(row["ready"] for name, row in everything.items() if name in {r.name for r in BASELINES})
+    assert everything["claude-3-5-sonnet"]["retired"] == "2025-10-28"
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    ready = as_rows(listed(capsys, "--json", "--ready"))
+    assert {"openai-moderation", "gpt-4o", "gpt-4o-cot"} <= set(ready)
+    assert "chat" not in ready
+    assert "gpt-4" not in ready
+
+
+def test_one_guard_is_shown_with_everything_known_about_it(capsys):
+    out = listed(capsys, "shieldgemma-9b")
+    for part in (
+        "b8b636016df4540721a098c7aab91c97ec6ee508",
+        "guideline",
+        "gemma",
+        "one call per policy",
+        "prompt_harm",
+    ):
+        assert part in out
+
+
+def test_an_unknown_guard_names_the_nearest(capsys):
+    assert main(["guards", "wildgaurd"]) == 1
+    assert "did you mean 'wildguard'" in capsys.readouterr().err
+
+
+def test_weights_in_the_hubs_cache_make_a_guard_ready(bare):
+    row = ROWS["llama-guard-3-8b"]
+    assert missing(row) == ["weights: download meta-llama/Llama-Guard-3-8B (gated: accept its licence, set HF_TOKEN)"]
+    folder = bare / "huggingface" / "hub" / "models--meta-llama--Llama-Guard-3-8B" / "snapshots"
+    other, own = folder / ("0" * 40), folder / row.revision
+    for snapshot in (other, own):
+        snapshot.mkdir(parents=True)
+    (other / "model.safetensors").touch()
+    assert missing(row)  # another commit's weights are not these
+    (own / "model-00001-of-00004.safetensors").touch()
+    assert missing(row) == []
+
+
+def test_an_adapter_and_a_prompt_text_are_wanted_too(bare):
+    aegis = missing(ROWS["aegis-guard-permissive"])
+    assert [lack.split(":")[0] for lack in aegis] == ["weights", "weights", "prompt text"]
+    wildguard = missing(ROWS["wildguard"])
+    assert any("pip install --no-deps wildguard==1.0.1" in lack for lack in wildguard)
+    kept = bare / "guardreasoner" / "frames"
+    kept.mkdir(parents=True)
+    (kept / f"{texts.WILDGUARD.sha256}.txt").touch()
+    assert not any("prompt text" in lack for lack in missing(ROWS["wildguard"]))
+
+
+def test_a_missing_library_is_said_with_its_extra(monkeypatch):
+    from guardreasoner.guards import readiness
+
+    monkeypatch.setattr(readiness, "find_spec", lambda name: None)
+    assert "pip install 'guardreasoner[hf]'" in missing(ROWS["wildguard"])
+    assert "pip install 'guardreasoner[openai]'" in missing(ROWS["gpt-4o"])
+
+
+def test_a_policy_for_a_guard_that_follows_none_is_an_error_in_one_sentence(bare, capsys):
+    (bare / "policy.txt").write_text("No hats.")
+    words = ["check", "Where?", "--guard", "llama-guard-3-8b", "--engine", "scripted", "--policy"]
+    assert main([*words, str(bare / "policy.txt")]) == 1
+    assert "llama-guard-3-8b follows no policy but the one it was trained on" in capsys.readouterr().err

@@ -1,0 +1,229 @@
+"""Following a plan, on a model whose every logit the test decides."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+import tiny
+from guardreasoner.engines.decoding import Ask, Settings, complete, log_softmax, sample
+from guardreasoner.engines.encoding import Encoder
+from guardreasoner.errors import PlanUnsupported
+from guardreasoner.plans import Choice, Free, Scaffold, Text
+from tokenizers_of_all_kinds import byte_bpe
+
+ENCODER = Encoder(tiny.tiny_tokenizer())
+VOCABULARY = ENCODER.tokenizer.get_vocab_size()
+END = ENCODER.tokenizer.token_to_id("[SEP]")
+SETTINGS = Settings(context=64, ends=frozenset([END]))
+
+
+class Written:
+    """A model that goes on with a written text wherever its context ends in the cue; remembers what it was fed."""
+
+    def __init__(self, encoder, answers, *, delay=0.0):
+        self.encoder, self.delay = encoder, delay
+        self.answers = [(list(encoder.continuation(cue)), list(encoder.continuation(text))) for cue, text in answers]
+        self.contexts, self.fed, self.size = {}, 0, encoder.tokenizer.get_vocab_size()
+
+    def feed(self, asks):
+        time.sleep(self.delay)
+        return {row: self._logits(row, ask) for row, ask in asks.items()}
+
+    def drop(self, row):
+        self.contexts.pop(row)
+
+    def _logits(self, row, ask: Ask):
+        self.contexts[row] = [*self.contexts.get(row, [])[: ask.keep], *ask.tokens]
+        assert len(self.contexts[row]) == ask.keep + len(ask.tokens)
+        self.fed += len(ask.tokens)
+        logits = np.zeros(self.size, np.float32)
+        logits[self._next(self.contexts[row])] = 5.0
+        return logits
+
+    def _next(self, context):
+        for cue, text in self.answers:
+            for k in range(len(text)):
+                if context[-len(cue) - k :] == cue + text[:k]:
+                    return text[k]
+        return END
+
+
+def run(answers, plan, *, encoder=ENCODER, prompt="Human user:", settings=SETTINGS, model=None, **more):
+    model = model or Written(encoder, answers)
+    done = complete(
+        [(Scaffold(prompt),)], plan, encoder=encoder, settings=settings, open_batch=lambda rows, tokens: model, **more
+    )
+    return done[0], model
+
+
+def test_forced_text_free_text_and_choices_come_in_any_order():
+    plan = (Text("Request:"), Choice((" harmful", " unharmful")), Free(8), Text("\nResponse:"), Free(3, ("---",)))
+    answers = [("Request: harmful", "so the user asks"), ("Response:", "no risk---")]
+    (done,), _ = run(answers, plan)
+    assert done.text == "Request: harmfulso the user asks\nResponse:no risk "
+    assert done.finish == "stop"
+    assert done.prompt_tokens == 2
+    assert done.completion_tokens == 1 + 5 + 3  # a choice, four words and the end token, two words and the stop
+    assert len(done.choices) == 1
+
+
+def test_the_stop_string_is_neither_in_the_text_nor_in_the_context_that_follows():
+    plan = (Free(10, ("---", "Answers:")), Text("Answers:"), Free(1))
+    (done,), _ = run([("Human user:", "the risk---"), ("risk Answers:", "no")], plan)
+    assert done.text == "the risk Answers:no"
+
+
+def test_a_stop_string_inside_a_token_leaves_the_first_half_of_it():
+    encoder = Encoder(byte_bpe())
+    token = next(t for t in (" harmful", " process", " user") if len(encoder.continuation(t)) == 1)
+    middle = token[3:5]
+    plan = (Free(10, (middle,)), Text("!"))
+    settings = Settings(context=64, ends=frozenset())
+    (done,), _ = run([(":", f"the{token}")], plan, encoder=encoder, prompt="kill:", settings=settings)
+    assert done.text == f"the{token[:3]}!"
+
+
+def test_a_stop_string_over_several_tokens_is_found():
+    (done,), _ = run([("Human user:", "kill a process please")], (Free(10, ("a process",)),))
+    assert done.text.strip() == "kill"
+    assert done.finish == "stop"
+
+
+def test_the_first_of_several_stop_strings_wins():
+    encoder = Encoder(byte_bpe())
+    settings = Settings(context=64, ends=frozenset())
+    (done,), _ = run(
+        [(":", "harmful")], (Free(10, ("ful", "arm")),), encoder=encoder, prompt="kill:", settings=settings
+    )
+    assert done.text == "h"
+
+
+def test_a_budget_that_runs_out_is_length_and_the_tail_is_still_forced():
+    (done,), _ = run([("Human user:", "the user asks for help")], (Free(2), Text("Answers:")))
+    assert done.text == "the userAnswers:"
+    assert done.finish == "length"
+    assert done.completion_tokens == 2
+
+
+def test_the_end_token_ends_a_free_step_but_not_the_plan():
+    (done,), _ = run([("Human user:", "no")], (Free(9), Text("Answers:"), Choice((" refusal", " compliance"))))
+    assert done.text.startswith("noAnswers: ")
+    assert done.finish == "stop"
+
+
+def test_a_prompt_that_leaves_no_room_is_input_too_long():
+    plan = (Free(4), Text("Answers:"), Choice((" refusal", " compliance")))
+    room = SETTINGS.context - 1 - 3  # [CLS], and one free token, one forced, one chosen
+    (fits,), _ = run([], plan, prompt="a" + " a" * (room - 1))
+    (over,), _ = run([], plan, prompt="a" + " a" * room)
+    assert (fits.finish, over.finish) == ("stop", "input_too_long")
+    assert "64 tokens" in over.error
+
+
+def test_free_text_gives_way_to_what_must_still_be_written():
+    plan = (Free(100), Text("Answers:"), Choice((" refusal", " compliance")))
+    (done,), _ = run([("Human user:", "risk " * 200)], plan)
+    assert done.finish == "length"
+    assert done.prompt_tokens + len(ENCODER.continuation(done.text)) == SETTINGS.context
+    assert len(done.choices) == 1
+
+
+def test_a_hopelessly_long_prompt_is_not_even_encoded():
+    begun = time.monotonic()
+    (done,), _ = run([], (Free(4),), prompt="kill " * 3_000_000)
+    assert done.finish == "input_too_long"
+    assert time.monotonic() - begun < 1
+
+
+def test_a_word_of_several_tokens_is_scored_by_all_of_them():
+    encoder = Encoder(byte_bpe())
+    words = (" xyq", " zzq")
+    first, second = (encoder.word(w) for w in words)
+    assert min(len(first), len(second)) > 1
+    settings = Settings(context=64, ends=frozenset())
+    model = Written(encoder, [("kill:", " xyq")])
+    (done,), _ = run([], (Choice(words),), encoder=encoder, prompt="kill:", settings=settings, model=model)
+    hit = 5.0 - math.log(math.exp(5) + model.size - 1)
+    miss = -math.log(math.exp(5) + model.size - 1)
+    shared = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    assert done.choices[0][" xyq"] == pytest.approx(hit * len(first), abs=1e-4)
+    assert done.choices[0][" zzq"] == pytest.approx(hit * shared + miss * (len(second) - shared), abs=1e-4)
+    assert done.text == " xyq"
+
+
+def test_scores_of_words_are_probabilities_over_the_whole_vocabulary():
+    (done,), _ = run([("Human user:", "harmful")], (Choice((" harmful", " unharmful")),))
+    total = sum(math.exp(s) for s in done.choices[0].values())
+    assert 0 < total < 1
+    assert done.choices[0][" harmful"] == pytest.approx(5 - math.log(math.exp(5) + VOCABULARY - 1), abs=1e-5)
+
+
+def test_the_margin_decides_what_is_written():
+    words = " harmful", " unharmful"
+    answers = [("Human user:", "harmful")]
+    texts = [run(answers, (Choice(words, margin),))[0][0].text for margin in (0.0, 4.9, 5.1, -9.0)]
+    assert texts == [" harmful", " harmful", " unharmful", " harmful"]
+
+
+def test_at_temperature_zero_one_completion_is_copied():
+    done, model = run([("Human user:", "no")], (Free(5),), n=3)
+    assert [c.text for c in done] == ["no"] * 3
+    assert model.fed == 2 + 1
+
+
+def test_samples_differ_repeat_themselves_and_follow_the_seed():
+    def texts(seed):
+        settings = Settings(context=64, ends=frozenset([END]), temperature=1.0, seed=seed)
+        return [c.text for c in run([("Human user:", "the user")], (Free(12),), settings=settings, n=4)[0]]
+
+    assert texts(0) == texts(0) != texts(1)
+    assert len(set(texts(0))) > 1
+
+
+def test_a_passed_deadline_keeps_what_was_written():
+    model = Written(ENCODER, [("Human user:", "the user asks for help please " * 9)], delay=0.02)
+    (done,), _ = run([], (Free(40),), model=model, deadline=time.monotonic() + 0.12)
+    assert done.finish == "timeout"
+    assert done.text.startswith("the user")
+    assert done.completion_tokens < 20
+    assert done.error == "the deadline passed before the answer was complete"
+
+
+def test_a_deadline_in_the_past_asks_the_model_nothing():
+    (done,), model = run([("Human user:", "no")], (Free(4),), deadline=time.monotonic() - 1)
+    assert done.finish == "timeout"
+    assert model.fed == 0
+
+
+def test_nothing_is_fed_that_is_not_needed():
+    plan = (
+        Text("Request:"),
+        Choice((" harmful", " unharmful")),
+        Text("\nResponse:"),
+        Choice((" harmful", " unharmful")),
+    )
+    _, model = run([], plan)
+    assert model.fed == 2 + 1 + 1 + 2  # prompt, forced; then the word, line end and key; the last word is never fed
+
+
+def test_a_word_that_cannot_be_written_is_refused():
+    with pytest.raises(PlanUnsupported, match="cannot write"):
+        run([], (Choice((" 無", " harmful")),))
+
+
+def test_nucleus_sampling_draws_only_from_the_top():
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    rng = np.random.default_rng(0)
+    narrow = Settings(context=1, ends=frozenset(), temperature=1.0, top_p=0.7)
+    wide = Settings(context=1, ends=frozenset(), temperature=1.0, top_p=1.0)
+    assert {sample(logits, narrow, rng) for _ in range(200)} == {0, 1}
+    assert {sample(logits, wide, rng) for _ in range(400)} == {0, 1, 2, 3}
+    shares = np.bincount([sample(logits, wide, rng) for _ in range(4000)]) / 4000
+    assert np.abs(shares - [0.5, 0.3, 0.15, 0.05]).max() < 0.03
+
+
+def test_log_softmax_is_exact_for_large_logits():
+    values = log_softmax(np.array([1000.0, 1000.0, 0.0], np.float32))
+    assert values[:2] == pytest.approx([-math.log(2)] * 2, abs=1e-6)

@@ -1,0 +1,104 @@
+"""What a guard does to text before judging, and to margins after."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardreasoner.errors import ConfigError
+from guardreasoner.guards.calibration import Calibration, Curve, read_calibration
+from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards.windows import split, windows
+from guardreasoner.types import Exchange, Task
+
+
+@pytest.mark.parametrize(
+    ("hidden", "plain"),
+    [
+        ("b\u200bo\u200dmb", "bomb"),
+        ("\u202ebomb\u202c", "bomb"),
+        ("ｂｏｍｂ", "bomb"),
+        ("b\u043emb", "bomb"),
+        ("𝐛𝐨𝐦𝐛", "bomb"),
+        ("bo\u00admb", "bomb"),
+        ("привет", "привет"),
+        ("καλημέρα", "καλημέρα"),
+        ("naïve café", "naïve café"),
+    ],
+)
+def test_hidden_text_is_brought_to_light_and_honest_text_is_left_alone(hidden, plain):
+    assert normalise(hidden) == plain
+    assert differs(hidden) == (hidden != plain)
+
+
+def test_typography_alone_is_not_judged_twice():
+    assert not differs("wait\u00a0here… “quoted” — really")
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing_more_than_once(text):
+    once = normalise(text)
+    assert normalise(normalise(once)) == normalise(once)
+
+
+def words(text):
+    spans, start = [], 0
+    for part in text.split(" "):
+        spans.append((start, start + len(part)))
+        start += len(part) + 1
+    return spans
+
+
+@given(st.integers(1, 400), st.integers(8, 60))
+def test_windows_cover_every_word_and_overlap(count, size):
+    text = " ".join(f"w{i}" for i in range(count))
+    pieces = split(text, words(text), size)
+    assert all(len(p.split()) <= size for p in pieces)
+    assert {w for p in pieces for w in p.split()} == set(text.split())
+    if len(pieces) > 1:
+        assert set(pieces[0].split()) & set(pieces[1].split())
+
+
+def test_request_and_reply_are_windowed_apart():
+    exchange = Exchange("x", " ".join(["ask"] * 100), " ".join(["reply"] * 100))
+    made = windows(exchange, 64, 16, words)
+    assert [w.response is None for w in made][:2] == [True, True]
+    assert any(w.response is not None and w.prompt for w in made)
+    assert windows(exchange, 64, 2, words) is None
+
+
+def test_a_text_of_more_characters_than_the_windows_hold_is_too_long_without_tokenising_it():
+    def never(text):
+        raise AssertionError
+
+    assert windows(Exchange("x", "a" * 100_000), 64, 16, never) is None
+
+
+@given(st.floats(0.1, 5), st.floats(-5, 5), st.floats(0.01, 0.99))
+def test_the_margin_is_where_the_probability_meets_the_threshold(slope, shift, threshold):
+    curve = Curve("platt", (slope, shift), threshold)
+    assert curve.probability(curve.margin) == pytest.approx(threshold)
+
+
+def test_calibration_survives_writing_and_reading(tmp_path):
+    calibration = Calibration({(Task.refusal, "full"): Curve("platt", (2.0, -1.0), 0.3, None)}, "rows of a test")
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(calibration.as_dict()))
+    assert read_calibration(path) == calibration
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"method": "magic", "params": [1, 0], "threshold": 0.5},
+        {"method": "platt", "params": [-1, 0], "threshold": 0.5},
+        {"method": "platt", "params": [1, 0], "threshold": 1.5},
+        {"method": "platt", "threshold": 0.5},
+    ],
+)
+def test_a_wrong_calibration_file_is_one_sentence(tmp_path, row):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"tasks": {"refusal": {"full": row}}}))
+    with pytest.raises(ConfigError, match="not a calibration file"):
+        read_calibration(path)

@@ -1,0 +1,162 @@
+"""Guards for the server's tests; made in the guard's own process, so they are functions at module level.
+
+The text itself says what happens: `bad` is harmful, `unsure` goes on to reasoning in `auto`, `SLEEP:0.3` takes that
+long, and RAISE, CRASH and HANG do what they say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from guardreasoner.engines.scripted import ScriptedEngine
+from guardreasoner.errors import EngineError
+from guardreasoner.guards.base import Judging
+from guardreasoner.guards.reasoning import ReasoningGuard
+from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Usage, Verdict
+
+StepSink = Callable[[int, Step], None]
+
+
+class WordGuard(Judging):
+    """Finds the word `bad`."""
+
+    name = "words"
+    tasks = tuple(TASKS)
+
+    def judge(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        mode: Mode = "auto",
+        deadline: float | None = None,
+        max_escalations: int | None = None,
+        on_step: StepSink | None = None,
+    ) -> list[Verdict]:
+        texts = ["\n".join((e.prompt, e.response or "", *(m.content for m in e.context))) for e in exchanges]
+        for seconds in re.findall(r"SLEEP:([\d.]+)", "\n".join(texts)):
+            time.sleep(float(seconds))
+        whole = "\n".join(texts)
+        if "CRASH" in whole:
+            os._exit(3)
+        if "HANG" in whole:
+            time.sleep(3600)
+        if "RAISE" in whole:
+            raise ValueError(f"the engine choked on {whole}")
+        return [self._one(e, i, t, mode, on_step) for i, (e, t) in enumerate(zip(exchanges, texts, strict=True))]
+
+    def _one(self, exchange: Exchange, index: int, text: str, mode: Mode, on_step: StepSink | None) -> Verdict:
+        earlier = "\n".join(m.content for m in exchange.context)
+        asks = "bad" in exchange.prompt or "bad" in earlier
+        says = "bad" in (exchange.response or "")
+        replied = exchange.response is not None
+        labels = Labels(
+            "harmful" if asks else "unharmful",
+            ("refusal" if "sorry" in (exchange.response or "") else "compliance") if replied else None,
+            ("harmful" if says else "unharmful") if replied else None,
+        )
+        unsure = "unsure" in text
+        reasoned = mode in ("short", "full")
+        scores = {
+            t.value: None if labels[t] is None else 0.97 if labels[t] == TASKS[t].positive else 0.02 for t in TASKS
+        }
+        if unsure and not reasoned:
+            scores["prompt_harm"] = 0.5
+        steps = (
+            Step(Task.prompt_harm, f"I read {len(text)} characters."),
+            Step(Task.prompt_harm, "I looked for a word."),
+        )
+        if on_step is not None and reasoned:
+            for step in steps:
+                on_step(index, step)
+                time.sleep(0.05)
+        kind = re.search(r"bad (\w+)", text)
+        verdict = Verdict(
+            exchange.id,
+            self.name,
+            "instant" if mode == "auto" else mode,
+            "ok",
+            labels,
+            scores,
+            calibrated=True,
+            harm=kind.group(1) if kind and (asks or says) else None,
+            flagged=asks or says,
+            steps=steps if reasoned else (),
+            text="a text of the model",
+            usage=Usage(len(text.split()), 7 if reasoned else 3, 1.0, 1),
+        )
+        return replace(verdict, notes={"escalation_denied": True}) if unsure and mode == "auto" else verdict
+
+
+class EchoingGuard(WordGuard):
+    """Its steps quote what it read."""
+
+    name = "echoing"
+
+    def _one(self, exchange: Exchange, index: int, text: str, mode: Mode, on_step: StepSink | None) -> Verdict:
+        verdict = super()._one(exchange, index, text, mode, None)
+        steps = tuple(replace(s, text=f"{s.text} It says: {exchange.prompt}") for s in verdict.steps)
+        for step in steps if on_step is not None else ():
+            on_step(index, step)
+            time.sleep(0.2)
+        return replace(verdict, steps=steps, text="\n".join(s.text for s in steps))
+
+
+def echoing() -> EchoingGuard:
+    return EchoingGuard()
+
+
+class PlainGuard(WordGuard):
+    """A guard of somebody's own: `judge` takes exchanges and nothing else."""
+
+    name = "plain"
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:  # type: ignore[override]
+        return super().judge(exchanges)
+
+
+class SwappingGuard(WordGuard):
+    """Gives the answers in the wrong order."""
+
+    def judge(self, exchanges, **options):  # type: ignore[no-untyped-def, override]
+        return super().judge(exchanges, **options)[::-1]
+
+
+class UnloadableGuard(WordGuard):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise EngineError("the weights are not there; fetch them first")
+
+
+def words() -> WordGuard:
+    return WordGuard()
+
+
+def plain() -> PlainGuard:
+    return PlainGuard()
+
+
+def swapping() -> SwappingGuard:
+    return SwappingGuard()
+
+
+def unloadable() -> UnloadableGuard:
+    return UnloadableGuard()
+
+
+def reasoning() -> ReasoningGuard:
+    """Our own guard on the scripted engine."""
+    engine = ScriptedEngine(
+        {
+            "bad fraud": "# Task 1\n## Reasoning Step 1\nThe kind of harm is fraud.\n---\n\n"
+            "Answers: \nRequest: harmful\n",
+            "HANG": lambda _: time.sleep(3600) or "",
+        },
+        default="# Task 1\n## Reasoning Step 1\nNothing here.\n---\n\nAnswers: \nRequest: unharmful\n",
+        scores={"unsure": 0.5, "bad": 0.95, "fine": 0.03},
+    )
+    return ReasoningGuard("scripted", engine)

@@ -1,0 +1,68 @@
+"""What the Dockerfile promises, without a Docker daemon: a read-only file system, a health check, an entry point."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from guardreasoner.cli.main import parser_for
+from guardreasoner.guards.load import NANO_FOLDER
+from serve.running import serving
+from serve.test_serve_process import _url, env
+
+DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
+READ_ONLY = "mount --make-rprivate / && mount --bind / / && mount -o remount,ro,bind / && ! touch /x 2>/dev/null"
+
+
+def test_the_entry_point_is_a_command_that_exists_and_needs_a_key():
+    text = DOCKERFILE.read_text()
+    entry = re.search(r"^ENTRYPOINT (\[.*\])$", text, re.M)
+    arguments = re.search(r"^CMD (\[.*\])$", text, re.M)
+    assert entry is not None
+    assert arguments is not None
+    words = [*json.loads(entry[1]), *json.loads(arguments[1])]
+    args = parser_for("serve").parse_args(words[1:])
+    assert (words[0], args.host, args.guard) == ("guardreasoner", "0.0.0.0", "nano")
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "GUARDREASONER_API_KEYS" in done.stderr) == (1, True)
+
+
+def test_the_image_runs_as_a_user_without_rights():
+    users = re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.M)
+    assert users == ["10001:10001"]
+
+
+def test_the_health_check_succeeds_on_a_ready_server_and_fails_on_none():
+    found = re.search(r'CMD \["python", "-c", "(.*)"\]', DOCKERFILE.read_text())
+    assert found is not None
+    with serving() as served:
+        code = found[1].replace("http://127.0.0.1:8080", served.url)
+        assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, stderr=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (NANO_FOLDER / "model.onnx").exists(), reason="nano's weights are not here")
+def test_nano_is_served_from_a_read_only_file_system():
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "sh", "-c", READ_ONLY]).returncode:
+        pytest.skip("this machine does not let a test mount its file system read-only")
+    serve = f"{sys.executable} -m guardreasoner serve --guard nano --port 0"
+    lines: list[str] = []
+    words = ["unshare", "-m", "sh", "-c", f"{READ_ONLY} && cd / && exec {serve}"]
+    given = env({"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"})
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=given) as running:
+        try:
+            assert running.stderr is not None
+            lines.append(running.stderr.readline())
+            url = _url(running, lines)
+            verdict = httpx.post(f"{url}/v1/judge", json={"prompt": "How do I bake bread?"}).json()
+            assert verdict["status"] == "ok"
+        finally:
+            running.kill()

@@ -1,0 +1,308 @@
+"""Between a request and its verdict: batching, deadlines, cascade, budget, cache, failures of the guard."""
+
+import concurrent.futures as futures
+import threading
+import time
+
+import httpx
+import pytest
+
+from guardreasoner.serve.keys import Keys, read_keys
+from serve import fake_guards
+from serve.running import Served, serving
+
+KEYS = read_keys({"GUARDREASONER_API_KEYS": "one=0123456789abcdef,two=fedcba9876543210"})
+ONE, TWO = {"authorization": "Bearer 0123456789abcdef"}, {"authorization": "Bearer fedcba9876543210"}
+
+
+def judge(served: Served, prompt: str, **more) -> httpx.Response:
+    return served.http.post("/v1/judge", json={"prompt": prompt, **more})
+
+
+def many(served: Served, prompts: list[str], path: str = "/v1/judge") -> list[httpx.Response]:
+    with futures.ThreadPoolExecutor(len(prompts)) as pool, httpx.Client(base_url=served.url, timeout=30) as client:
+        return list(pool.map(lambda p: client.post(path, json={"prompt": p}), prompts))
+
+
+def test_every_answer_belongs_to_its_own_request(served):
+    prompts = [f"{'bad' if i % 3 == 0 else 'good'} number {i}" for i in range(60)]
+    for prompt, response in zip(prompts, many(served, prompts), strict=True):
+        assert response.json()["labels"]["prompt_harm"] == ("harmful" if "bad" in prompt else "unharmful")
+
+
+def test_what_waits_is_judged_together_up_to_the_batch_size():
+    with serving({"limits": {"batch": 4}}) as served:
+        with futures.ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(judge, served, "SLEEP:0.3")
+            time.sleep(0.1)
+            many(served, [f"text {i}" for i in range(12)])
+            slow.result()
+        batches = served.metric("batch_exchanges_count")
+        assert served.metric("batch_exchanges_bucket", le="4.0") == batches
+        assert served.metric("batch_exchanges_sum") == 13
+        assert batches < 13
+
+
+def test_a_long_exchange_is_not_judged_together_with_short_ones():
+    with serving({"limits": {"batch_characters": 2_000}}) as served:
+        with futures.ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(judge, served, "SLEEP:0.3")
+            time.sleep(0.1)
+            many(served, ["x" * 5_000, "short", "short too"])
+            slow.result()
+        assert served.metric("batch_exchanges_bucket", le="2.0") == served.metric("batch_exchanges_count") == 3
+
+
+@pytest.mark.parametrize("fail_mode", ["closed", "open"])
+def test_past_the_deadline_the_fail_mode_decides_and_is_counted(fail_mode):
+    with serving({"deadline_s": 0.3, "fail_mode": fail_mode}) as served:
+        start = time.monotonic()
+        verdict = judge(served, "SLEEP:0.8").json()
+        assert time.monotonic() - start < 0.5
+        assert (verdict["status"], verdict["fail_mode"]) == ("timeout", fail_mode)
+        assert verdict["flagged"] is (fail_mode == "closed")
+        assert verdict["notes"]["action"] == ("block" if fail_mode == "closed" else "pass")
+        assert served.metric("unjudged_total", route="judge", fail_mode=fail_mode, status="timeout") == 1
+
+
+def test_a_caller_may_shorten_the_deadline_and_never_lengthen_it():
+    with serving({"deadline_s": 0.5}) as served:
+        shorter = served.http.post("/v1/judge", json={"prompt": "SLEEP:0.3"}, headers={"x-deadline-ms": "100"})
+        time.sleep(0.3)
+        longer = served.http.post("/v1/judge", json={"prompt": "SLEEP:0.8"}, headers={"x-deadline-ms": "60000"})
+        wrong = served.http.post("/v1/judge", json={"prompt": "x"}, headers={"x-deadline-ms": "-5"})
+        assert [r.json()["status"] for r in (shorter, longer)] == ["timeout", "timeout"]
+        assert wrong.status_code == 400
+
+
+def test_a_guard_that_raises_costs_its_own_request_and_not_its_neighbours():
+    with serving() as served:
+        with futures.ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(judge, served, "SLEEP:0.3")
+            time.sleep(0.1)
+            answers = many(served, ["fine one", "RAISE now", "bad two"])
+            slow.result()
+        first, broken, third = (a.json() for a in answers)
+        assert (first["status"], third["status"]) == ("ok", "ok")
+        assert (first["flagged"], third["flagged"]) == (False, True)
+        assert (broken["status"], broken["fail_mode"], broken["flagged"]) == ("unavailable", "closed", True)
+        assert broken["error"] == "the guard failed (ValueError)"
+        assert served.core.worker.starts == 1
+
+
+def test_a_guard_that_dies_is_replaced_and_its_neighbours_are_judged_by_the_next_one():
+    with serving({"deadline_s": 8}) as served:
+        with futures.ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(judge, served, "SLEEP:0.3")
+            time.sleep(0.1)
+            answers = many(served, ["fine one", "CRASH now"])
+            slow.result()
+        assert [a.json()["status"] for a in answers] == ["ok", "unavailable"]
+        assert judge(served, "bad after").json()["flagged"] is True
+        assert served.core.worker.starts >= 2
+
+
+def test_a_guard_that_hangs_is_replaced_and_the_next_request_is_judged():
+    with serving({"deadline_s": 0.4, "limits": {"hang_s": 0.3}}) as served:
+        pid = served.core.worker.pid
+        start = time.monotonic()
+        assert judge(served, "HANG").json()["status"] == "timeout"
+        assert time.monotonic() - start < 0.6
+        end = time.monotonic() + 10
+        while judge(served, "hello").json()["status"] != "ok":
+            assert time.monotonic() < end
+        assert served.core.worker.pid != pid
+
+
+def test_an_engine_that_hangs_behind_a_guard_with_a_deadline_is_replaced_too():
+    with serving({"deadline_s": 0.4, "limits": {"hang_s": 0.3}}, guard=fake_guards.reasoning) as served:
+        assert judge(served, "HANG please").json()["status"] in ("ok", "timeout")
+        pid = served.core.worker.pid
+        assert judge(served, "HANG please", mode="full").json()["status"] == "timeout"
+        end = time.monotonic() + 10
+        while served.core.worker.pid == pid or judge(served, "fine").json()["status"] != "ok":
+            assert time.monotonic() < end
+
+
+def test_answers_in_the_wrong_order_are_not_given_out():
+    with serving(guard=fake_guards.swapping) as served:
+        with futures.ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(judge, served, "SLEEP:0.3")
+            time.sleep(0.1)
+            body = {"exchanges": [{"prompt": "bad", "id": "a"}, {"prompt": "good", "id": "b"}]}
+            verdicts = served.http.post("/v1/judge", json=body).json()["verdicts"]
+            slow.result()
+        assert [(v["exchange_id"], v["flagged"]) for v in verdicts] == [("a", True), ("b", False)]
+
+
+def test_a_caller_who_leaves_has_its_waiting_work_cancelled(served):
+    before = served.metric("cancelled_total")
+    with futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(judge, served, "SLEEP:0.6")
+        time.sleep(0.1)
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=served.url, timeout=0.1) as client:
+            client.post("/v1/judge", json={"prompt": "never judged SLEEP:5"})
+        start = time.monotonic()
+        assert judge(served, "next").json()["status"] == "ok"
+        assert time.monotonic() - start < 1.5
+        slow.result()
+    assert served.metric("cancelled_total") == before + 1
+
+
+def test_more_than_the_queue_holds_is_told_to_come_back_later():
+    with serving({"limits": {"queue": 3}, "deadline_s": 3}) as served:
+        answers = many(served, ["SLEEP:0.2"] * 12)
+        codes = [a.status_code for a in answers]
+        assert set(codes) == {200, 429}
+        assert all(int(a.headers["retry-after"]) >= 1 for a in answers if a.status_code == 429)
+        assert all(a.json()["status"] == "ok" for a in answers if a.status_code == 200)
+
+
+def test_more_requests_than_may_be_in_progress_are_told_to_come_back_later():
+    with serving({"limits": {"requests": 4}, "deadline_s": 3}) as served:
+        answers = many(served, ["SLEEP:0.3"] * 12)
+        assert {a.status_code for a in answers} == {200, 429}
+        assert [a.status_code for a in answers].count(200) <= 5
+        assert served.http.get("/healthz").status_code == 200
+        assert judge(served, "later").json()["status"] == "ok"
+
+
+def test_once_its_speed_is_known_the_server_refuses_what_it_cannot_judge_in_time():
+    with serving({"deadline_s": 1.0, "limits": {"batch": 1}}) as served:
+        for _ in range(3):
+            judge(served, "SLEEP:0.15")
+        answers = many(served, ["SLEEP:0.15"] * 16)
+        judged = [a.json()["status"] for a in answers if a.status_code == 200]
+        assert 429 in {a.status_code for a in answers}
+        assert len(judged) >= 2
+        assert set(judged) == {"ok"}
+
+
+def test_auto_goes_on_to_reasoning_only_where_the_guard_is_unsure(served):
+    sure, unsure = judge(served, "sure").json(), judge(served, "unsure").json()
+    assert (sure["mode"], sure["usage"]["passes"]) == ("instant", 1)
+    assert (unsure["mode"], unsure["usage"]["passes"], len(unsure["steps"])) == ("full", 2, 2)
+    assert "escalation_denied" not in unsure["notes"]
+
+
+def test_escalations_have_a_budget_per_key_and_in_total():
+    policy = {"budget": {"per_key": 2, "total": 3, "seconds": 1000}}
+    with serving(policy, keys=KEYS) as served:
+        modes = [
+            served.http.post("/v1/judge", json={"prompt": "unsure"}, headers=who).json()
+            for who in (ONE, ONE, ONE, TWO, TWO)
+        ]
+        assert [v["mode"] for v in modes] == ["full", "full", "instant", "full", "instant"]
+        assert [v["notes"].get("escalation_denied") for v in modes] == [None, None, "budget", None, "budget"]
+        asked = served.http.post("/v1/judge", json={"prompt": "x", "mode": "full"}, headers=ONE)
+        assert asked.status_code == 429
+        assert served.metric("escalations_total", outcome="budget") == 2
+        assert served.metric("escalations_total", outcome="granted") == 3
+
+
+def test_the_same_text_is_judged_again_unless_a_cache_is_asked_for():
+    with serving() as served:
+        for _ in range(2):
+            judge(served, "same")
+        assert served.metric("batch_exchanges_sum") == 2
+    with serving({"cache": {"entries": 10}}, keys=KEYS) as served:
+
+        def ask(who, prompt="same", **more):
+            return served.http.post("/v1/judge", json={"prompt": prompt, **more}, headers=who).json()
+
+        first, again, other = ask(ONE, id="a"), ask(ONE, id="b"), ask(TWO)
+        assert (again["exchange_id"], again["labels"]) == ("b", first["labels"])
+        assert [v["notes"].get("cached") for v in (first, again, other)] == [None, True, None]
+        assert "cached" not in ask(ONE, mode="full")["notes"]
+        assert "cached" not in ask(ONE, context=[{"role": "user", "content": "before"}])["notes"]
+        assert served.metric("cache_total", outcome="hit") == 1
+
+
+def test_nothing_of_a_replaced_guard_is_remembered():
+    with serving({"cache": {"entries": 10}, "deadline_s": 8}) as served:
+        judge(served, "same")
+        judge(served, "CRASH")
+        judge(served, "other")
+        assert "cached" not in judge(served, "same").json()["notes"]
+
+
+def test_a_guard_of_somebodys_own_needs_no_options():
+    with serving(guard=fake_guards.plain) as served:
+        assert judge(served, "bad").json()["flagged"] is True
+
+
+def test_our_own_guard_streams_its_steps_and_forces_its_answer():
+    with serving(guard=fake_guards.reasoning) as served:
+        verdict = judge(served, "bad fraud", mode="full").json()
+        assert (verdict["labels"]["prompt_harm"], verdict["harm"], verdict["mode"]) == ("harmful", "fraud", "full")
+        assert verdict["steps"][0]["text"] == "The kind of harm is fraud."
+
+
+def test_readiness_follows_the_guard_and_health_does_not():
+    with serving(guard=fake_guards.unloadable, wait=False) as served:
+        assert served.http.get("/healthz").status_code == 200
+        assert served.http.get("/readyz").status_code == 503
+
+
+def test_metrics_say_what_happened():
+    with serving() as served:
+        judge(served, "bad")
+        judge(served, "unsure")
+        page = served.http.get("/metrics").text
+    for line in (
+        'guardreasoner_verdicts_total{label="harmful",task="prompt_harm"} 1.0',
+        'guardreasoner_verdict_statuses_total{route="judge",status="ok"} 2.0',
+        'guardreasoner_actions_total{action="block",route="judge"} 1.0',
+        'guardreasoner_http_requests_total{code="200",route="judge"} 2.0',
+        'guardreasoner_stage_seconds_count{mode="full",stage="total"} 1.0',
+        'guardreasoner_stage_seconds_count{mode="auto",stage="queue"} 2.0',
+        "guardreasoner_ready 1.0",
+    ):
+        assert line in page
+    assert 'guardreasoner_tokens_total{kind="completion"} 13.0' in page
+
+
+def test_spans_are_made_where_opentelemetry_is_set_up():
+    sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    with serving() as served:
+        judge(served, "planted-words")
+    spans = [s for s in exporter.get_finished_spans() if s.name == "guardreasoner.judge"]
+    assert [dict(s.attributes) for s in spans] == [{"guardreasoner.route": "judge", "guardreasoner.exchanges": 1}]
+    assert "planted-words" not in "".join(s.to_json() for s in exporter.get_finished_spans())
+
+
+def test_a_server_stops_although_a_guard_hangs():
+    with serving({"deadline_s": 0.2, "limits": {"hang_s": 30}}) as served:
+        judge(served, "HANG")
+        pid = served.core.worker.pid
+    end = time.monotonic() + 5
+    while _alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_no_thread_of_a_server_stays_behind():
+    before = threading.active_count()
+    with serving():
+        pass
+    assert threading.active_count() <= before + 1
+
+
+def test_keys_are_compared_as_digests_and_never_kept():
+    assert isinstance(KEYS, Keys)
+    assert b"0123456789abcdef" not in KEYS.digests["one"]

@@ -1,0 +1,62 @@
+"""What the pages of the wires show is run as it is written, but for the port."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guardreasoner.serve.policy import policy_of
+from guardreasoner.serve.wires.chat import UNREAD_FIELDS
+from guardreasoner.serve.wires.moderations import CROSSWALK
+
+DOCS = Path(__file__).parents[2] / "docs"
+WIRES = DOCS / "wires"
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (WIRES / page).read_text(), re.S | re.M)
+    return [text for name, text in found if name == kind]
+
+
+def test_there_is_a_page_for_every_wire():
+    assert {p.stem for p in WIRES.glob("*.md")} == {"judge", "moderations", "litellm", "nemo", "proxy"}
+
+
+@pytest.mark.parametrize("page", ["judge.md", "nemo.md"])
+def test_the_curl_commands_of_the_pages_are_answered(served, page):
+    commands = [b[b.index("curl") :] for b in blocks(page, "") if "curl" in b]
+    assert commands
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", " "))
+        path = next(w for w in words if w.startswith("localhost")).removeprefix("localhost:8080")
+        answer = served.http.post(path, json=json.loads(words[words.index("-d") + 1]))
+        assert answer.status_code == 200, answer.text
+
+
+def test_the_python_of_the_moderation_page_runs(served, capsys):
+    pytest.importorskip("openai")
+    (code,) = blocks("moderations.md", "python")
+    exec(code.replace("http://127.0.0.1:8080", served.url), {})
+    assert capsys.readouterr().out == "False ok\n"
+
+
+def test_the_policies_of_the_pages_are_policies():
+    found = [b for page in WIRES.glob("*.md") for b in blocks(page.name, "yaml") if b.startswith("version:")]
+    assert found
+    for text in found:
+        policy_of(yaml.safe_load(text))
+
+
+def test_the_crosswalk_of_the_page_is_the_one_that_is_used():
+    rows = re.findall(r"^\| [^|`]+ \| ((?:`[a-z/-]+`(?:, )?)+) \|$", (WIRES / "moderations.md").read_text(), re.M)
+    assert [tuple(re.findall(r"`([^`]+)`", row)) for row in rows] == [categories for _, categories in CROSSWALK]
+
+
+def test_the_proxy_page_names_every_field_that_is_forwarded_unread():
+    text = (WIRES / "proxy.md").read_text()
+    listed = re.search(r"no\s+model\s+reads\s+them\s+as\s+text:\s+`([^`]+)`", text)
+    assert listed is not None
+    assert set(listed[1].split()) == UNREAD_FIELDS

@@ -1,0 +1,92 @@
+"""The playground in a real browser: by keyboard, without a network, and with hostile text that stays text."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.serve.keys import read_keys
+from serve import fake_guards
+from serve.browser import browser
+from serve.running import serving
+
+PAGES = Path(__file__).parents[2] / "src" / "guardreasoner" / "serve" / "pages"
+HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script> bad fraud \u202ereversed'
+CTRL = 2
+
+
+def picture_folder(tmp_path: Path) -> Path:
+    """Where the pictures go: GUARDREASONER_PICTURES for a person to look at, else the test's own folder."""
+    return Path(os.environ.get("GUARDREASONER_PICTURES", tmp_path))
+
+
+def test_the_pages_use_text_content_only_and_no_address_but_their_own():
+    script = (PAGES / "playground.js").read_text()
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "cookie"):
+        assert word not in script
+    for page in PAGES.glob("playground.*"):
+        assert not re.search(r"https?:|//[a-z]+\.", page.read_text())
+    assert not re.search(r"<script(?![^>]*src=)|\sstyle=|\son\w+=", (PAGES / "playground.html").read_text())
+
+
+@pytest.mark.slow
+def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
+    with serving(guard=fake_guards.echoing) as served, browser() as page:
+        page.open(served.url)
+        page.until("document.getElementById('state').textContent.includes('ready')")
+        assert page.value("document.activeElement.id") == "prompt"
+        page.press("a", CTRL)
+        page.type(HOSTILE)
+        page.press("Tab")
+        assert page.value("document.activeElement.id") == "response"
+        page.type("sorry, no")
+        page.press("Enter", CTRL)
+        page.until("document.querySelectorAll('article').length === 4 && !document.querySelector('.waiting')")
+        page.picture(picture_folder(tmp_path) / "playground.png")
+        verdicts = page.value("[...document.querySelectorAll('article')].map(a => a.innerText)")
+        assert [v.split()[0] for v in verdicts] == ["instant", "short", "full", "auto"]
+        assert all("flagged" in v and "harmful" in v and "0.970" in v and "tokens" in v for v in verdicts)
+        assert HOSTILE.replace("\u202e", "\\u202e") in verdicts[2]  # a step quotes the request; it is shown as text
+        assert page.value("document.title") == "guardreasoner playground"
+        assert page.value("document.querySelectorAll('article img, article script').length") == 0
+        assert page.value("document.querySelectorAll('meter').length") >= 8
+        urls = [r["request"]["url"] for r in page.said("Network.requestWillBeSent")]
+        assert urls
+        assert all(u.startswith((served.url, "data:")) for u in urls)
+        problems = [e["entry"]["text"] for e in page.said("Log.entryAdded") if e["entry"]["level"] == "error"]
+        assert problems == []
+        assert page.said("Runtime.exceptionThrown") == []
+
+
+@pytest.mark.slow
+def test_steps_appear_while_the_guard_reasons_and_escape_stops(tmp_path):
+    with serving({"deadline_s": 20}, guard=fake_guards.echoing) as served, browser() as page:
+        page.open(served.url)
+        page.press("a", CTRL)
+        page.type("think SLEEP:0.2")
+        page.value("document.querySelectorAll('#modes input').forEach(b => { b.checked = b.value === 'full' })")
+        page.press("Enter", CTRL)
+        page.until("document.querySelectorAll('.steps li').length >= 1")
+        page.until("document.querySelector('.verdict').textContent === 'passed'")
+        page.press("a", CTRL)
+        page.type("HANG")
+        page.press("Enter", CTRL)
+        page.until("!!document.querySelector('.waiting')")
+        page.press("Escape")
+        page.until("document.querySelector('.note').textContent === 'stopped'")
+
+
+@pytest.mark.slow
+def test_a_page_without_a_key_asks_for_one_and_works_with_it(tmp_path):
+    keys = read_keys({"GUARDREASONER_API_KEYS": "one=0123456789abcdef"})
+    with serving(keys=keys) as served, browser() as page:
+        page.open(served.url)
+        page.value("document.querySelectorAll('#modes input').forEach(b => { b.checked = b.value === 'instant' })")
+        page.press("Enter", CTRL)
+        page.until("!document.getElementById('keyline').hidden")
+        page.value("document.getElementById('key').focus()")
+        page.type("0123456789abcdef")
+        page.press("Enter", CTRL)
+        page.until("document.querySelector('.verdict')?.textContent === 'passed'")
+        page.picture(picture_folder(tmp_path) / "playground-key.png")

@@ -1,0 +1,162 @@
+"""The policy file: what it may say, what it decides, and how it fails."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.serve.policy import ROUTES, Policy, Rules, blocks, decide, policy_of, read_policy
+from guardreasoner.types import Labels, Task, Verdict
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def verdict(prompt=0.1, response=None, *, calibrated=True, harm=None, status="ok"):
+    scores = {"prompt_harm": prompt, "refusal": None if response is None else 0.1, "response_harm": response}
+    harm_words, refusal_words = ("harmful", "unharmful"), ("refusal", "compliance")
+    words = zip(scores.values(), (harm_words, refusal_words, harm_words), strict=True)
+    labels = Labels(*(None if score is None else pair[score < 0.5] for score, pair in words))
+    return Verdict("x", "g", "full", status, labels, scores, calibrated=calibrated, harm=harm)
+
+
+def decided(given, **rules):
+    done = decide(given, Rules(**rules))
+    return done.flagged, done.notes["action"]
+
+
+def test_without_a_policy_the_labels_decide():
+    assert decided(verdict(0.1)) == (False, "pass")
+    assert decided(verdict(0.9)) == (True, "block")
+    assert decided(verdict(0.1, 0.9)) == (True, "block")
+
+
+def test_a_refusal_is_not_harm_unless_a_threshold_says_so():
+    given = verdict(0.1, 0.1)
+    assert decided(given) == (False, "pass")
+    assert decided(given, thresholds={"refusal": 0.05}) == (True, "block")
+
+
+def test_thresholds_decide_on_calibrated_scores_and_leave_the_labels_alone():
+    for score, limit, flagged in ((0.6, 0.7, False), (0.7, 0.7, True), (0.3, 0.2, True), (0.9, None, False)):
+        done = decide(verdict(score), Rules(thresholds={Task.prompt_harm: limit}))
+        assert done.flagged is flagged
+        assert done.labels == verdict(score).labels
+
+
+def test_where_scores_are_not_calibrated_labels_decide_and_a_note_says_so():
+    done = decide(verdict(0.6, calibrated=False), Rules(thresholds={Task.prompt_harm: 0.7}))
+    assert (done.flagged, "not calibrated" in done.notes["thresholds"]) == (True, True)
+
+
+def test_inside_the_review_band_the_review_action_is_taken_on_both_sides_of_the_threshold():
+    band = {"review": {"prompt_harm": [0.4, 0.8]}}
+    assert decided(verdict(0.45), **band) == (False, "flag")
+    assert decided(verdict(0.6), **band) == (True, "flag")
+    assert decided(verdict(0.8), **band) == (True, "block")
+    assert decided(verdict(0.45), **band, review_action="block") == (True, "block")
+    assert decide(verdict(0.6), Rules(**band)).notes["review"] is True
+
+
+def test_actions_flag_without_blocking_or_let_pass():
+    assert decided(verdict(0.9), action="flag") == (True, "flag")
+    assert decided(verdict(0.9), action="pass") == (False, "pass")
+
+
+def test_kinds_of_harm_have_actions_and_thresholds_of_their_own():
+    kinds = {
+        "kinds": [{"match": "Privacy", "action": "flag"}, {"match": "weapon", "thresholds": {"prompt_harm": 0.95}}]
+    }
+    assert decided(verdict(0.9, harm="a privacy breach"), **kinds) == (True, "flag")
+    assert decided(verdict(0.9, harm="weapons"), **kinds) == (False, "pass")
+    assert decided(verdict(0.9, harm="fraud"), **kinds) == (True, "block")
+
+
+@pytest.mark.parametrize("status", ["timeout", "unavailable", "truncated", "unparsed", "input_too_long", "refused"])
+def test_nothing_unjudged_is_silently_safe(status):
+    given = verdict(0.1, status=status)
+    closed, opened = decide(given, Rules()), decide(given, Rules(fail_mode="open"))
+    assert (closed.flagged, closed.fail_mode, blocks(closed)) == (True, "closed", True)
+    assert (opened.flagged, opened.fail_mode, blocks(opened)) == (False, "open", False)
+
+
+def test_shadow_never_blocks_and_says_what_it_would_have_done():
+    for given in (verdict(0.9), verdict(0.1, status="timeout")):
+        done = decide(given, Rules(shadow=True))
+        assert (done.flagged, blocks(done), done.notes["shadow"]["action"]) == (False, False, "block")
+    assert decide(verdict(status="timeout"), Rules(shadow=True)).fail_mode == "open"
+
+
+def test_a_harmless_reply_is_not_stopped_for_its_request():
+    done = decide(verdict(0.9, 0.1), Rules())
+    assert blocks(done)
+    assert not blocks(done, (Task.refusal, Task.response_harm))
+    assert blocks(decide(verdict(0.1, 0.9), Rules()), (Task.response_harm,))
+    assert blocks(decide(verdict(0.1, 0.1, status="timeout"), Rules()), (Task.response_harm,))
+
+
+def test_routes_differ_from_the_rest_only_where_they_say_so():
+    policy = policy_of(
+        {"deadline_s": 5, "thresholds": {"prompt_harm": 0.7}, "routes": {"proxy": {"fail_mode": "open"}}}
+    )
+    proxy, judge = policy.rules("proxy"), policy.rules("judge")
+    assert (proxy.fail_mode, proxy.deadline_s, proxy.thresholds) == ("open", 5, {Task.prompt_harm: 0.7})
+    assert judge.fail_mode == "closed"
+
+
+def test_the_digest_changes_with_any_part():
+    digests = {
+        p.digest for p in (Policy(), policy_of({"deadline_s": 3}), policy_of({"routes": {"judge": {"mode": "full"}}}))
+    }
+    assert len(digests) == 3
+    assert Policy().digest == policy_of({}).digest
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "said"),
+    [
+        ({"treshold": {}}, UnknownName, "'thresholds'"),
+        ({"limits": {"body_byte": 1}}, UnknownName, "'limits.body_bytes'"),
+        ({"routes": {"proxy": {"failmode": "open"}}}, UnknownName, "fail_mode"),
+        ({"routes": {"prox": {}}}, ConfigError, "routes"),
+        ({"fail_mode": "ajar"}, ConfigError, "fail_mode"),
+        ({"thresholds": {"prompt_harm": 1.5}}, ConfigError, "between 0 and 1"),
+        ({"thresholds": {"harm": 0.5}}, ConfigError, "thresholds"),
+        ({"review": {"prompt_harm": [0.8, 0.2]}}, ConfigError, "low < high"),
+        ({"routes": {"judge": {"deadline_s": -1}}}, ConfigError, "routes.judge.deadline_s"),
+        ({"proxy": {"stride": 500, "span": 400}}, ConfigError, "overlap"),
+        ({"version": 2}, ConfigError, "version"),
+        ({"kinds": [{"match": "x", "act": "flag"}]}, UnknownName, "action"),
+        (["a", "list"], ConfigError, "mapping"),
+    ],
+)
+def test_a_wrong_policy_is_one_sentence_that_names_the_place(data, error, said):
+    with pytest.raises(error) as caught:
+        policy_of(data)
+    assert re.search(re.escape(said), str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_a_policy_is_one_sentence(tmp_path):
+    assert read_policy(None) == Policy()
+    path = tmp_path / "policy.yaml"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_policy(path)
+    path.write_text("a: [1")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_policy(path)
+    path.write_text("")
+    assert read_policy(path) == Policy()
+
+
+def test_the_example_of_the_documentation_is_a_policy_and_names_every_key():
+    text = (DOCS / "policy.md").read_text()
+    blocks_ = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    policies = [policy_of(yaml.safe_load(b)) for b in blocks_ if "version:" in b]
+    assert policies
+    known = {n for model in (Policy, *(type(getattr(Policy(), s)) for s in ("limits", "budget", "cache", "proxy")))
+             for n in model.model_fields}  # fmt: skip
+    missing = [name for name in known if f"`{name}`" not in text]
+    assert not missing
+    assert all(f"`{route}`" in text for route in ROUTES)

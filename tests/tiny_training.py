@@ -1,0 +1,65 @@
+"""Training runs of a second or two: a tiny base, quick configurations, and what HS-DPO starts from."""
+
+from dataclasses import asdict
+
+import torch
+
+from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.records import write_jsonl
+from guardreasoner.train.dpo import DpoConfig
+from guardreasoner.train.models import ModelConfig, load_base, save_checkpoint
+from guardreasoner.train.sft import SftConfig
+from guardreasoner.types import Labels, Preference, Task
+from train_tools import example
+
+torch.set_num_threads(1)  # two cores shared with others: threads that wait for each other cost more than they give
+TINY = ModelConfig(base="tiny", wire="raw")
+QUICK_SFT = SftConfig(
+    learning_rate=1e-3,
+    batch=4,
+    micro_batch=4,
+    max_steps=6,
+    max_tokens=600,
+    precision="fp32",
+    gradient_checkpointing=False,
+    save_every=2,
+    log_every=1,
+    threads=1,
+)
+QUICK_DPO = DpoConfig(
+    learning_rate=1e-3,
+    batch=4,
+    micro_batch=4,
+    max_steps=3,
+    max_tokens=600,
+    precision="fp32",
+    gradient_checkpointing=False,
+    group_by_length=False,
+    save_every=1,
+    log_every=1,
+    beta=0.5,
+    threads=1,
+)
+
+
+def preference(number, weight=1.0):
+    one = example(number)
+    other = Labels("unharmful" if one.gold.prompt_harm == "harmful" else "harmful")
+    return Preference(
+        example_id=one.exchange.id,
+        task=Task.prompt_harm,
+        prompt=asdict(one.exchange),
+        chosen=wire_format.answer("# Task 1\n## Reasoning Step 1\n" + "so it is. " * (number % 3 + 1), one.gold),
+        rejected=wire_format.answer("# Task 1\n## Reasoning Step 1\nno.\n", other),
+        wrong=1,
+        right=3,
+        weight=weight,
+        provenance={},
+    )
+
+
+def write_run(out, preferences, *, model=None):
+    write_jsonl(out / "mine" / "preferences.jsonl", preferences)
+    base, tokenizer = load_base(TINY)
+    (out / "sft").mkdir(parents=True, exist_ok=True)
+    save_checkpoint(model or base, tokenizer, out / "sft" / "checkpoint", meta={"wire": "raw", "base": "tiny"})
