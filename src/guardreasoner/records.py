@@ -84,11 +84,7 @@ def from_dict(kind: type[T], row: Mapping[str, Any]) -> T:
 
 def dumps(value: Any) -> str:
     """One line of JSON: nouns, enums, paths and sets allowed; lone surrogates escaped; NaN refused."""
-    return (
-        json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
-        .encode("utf-8", "backslashreplace")
-        .decode()
-    )
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: Any) -> Any:
@@ -103,6 +99,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False)
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

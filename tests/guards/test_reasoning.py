@@ -186,8 +186,10 @@ def test_an_engine_that_hangs_is_given_up_on_at_the_deadline():
             time.sleep(3)
             return []
 
+    engine = Hanging(default=lambda _: "")
+    assert not engine.capabilities.keeps_deadline
     started = time.monotonic()
-    verdict = guard(engine=Hanging()).judge([Exchange("a", "x")], deadline=time.monotonic() + 0.1)[0]
+    verdict = guard(engine=engine).judge([Exchange("a", "x")], deadline=time.monotonic() + 0.1)[0]
     assert time.monotonic() - started < 2
     assert verdict.status == "timeout"
 

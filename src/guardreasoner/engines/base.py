@@ -21,6 +21,8 @@ class Capabilities:
     """Prompt and completion together; None = unknown."""
     samples: bool = True
     """n > 1 gives n different samples at temperature > 0."""
+    keeps_deadline: bool = False
+    """`run` looks at its deadline between steps that cannot hang, so that nobody has to watch over it."""
 
 
 @runtime_checkable

@@ -87,7 +87,9 @@ class HfEngine:
         self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
         self.top_p, self.seed = top_p, seed
         self.ends = end_ids(self.model, tokenizer)
-        self.capabilities = Capabilities(True, True, context_tokens or context_of(self.model.config))
+        self.capabilities = Capabilities(
+            True, True, context_tokens or context_of(self.model.config), keeps_deadline=True
+        )
         self._lock = threading.Lock()
 
     def run(

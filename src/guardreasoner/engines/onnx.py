@@ -67,7 +67,9 @@ class OnnxEngine:
         self.encoder = encoder_from(path)
         self.name = name or path.resolve().name
         self.max_batch, self.top_p, self.seed = max_batch, top_p, seed
-        self.capabilities = Capabilities(force=True, logprobs=True, context_tokens=self.model.sizes.context)
+        self.capabilities = Capabilities(
+            force=True, logprobs=True, context_tokens=self.model.sizes.context, keeps_deadline=True
+        )
 
     def run(
         self,

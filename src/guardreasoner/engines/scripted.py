@@ -48,7 +48,10 @@ class ScriptedEngine:
         self.default = default
         self.scores = dict(scores or {})
         self.delay_s = delay_s
-        self.capabilities = Capabilities(force=True, logprobs=True, context_tokens=context_tokens)
+        plain = not any(callable(script) for script in (*self.answers.values(), default))
+        self.capabilities = Capabilities(
+            force=True, logprobs=True, context_tokens=context_tokens, keeps_deadline=plain
+        )
         self.calls: list[tuple[tuple[str, ...], Plan]] = []
         """Prompt texts and plan of every run, for tests."""
         self._random = random.Random(0)

@@ -210,7 +210,8 @@ class ReasoningGuard(Judging):
     def _complete(self, pieces: Sequence[_Piece], plan: Plan, deadline: float | None) -> list[Completion]:
         prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
         try:
-            runs = _within(deadline, lambda: self.engine.run(prompts, plan, deadline=deadline))
+            watched = None if self.engine.capabilities.keeps_deadline else deadline
+            runs = _within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline))
         except EngineError as error:
             return [_failed(error)] * len(pieces)
         except Exception as error:

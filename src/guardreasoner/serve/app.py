@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from guardreasoner import __version__
 from guardreasoner.serve.core import Core
@@ -78,6 +79,7 @@ def make_app(
         names=names or Names(()),
         metrics=metrics,
         routes=labels,
+        wires={r.path: r.endpoint for router in routers for r in router.routes if isinstance(r, Route)},
         most=policy.limits.requests,
     )
 

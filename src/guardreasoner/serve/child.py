@@ -53,9 +53,13 @@ def main(descriptor: int, parent: int) -> None:
     with suppress(EOFError, OSError):
         while True:
             job = receive_blocking(sock)
-            sock.sendall(pack(_answer(guard, job, sock, options)))
-            _settle()
-            sock.sendall(pack(Event("idle", job.number)))
+            answer = pack(_answer(guard, job, sock, options))
+            if left := _left_running():
+                sock.sendall(answer)
+                for thread in left:
+                    thread.join()
+                answer = b""
+            sock.sendall(answer + pack(Event("idle", job.number)))  # one write wakes the server once
     os._exit(0)  # the server is gone; an engine's thread may never end by itself
 
 
@@ -96,14 +100,12 @@ def _say(sock: socket.socket, job: Job, index: int, step: Step) -> None:
     sock.sendall(pack(Event("step", job.number, (index, step))))
 
 
-def _settle() -> None:
-    """Wait for an engine that was given up on at the deadline: it must not run beside the next job.
+def _left_running() -> list[threading.Thread]:
+    """Engines that were given up on at the deadline: they must not run beside the next job.
 
-    There is no limit here: the server's watchdog has one.
+    Waiting for them has no limit here: the server's watchdog has one.
     """
-    for thread in threading.enumerate():
-        if thread.name.startswith("engine"):
-            thread.join()
+    return [thread for thread in threading.enumerate() if thread.name.startswith("engine")]
 
 
 if __name__ == "__main__":

@@ -135,15 +135,16 @@ class Core:
         if self._starts != self.worker.starts:  # another process may hold other weights
             self.cache.clear()
             self._starts = self.worker.starts
+        if not self.cache.entries:
+            return await self._cascade(exchange, mode, deadline, ask.key, on_step)
         place = self._place(exchange, mode, ask.key)
-        if self.cache.entries and (known := self.cache.get(place)) is not None:
+        if (known := self.cache.get(place)) is not None:
             self.metrics.cache.labels("hit").inc()
             return replace(known, exchange_id=exchange.id, notes={**known.notes, "cached": True}, usage=Usage())
         verdict = await self._cascade(exchange, mode, deadline, ask.key, on_step)
-        if self.cache.entries:
-            self.metrics.cache.labels("miss").inc()
-            if verdict.status == "ok" and "escalation_denied" not in verdict.notes:
-                self.cache.put(place, verdict)
+        self.metrics.cache.labels("miss").inc()
+        if verdict.status == "ok" and "escalation_denied" not in verdict.notes:
+            self.cache.put(place, verdict)
         return verdict
 
     def _place(self, exchange: Exchange, mode: Mode, key: str) -> Hashable:

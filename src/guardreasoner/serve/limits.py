@@ -54,7 +54,7 @@ async def read_json(request: Request, limits: Limits) -> Any:
         raise Refused(415, "send the body as application/json", "unsupported_media_type")
     body = await _read(request, limits)
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = _DECODER.decode(body.decode())
     except RecursionError:
         raise Refused(400, f"the body is nested more than {limits.depth} levels deep", "too_deep") from None
     except ValueError:  # not JSON, not UTF-8, NaN, or a number of thousands of digits
@@ -115,11 +115,14 @@ async def _read(request: Request, limits: Limits) -> bytes:
     size = 0
     try:
         async with asyncio.timeout(limits.body_seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > limits.body_bytes:
-                    break
-                parts.append(part)
+            more = True
+            while more and size <= limits.body_bytes:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
     except TimeoutError:
         raise Refused(408, "the body took too long to arrive", "slow_body", {"connection": "close"}) from None
     if size > limits.body_bytes:
@@ -162,6 +165,9 @@ def _checked(value: Any, depth: int, escapes: bool) -> Any:
     if isinstance(value, dict):
         return {_checked(k, depth, escapes): _checked(v, depth - 1, escapes) for k, v in value.items()}
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _encodable(text: str) -> bool:

@@ -211,18 +211,17 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *HEADERS.items()]}
+            await send(message)
+
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         name = re.sub(r":\d+$", "", headers.get("host", ""))
         foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         plain = scope["method"] == "POST" and not headers.get("content-type", "").startswith("application/json")
         if name not in ("127.0.0.1", "localhost", "[::1]") or foreign or plain:
-            await JSONResponse({"error": "not from here"}, 403, headers=dict(HEADERS))(scope, receive, send)
+            await JSONResponse({"error": "not from here"}, 403)(scope, receive, dressed)
             return
-
-        async def dressed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                extra = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
-
         await self.app(scope, receive, dressed)

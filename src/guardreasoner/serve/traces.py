@@ -1,7 +1,8 @@
 """OpenTelemetry spans, where OpenTelemetry is installed; nothing otherwise. No attribute ever holds judged text.
 
 Only the API is used here: exporter, endpoint and sampling are set up from outside, by `opentelemetry-instrument` or by
-the standard `OTEL_*` variables. FastAPI (0.165) makes the spans of the requests around ours by itself.
+the standard `OTEL_*` variables. FastAPI (0.165) makes the spans of the requests around ours by itself, so that a traced
+request goes through its layers (`gate`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ except ModuleNotFoundError:
     trace = None
 
 
+def configured() -> bool:
+    """Whether somebody has set up where spans go."""
+    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def span(name: str, attributes: Mapping[str, str | int | float | bool]) -> AbstractContextManager[Any]:
     """A span around a block of work; the current one where spans nest."""
-    if trace is None:
+    if not configured():
         return nullcontext()
     tracer = trace.get_tracer("guardreasoner")
     return tracer.start_as_current_span(  # type: ignore[no-any-return]

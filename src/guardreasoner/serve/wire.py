@@ -50,17 +50,31 @@ def pack(value: Any) -> bytes:
     return _LENGTH.pack(len(content)) + content
 
 
-async def receive(reader: asyncio.StreamReader) -> Any:
-    """The next frame.
+class Frames(asyncio.Protocol):
+    """The server's end: hands on each event as its last byte arrives, without a task in between."""
 
-    Raises:
-        EOFError: the other end is gone.
-    """
-    try:
-        size = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0]
-        return pickle.loads(await reader.readexactly(size))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        raise EOFError("the other end is gone") from None
+    def __init__(self, hear: Callable[[Event], None]) -> None:
+        self.first, self.ended = asyncio.Event(), asyncio.Event()
+        """Set with the first event, and when the other end is gone (which sets both)."""
+        self._hear = hear
+        self._buffer = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+            if len(self._buffer) < end:
+                return
+            event = pickle.loads(memoryview(self._buffer)[_LENGTH.size : end].tobytes())
+            del self._buffer[:end]
+            self._hear(event)
+            self.first.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other end is gone."""
+        self.first.set()
+        self.ended.set()
 
 
 def receive_blocking(sock: socket.socket) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from guardreasoner.errors import EngineError
-from guardreasoner.serve.wire import Event, Job, Opener, pack, receive
+from guardreasoner.serve.wire import Event, Frames, Job, Opener, pack
 from guardreasoner.types import Step, Verdict
 
 log = logging.getLogger("guardreasoner.serve")
@@ -49,7 +49,7 @@ class Worker:
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
         self._process: Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._pipe: asyncio.Transport | None = None
         self._waiting: dict[int, tuple[asyncio.Future[tuple[Verdict, ...]], StepSink | None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -94,13 +94,13 @@ class Worker:
         Raises:
             GuardBroken: the guard raised, or its process died or hung.
         """
-        if self._writer is None:
+        if self._pipe is None:
             raise GuardBroken("the guard's process is being replaced")
         future: asyncio.Future[tuple[Verdict, ...]] = asyncio.get_running_loop().create_future()
         self._waiting[job.number] = (future, on_step)
         self._idle.clear()
         try:
-            self._writer.write(pack(job))
+            self._pipe.write(pack(job))
             async with asyncio.timeout(max(0.0, job.deadline - time.monotonic()) + self.hang_s):
                 return await future
         except TimeoutError:
@@ -131,31 +131,31 @@ class Worker:
         """One process from start to end."""
         self.starts += 1
         ours, theirs = socket.socketpair()
+        frames = Frames(self._hear)
         command = (sys.executable, "-m", "guardreasoner.serve.child", str(theirs.fileno()), str(os.getpid()))
         try:
             self._process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
         finally:
             theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
+        pipe, _ = await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
         try:
-            writer.write(pack(sys.path) + pack(self.opener))
+            pipe.write(pack(sys.path) + pack(self.opener))
             async with asyncio.timeout(self.load_s):
-                self._hear(await receive(reader))
-            self._writer = writer
-            while self.broken is None:
-                self._hear(await receive(reader))
+                await frames.first.wait()
+            self._pipe = pipe
+            if self.broken is None:
+                await frames.ended.wait()
+                log.warning("the guard's process ended; it is being replaced")
         except TimeoutError:
             self.broken = f"the guard did not load within {self.load_s:.0f} s"
             self.loaded.set()
-        except (EOFError, ConnectionError):
-            log.warning("the guard's process ended; it is being replaced")
         finally:
-            await self._bury(writer)
+            await self._bury(pipe)
 
-    async def _bury(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = None
+    async def _bury(self, pipe: asyncio.Transport) -> None:
+        self._pipe = None
         self._ready.clear()
-        writer.close()
+        pipe.close()
         for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(GuardBroken("the guard's process died"))
