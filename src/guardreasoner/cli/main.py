@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "score": "re-score stored predictions",
     "report": "write Markdown and HTML tables of finished runs",
     "disagreements": "list rows on which runs disagree with each other or with gold",
+    "cascade": "replay two runs as one cascade: F1 against the share that goes on to the second guard",
     "audit": "measure whether the reasoning supports the verdicts",
     "leakage": "find training rows that overlap with benchmarks",
     "calibrate": "fit thresholds and probabilities of any guard with scores",

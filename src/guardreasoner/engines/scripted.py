@@ -49,9 +49,7 @@ class ScriptedEngine:
         self.scores = dict(scores or {})
         self.delay_s = delay_s
         plain = not any(callable(script) for script in (*self.answers.values(), default))
-        self.capabilities = Capabilities(
-            force=True, logprobs=True, context_tokens=context_tokens, keeps_deadline=plain
-        )
+        self.capabilities = Capabilities(force=True, logprobs=True, context_tokens=context_tokens, keeps_deadline=plain)
         self.calls: list[tuple[tuple[str, ...], Plan]] = []
         """Prompt texts and plan of every run, for tests."""
         self._random = random.Random(0)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from guardreasoner.errors import need
+from guardreasoner.evaluate.cascades import CascadeCurve
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.efficiency import Stage
 from guardreasoner.evaluate.statistics import Outcomes
@@ -206,6 +207,26 @@ def lengths(points: Mapping[str, Sequence[tuple[float, float, float, float]]], c
         axes.legend(loc="best")
 
     return _draw(paint, 5.6, 3.2)
+
+
+def cascades(curves: Sequence[CascadeCurve]) -> bytes:
+    """F1 against the share of rows that the second guard judges, one panel per task; dotted = rows drawn at random."""
+
+    def paint(figure: Any) -> None:
+        for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+            share = [100 * p.share for p in curve.points]
+            low, high = [p.f1.low for p in curve.points], [p.f1.high for p in curve.points]
+            axes.fill_between(share, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+            axes.plot(share, [p.f1.value for p in curve.points], color=COLOURS[0], marker="o", markersize=3.5,
+                      linewidth=1.4, label="nearest the cut")  # fmt: skip
+            axes.plot(share, [p.at_random for p in curve.points], color=COLOURS[7], linestyle="dotted",
+                      linewidth=1.2, label="at random")  # fmt: skip
+            axes.set(xlabel=f"rows judged by {curve.second} (%)", ylabel="F1 (%)")
+            axes.set_title(NAMES[curve.task])
+            axes.grid()
+            axes.legend(loc="lower right")
+
+    return _draw(paint, 3.4 * len(curves), 3.1)
 
 
 def training(stages: Sequence[Stage]) -> bytes:

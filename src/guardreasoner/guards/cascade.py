@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.guards.base import Guard, Judging
-from guardreasoner.types import Exchange, Labels, Task, Usage, Verdict
+from guardreasoner.types import TASKS, Exchange, Labels, Task, Usage, Verdict
 
 Bands = Mapping[Task, tuple[float, float]]
+
+
+def read_bands(given: Mapping[str, Any]) -> Bands:
+    """Bands from plain values, as an option or a file holds them.
+
+    Raises:
+        UnknownName: no such task.
+        ConfigError: a band is not two numbers, 0 <= low <= high <= 1.
+    """
+    found: dict[Task, tuple[float, float]] = {}
+    for name, band in given.items():
+        if name not in TASKS:
+            raise UnknownName("task", name, (t.value for t in TASKS))
+        numbers = [v for v in band if isinstance(v, int | float)] if isinstance(band, list | tuple) else []
+        if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:
+            raise ConfigError(f"the band of {name} is not two numbers [low, high] with 0 <= low <= high <= 1")
+        found[Task(name)] = (float(numbers[0]), float(numbers[1]))
+    return found
 
 
 class CascadeGuard(Judging):

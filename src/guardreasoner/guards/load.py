@@ -30,6 +30,13 @@ OURS: tuple[GuardRow, ...] = (
     GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B", options={"wire": "raw"}),
     GuardRow("constant", "constant", "", "", note="always positive: the floor that every F1 is read against"),
     GuardRow("replay", "replay", "", "", note="answers from stored verdicts; give --model FILE or FOLDER"),
+    GuardRow(
+        "cascade",
+        "cascade",
+        "",
+        "",
+        note="a guard with scores, then another where it is unsure; give --option first=, second= and bands=",
+    ),
 )
 
 
@@ -87,11 +94,41 @@ def load_guard(
         from guardreasoner.guards.replay import ReplayGuard
 
         return cast(Guard, ReplayGuard(row.model))
+    if row.format == "cascade":
+        return _cascade(mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
     if row.format == "guardreasoner":
         return _reasoning(row, mode=mode, fail_mode=fail_mode, base_url=base_url, options=options)
     from guardreasoner.guards.prepare import load_prompted
 
     return load_prompted(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
+
+
+def _cascade(
+    *,
+    mode: Mode,
+    fail_mode: FailMode,
+    base_url: str | None,
+    first: str = "",
+    second: str | Mapping[str, Any] = "",
+    bands: Mapping[str, Any] | None = None,
+    **unknown: Any,
+) -> Guard:
+    """`first` runs as it comes, in `instant`; mode, server and anything else said are the second guard's.
+
+    `second` is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`.
+    """
+    from guardreasoner.guards.cascade import CascadeGuard, read_bands
+
+    if unknown or not first or not second or not bands:
+        wrong = f"does not know {', '.join(sorted(unknown))}; it " if unknown else ""
+        raise ConfigError(
+            f"guard cascade {wrong}needs first, second and bands, for example --option first=nano "
+            """--option second=guardreasoner-8b --option bands='{"prompt_harm": [0.2, 0.8]}'"""
+        )
+    own = {"name": second} if isinstance(second, str) else dict(second)
+    checked = read_bands(bands)
+    late = load_guard(**{"mode": mode, "fail_mode": fail_mode, "base_url": base_url, **own})
+    return cast(Guard, CascadeGuard(load_guard(first, mode="instant", fail_mode=fail_mode), late, checked))
 
 
 def find_row(name: str) -> GuardRow:

@@ -64,8 +64,8 @@ class Gate:
         names: by which names the server may be called.
         metrics: where answers are counted.
         routes: path -> label in the metrics; other paths are counted as `other`.
-        wires: path -> what answers a POST there. It reads the body itself, and what it raises ends here, so it is called
-            straight: the framework's layers would only cost time, except to make the spans of a traced request.
+        wires: path -> what answers a POST there. It reads the body itself, and what it raises ends here, so it is
+            called straight: the framework's layers would only cost time, except to make the spans of a traced request.
         most: requests that may be in progress.
         """
         self.app, self.keys, self.names, self.metrics, self.routes = app, keys, names, metrics, routes

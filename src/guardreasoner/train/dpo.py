@@ -89,8 +89,23 @@ def pairs_of(preferences: Iterable[Preference], maker: RowMaker, config: DpoConf
         )
 
 
-def run_dpo(config: DpoConfig, model: ModelConfig, *, out: str | Path, fresh: bool = False) -> dict[str, Any] | None:
+def run_dpo(
+    config: DpoConfig,
+    model: ModelConfig,
+    *,
+    out: str | Path,
+    stage: str = "dpo",
+    mined: str = "mine",
+    fresh: bool = False,
+) -> dict[str, Any] | None:
     """Train; returns the manifest (in the first process), or None in the others.
+
+    Args:
+        config, model: what to do.
+        out: the run's folder.
+        stage: name of the folder to write.
+        mined: name of the folder that holds `preferences.jsonl`.
+        fresh: start over.
 
     Raises:
         DataError: there are no preferences or no checkpoint.
@@ -98,25 +113,25 @@ def run_dpo(config: DpoConfig, model: ModelConfig, *, out: str | Path, fresh: bo
     """
     need("trl", "train")
     root = Path(out)
-    mined, start = root / "mine" / "preferences.jsonl", Path(config.start or root / "sft" / "checkpoint")
-    if not mined.exists():
-        raise DataError("no preferences yet; run `guardreasoner mine` first", file=str(mined))
+    preferences, start = root / mined / "preferences.jsonl", Path(config.start or root / "sft" / "checkpoint")
+    if not preferences.exists():
+        raise DataError("no preferences yet; run `guardreasoner mine` first", file=str(preferences))
     if not (start / "config.json").exists():
         raise DataError("no checkpoint to start from; run `guardreasoner sft` first", file=str(start))
     if rank():
-        _train(config, model, root, start, None)
+        _train(config, model, root / stage, preferences, start, None)
         return None
     asked = {**asdict(config), "model": asdict(model)}
-    with RunFolder(out, "dpo", config=asked, inputs=[mined, start], fresh=fresh, resumable_keys=RESUMABLE) as run:
-        return run.manifest or _train(config, model, root, start, run)
+    inputs = [preferences, start]
+    with RunFolder(out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE) as run:
+        return run.manifest or _train(config, model, root / stage, preferences, start, run)
 
 
 def _train(
-    config: DpoConfig, model_config: ModelConfig, root: Path, start: Path, run: RunFolder | None
+    config: DpoConfig, model_config: ModelConfig, folder: Path, preferences: Path, start: Path, run: RunFolder | None
 ) -> dict[str, Any] | None:
     from guardreasoner.train import dpo_trainer, sft_trainer, training
 
-    folder = root / "dpo"
     if run is not None:
         training.drop_torn(folder / "trainer", run)
     arguments = training.arguments(config, folder / "trainer")
@@ -126,7 +141,7 @@ def _train(
     maker = RowMaker(
         tokenizer, model_config.wire, config.max_tokens, judged_tokens=config.judged_tokens, seed=config.seed
     )
-    rows, about = dpo_trainer.prepare(config, maker, root / "mine" / "preferences.jsonl", folder / "rows")
+    rows, about = dpo_trainer.prepare(config, maker, preferences, folder / "rows")
     trainer = dpo_trainer.build(model, tokenizer, arguments, config=config, rows=rows, run=run)
     metrics = training.train(trainer, folder / "trainer")
     meta = {**read_meta(start), "stage": "dpo"}

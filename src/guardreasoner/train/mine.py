@@ -245,8 +245,14 @@ def preferences(
             )
 
 
-def run_mine(config: MineConfig, *, out: str | Path, fresh: bool = False) -> dict[str, Any]:
+def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh: bool = False) -> dict[str, Any]:
     """Mine; returns the manifest.
+
+    Args:
+        config: what to do.
+        out: the run's folder.
+        stage: name of the folder to write (`mine`, or one of several ways of mining the same samples).
+        fresh: start over.
 
     Raises:
         DataError: there are no samples, or no pair can be made of them; the counts are named.
@@ -255,7 +261,7 @@ def run_mine(config: MineConfig, *, out: str | Path, fresh: bool = False) -> dic
     for path, stage in ((traces, "synthesize"), (samples, "sample")):
         if not path.exists():
             raise DataError(f"not there yet; run `guardreasoner {stage}` first", file=str(path))
-    with RunFolder(out, "mine", config=asdict(config), inputs=[traces, samples], fresh=fresh) as run:
+    with RunFolder(out, stage, config=asdict(config), inputs=[traces, samples], fresh=fresh) as run:
         if run.manifest:
             return run.manifest
         counts = Counts()

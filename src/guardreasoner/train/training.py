@@ -97,7 +97,7 @@ def check_hardware(config: TrainingConfig) -> None:
     if config.distributed != "ddp" and world_size() == 1:
         raise ConfigError(f"distributed: {config.distributed} needs several processes; add --processes N, or set ddp")
     if config.tensorboard:
-        need("tensorboard", "train")
+        need("tensorboard", "tensorboard")
     if config.threads:
         torch.set_num_threads(config.threads)
 

@@ -1,0 +1,64 @@
+"""`guardreasoner cascade FIRST SECOND`: what two guards in a row would score, replayed from two finished runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from guardreasoner.cli.show_scores import NAMES
+from guardreasoner.evaluate.cascades import CascadeCurve, cascade_curves
+from guardreasoner.evaluate.contestants import contestants
+from guardreasoner.evaluate.figures import cascades
+from guardreasoner.evaluate.runs import open_run
+from guardreasoner.records import dumps, write_atomic
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "first", type=Path, metavar="FIRST", help="run of the guard that judges everything; needs scores"
+    )
+    parser.add_argument("second", type=Path, metavar="SECOND", help="run of the guard that it goes on to")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write cascade.json and cascade.svg")
+    parser.add_argument("--json", action="store_true", help="one JSON object per task instead of tables")
+
+
+def run(args: argparse.Namespace) -> int:
+    first, second = contestants([open_run(args.first, args.data), open_run(args.second, args.data)])
+    curves = cascade_curves(first, second)
+    if args.out:
+        write_atomic(args.out / "cascade.json", dumps([asdict(c) for c in curves]) + "\n")
+        write_atomic(args.out / "cascade.svg", cascades(curves))
+    if args.json:
+        for curve in curves:
+            print(json.dumps(asdict(curve)))
+        return 0
+    console = Console(highlight=False)
+    for table in _tables(curves):
+        console.print(table)
+    return 0
+
+
+def _tables(curves: Sequence[CascadeCurve]) -> list[Table]:
+    found = []
+    for curve in curves:
+        cells = ", ".join(curve.cells)
+        title = f"{NAMES[curve.task]}: {curve.first}, then {curve.second}, on {curve.rows:,} rows of {cells}"
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+        for name in ("goes on", "rows", "F1", "95% interval", "at random", "band of the first score"):
+            table.add_column(name, justify="right")
+        for p in curve.points:
+            interval = f"{p.f1.low:.1f} to {p.f1.high:.1f}"
+            band = "none" if not p.escalated else f"{p.band[0]:.3f} to {p.band[1]:.3f}"
+            table.add_row(
+                f"{p.share:.0%}", f"{p.escalated:,}", f"{p.f1.value:.2f}", interval, f"{p.at_random:.2f}", band
+            )
+        found.append(table)
+    return found
