@@ -35,12 +35,13 @@ def as_rows(out):
 def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
     out = listed(capsys)
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
-    assert len(ROWS) == 46
+    assert len(ROWS) == 47
     for name in ROWS:
         assert name in lines
     assert "P-R" in lines["llama-guard-3-8b"]
     assert "--R" in lines["beaverdam"]
     assert "PFR" in lines["wildguard"]
+    assert "--option first=" in lines["cascade"]
     assert "set OPENAI_API_KEY" in lines["gpt-4o"]
     assert "now gpt-5.6-sol" in lines["gpt-4"]
     assert "accept its licence" in lines["llama-guard-3-8b"]

@@ -35,7 +35,7 @@ OURS: tuple[GuardRow, ...] = (
         "cascade",
         "",
         "",
-        note="a guard with scores, then another where it is unsure; give --option first=, second= and bands=",
+        note="a guard with scores, then another where it is unsure",
     ),
 )
 

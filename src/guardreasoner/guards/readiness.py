@@ -29,6 +29,8 @@ def missing(row: GuardRow) -> list[str]:
         return [f"taken down on {row.retired}, now {row.current}: add --model {row.current}"]
     if row.format in ("constant", "replay"):
         return []
+    if row.format == "cascade":
+        return ["give --option first=, second= and bands="]
     lacks = list(_libraries(row))
     if row.key and not os.environ.get(row.key, "").strip():
         lacks.append(f"set {row.key}")
