@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from guardreasoner.errors import EngineError
-from guardreasoner.serve.wire import Event, Frames, Job, Opener, pack
+from guardreasoner.serve.wire import CallOff, Event, Frames, Job, Opener, pack
 from guardreasoner.types import Step, Verdict
 
 log = logging.getLogger("guardreasoner.serve")
@@ -92,7 +92,7 @@ class Worker:
         """Have a job judged.
 
         Raises:
-            GuardBroken: the guard raised, or its process died or hung.
+            GuardBroken: the guard raised, its process died or hung, or the job was called off.
         """
         if self._pipe is None:
             raise GuardBroken("the guard's process is being replaced")
@@ -108,6 +108,11 @@ class Worker:
             raise GuardBroken("the guard hung; its process is being replaced") from None
         finally:
             self._waiting.pop(job.number, None)
+
+    def call_off(self, job: Job) -> None:
+        """Nobody waits for a job any more: where it says its steps it ends at the next one, else it runs on."""
+        if job.steps and job.number in self._waiting and self._pipe is not None:
+            self._pipe.write(pack(CallOff(job.number)))
 
     def _kill(self, why: str) -> None:
         log.warning("the guard's process %s; it is being replaced", why)
@@ -138,11 +143,11 @@ class Worker:
         finally:
             theirs.close()
         pipe, _ = await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
+        self._pipe = pipe  # already now: a job may be handed over as soon as the first event is heard
         try:
             pipe.write(pack(sys.path) + pack(self.opener))
             async with asyncio.timeout(self.load_s):
                 await frames.first.wait()
-            self._pipe = pipe
             if self.broken is None:
                 await frames.ended.wait()
                 log.warning("the guard's process ended; it is being replaced")
