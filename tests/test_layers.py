@@ -12,7 +12,7 @@ LAYERS = (
     {"engines", "data"},
     {"guards"},
     {"train", "evaluate"},
-    {"reproduce", "batch", "serve", "integrations"},
+    {"reproduce", "ablation", "batch", "serve", "integrations"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

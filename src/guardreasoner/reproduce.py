@@ -2,6 +2,8 @@
 
     DIR/synthesize  sft  sft-VARIANT...  sample  mine  dpo  export  calibrate  evaluate
 
+A recipe that is an ablation is run seed by seed in folders of their own (`ablation.py`).
+
 The training stages run in several processes where that is asked for; no other stage is started twice.
 """
 
@@ -19,7 +21,7 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, UnknownName
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.train.recipe import Recipe
+from guardreasoner.train.recipe import EvaluateConfig, Recipe
 from guardreasoner.train.sample import run_sample
 from guardreasoner.types import Example
 
@@ -52,6 +54,13 @@ def reproduce(
     for name in recipe.stages:
         if name not in STAGES:
             raise UnknownName("stage", name, STAGES)
+    if recipe.ablation:
+        from guardreasoner.ablation import ablate  # which is made of the stages here
+
+        if processes > 1:
+            raise ConfigError("an ablation trains in one process; leave out --processes")
+        yield from ablate(recipe, out=out, data_dir=data_dir, fresh=fresh)
+        return
     root = Path(out)
     for name in recipe.stages:
         if name == "sft":
@@ -203,7 +212,7 @@ def _evaluate(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) ->
 
     config = recipe.evaluate
     folder = root / "export" / "model" if config.engine == "onnx" else final_checkpoint(recipe, root)
-    examples = _bundled() if config.bundled else _benchmarks(config.benchmarks, data_dir)
+    examples = benchmarks_of(config, data_dir)
     path = root / "evaluate" / "manifest.json"
     if path.exists() and not fresh:
         return _read(path)
@@ -214,6 +223,15 @@ def _evaluate(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) ->
     finally:
         guard.close()
     return _read(path)
+
+
+def benchmarks_of(config: EvaluateConfig, data_dir: Path | None) -> dict[str, list[Example]]:
+    """The examples that a recipe is evaluated on, by benchmark.
+
+    Raises:
+        ConfigError: no benchmark is at hand.
+    """
+    return _bundled() if config.bundled else _benchmarks(config.benchmarks, data_dir)
 
 
 def _bundled() -> dict[str, list[Example]]:

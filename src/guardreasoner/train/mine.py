@@ -258,9 +258,9 @@ def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh:
         DataError: there are no samples, or no pair can be made of them; the counts are named.
     """
     traces, samples = Path(out) / "synthesize" / "traces.jsonl", Path(out) / "sample" / "samples.jsonl"
-    for path, stage in ((traces, "synthesize"), (samples, "sample")):
+    for path, earlier in ((traces, "synthesize"), (samples, "sample")):
         if not path.exists():
-            raise DataError(f"not there yet; run `guardreasoner {stage}` first", file=str(path))
+            raise DataError(f"not there yet; run `guardreasoner {earlier}` first", file=str(path))
     with RunFolder(out, stage, config=asdict(config), inputs=[traces, samples], fresh=fresh) as run:
         if run.manifest:
             return run.manifest

@@ -16,6 +16,7 @@ from pathlib import Path
 from guardreasoner.data.mix import load_mix
 from guardreasoner.errors import ConfigError, DataError, EngineError, GuardReasonerError, need
 from guardreasoner.records import read_jsonl
+from guardreasoner.train.dpo import DpoConfig
 from guardreasoner.train.models import ModelConfig
 from guardreasoner.train.recipe import Recipe
 from guardreasoner.train.settings import TrainingConfig, accumulation
@@ -154,7 +155,7 @@ def outlooks(
         config, count = _stage(recipe, name, rows, out)
         if config is None:
             continue
-        each = per_row * (2 if name == "dpo" else 1)
+        each = per_row * (2 if isinstance(config, DpoConfig) else 1)
         try:
             flops = flops or speed(config.precision)
             found.append(look(name, config, rows=count, tokens_per_row=each, parameters=parameters, flops=flops))
@@ -164,8 +165,8 @@ def outlooks(
 
 
 def _stage(recipe: Recipe, name: str, rows: int, out: Path) -> tuple[TrainingConfig | None, int]:
-    if name == "dpo":
-        mined = out / "mine" / "preferences.jsonl"
+    if name == "dpo" or name.startswith("dpo-"):  # an ablation has several
+        mined = out / name.replace("dpo", "mine") / "preferences.jsonl"
         share = next((s for key, s in PAIR_SHARE.items() if key in recipe.model.base), 0.15)
         return recipe.dpo, sum(1 for _ in read_jsonl(mined)) if mined.exists() else int(rows * share)
     if name == "sft" or name.startswith("sft-"):
@@ -230,7 +231,7 @@ def print_outlook(recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir:
     Raises:
         ConfigError: something stands in the way; all of it is named.
     """
-    trained = [name for name in stages if name in ("sft", "dpo") or name.startswith("sft-")]
+    trained = [name for name in stages if name in ("sft", "dpo") or name.startswith(("sft-", "dpo-"))]
     if "sft" in trained and "sample" in stages:
         extra = [recipe.folder(name) for name in recipe.variants if name in recipe.sample.models]
         trained[trained.index("sft") + 1 : trained.index("sft") + 1] = extra

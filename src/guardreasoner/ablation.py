@@ -1,0 +1,180 @@
+"""An ablation: the five models of the paper's Table 3, trained and evaluated seed by seed, then compared.
+
+    DIR/seed-1/synthesize  sft  sft-baseline  sft-baseline-mix  sft-VARIANT...  sample
+              /mine-self  mine-ensemble  dpo-self  dpo-ensemble  evaluate/MODEL-MODE
+    DIR/seed-2/...
+    DIR/ablation.json  ablation.md      written anew after each seed, from all seeds that are finished
+
+Every stage resumes by itself, so the same command goes on after a kill, and more seeds go on after the last.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import ConfigError, DataError, RunFolderError
+from guardreasoner.evaluate.ablation import CONTESTANTS, Reading, Seed, read_seed
+from guardreasoner.evaluate.ablation_text import HEADS, as_data, as_markdown
+from guardreasoner.records import write_atomic
+from guardreasoner.reproduce import Manifest, benchmarks_of, sample_stage, synthesize_stage
+from guardreasoner.train.recipe import Recipe
+from guardreasoner.types import Example
+
+RESULT, PAGE = "ablation.json", "ablation.md"
+HS_DPO = {"self": ("sft",), "ensemble": ()}
+"""How hard samples are found -> whose answers are mined; empty = everybody's."""
+
+
+def ablate(recipe: Recipe, *, out: str | Path, data_dir: Path | None = None, fresh: bool = False) -> Iterator[Manifest]:
+    """Run every seed of an ablation; yields the manifest of each stage as it ends.
+
+    Args:
+        recipe: one with an `ablation` section.
+        out: the run's folder.
+        data_dir: where the recipe's data folders and the benchmarks lie.
+        fresh: start every stage over.
+
+    Raises:
+        ConfigError: the recipe is no ablation.
+        GuardReasonerError: a stage cannot go on; the same call again resumes there.
+    """
+    if recipe.ablation is None:
+        raise ConfigError(f"recipe {recipe.name} is no ablation: it has no section `ablation`")
+    root = Path(out)
+    examples = benchmarks_of(recipe.evaluate, data_dir)
+    for seed in range(1, recipe.ablation.seeds + 1):
+        folder = root / f"seed-{seed}"
+        yield from _train(seeded(recipe, seed), folder, data_dir=data_dir, fresh=fresh)
+        yield from _evaluate(recipe, folder, examples, fresh=fresh)
+        conclude(root)
+
+
+def seeded(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe with the seed added to every seed in it: rows, order, samples and pairs are drawn anew.
+
+    What shares a seed in the recipe still does, so the models of one seed stay paired.
+    """
+    return replace(
+        recipe,
+        variants={name: replace(one, seed=one.seed + seed) for name, one in recipe.variants.items()},
+        **{
+            name: replace(section, seed=section.seed + seed)
+            for name in ("data", "synthesize", "sft", "sample", "mine", "dpo")
+            for section in (getattr(recipe, name),)
+        },
+    )
+
+
+def training_stages(recipe: Recipe) -> tuple[str, ...]:
+    """The folders of one seed that hold a training run."""
+    return (*map(recipe.folder, ("sft", *recipe.variants)), *(f"dpo-{how}" for how in HS_DPO))
+
+
+def _train(recipe: Recipe, root: Path, *, data_dir: Path | None, fresh: bool) -> Iterator[Manifest]:
+    from guardreasoner.train.dpo import run_dpo
+    from guardreasoner.train.mine import run_mine
+    from guardreasoner.train.sft import run_sft
+
+    yield synthesize_stage(recipe, root, data_dir=data_dir, fresh=fresh)
+    for name in ("sft", *recipe.variants):
+        yield _whole(run_sft(recipe.variant(name), recipe.model, out=root, stage=recipe.folder(name), fresh=fresh))
+    yield sample_stage(recipe, root, fresh=fresh)
+    for how, models in HS_DPO.items():
+        mined, stage = f"mine-{how}", f"dpo-{how}"
+        yield run_mine(replace(recipe.mine, models=models), out=root, stage=mined, fresh=fresh)
+        yield _whole(run_dpo(recipe.dpo, recipe.model, out=root, stage=stage, mined=mined, fresh=fresh))
+
+
+def _whole(manifest: Manifest | None) -> Manifest:
+    if manifest is None:
+        raise ConfigError("an ablation trains in one process; start it without torchrun")
+    return manifest
+
+
+def _evaluate(
+    recipe: Recipe, root: Path, examples: Mapping[str, Sequence[Example]], *, fresh: bool
+) -> Iterator[Manifest]:
+    """Every model in its own mode and in `instant`, on rows that are the same for all models and seeds."""
+    from guardreasoner.evaluate.run import evaluate
+    from guardreasoner.guards.load import load_guard
+
+    for row in CONTESTANTS:
+        checkpoint = root / (row.key if (root / row.key).exists() else recipe.folder(row.key)) / "checkpoint"
+        for mode in dict.fromkeys((row.mode, "instant")):
+            folder = root / "evaluate" / f"{row.key}-{mode}"
+            asked = {"mode": mode, "engine": recipe.evaluate.engine, "limit": recipe.evaluate.limit}
+            if fresh or not (folder / "manifest.json").exists():
+                guard = load_guard(str(checkpoint), mode=mode, engine=recipe.evaluate.engine)
+                guard.name = row.key
+                try:
+                    evaluate(guard, examples, folder, config=asked, limit=recipe.evaluate.limit, fresh=fresh)
+                finally:
+                    guard.close()
+            manifest = _read(folder / "manifest.json")
+            _same(manifest["config"], asked, folder)
+            yield manifest
+
+
+def _same(before: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+    for key, value in asked.items():
+        if before.get(key) != value:
+            raise RunFolderError(
+                f"{folder} was made with another config key {key!r} ({before.get(key)!r} there, {value!r} now); "
+                "give another --out, or --fresh to start over"
+            )
+
+
+def conclude(out: str | Path) -> dict[str, Any]:
+    """Compare the models over all finished seeds of a run; writes `ablation.json` and `ablation.md`.
+
+    Raises:
+        DataError: no seed is finished, or seeds were evaluated on different rows.
+    """
+    root = Path(out)
+    folders = {n: root / f"seed-{n}" for n in finished(root)}
+    if not folders:
+        raise DataError(
+            "no seed of this ablation is finished; run `guardreasoner reproduce` on it again", file=str(root)
+        )
+    seeds: dict[int, dict[Reading, Seed]] = {n: {r: read_seed(f, r) for r in HEADS} for n, f in folders.items()}
+    data = as_data(seeds, _facts(list(folders.values())))
+    write_atomic(root / RESULT, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(root / PAGE, as_markdown(data))
+    return data
+
+
+def finished(root: Path) -> list[int]:
+    """The seeds of a run whose models are all evaluated."""
+    wanted = [f"{row.key}-{mode}" for row in CONTESTANTS for mode in dict.fromkeys((row.mode, "instant"))]
+    found = [(int(m.group(1)), p) for p in root.glob("seed-*") if (m := re.fullmatch(r"seed-(\d+)", p.name))]
+    return sorted(n for n, p in found if all((p / "evaluate" / w / "manifest.json").exists() for w in wanted))
+
+
+def _facts(folders: Sequence[Path]) -> dict[str, Any]:
+    """What the tables do not say, over the seeds: rows, pairs, time."""
+
+    def of(stage: str) -> list[Manifest]:
+        return [_read(folder / stage / "manifest.json") for folder in folders]
+
+    def between(values: Sequence[int]) -> str:
+        low, high = min(values), max(values)
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    facts: dict[str, Any] = {"base": of("sft")[0]["config"]["model"]["base"]}
+    for title, stage in (("Baseline", "sft-baseline"), ("Baseline_mix", "sft-baseline-mix"), ("R-SFT", "sft")):
+        facts[f"examples of {title}"] = between([m["counts"]["out"] for m in of(stage)])
+    for how in HS_DPO:
+        facts[f"hard pairs, {how}"] = between([m["counts"]["out"] for m in of(f"mine-{how}")])
+    stages = [path for folder in folders for path in folder.rglob("manifest.json")]
+    facts["minutes a seed"] = round(sum(_read(path)["seconds"] for path in stages) / 60 / len(folders), 1)
+    return facts
+
+
+def _read(path: Path) -> Manifest:
+    content: Manifest = json.loads(path.read_text(encoding="utf-8"))
+    return content
