@@ -20,7 +20,7 @@ from typing import Any
 
 from guardreasoner.errors import GuardReasonerError
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.wire import Event, Job, pack, receive_blocking
+from guardreasoner.serve.wire import CallOff, Event, Job, pack, receive_blocking
 from guardreasoner.types import Exchange, Step, Verdict
 
 NICE = 5
@@ -28,6 +28,10 @@ NICE = 5
 
 FOLLOW_S = 0.5
 """How often the process looks whether its server still lives."""
+
+
+class CalledOff(BaseException):
+    """Nobody waits for the job any more. No `Exception`: what shields a guard from its engine's faults lets it by."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -53,6 +57,8 @@ def main(descriptor: int, parent: int) -> None:
     with suppress(EOFError, OSError):
         while True:
             job = receive_blocking(sock)
+            if isinstance(job, CallOff):  # it came too late
+                continue
             answer = pack(_answer(guard, job, sock, options))
             if left := _left_running():
                 sock.sendall(answer)
@@ -83,6 +89,8 @@ def _answer(guard: Guard, job: Job, sock: socket.socket, known: frozenset[str]) 
         return Event("failed", job.number, str(error))
     except Exception as error:
         return Event("failed", job.number, f"the guard failed ({type(error).__name__})")
+    except CalledOff:
+        return Event("failed", job.number, "the caller left")
     ids = [v.exchange_id for v in verdicts]
     if ids != [e.id for e in job.exchanges]:
         return Event("failed", job.number, "the guard's answers do not match what it was asked")
@@ -98,6 +106,17 @@ def _judge(guard: Guard, job: Job, sock: socket.socket, known: frozenset[str]) -
 
 def _say(sock: socket.socket, job: Job, index: int, step: Step) -> None:
     sock.sendall(pack(Event("step", job.number, (index, step))))
+    if _called_off(sock):
+        raise CalledOff
+
+
+def _called_off(sock: socket.socket) -> bool:
+    """Whether anything has come while a job is judged: it is called off, or the server is gone."""
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _left_running() -> list[threading.Thread]:

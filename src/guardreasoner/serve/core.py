@@ -22,7 +22,7 @@ from guardreasoner.serve.traces import span
 from guardreasoner.serve.waiting import BASE_CHARACTERS, Item, Waiting, characters_of
 from guardreasoner.serve.wire import Job
 from guardreasoner.serve.worker import GuardBroken, StepSink, Worker
-from guardreasoner.types import Exchange, Mode, Status, Usage, Verdict
+from guardreasoner.types import Exchange, Mode, Status, Step, Usage, Verdict
 
 HELD_SHARE = 0.75
 """No batch holds the guard longer than this share of a deadline, so that what comes behind it still has time."""
@@ -216,8 +216,15 @@ class Core:
             self.metrics.seconds.labels(mode, "queue").observe(began - item.since)
         deadline = min(max(i.deadline for i in batch), began + self._hold)
         job = Job(next(self._numbers), tuple(i.exchange for i in batch), mode, deadline, batch[0].on_step is not None)
+
+        def left(_: object) -> None:
+            if all(item.future.done() for item in batch):
+                self.worker.call_off(job)
+
+        for item in batch:
+            item.future.add_done_callback(left)
         try:
-            verdicts = await self.worker.run(job, batch[0].on_step)
+            verdicts = await self.worker.run(job, _unsaid(batch[0]))
         except GuardBroken as error:
             self._failed(batch, error)
             return
@@ -242,6 +249,20 @@ class Core:
 
 def _numbered(on_step: StepSink | None, number: int) -> StepSink | None:
     return None if on_step is None else lambda _, step: on_step(number, step)
+
+
+def _unsaid(item: Item) -> StepSink | None:
+    """Where the steps of one try go: what an earlier try has said is not said again."""
+    on_step, before, heard = item.on_step, item.said, itertools.count()
+    if on_step is None:
+        return None
+
+    def hear(index: int, step: Step) -> None:
+        if next(heard) >= before:
+            item.said += 1
+            on_step(index, step)
+
+    return hear
 
 
 def _sum(one: Usage, two: Usage) -> Usage:

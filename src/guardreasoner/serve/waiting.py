@@ -41,6 +41,8 @@ class Item:
     alone: bool = False
     """Its batch failed; it is tried once more by itself."""
     on_step: StepSink | None = None
+    said: int = 0
+    """Steps that `on_step` has heard."""
     since: float = field(default_factory=time.monotonic)
     characters: int = field(init=False)
     """What it costs to judge."""

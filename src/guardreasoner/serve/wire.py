@@ -35,6 +35,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class CallOff:
+    """Nobody waits for this job any more. The child looks for it whenever it says a step."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What the child says."""
 
