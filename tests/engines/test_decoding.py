@@ -2,16 +2,19 @@
 
 import math
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tiny
-from guardreasoner.engines.decoding import Ask, Settings, complete, log_softmax, sample
+from guardreasoner.engines.decoding import Ask, Settings, complete, log_softmax, sample, unstopped
 from guardreasoner.engines.encoding import Encoder
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Choice, Free, Scaffold, Text
-from tokenizers_of_all_kinds import byte_bpe
+from tokenizers_of_all_kinds import KINDS, byte_bpe
 
 ENCODER = Encoder(tiny.tiny_tokenizer())
 VOCABULARY = ENCODER.tokenizer.get_vocab_size()
@@ -222,6 +225,120 @@ def test_nucleus_sampling_draws_only_from_the_top():
     assert {sample(logits, wide, rng) for _ in range(400)} == {0, 1, 2, 3}
     shares = np.bincount([sample(logits, wide, rng) for _ in range(4000)]) / 4000
     assert np.abs(shares - [0.5, 0.3, 0.15, 0.05]).max() < 0.03
+
+
+ENCODERS = {kind: Encoder(make()) for kind, make in KINDS.items()}
+REASONED = (Text("# Task 1\n"), Free(40, ("---", "Answers:")), Text("Answers:"), Choice((" harmful", " unharmful")))
+
+
+def heard(answers, plan, **more):
+    """Everything that was said of one row, and its completion."""
+    said = []
+    (done,), model = run(answers, plan, on_text=lambda row, text: said.append((row, text)), **more)
+    assert {row for row, _ in said} == {0}
+    return [text for _, text in said], done, model
+
+
+def test_text_is_heard_token_by_token_as_it_grows():
+    said, done, _ = heard([("# Task 1\n", "the user asks for help---"), ("Answers:", "harmful")], REASONED)
+    assert said == [
+        "# Task 1\n",
+        "# Task 1\nthe",
+        "# Task 1\nthe user",
+        "# Task 1\nthe user asks",
+        "# Task 1\nthe user asks for",
+        "# Task 1\nthe user asks for help",
+        "# Task 1\nthe user asks for help ",
+        "# Task 1\nthe user asks for help Answers:",
+        "# Task 1\nthe user asks for help Answers: harmful",
+    ]
+    assert said[-1] == done.text
+
+
+class Dictated(Written):
+    """Writes these ids, whatever the prompt."""
+
+    def __init__(self, encoder, ids):
+        super().__init__(encoder, [])
+        self.ids, self.start = ids, None
+
+    def _next(self, context):
+        self.start = self.start or len(context)
+        return self.ids[len(context) - self.start]
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "metaspace_bpe"])
+def test_half_a_character_is_never_heard(kind):
+    encoder, text = ENCODERS[kind], "un café 無 \U0001f600 é"
+    ids = encoder.continuation(text)
+    assert len(ids) > len(text)
+    settings = Settings(context=200, ends=frozenset())
+    model = Dictated(encoder, ids)
+    said, done, _ = heard([], (Free(len(ids)),), encoder=encoder, prompt="kill:", settings=settings, model=model)
+    assert done.text.strip() == text
+    assert len(said) >= 8
+    assert not [s for s in said if "\ufffd" in s]
+    assert all(later.startswith(s) for s, later in pairwise([*said, done.text]))
+
+
+def test_what_a_stop_string_takes_out_again_is_never_heard():
+    encoder = Encoder(byte_bpe())
+    settings = Settings(context=64, ends=frozenset())
+    model = Written(encoder, [("kill:", "a-b--c---")])
+    said, done, _ = heard([], (Free(30, ("---",)),), encoder=encoder, prompt="kill:", settings=settings, model=model)
+    assert done.text == said[-1] == "a-b--c"
+    assert "a-b" in said
+    assert not [s for s in said if s.endswith("-")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_whatever_is_sampled_what_was_heard_stays(kind, data):
+    encoder = ENCODERS[kind]
+    ids = data.draw(st.lists(st.integers(0, encoder.tokenizer.get_vocab_size() - 1), max_size=25))
+    whole = encoder.decode(ids)
+    for k in range(len(ids)):
+        assert whole.startswith(encoder.lasting(ids[:k]))
+
+
+@given(st.text("-a: ", max_size=20), st.lists(st.text("-a:", min_size=1, max_size=4), max_size=3))
+def test_whatever_stops_it_what_was_heard_stays(text, stops):
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    kept = text[: min(ends)] if ends else text
+    first = next((k for k in range(len(text)) if any(stop in text[:k] for stop in stops)), len(text))
+    for k in range(first + 1):
+        assert kept.startswith(unstopped(text[:k], stops))
+
+
+def test_the_first_of_several_samples_is_heard_and_each_prompt_by_its_place():
+    said = []
+    settings = Settings(context=64, ends=frozenset([END]), temperature=1.0)
+    prompts = [(Scaffold("Human user:"),), (Scaffold("AI assistant: please"),)]
+    done = complete(
+        prompts, (Free(6),), encoder=ENCODER, settings=settings, open_batch=lambda *_: Written(ENCODER, []), n=3,
+        on_text=lambda row, text: said.append((row, text)),
+    )  # fmt: skip
+    last = dict(said)
+    assert [last.get(i, "") for i in (0, 1)] == [samples[0].text for samples in done]
+    assert any(c.text != samples[0].text for samples in done for c in samples)
+
+
+def test_what_the_hearer_raises_ends_the_run():
+    model = Written(ENCODER, [("Human user:", "the user asks for help")])
+    with pytest.raises(LookupError, match="enough"):
+        run([], (Free(40),), model=model, on_text=lambda row, text: (_ for _ in ()).throw(LookupError("enough")))
+    assert model.fed == 2
+
+
+def test_nothing_is_decoded_that_nobody_hears(monkeypatch):
+    calls = []
+    monkeypatch.setattr(Encoder, "decode", lambda self, ids, real=Encoder.decode: calls.append(ids) or real(self, ids))
+    answers = [("Human user:", "the user asks for help")]
+    (silent,), _ = run(answers, (Free(40),))
+    assert len(calls) == 1
+    said, done, _ = heard(answers, (Free(40),))
+    assert len(calls) > 1 + len(said)
+    assert done == silent
 
 
 def test_log_softmax_is_exact_for_large_logits():

@@ -75,6 +75,16 @@ def test_it_equals_the_embedded_engine_on_the_same_weights(bert, folders, mode):
     same(bert.run(prompts, plan(mode)), embedded.run(prompts, plan(mode)))
 
 
+def test_rows_are_heard_while_they_are_written(llama):
+    prompts, said = [ours.render(x, "raw") for x in EXCHANGES[:3]], []
+    done = llama.run(prompts, plan("full"), on_text=lambda row, text: said.append((row, text)))
+    assert llama.capabilities.streams
+    same(done, llama.run(prompts, plan("full")), tolerance=0)
+    assert dict(said) == {row: c.text for row, (c,) in enumerate(done)}
+    assert all(done[row][0].text.startswith(text) for row, text in said)
+    assert len(said) > 3 * len(prompts)
+
+
 def test_a_batch_with_holes_equals_a_fresh_batch(llama):
     with torch.inference_mode():
         ids = list(range(5, 25))

@@ -105,6 +105,18 @@ def test_samples_differ_and_do_not_depend_on_the_batch(engine):
     assert [c.text for c in together[2]] == [c.text for c in alone]
 
 
+def test_every_row_of_a_batch_is_heard_while_it_is_written(engine):
+    prompts, said = [ours.render(x, "compact") for x in EXCHANGES], []
+    done = [c for (c,) in engine.run(prompts, plan("full"), on_text=lambda row, text: said.append((row, text)))]
+    assert engine.capabilities.streams
+    assert [c for (c,) in engine.run(prompts, plan("full"))] == done
+    assert dict(said) == {row: c.text for row, c in enumerate(done)}  # the last that was said of each
+    assert all(done[row].text.startswith(text) for row, text in said)
+    firsts = [row for row, text in said if ours.ANSWERS not in text]
+    assert firsts[: len(prompts)] != [firsts[0]] * len(prompts)  # rows of a batch grow side by side
+    assert len(said) > 10 * len(prompts)
+
+
 def test_too_long_prompts_do_not_stop_the_others(engine):
     prompts = [ours.render(Exchange("x", text), "compact") for text in ("kill", "kill " * 600, "help")]
     done = [c for (c,) in engine.run(prompts, plan("instant"))]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from guardreasoner.plans import Completion, Plan, Prompt
+
+OnText = Callable[[int, str], None]
+"""Hears what is being written: a row's place among the prompts, and the text after its prompt so far, free and forced.
+
+Only what no later token changes is said: whole characters, and no beginning of a stop string that would be taken out
+again. So each text begins with the one before it, and the completion's text begins with each.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,9 @@ class Capabilities:
     """n > 1 gives n different samples at temperature > 0."""
     keeps_deadline: bool = False
     """`run` looks at its deadline between steps that cannot hang, so that nobody has to watch over it."""
+    streams: bool = False
+    """`run` also takes `on_text: OnText | None`, which hears the rows while they are written. Of several samples of a
+    prompt it hears the first. It must not call the engine; what it raises ends the run and reaches the caller."""
 
 
 @runtime_checkable

@@ -12,11 +12,13 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from guardreasoner.engines.base import OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
 from guardreasoner.engines.grounding import only
 from guardreasoner.plans import Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
@@ -72,6 +74,8 @@ class Row:
     plan: Plan
     settings: Settings
     sample: int = 0
+    hear: Callable[[str], None] | None = None
+    """Told the text so far, whenever there is more of it."""
     text: str = ""
     finish: Finish = "stop"
     sampled: int = 0
@@ -80,6 +84,7 @@ class Row:
     _last: Logits | None = None
     _open: int | None = None
     """Where the free text that is being sampled begins."""
+    _told: str = ""
 
     def __post_init__(self) -> None:
         self.ids = list(self.encoded.ids)
@@ -114,6 +119,7 @@ class Row:
             else:
                 rest = sum(_forced(self.encoder, s) + isinstance(s, Free) for s in self.plan[k + 1 :])
                 yield from self._write(step, self.settings.context - rest - len(self.ids))
+            self._tell()
 
     def completion(self, finish: Finish | None = None, error: str | None = None) -> Completion:
         """What has been written so far."""
@@ -176,6 +182,7 @@ class Row:
             self.ids.append(token)
             if watch.sees(self.ids, start) and self._stop(step, start):
                 break
+            self._tell(step.stop)
         else:
             self.finish = "length"
         self._close()
@@ -185,6 +192,17 @@ class Row:
         if self._open is not None:
             self.text += self.encoder.decode(self.ids[self._open :])
             self._open = None
+
+    def _tell(self, stops: Sequence[str] = ()) -> None:
+        """Say what has been written, as far as it will stay."""
+        if self.hear is None:
+            return
+        text = self.text
+        if self._open is not None:
+            text += unstopped(self.encoder.lasting(self.ids[self._open :]), stops)
+        if text != self._told:
+            self._told = text
+            self.hear(text)
 
     def _stop(self, step: Free, start: int) -> bool:
         """Take the first stop string and what follows it out of the text and of the model's context."""
@@ -227,6 +245,7 @@ def complete(
     open_batch: Callable[[int, int], Batch],
     deadline: float | None = None,
     n: int = 1,
+    on_text: OnText | None = None,
 ) -> list[list[Completion]]:
     """Follow a plan after each prompt, n times each.
 
@@ -238,6 +257,7 @@ def complete(
         open_batch: (rows, tokens of the longest) -> a batch.
         deadline: `time.monotonic()` seconds, looked at before every token; rows that are not done then are `timeout`.
         n: completions per prompt; at temperature 0 they are copies of one.
+        on_text: hears the first completion of each prompt while it is written.
     """
     copies = n if settings.temperature > 0 else 1
     done: list[list[Completion | None]] = [[None] * copies for _ in prompts]
@@ -247,7 +267,8 @@ def complete(
             done[i] = [Completion("", "input_too_long", error=_too_long(settings.context))] * copies
             continue
         encoded = encoder.encode(prompt)
-        rows += [(i, Row(encoder, encoded, plan, settings, sample=j)) for j in range(copies)]
+        heard = None if on_text is None else partial(on_text, i)
+        rows += [(i, Row(encoder, encoded, plan, settings, sample=j, hear=None if j else heard)) for j in range(copies)]
     for group in _groups(rows, settings):
         for (i, row), completion in zip(group, _run([row for _, row in group], open_batch, deadline), strict=True):
             done[i][row.sample] = completion
@@ -262,6 +283,12 @@ def ids_of(encoder: Encoder, sampled: Sequence[int], kept: str) -> list[int]:
             rest = kept[len(head) :]
             return [*sampled[:length], *(encoder.judged(rest) if rest else ())]
     raise AssertionError("the empty text begins every text")
+
+
+def unstopped(text: str, stops: Sequence[str]) -> str:
+    """A text under way without the beginning of a stop string that it may end in."""
+    held = (k for stop in stops for k in range(1, len(stop) + 1) if text.endswith(stop[:k]))
+    return text[: len(text) - max(held, default=0)]
 
 
 def log_softmax(logits: Logits) -> Logits:

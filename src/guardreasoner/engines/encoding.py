@@ -27,6 +27,7 @@ ChatTemplate = Callable[[list[dict[str, Any]], Mapping[str, Any]], str]
 
 _UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 _MARKER = re.compile(r"\s*(<.*>|\[[A-Z0-9_/ ]+\])\s*", re.S)
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _SENTINEL = re.compile("\ue000(\\d+)\ue001")
 _ANCHORS = ("\n", "a", ":")
 
@@ -158,6 +159,17 @@ class Encoder:
         if shown and not text.startswith(" ") and (self.tokenizer.id_to_token(shown[0]) or "").startswith("▁"):
             return " " + text  # the decoder takes the first word for the start of a text
         return text
+
+    def lasting(self, ids: Sequence[int]) -> str:
+        """The beginning of the text of ids that stays whatever ids follow.
+
+        The last of them may be a part of a character, and a run of byte tokens is read as a whole: one byte that does
+        not fit makes all of it U+FFFD.
+        """
+        shown = [i for i in ids if i not in self._hidden]
+        while shown and _BYTE.fullmatch(self.tokenizer.id_to_token(shown[-1]) or ""):
+            shown.pop()
+        return self.decode(shown).rstrip("\ufffd")
 
     def shown(self, token: int) -> str:
         """Text of one id by itself; U+FFFD where it is a part of a character."""

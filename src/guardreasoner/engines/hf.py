@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.engines.decoding import Ask, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_of
 from guardreasoner.errors import ConfigError, EngineError, need, printable
@@ -88,7 +88,7 @@ class HfEngine:
         self.top_p, self.seed = top_p, seed
         self.ends = end_ids(self.model, tokenizer)
         self.capabilities = Capabilities(
-            True, True, context_tokens or context_of(self.model.config), keeps_deadline=True
+            True, True, context_tokens or context_of(self.model.config), keeps_deadline=True, streams=True
         )
         self._lock = threading.Lock()
 
@@ -100,8 +100,9 @@ class HfEngine:
         deadline: float | None = None,
         n: int = 1,
         temperature: float = 0.0,
+        on_text: OnText | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.run`. Calls from several threads wait for each other."""
+        """See `Engine.run`. Calls from several threads wait for each other, and for what `on_text` does."""
         settings = Settings(
             context=self.capabilities.context_tokens or 1 << 20,
             ends=self.ends,
@@ -120,6 +121,7 @@ class HfEngine:
                 open_batch=lambda rows, tokens: HfBatch(self.model, self.torch),
                 deadline=deadline,
                 n=n,
+                on_text=on_text,
             )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.engines.decoding import Ask, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_from
 from guardreasoner.errors import ConfigError, EngineError
@@ -68,7 +68,7 @@ class OnnxEngine:
         self.name = name or path.resolve().name
         self.max_batch, self.top_p, self.seed = max_batch, top_p, seed
         self.capabilities = Capabilities(
-            force=True, logprobs=True, context_tokens=self.model.sizes.context, keeps_deadline=True
+            force=True, logprobs=True, context_tokens=self.model.sizes.context, keeps_deadline=True, streams=True
         )
 
     def run(
@@ -79,6 +79,7 @@ class OnnxEngine:
         deadline: float | None = None,
         n: int = 1,
         temperature: float = 0.0,
+        on_text: OnText | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.run`."""
         settings = Settings(
@@ -97,6 +98,7 @@ class OnnxEngine:
             open_batch=lambda rows, tokens: OnnxBatch(self.model, rows, tokens),
             deadline=deadline,
             n=n,
+            on_text=on_text,
         )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:

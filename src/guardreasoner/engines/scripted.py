@@ -15,8 +15,9 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.plans import Choice, Completion, Free, Plan, Prompt, Text, pick, segments_of
 
 Answer = str | Completion | Exception
@@ -49,7 +50,9 @@ class ScriptedEngine:
         self.scores = dict(scores or {})
         self.delay_s = delay_s
         plain = not any(callable(script) for script in (*self.answers.values(), default))
-        self.capabilities = Capabilities(force=True, logprobs=True, context_tokens=context_tokens, keeps_deadline=plain)
+        self.capabilities = Capabilities(
+            force=True, logprobs=True, context_tokens=context_tokens, keeps_deadline=plain, streams=True
+        )
         self.calls: list[tuple[tuple[str, ...], Plan]] = []
         """Prompt texts and plan of every run, for tests."""
         self._random = random.Random(0)
@@ -62,6 +65,7 @@ class ScriptedEngine:
         deadline: float | None = None,
         n: int = 1,
         temperature: float = 0.0,
+        on_text: OnText | None = None,
     ) -> list[list[Completion]]:
         texts = tuple("".join(s.text for s in segments_of(p)) for p in prompts)
         self.calls.append((texts, plan))
@@ -70,7 +74,13 @@ class ScriptedEngine:
             time.sleep(max(0.0, min(self.delay_s, left)))
             if self.delay_s > left:
                 return [[Completion("", "timeout", error="the deadline passed")] * n for _ in prompts]
-        return [[self._complete(text, plan, temperature) for _ in range(n)] for text in texts]
+        return [
+            [
+                self._complete(text, plan, temperature, None if j or on_text is None else partial(on_text, i))
+                for j in range(n)
+            ]
+            for i, text in enumerate(texts)
+        ]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         return [m.span() for m in re.finditer(r"\S+\s*", text)]
@@ -85,7 +95,7 @@ class ScriptedEngine:
             raise answer
         return answer
 
-    def _complete(self, text: str, plan: Plan, temperature: float) -> Completion:
+    def _complete(self, text: str, plan: Plan, temperature: float, hear: Callable[[str], None] | None) -> Completion:
         answer = self._script(text)
         if isinstance(answer, Completion):
             return answer
@@ -97,7 +107,10 @@ class ScriptedEngine:
                 words = re.findall(r"\S+\s*", _until(answer, step.stop))
                 finish = "length" if len(words) > step.max_tokens else finish
                 sampled += min(len(words), step.max_tokens)
-                written += "".join(words[: step.max_tokens])
+                for word in words[: step.max_tokens]:
+                    written += word
+                    if hear:
+                        hear(written)
             elif isinstance(step, Text):
                 written += step.text
             else:
@@ -105,6 +118,8 @@ class ScriptedEngine:
                 choices.append(scores)
                 sampled += 1
                 written += pick(step, scores, temperature, self._random)
+            if hear and not isinstance(step, Free):
+                hear(written)
         done = Completion(written, "stop", len(text.split()), sampled, tuple(choices))
         return replace(done, finish="length") if finish == "length" else done
 
