@@ -41,6 +41,51 @@ def test_arbitrary_text_never_raises(text):
     fmt.parse(text)
 
 
+LINES = (
+    "# Task 1",
+    "# Task 2",
+    "## Reasoning Step 1",
+    "## Step 2: so",
+    "a risk",
+    "a risk# Task 2",
+    "#",
+    "answers:",
+    "",
+)
+WILD = st.lists(st.sampled_from((*LINES, "Answers: ", "Request: harmful", "---"))).map("\n".join)
+TAME = st.lists(st.sampled_from(LINES)).map("\n".join)
+
+
+@given(WILD)
+def test_a_step_that_is_settled_stays_whatever_is_written_next(text):
+    final = fmt.parse(text).steps
+    for k in range(len(text) + 1):
+        early = fmt.settled(text[:k], forced=False)
+        assert early == final[: len(early)]
+
+
+@given(TAME, labels.filter(lambda wanted: wanted.tasks))
+def test_all_steps_are_settled_once_the_block_is_forced(reasoning, wanted):
+    text = fmt.answer(f"{reasoning}\n", wanted)
+    final, block = fmt.parse(text).steps, text.index(fmt.BLOCK) + len(fmt.BLOCK)
+    for k in range(len(text) + 1):
+        early = fmt.settled(text[:k], forced=True)
+        assert early == final[: len(early)]
+        assert k < block or early == final
+
+
+def test_a_step_is_settled_when_the_heading_after_it_is_a_whole_line():
+    text = "# Task 1\n## Reasoning Step 1\nIt asks for “bombs”.\n## Reasoning Step 2\nSo it is harmful.\n# Task 2\nIt"
+    told = {k: fmt.settled(text[:k], forced=True) for k in range(len(text) + 1)}
+    counts = [len(steps) for steps in told.values()]
+    assert counts == sorted(counts)
+    assert counts.index(1) == text.index("Step 2\n") + len("Step 2\n")
+    assert counts.index(2) == text.index("# Task 2\n") + len("# Task 2\n")
+    assert told[len(text)] == (
+        Step(Task.prompt_harm, "It asks for “bombs”."), Step(Task.prompt_harm, "So it is harmful."),
+    )  # fmt: skip
+
+
 @given(st.text(), labels, st.text())
 def test_a_verdict_is_only_read_from_the_last_answers_block(before, wanted, after):
     text = (

@@ -46,6 +46,8 @@ HUMAN, ASSISTANT, ANSWERS, RULE = "Human user:", "AI assistant:", "Answers:", "-
 STEP_HEADING = "## Reasoning Step"
 HEADING = "# Task"
 STOPS = (RULE, ANSWERS)
+BLOCK = f"{RULE}\n\n{ANSWERS} \n"
+"""What a plan forces after reasoning. Free text cannot hold it: it ends at `STOPS`."""
 
 _MARKER = re.compile(r"^(?=[^\S\n]*(?:Human user:|AI assistant:|Answers:|#+ ?Task \d|## Reasoning))", re.I | re.M)
 _BLOCK = re.compile(r"^[ \t>*#]*Answers:[ \t*]*$", re.I | re.M)
@@ -157,6 +159,23 @@ def read_labels(text: str) -> tuple[Labels, Problem | None]:
     return _labels(text[blocks[-1].end() :]) if blocks else (Labels(), "no_block")
 
 
+def settled(text: str, *, forced: bool) -> tuple[Step, ...]:
+    """The first steps of a text that is still being written, as far as nothing that follows can change them.
+
+    A step is settled when the heading after it is a whole line. What stands after an answer block that the model wrote
+    by itself is not: whether it counts depends on there being another block.
+
+    Args:
+        text: what has been written so far.
+        forced: the plan forces `BLOCK`, so that all steps are settled once it stands there.
+    """
+    if forced and BLOCK in text:
+        return parse(text).steps
+    lines = text[: text.rfind("\n") + 1]
+    block = _BLOCK.search(lines)
+    return _steps(_GLUED.sub("\n", lines[: block.start()] if block else lines), whole=False)
+
+
 def _labels(block: str) -> tuple[Labels, Problem | None]:
     found: dict[Task, set[str]] = {}
     for key, word in _VERDICT.findall(block):
@@ -169,7 +188,8 @@ def _labels(block: str) -> tuple[Labels, Problem | None]:
     return labels, None if labels.tasks else "no_verdict"
 
 
-def _steps(body: str) -> tuple[Step, ...]:
+def _steps(body: str, *, whole: bool = True) -> tuple[Step, ...]:
+    """The steps of a reasoning; of one that is not whole, those that a heading follows."""
     steps: list[Step] = []
     task: Task | None = None
     lines: list[str] = []
@@ -189,7 +209,8 @@ def _steps(body: str) -> tuple[Step, ...]:
             lines.append(step.group(1))
         else:
             lines.append(line)
-    close()
+    if whole:
+        close()
     return tuple(steps)
 
 
@@ -231,7 +252,7 @@ def plan(
             steps.append(Free(budget // len(tasks), (*STOPS, HEADING), grounded=part))
     elif mode != "instant":
         steps.append(Free(budget, STOPS))
-    lead = f"{ANSWERS} \n" if mode == "instant" else f"{RULE}\n\n{ANSWERS} \n"
+    lead = f"{ANSWERS} \n" if mode == "instant" else BLOCK
     for task, row in TASKS.items():
         if task in tasks:
             steps += [

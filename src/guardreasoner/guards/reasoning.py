@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 from guardreasoner.engines.base import Engine
 from guardreasoner.errors import (
@@ -30,6 +30,7 @@ from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
 from guardreasoner.guards.windows import windows
 from guardreasoner.plans import Completion, Free, Plan
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
@@ -115,6 +116,7 @@ class ReasoningGuard(Judging):
         mode: Mode | None = None,
         deadline: float | None = None,
         max_escalations: int | None = None,
+        on_step: StepSink | None = None,
     ) -> list[Verdict]:
         """One verdict per exchange, in input order.
 
@@ -124,6 +126,9 @@ class ReasoningGuard(Judging):
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             max_escalations: in `auto`, the most exchanges that may go on to reasoning; the others keep their
                 `instant` verdict with the note `escalation_denied`.
+            on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
+                `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
+                exchange that is judged in several pieces has its steps in the verdict only. What it raises is raised.
 
         Raises:
             DataError: an exchange has neither a request nor a reply.
@@ -132,15 +137,16 @@ class ReasoningGuard(Judging):
             validate(exchange)
         mode = self._checked(mode or self.mode)
         if mode != "auto":
-            return self._judge(exchanges, mode, deadline)
+            return self._judge(exchanges, mode, deadline, on_step)
         if not self.engine.capabilities.force:
-            return self._judge(exchanges, "full", deadline)
+            return self._judge(exchanges, "full", deadline, on_step)
         verdicts = self._judge(exchanges, "instant", deadline)
         unsure = [i for i, v in enumerate(verdicts) if self._uncertain(v)]
         allowed = unsure if max_escalations is None else unsure[: max(0, max_escalations)]
         for i in unsure[len(allowed) :]:
             verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
-        second = self._judge([exchanges[i] for i in allowed], "full", deadline) if allowed else []
+        asked = [exchanges[i] for i in allowed]
+        second = self._judge(asked, "full", deadline, placed(on_step, allowed)) if asked else []
         for i, verdict in zip(allowed, second, strict=True):
             verdicts[i] = _escalated(verdicts[i], verdict)
         return verdicts
@@ -160,7 +166,9 @@ class ReasoningGuard(Judging):
             p is not None and self.calibration.curve(Task(t), "instant").uncertain(p) for t, p in verdict.scores.items()
         )
 
-    def _judge(self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None) -> list[Verdict]:
+    def _judge(
+        self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None, on_step: StepSink | None = None
+    ) -> list[Verdict]:
         started = time.monotonic()
         pieces: list[_Piece] = []
         too_long: set[int] = set()
@@ -170,10 +178,12 @@ class ReasoningGuard(Judging):
             if not made:
                 too_long.add(i)
         readings: dict[int, list[_Reading]] = {i: [] for i in range(len(exchanges))}
-        for tasks in sorted({p.tasks for p in pieces}):
-            group = [p for p in pieces if p.tasks == tasks]
-            for piece, completion in zip(group, self._complete(group, self._plan(mode, tasks), deadline), strict=True):
-                readings[piece.owner].append(self._read(piece, completion, mode))
+        with speaking(on_step, [p.owner for p in pieces], self.engine.capabilities) as voices:
+            for tasks in sorted({p.tasks for p in pieces}):
+                group = [p for p in pieces if p.tasks == tasks]
+                completions = self._complete(group, self._plan(mode, tasks), deadline, voices)
+                for piece, completion in zip(group, completions, strict=True):
+                    readings[piece.owner].append(self._read(piece, completion, mode))
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
         return [
             self._verdict(exchange, mode, None if i in too_long else readings[i], each)
@@ -207,16 +217,21 @@ class ReasoningGuard(Judging):
         margins = {t: self.calibration.curve(t, mode).margin for t in tasks}
         return wire_format.plan(mode, tasks, budget=self._budget(mode), margins=margins, wire=self.wire)
 
-    def _complete(self, pieces: Sequence[_Piece], plan: Plan, deadline: float | None) -> list[Completion]:
+    def _complete(
+        self, pieces: Sequence[_Piece], plan: Plan, deadline: float | None, voices: Voices
+    ) -> list[Completion]:
         prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
+        more: dict[str, Any] = {"on_text": listening(voices, [p.owner for p in pieces])} if voices else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
-            runs = _within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline))
-        except EngineError as error:
-            return [_failed(error)] * len(pieces)
+            runs = _within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
         except Exception as error:
+            if any(voice.error is error for voice in voices.values()):
+                raise
+            if isinstance(error, EngineError):
+                return [_failed(error)] * len(pieces)
             if len(pieces) > 1:
-                return [c for p in pieces for c in self._complete([p], plan, deadline)]
+                return [c for p in pieces for c in self._complete([p], plan, deadline, voices)]
             return [Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]
         return [run[0] for run in runs]
 
