@@ -35,7 +35,8 @@ sample: {models: [sft, other], k: 3, temperature: 1.5, max_tokens: 8, forced: tr
 mine: {task: hardest}
 dpo: {learning_rate: 1.0e-3, batch: 2, micro_batch: 2, max_steps: 2, max_tokens: 700, precision: fp32, save_every: 1,
       gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
-evaluate: {engine: hf, bundled: true, limit: 12}
+export: {precision: fp32, check: false}
+evaluate: {engine: onnx, bundled: true, limit: 12}
 stages: [synthesize, sft, sample, mine, dpo, evaluate]
 """
 BUNDLED = load_recipe("nano-ablation")

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,13 @@ from typing import Any
 from guardreasoner.errors import ConfigError, DataError, RunFolderError
 from guardreasoner.evaluate.ablation import CONTESTANTS, Reading, Seed, read_seed
 from guardreasoner.evaluate.ablation_text import HEADS, as_data, as_markdown
+from guardreasoner.evaluate.run import evaluate
+from guardreasoner.guards.base import Guard
+from guardreasoner.guards.load import load_guard
 from guardreasoner.records import write_atomic
 from guardreasoner.reproduce import Manifest, benchmarks_of, sample_stage, synthesize_stage
 from guardreasoner.train.recipe import Recipe
-from guardreasoner.types import Example
+from guardreasoner.types import Example, Mode
 
 RESULT, PAGE = "ablation.json", "ablation.md"
 HS_DPO = {"self": ("sft",), "ensemble": ()}
@@ -100,24 +105,36 @@ def _evaluate(
     recipe: Recipe, root: Path, examples: Mapping[str, Sequence[Example]], *, fresh: bool
 ) -> Iterator[Manifest]:
     """Every model in its own mode and in `instant`, on rows that are the same for all models and seeds."""
-    from guardreasoner.evaluate.run import evaluate
-    from guardreasoner.guards.load import load_guard
-
     for row in CONTESTANTS:
-        checkpoint = root / (row.key if (root / row.key).exists() else recipe.folder(row.key)) / "checkpoint"
+        checkpoint = root / (row.key if row.key.startswith("dpo-") else recipe.folder(row.key)) / "checkpoint"
         for mode in dict.fromkeys((row.mode, "instant")):
             folder = root / "evaluate" / f"{row.key}-{mode}"
             asked = {"mode": mode, "engine": recipe.evaluate.engine, "limit": recipe.evaluate.limit}
             if fresh or not (folder / "manifest.json").exists():
-                guard = load_guard(str(checkpoint), mode=mode, engine=recipe.evaluate.engine)
-                guard.name = row.key
-                try:
+                with _guard(recipe, checkpoint, row.key, mode) as guard:
                     evaluate(guard, examples, folder, config=asked, limit=recipe.evaluate.limit, fresh=fresh)
-                finally:
-                    guard.close()
             manifest = _read(folder / "manifest.json")
             _same(manifest["config"], asked, folder)
             yield manifest
+
+
+@contextmanager
+def _guard(recipe: Recipe, checkpoint: Path, name: str, mode: Mode) -> Iterator[Guard]:
+    """A checkpoint as a guard; for `onnx` it is exported for as long as it is asked."""
+    from guardreasoner.train.export import export
+
+    model = checkpoint
+    if recipe.evaluate.engine == "onnx":
+        model = checkpoint.parent / "export"
+        export(checkpoint, model, precision=recipe.export.precision, check=recipe.export.check)
+    guard = load_guard(str(model), mode=mode, engine=recipe.evaluate.engine)
+    guard.name = name
+    try:
+        yield guard
+    finally:
+        guard.close()
+        if model != checkpoint:
+            shutil.rmtree(model, ignore_errors=True)
 
 
 def _same(before: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
