@@ -56,7 +56,8 @@ def ablate(recipe: Recipe, *, out: str | Path, data_dir: Path | None = None, fre
         folder = root / f"seed-{seed}"
         yield from _train(seeded(recipe, seed), folder, data_dir=data_dir, fresh=fresh)
         yield from _evaluate(recipe, folder, examples, fresh=fresh)
-        conclude(root)
+        if fresh or not _concluded(root):
+            conclude(root)
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -160,9 +161,15 @@ def conclude(out: str | Path) -> dict[str, Any]:
         )
     seeds: dict[int, dict[Reading, Seed]] = {n: {r: read_seed(f, r) for r in HEADS} for n, f in folders.items()}
     data = as_data(seeds, _facts(list(folders.values())))
-    write_atomic(root / RESULT, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     write_atomic(root / PAGE, as_markdown(data))
+    write_atomic(root / RESULT, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     return data
+
+
+def _concluded(root: Path) -> bool:
+    """Whether the result is there and speaks of every seed that is finished."""
+    path = root / RESULT
+    return path.exists() and (root / PAGE).exists() and _read(path)["seeds"] == finished(root)
 
 
 def finished(root: Path) -> list[int]:
