@@ -132,6 +132,26 @@ def test_a_row_that_is_tried_again_repeats_nothing():
     assert [entry for entry in said if entry != "done"] == [(place, step) for place in (0, 1) for step in STEPS]
 
 
+def test_a_row_that_is_written_otherwise_the_second_time_is_silent_from_then_on():
+    first, second = ([Step(Task.prompt_harm, f"{word} {n}.") for n in range(6)] for word in ("Once", "Again"))
+
+    class Dying(Logging):
+        def run(self, prompts, plan, *, on_text, **options):
+            def dying(row, text):
+                on_text(row, text)
+                if len(prompts) > 1 and text.endswith("Step 3\n"):
+                    self.default = fmt.answer(fmt.reasoning_text(second), Labels("unharmful"))
+                    raise RuntimeError("out of something")
+
+            return super().run(prompts, plan, on_text=dying, **options)
+
+    engine = Dying(default=fmt.answer(fmt.reasoning_text(first), Labels("unharmful")))
+    said, verdicts = judged(engine, Exchange("a", "process"), Exchange("b", "process"))
+    assert [v.steps for v in verdicts] == [tuple(second)] * 2
+    assert [step for place, step in (e for e in said if e != "done") if place == 0] == first[:2]
+    assert [step for place, step in (e for e in said if e != "done") if place == 1] == second
+
+
 def test_what_the_listener_raises_is_its_own_and_ends_the_reasoning():
     for error in (LookupError("enough"), EngineError("enough")):
         heard = []

@@ -11,11 +11,16 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from guardreasoner.engines.base import OnText
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import EngineError
+from guardreasoner.formats.guardreasoner import reasoning_text
 from guardreasoner.guards.base import Judging
-from guardreasoner.guards.reasoning import ReasoningGuard
+from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
+from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Usage, Verdict
 
 StepSink = Callable[[int, Step], None]
@@ -160,3 +165,51 @@ def reasoning() -> ReasoningGuard:
         scores={"unsure": 0.5, "bad": 0.95, "fine": 0.03},
     )
     return ReasoningGuard("scripted", engine)
+
+
+class WaitingEngine(ScriptedEngine):
+    """`WAIT:<folder>` in the text: once its first step is whole, it writes on when the test has put `go` there.
+
+    What became of it is left there too: `finished` or `stopped`. With `DIE:<folder>` its process dies then, once.
+    """
+
+    def run(
+        self, prompts: Sequence[Prompt], plan: Plan, *, on_text: OnText | None = None, **options: Any
+    ) -> list[list[Completion]]:
+        found = re.search(r"(WAIT|DIE):(\S+)", "".join(s.text for s in segments_of(prompts[0])))
+        if on_text is None or found is None:
+            return super().run(prompts, plan, on_text=on_text, **options)
+        folder = Path(found[2])
+
+        def hear(row: int, text: str) -> None:
+            on_text(row, text)
+            if text.endswith("Step 2\n") and found[1] == "WAIT":
+                _wait_for(folder / "go")
+            elif text.endswith("Step 2\n") and not (folder / "died").exists():
+                (folder / "died").touch()
+                os._exit(3)
+
+        try:
+            done = super().run(prompts, plan, on_text=hear, **options)
+        except BaseException:
+            (folder / "stopped").touch()
+            raise
+        (folder / "finished").touch()
+        return done
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"the test put no {path.name}")
+        time.sleep(0.01)
+
+
+WAITING_STEPS = tuple(Step(Task.prompt_harm, f"Thought number {i}.") for i in range(300))
+
+
+def waiting() -> ReasoningGuard:
+    """Our own guard on an engine that goes on when the test lets it."""
+    engine = WaitingEngine(default=reasoning_text(WAITING_STEPS), scores={"unsure": 0.5, "": 0.03})
+    return ReasoningGuard("waiting", engine, budgets=Budgets(full=1 << 14))
