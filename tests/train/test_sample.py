@@ -99,6 +99,18 @@ def test_answers_that_failed_are_left_out_and_said(tmp_path):
     assert len(found["mild-2"]["texts"]) == 2
 
 
+def test_a_call_in_which_every_text_is_too_long_is_no_fault_of_the_model(tmp_path):
+    write_traces(tmp_path, 3)
+    script = {"number 1": Completion("", "input_too_long", error="the text does not fit")}
+    opened = run_sample(
+        SampleConfig(k=2, chunk=1), out=tmp_path, open_model=lambda _: (ScriptedEngine(script, default=ANSWER), "raw")
+    )
+    found = {r["example_id"]: r for r in rows(tmp_path)}
+    assert opened["counts"]["out"] == 3
+    assert found["mild-1"]["finish"] == ["input_too_long", "input_too_long"]
+    assert len(found["mild-2"]["texts"]) == 2
+
+
 def test_a_model_that_answers_nothing_at_all_is_an_error(tmp_path):
     write_traces(tmp_path, 2)
     dead = Models(sft=Completion("", "unavailable", error="out of memory"))

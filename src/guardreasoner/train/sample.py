@@ -140,8 +140,9 @@ def _sample_one(
             for chunk in _chunks(group, config.chunk):
                 prompts = [wire_format.render(e.exchange, wire) for e in chunk]
                 answers = engine.run(prompts, plan, n=config.k, temperature=config.temperature)
-                if not any(c.complete for completions in answers for c in completions):
-                    raise EngineError(f"{name}: no answer of a whole call could be sampled ({answers[0][0].error})")
+                asked = [c for completions in answers for c in completions if c.finish != "input_too_long"]
+                if asked and not any(c.complete for c in asked):  # texts that do not fit are no fault of the model
+                    raise EngineError(f"{name}: no answer of a whole call could be sampled ({asked[0].error})")
                 for example, completions in zip(chunk, answers, strict=True):
                     row = {
                         "example_id": example.exchange.id,
