@@ -159,6 +159,15 @@ class Usage:
     passes: int = 0
     """Model passes: more than 1 for windows, several forms of one text, or an escalation."""
 
+    def __add__(self, more: Usage) -> Usage:
+        """What two passes over one exchange cost together."""
+        return Usage(
+            self.prompt_tokens + more.prompt_tokens,
+            self.completion_tokens + more.completion_tokens,
+            self.latency_ms + more.latency_ms,
+            self.passes + more.passes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

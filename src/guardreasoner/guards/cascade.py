@@ -8,7 +8,7 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.guards.base import Guard, Judging
-from guardreasoner.types import TASKS, Exchange, Labels, Task, Usage, Verdict
+from guardreasoner.types import TASKS, Exchange, Labels, Task, Verdict
 
 Bands = Mapping[Task, tuple[float, float]]
 
@@ -69,12 +69,7 @@ class CascadeGuard(Judging):
 
 
 def _combine(first: Verdict, second: Verdict, tasks: Sequence[Task]) -> Verdict:
-    usage = Usage(
-        first.usage.prompt_tokens + second.usage.prompt_tokens,
-        first.usage.completion_tokens + second.usage.completion_tokens,
-        first.usage.latency_ms + second.usage.latency_ms,
-        first.usage.passes + second.usage.passes,
-    )
+    usage = first.usage + second.usage
     if first.status != "ok":
         return replace(second, guard=first.guard, usage=usage)
     if second.status != "ok":

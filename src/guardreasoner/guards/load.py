@@ -184,7 +184,9 @@ def _reasoning(
     row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
 ) -> Guard:
     from guardreasoner.engines.load import load_engine
+    from guardreasoner.formats.base import options_of
     from guardreasoner.guards.calibration import read_calibration
+    from guardreasoner.guards.explaining import Explaining
     from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 
     rest = dict(options)
@@ -193,8 +195,17 @@ def _reasoning(
     found = rest.pop("calibration", None) or (own / "calibration.json" if (own / "calibration.json").exists() else None)
     calibration = read_calibration(found) if isinstance(found, str | Path) else found
     budgets = Budgets(**{**meta.get("budgets", {}), **rest.pop("budgets", {})})
+    how = rest.pop("explaining", meta.get("explaining"))
+    explaining = how if how is None or isinstance(how, Explaining) else options_of(Explaining, how, where="explaining")
     wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire", "raw")
     engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)
     return ReasoningGuard(
-        row.name, engine, wire=wire, mode=mode, fail_mode=fail_mode, calibration=calibration, budgets=budgets
+        row.name,
+        engine,
+        wire=wire,
+        mode=mode,
+        fail_mode=fail_mode,
+        calibration=calibration,
+        budgets=budgets,
+        explaining=explaining,
     )

@@ -29,6 +29,7 @@ from guardreasoner.formats.base import Parsed
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Calibration
+from guardreasoner.guards.explaining import Explaining, Told, explained, unexplained
 from guardreasoner.guards.normalise import differs, normalise
 from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
 from guardreasoner.guards.windows import windows
@@ -85,6 +86,7 @@ class ReasoningGuard(Judging):
         fail_mode: FailMode = "closed",
         calibration: Calibration | None = None,
         budgets: Budgets | None = None,
+        explaining: Explaining | None = None,
         max_windows: int = 16,
     ) -> None:
         """Args:
@@ -95,6 +97,8 @@ class ReasoningGuard(Judging):
             fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
             calibration: None = scores are the words' own probabilities.
             budgets: tokens of reasoning.
+            explaining: the guard decides in `instant` whatever the mode, and its reasoning is an explanation; None =
+                the answer block after the reasoning decides.
             max_windows: more windows than this are `input_too_long`.
 
         Raises:
@@ -107,6 +111,7 @@ class ReasoningGuard(Judging):
         self.fail_mode: FailMode = fail_mode
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
+        self.explaining = explaining if engine.capabilities.force else None
         self.max_windows = max_windows
 
     def judge(
@@ -128,7 +133,8 @@ class ReasoningGuard(Judging):
                 `instant` verdict with the note `escalation_denied`.
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
                 `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
-                exchange that is judged in several pieces has its steps in the verdict only. What it raises is raised.
+                exchange that is judged in several pieces has its steps in the verdict only, and so has a guard that
+                decides first and explains after. What it raises is raised.
 
         Raises:
             DataError: an exchange has neither a request nor a reply.
@@ -136,6 +142,8 @@ class ReasoningGuard(Judging):
         for exchange in exchanges:
             validate(exchange)
         mode = self._checked(mode or self.mode)
+        if self.explaining and mode != "instant":
+            return self._explain(exchanges, mode, deadline, self.explaining)
         if mode != "auto":
             return self._judge(exchanges, mode, deadline, on_step)
         if not self.engine.capabilities.force:
@@ -190,6 +198,50 @@ class ReasoningGuard(Judging):
             for i, exchange in enumerate(exchanges)
         ]
 
+    def _explain(
+        self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None, how: Explaining
+    ) -> list[Verdict]:
+        """Decide in `instant`; where reasoning is asked for, write it after (`guards.explaining`)."""
+        verdicts = self._judge(exchanges, "instant", deadline)
+        if mode == "auto":  # more text would not change the verdict
+            return verdicts
+        told: list[Told | None] = [None] * len(verdicts)
+        for n, temperature in ((1, how.temperature), (how.tries, how.retry_temperature)):
+            wanted = unexplained(verdicts, told)
+            asked = [(exchanges[i], tasks) for i, tasks in wanted.items()]
+            for i, more in zip(wanted, self._tell(asked, mode, deadline, n, temperature), strict=True):
+                before = told[i]
+                told[i] = more if before is None else before + more
+        return [
+            replace(verdict, mode=mode) if one is None else explained(verdict, one, mode)
+            for verdict, one in zip(verdicts, told, strict=True)
+        ]
+
+    def _tell(
+        self,
+        asked: Sequence[tuple[Exchange, tuple[Task, ...]]],
+        mode: Mode,
+        deadline: float | None,
+        n: int,
+        temperature: float,
+    ) -> list[Told]:
+        """Reasoning without an answer block about some tasks of each exchange, n texts a piece."""
+        started = time.monotonic()
+        pieces = [
+            replace(piece, tasks=tuple(t for t in piece.tasks if t in tasks))
+            for i, (exchange, tasks) in enumerate(asked)
+            for piece in self._pieces(i, exchange, mode)
+        ]
+        pieces = [piece for piece in pieces if piece.tasks]
+        written: list[list[Completion]] = [[] for _ in asked]
+        for tasks in sorted({p.tasks for p in pieces}):
+            group = [p for p in pieces if p.tasks == tasks]
+            plan = wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
+            for piece, texts in zip(group, self._runs(group, plan, deadline, {}, n, temperature), strict=True):
+                written[piece.owner] += texts
+        each = (time.monotonic() - started) * 1000 / max(1, len(asked))
+        return [_told(texts, each) for texts in written]
+
     def _pieces(self, owner: int, exchange: Exchange, mode: Mode) -> list[_Piece]:
         capacity = self._capacity(mode)
         made = windows(exchange, capacity, self.max_windows, self.engine.offsets)
@@ -220,20 +272,31 @@ class ReasoningGuard(Judging):
     def _complete(
         self, pieces: Sequence[_Piece], plan: Plan, deadline: float | None, voices: Voices
     ) -> list[Completion]:
+        return [run[0] for run in self._runs(pieces, plan, deadline, voices)]
+
+    def _runs(
+        self,
+        pieces: Sequence[_Piece],
+        plan: Plan,
+        deadline: float | None,
+        voices: Voices,
+        n: int = 1,
+        temperature: float = 0.0,
+    ) -> list[list[Completion]]:
         prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
         more: dict[str, Any] = {"on_text": listening(voices, [p.owner for p in pieces])} if voices else {}
+        more |= {"n": n, "temperature": temperature} if temperature else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
-            runs = _within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
+            return _within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
         except Exception as error:
             if any(voice.error is error for voice in voices.values()):
                 raise
             if isinstance(error, EngineError):
-                return [_failed(error)] * len(pieces)
+                return [[_failed(error)]] * len(pieces)
             if len(pieces) > 1:
-                return [c for p in pieces for c in self._complete([p], plan, deadline, voices)]
-            return [Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]
-        return [run[0] for run in runs]
+                return [r for p in pieces for r in self._runs([p], plan, deadline, voices, n, temperature)]
+            return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
     def _read(self, piece: _Piece, completion: Completion, mode: Mode) -> _Reading:
         parsed = wire_format.parse(completion.text)
@@ -306,16 +369,23 @@ def flagged(labels: Labels) -> bool:
 
 
 def _escalated(first: Verdict, second: Verdict) -> Verdict:
-    usage = Usage(
-        first.usage.prompt_tokens + second.usage.prompt_tokens,
-        first.usage.completion_tokens + second.usage.completion_tokens,
-        first.usage.latency_ms + second.usage.latency_ms,
-        first.usage.passes + second.usage.passes,
-    )
+    usage = first.usage + second.usage
     if second.status != "ok":  # the reasoning failed, the instant verdict did not: keep what was judged
         note = {"escalation_failed": second.status}
         return replace(first, usage=usage, notes={**first.notes, **note})
     return replace(second, usage=usage)
+
+
+def _told(texts: Sequence[Completion], latency_ms: float) -> Told:
+    parsed = [wire_format.parse(c.text) for c in texts if c.complete]
+    usage = Usage(
+        max((c.prompt_tokens for c in texts), default=0),
+        sum(c.completion_tokens for c in texts),
+        latency_ms,
+        len(texts),
+    )
+    error = next((c.finish for c in texts if not c.complete), None)
+    return Told(tuple(p.steps for p in parsed), tuple(p.harm for p in parsed), usage, error)
 
 
 def _within(deadline: float | None, work: Callable[[], list[list[Completion]]]) -> list[list[Completion]]:

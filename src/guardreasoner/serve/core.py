@@ -168,7 +168,7 @@ class Core:
             return replace(first, notes={**first.notes, "escalation_denied": denied})
         notes = {k: v for k, v in first.notes.items() if k != "escalation_denied"}
         second = await self._ask(exchange, "full", deadline, on_step)
-        usage = _sum(first.usage, second.usage)
+        usage = first.usage + second.usage
         if second.status != "ok":  # the reasoning failed, the instant verdict did not: keep what was judged
             return replace(first, usage=usage, notes={**notes, "escalation_failed": second.status})
         return replace(second, usage=usage)
@@ -263,12 +263,3 @@ def _unsaid(item: Item) -> StepSink | None:
             on_step(index, step)
 
     return hear
-
-
-def _sum(one: Usage, two: Usage) -> Usage:
-    return Usage(
-        one.prompt_tokens + two.prompt_tokens,
-        one.completion_tokens + two.completion_tokens,
-        one.latency_ms + two.latency_ms,
-        one.passes + two.passes,
-    )
