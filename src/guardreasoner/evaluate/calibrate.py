@@ -268,7 +268,7 @@ def as_asked(examples: Iterable[Example]) -> Iterator[Example]:
 
 
 def _fit_folder(model: Path, examples: Sequence[Example], mode: str, config: CalibrateConfig) -> list[Fit]:
-    guard = load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration())
+    guard = load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration(), explaining=None)
     try:
         return fit_guard(guard, examples, mode=mode, target=Target.parse(config.target), budget=config.budget)
     finally:

@@ -26,8 +26,10 @@ from guardreasoner.engines.decoding import Ask
 from guardreasoner.engines.hf import load_model
 from guardreasoner.engines.onnx import OnnxBatch, OnnxModel, available_cores
 from guardreasoner.errors import ConfigError, EngineError, need, printable
+from guardreasoner.guards.explaining import Explaining
 from guardreasoner.records import Counts, RunFolder
 from guardreasoner.train.bert_graph import BertShape, Precision, Weights, bert_graph
+from guardreasoner.train.models import read_meta, write_meta
 
 COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "guard.json")
 FP32_TOLERANCE = 1e-3
@@ -42,6 +44,9 @@ class ExportConfig:
     """int8: logits of a 22M decoder within 0.25 of torch, 27 MB. int4: smaller, and visibly worse at this size."""
     check: bool = True
     """Compare logits with torch after writing."""
+    explaining: Explaining | None = None
+    """Written to guard.json: the guard decides in `instant` and explains after (`guards.explaining`); None = the answer
+    block after the reasoning decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ def run(
         if done is not None and target.is_dir():
             return Exported(target, config.precision, done["bytes"], done["max_deviation"])
         made = export(checkpoint, target, precision=config.precision, check=config.check)
+        if config.explaining is not None:
+            write_meta(target, {**read_meta(target), "explaining": asdict(config.explaining)})
         folder.finish(Counts(in_=1, out=1), bytes=made.bytes, max_deviation=made.max_deviation)
         return made
 
