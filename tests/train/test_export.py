@@ -11,8 +11,8 @@ from guardreasoner.engines.hf import HfEngine  # noqa: E402
 from guardreasoner.engines.onnx import OnnxEngine  # noqa: E402
 from guardreasoner.errors import ConfigError, RunFolderError  # noqa: E402
 from guardreasoner.formats import guardreasoner as ours  # noqa: E402
-from guardreasoner.guards.explaining import Explaining
-from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.explaining import Explaining  # noqa: E402
+from guardreasoner.guards.load import load_guard  # noqa: E402
 from guardreasoner.train import export as stage  # noqa: E402
 from guardreasoner.train.bert_graph import BLOCK, BertShape, bert_graph, quantize  # noqa: E402
 from guardreasoner.types import Exchange, Task  # noqa: E402
