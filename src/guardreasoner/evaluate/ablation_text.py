@@ -200,6 +200,7 @@ def _notes(data: Mapping[str, Any]) -> Iterator[str]:
     yield "- A seed draws the rows, their order, the samples and the hard pairs anew; all five models share its draw."
     yield "- The interval over seeds holds for these evaluation rows; the one over prompts for these trained models."
     yield "- No threshold was fitted: a verdict is the likelier word."
+    yield "- A task is the mean of its cells by the rows judged here; the paper's averages go by the whole benchmarks."
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
