@@ -60,6 +60,22 @@ class Told:
         return None
 
 
+def early(verdict: Verdict, asked: Sequence[Task], text: str) -> tuple[Step, ...]:
+    """The first steps that a verdict will have, by a text that is still being written about the tasks asked.
+
+    A task's steps are known when another task has begun and they conclude what was decided; a task of which they do
+    not is asked again, and what comes after it has to wait.
+    """
+    written, unfinished = wire_format.settled(text, forced=False), wire_format.under_way(text)
+    found: list[Step] = []
+    for task in verdict.labels.tasks:
+        own = [s for s in written if s.task == task]
+        if task not in asked or task == unfinished or wire_format.conclusion(own, task) != verdict.labels[task]:
+            break
+        found += own
+    return tuple(found)
+
+
 def explained(verdict: Verdict, told: Told, mode: Mode) -> Verdict:
     """A decided verdict with its explanation.
 

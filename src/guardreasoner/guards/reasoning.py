@@ -29,12 +29,12 @@ from guardreasoner.formats.base import Parsed
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.explaining import Explaining, Told, explained, unexplained
+from guardreasoner.guards.explaining import Explaining, Told, early, explained, unexplained
 from guardreasoner.guards.normalise import differs, normalise
 from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
 from guardreasoner.guards.windows import windows
 from guardreasoner.plans import Completion, Free, Plan
-from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
+from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Usage, Verdict
 
 SCAFFOLD_TOKENS = 160
 """Room kept for instruction and markers of the raw and chat wires (the official instruction: about 110 tokens)."""
@@ -58,6 +58,15 @@ class _Piece:
 
     owner: int
     exchange: Exchange
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A decided exchange, and the tasks that lack an explanation."""
+
+    exchange: Exchange
+    verdict: Verdict
     tasks: tuple[Task, ...]
 
 
@@ -133,8 +142,8 @@ class ReasoningGuard(Judging):
                 `instant` verdict with the note `escalation_denied`.
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
                 `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
-                exchange that is judged in several pieces has its steps in the verdict only, and so has a guard that
-                decides first and explains after. What it raises is raised.
+                exchange that is judged in several pieces has its steps in the verdict only; where the guard explains
+                what it has decided, those of a task are said when the next task begins. What it raises is raised.
 
         Raises:
             DataError: an exchange has neither a request nor a reply.
@@ -143,7 +152,7 @@ class ReasoningGuard(Judging):
             validate(exchange)
         mode = self._checked(mode or self.mode)
         if self.explaining and mode != "instant":
-            return self._explain(exchanges, mode, deadline, self.explaining)
+            return self._explain(exchanges, mode, deadline, self.explaining, on_step)
         if mode != "auto":
             return self._judge(exchanges, mode, deadline, on_step)
         if not self.engine.capabilities.force:
@@ -186,7 +195,12 @@ class ReasoningGuard(Judging):
             if not made:
                 too_long.add(i)
         readings: dict[int, list[_Reading]] = {i: [] for i in range(len(exchanges))}
-        with speaking(on_step, [p.owner for p in pieces], self.engine.capabilities) as voices:
+        can, owners = self.engine.capabilities, [p.owner for p in pieces]
+
+        def settle(_: int, text: str) -> tuple[Step, ...]:
+            return wire_format.settled(text, forced=can.force)
+
+        with speaking(on_step, owners, engine=can, settle=settle) as voices:
             for tasks in sorted({p.tasks for p in pieces}):
                 group = [p for p in pieces if p.tasks == tasks]
                 completions = self._complete(group, self._plan(mode, tasks), deadline, voices)
@@ -199,7 +213,12 @@ class ReasoningGuard(Judging):
         ]
 
     def _explain(
-        self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None, how: Explaining
+        self,
+        exchanges: Sequence[Exchange],
+        mode: Mode,
+        deadline: float | None,
+        how: Explaining,
+        on_step: StepSink | None,
     ) -> list[Verdict]:
         """Decide in `instant`; where reasoning is asked for, write it after (`guards.explaining`)."""
         verdicts = self._judge(exchanges, "instant", deadline)
@@ -208,8 +227,9 @@ class ReasoningGuard(Judging):
         told: list[Told | None] = [None] * len(verdicts)
         for n, temperature in ((1, how.temperature), (how.tries, how.retry_temperature)):
             wanted = unexplained(verdicts, told)
-            asked = [(exchanges[i], tasks) for i, tasks in wanted.items()]
-            for i, more in zip(wanted, self._tell(asked, mode, deadline, n, temperature), strict=True):
+            asked = [_Asked(exchanges[i], verdicts[i], tasks) for i, tasks in wanted.items()]
+            heard = placed(on_step, list(wanted))
+            for i, more in zip(wanted, self._tell(asked, mode, deadline, n, temperature, heard), strict=True):
                 before = told[i]
                 told[i] = more if before is None else before + more
         return [
@@ -219,28 +239,36 @@ class ReasoningGuard(Judging):
 
     def _tell(
         self,
-        asked: Sequence[tuple[Exchange, tuple[Task, ...]]],
+        asked: Sequence[_Asked],
         mode: Mode,
         deadline: float | None,
         n: int,
         temperature: float,
+        on_step: StepSink | None,
     ) -> list[Told]:
         """Reasoning without an answer block about some tasks of each exchange, n texts a piece."""
         started = time.monotonic()
         pieces = [
-            replace(piece, tasks=tuple(t for t in piece.tasks if t in tasks))
-            for i, (exchange, tasks) in enumerate(asked)
-            for piece in self._pieces(i, exchange, mode)
+            replace(piece, tasks=tuple(t for t in piece.tasks if t in one.tasks))
+            for i, one in enumerate(asked)
+            for piece in self._pieces(i, one.exchange, mode)
         ]
         pieces = [piece for piece in pieces if piece.tasks]
         written: list[list[Completion]] = [[] for _ in asked]
-        for tasks in sorted({p.tasks for p in pieces}):
-            group = [p for p in pieces if p.tasks == tasks]
-            plan = wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
-            for piece, texts in zip(group, self._runs(group, plan, deadline, {}, n, temperature), strict=True):
-                written[piece.owner] += texts
+        can, owners = self.engine.capabilities, [p.owner for p in pieces]
+
+        def settle(i: int, text: str) -> tuple[Step, ...]:
+            return early(asked[i].verdict, asked[i].tasks, text)
+
+        with speaking(on_step, owners, engine=can, settle=settle) as voices:
+            for tasks in sorted({p.tasks for p in pieces}):
+                group = [p for p in pieces if p.tasks == tasks]
+                plan = wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
+                for piece, texts in zip(group, self._runs(group, plan, deadline, voices, n, temperature), strict=True):
+                    written[piece.owner] += texts
         each = (time.monotonic() - started) * 1000 / max(1, len(asked))
-        return [_told(texts, each) for texts in written]
+        said = [voices[i].said if i in voices else () for i in range(len(asked))]
+        return [_told(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
 
     def _pieces(self, owner: int, exchange: Exchange, mode: Mode) -> list[_Piece]:
         capacity = self._capacity(mode)
@@ -376,7 +404,8 @@ def _escalated(first: Verdict, second: Verdict) -> Verdict:
     return replace(second, usage=usage)
 
 
-def _told(texts: Sequence[Completion], latency_ms: float) -> Told:
+def _told(texts: Sequence[Completion], latency_ms: float, said: Sequence[Step]) -> Told:
+    """What was written. What was said of it comes first: it stays in the verdict whatever becomes of the rest."""
     parsed = [wire_format.parse(c.text) for c in texts if c.complete]
     usage = Usage(
         max((c.prompt_tokens for c in texts), default=0),
@@ -385,7 +414,7 @@ def _told(texts: Sequence[Completion], latency_ms: float) -> Told:
         len(texts),
     )
     error = next((c.finish for c in texts if not c.complete), None)
-    return Told(tuple(p.steps for p in parsed), tuple(p.harm for p in parsed), usage, error)
+    return Told((tuple(said), *(p.steps for p in parsed)), (None, *(p.harm for p in parsed)), usage, error)
 
 
 def _within(deadline: float | None, work: Callable[[], list[list[Completion]]]) -> list[list[Completion]]:

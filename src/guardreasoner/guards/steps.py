@@ -9,11 +9,12 @@ from functools import partial
 from threading import Lock
 
 from guardreasoner.engines.base import Capabilities, OnText
-from guardreasoner.formats.guardreasoner import settled
 from guardreasoner.types import Step
 
 StepSink = Callable[[int, Step], None]
 """Hears a step: the place of its exchange among those asked about, and the step."""
+Settle = Callable[[int, str], Sequence[Step]]
+"""The place of an exchange and the text about it so far, to the first steps that its verdict will surely have."""
 
 
 def placed(on_step: StepSink | None, places: Sequence[int]) -> StepSink | None:
@@ -24,15 +25,15 @@ def placed(on_step: StepSink | None, places: Sequence[int]) -> StepSink | None:
 class Voice:
     """Hears one text grow and says its steps."""
 
-    def __init__(self, say: Callable[[Step], None], *, forced: bool) -> None:
+    def __init__(self, say: Callable[[Step], None], settle: Callable[[str], Sequence[Step]]) -> None:
         """Args:
         say: what raises in it ends the run of the engine.
-        forced: as for `settled`.
+        settle: asked again whenever another line is whole.
         """
-        self.say, self.forced = say, forced
+        self.say, self.settle = say, settle
+        self.said: list[Step] = []
         self.error: BaseException | None = None
         """What `say` raised: the caller's own, and no fault of the engine."""
-        self._said: list[Step] = []
         self._lines = 0
         self._closed = False
         self._lock = Lock()
@@ -43,12 +44,12 @@ class Voice:
         if lines == self._lines:  # a step is settled by the end of a line
             return
         self._lines = lines
-        steps = settled(text, forced=self.forced)
+        steps = list(self.settle(text))
         with self._lock:
-            if self._closed or list(steps[: len(self._said)]) != self._said:
+            if self._closed or steps[: len(self.said)] != self.said:
                 return
-            for step in steps[len(self._said) :]:
-                self._said.append(step)
+            for step in steps[len(self.said) :]:
+                self.said.append(step)
                 self._say(step)
 
     def close(self) -> None:
@@ -69,7 +70,9 @@ Voices = Mapping[int, Voice]
 
 
 @contextmanager
-def speaking(on_step: StepSink | None, owners: Sequence[int], engine: Capabilities) -> Iterator[Voices]:
+def speaking(
+    on_step: StepSink | None, owners: Sequence[int], *, engine: Capabilities, settle: Settle
+) -> Iterator[Voices]:
     """The voices of one run; they are silent once it is over.
 
     An exchange that is judged in several pieces has none: which of them the verdict shows is known only at the end.
@@ -78,11 +81,12 @@ def speaking(on_step: StepSink | None, owners: Sequence[int], engine: Capabiliti
         on_step: None = nobody listens.
         owners: of each piece, the place of its exchange.
         engine: there are no voices where it does not stream.
+        settle: what may be said.
     """
     voices: dict[int, Voice] = {}
     if on_step is not None and engine.streams:
         alone = (owner for owner, pieces in Counter(owners).items() if pieces == 1)
-        voices = {owner: Voice(partial(on_step, owner), forced=engine.force) for owner in alone}
+        voices = {owner: Voice(partial(on_step, owner), partial(settle, owner)) for owner in alone}
     try:
         yield voices
     finally:
