@@ -8,7 +8,7 @@ calibrated score lies in its band.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
@@ -19,18 +19,25 @@ from guardreasoner.errors import (
     ConfigError,
     DataError,
     EngineError,
-    EngineOverloaded,
     EngineTimeout,
-    InputTooLong,
     UnknownName,
 )
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.formats.base import Parsed
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.explaining import Explaining, Told, early, explained, unexplained
-from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards.readings import (
+    Piece,
+    Reading,
+    changes,
+    failed,
+    normalised,
+    notes_on,
+    status_of,
+    why,
+    worst_of,
+)
 from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
 from guardreasoner.guards.windows import windows
 from guardreasoner.plans import Completion, Free, Plan
@@ -53,31 +60,12 @@ class Budgets:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """One engine row: a window of one form of one exchange."""
-
-    owner: int
-    exchange: Exchange
-    tasks: tuple[Task, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Asked:
     """A decided exchange, and the tasks that lack an explanation."""
 
     exchange: Exchange
     verdict: Verdict
     tasks: tuple[Task, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one engine row said."""
-
-    piece: _Piece
-    completion: Completion
-    parsed: Parsed
-    probabilities: Mapping[Task, float]
 
 
 class ReasoningGuard(Judging):
@@ -187,14 +175,14 @@ class ReasoningGuard(Judging):
         self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None, on_step: StepSink | None = None
     ) -> list[Verdict]:
         started = time.monotonic()
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         too_long: set[int] = set()
         for i, exchange in enumerate(exchanges):
             made = self._pieces(i, exchange, mode)
             pieces += made
             if not made:
                 too_long.add(i)
-        readings: dict[int, list[_Reading]] = {i: [] for i in range(len(exchanges))}
+        readings: dict[int, list[Reading]] = {i: [] for i in range(len(exchanges))}
         can, owners = self.engine.capabilities, [p.owner for p in pieces]
 
         def settle(_: int, text: str) -> tuple[Step, ...]:
@@ -270,16 +258,16 @@ class ReasoningGuard(Judging):
         said = [voices[i].said if i in voices else () for i in range(len(asked))]
         return [_told(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
 
-    def _pieces(self, owner: int, exchange: Exchange, mode: Mode) -> list[_Piece]:
+    def _pieces(self, owner: int, exchange: Exchange, mode: Mode) -> list[Piece]:
         capacity = self._capacity(mode)
         made = windows(exchange, capacity, self.max_windows, self.engine.offsets)
         if made is None:
             return []
-        if _differs(exchange):
-            clean = windows(_normalised(exchange), capacity, self.max_windows, self.engine.offsets)
+        if changes(exchange):
+            clean = windows(normalised(exchange), capacity, self.max_windows, self.engine.offsets)
             made = made + (clean or [])
         asked = exchange.tasks
-        return [_Piece(owner, w, tuple(t for t in w.tasks if t in asked)) for w in made]
+        return [Piece(owner, w, tuple(t for t in w.tasks if t in asked)) for w in made]
 
     def _capacity(self, mode: Mode) -> int:
         context = self.engine.capabilities.context_tokens or 8192
@@ -298,13 +286,13 @@ class ReasoningGuard(Judging):
         return wire_format.plan(mode, tasks, budget=self._budget(mode), margins=margins, wire=self.wire)
 
     def _complete(
-        self, pieces: Sequence[_Piece], plan: Plan, deadline: float | None, voices: Voices
+        self, pieces: Sequence[Piece], plan: Plan, deadline: float | None, voices: Voices
     ) -> list[Completion]:
         return [run[0] for run in self._runs(pieces, plan, deadline, voices)]
 
     def _runs(
         self,
-        pieces: Sequence[_Piece],
+        pieces: Sequence[Piece],
         plan: Plan,
         deadline: float | None,
         voices: Voices,
@@ -321,22 +309,22 @@ class ReasoningGuard(Judging):
             if any(voice.error is error for voice in voices.values()):
                 raise
             if isinstance(error, EngineError):
-                return [[_failed(error)]] * len(pieces)
+                return [[failed(error)]] * len(pieces)
             if len(pieces) > 1:
                 return [r for p in pieces for r in self._runs([p], plan, deadline, voices, n, temperature)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
-    def _read(self, piece: _Piece, completion: Completion, mode: Mode) -> _Reading:
+    def _read(self, piece: Piece, completion: Completion, mode: Mode) -> Reading:
         parsed = wire_format.parse(completion.text)
         scored = {}
         if completion.complete and len(completion.choices) == len(piece.tasks):
             for task, choice in zip(piece.tasks, completion.choices, strict=True):
                 positive, negative = choice[f" {TASKS[task].positive}"], choice[f" {TASKS[task].negative}"]
                 scored[task] = self.calibration.curve(task, mode).probability(positive - negative)
-        return _Reading(piece, completion, parsed, scored)
+        return Reading(piece, completion, parsed, scored)
 
     def _verdict(
-        self, exchange: Exchange, mode: Mode, readings: Sequence[_Reading] | None, latency_ms: float
+        self, exchange: Exchange, mode: Mode, readings: Sequence[Reading] | None, latency_ms: float
     ) -> Verdict:
         blank = Verdict(exchange.id, self.name, mode, "ok")
         if readings is None:
@@ -348,12 +336,12 @@ class ReasoningGuard(Judging):
             latency_ms,
             len(readings),
         )
-        broken = next((r for r in readings if _status(r) != "ok"), None)
+        broken = next((r for r in readings if status_of(r) != "ok"), None)
         if broken is not None:
             text = broken.completion.text
-            shown = replace(blank, text=text, steps=broken.parsed.steps, notes=_notes(exchange, readings))
-            return self._unjudged(shown, _status(broken), broken.completion.error or _why(broken), usage)
-        worst = {t: _worst(t, [r for r in readings if t in r.piece.tasks]) for t in exchange.tasks}
+            shown = replace(blank, text=text, steps=broken.parsed.steps, notes=notes_on(exchange, readings))
+            return self._unjudged(shown, status_of(broken), broken.completion.error or why(broken), usage)
+        worst = {t: worst_of(t, [r for r in readings if t in r.piece.tasks]) for t in exchange.tasks}
         labels = Labels.of({t: r.parsed.labels[t] for t, r in worst.items()})
         scores = {t.value: worst[t].probabilities.get(t) if t in worst else None for t in TASKS}
         main = worst[Task.response_harm if labels.response_harm == "harmful" else Task.prompt_harm]
@@ -366,7 +354,7 @@ class ReasoningGuard(Judging):
             flagged=flagged(labels),
             steps=main.parsed.steps,
             text=main.completion.text,
-            notes=_notes(exchange, readings, labels=labels, shown=main),
+            notes=notes_on(exchange, readings, labels=labels, shown=main),
             usage=usage,
         )
 
@@ -428,72 +416,3 @@ def _within(deadline: float | None, work: Callable[[], list[list[Completion]]]) 
         raise EngineTimeout("the engine did not answer before the deadline") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _failed(error: EngineError) -> Completion:
-    if isinstance(error, EngineTimeout):
-        return Completion("", "timeout", error=str(error))
-    if isinstance(error, EngineOverloaded):
-        return Completion("", "overloaded", error=str(error))
-    if isinstance(error, InputTooLong):
-        return Completion("", "input_too_long", error=str(error))
-    return Completion("", "unavailable", error=str(error))
-
-
-def _status(reading: _Reading) -> Status:
-    finish = reading.completion.finish
-    if not reading.completion.complete:
-        return finish  # type: ignore[return-value]
-    if any(reading.parsed.labels[t] is None for t in reading.piece.tasks):
-        return "truncated" if finish == "length" and reading.parsed.problem == "no_block" else "unparsed"
-    return "ok"
-
-
-def _why(reading: _Reading) -> str:
-    if reading.completion.finish == "length":
-        return "the output budget ran out before the answer block; raise the budget"
-    said = {"no_block": "no answer block", "no_verdict": "an answer block without verdicts", "conflict": "two verdicts"}
-    return f"the model wrote {said.get(reading.parsed.problem or '', 'an incomplete answer block')}"
-
-
-def _worst(task: Task, readings: Sequence[_Reading]) -> _Reading:
-    """The reading that decides a task: the most harmful one, or, for refusal, the one that complies most."""
-    wanted = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
-
-    def badness(reading: _Reading) -> tuple[bool, float]:
-        p = reading.probabilities.get(task, 0.0)
-        return reading.parsed.labels[task] == wanted, -p if task is Task.refusal else p
-
-    return max(readings, key=badness)
-
-
-def _differs(exchange: Exchange) -> bool:
-    return any(map(differs, (exchange.prompt, exchange.response or "", *(m.content for m in exchange.context))))
-
-
-def _normalised(exchange: Exchange) -> Exchange:
-    context = tuple(replace(m, content=normalise(m.content)) for m in exchange.context)
-    response = None if exchange.response is None else normalise(exchange.response)
-    return replace(exchange, prompt=normalise(exchange.prompt), response=response, context=context)
-
-
-def _notes(
-    exchange: Exchange,
-    readings: Sequence[_Reading],
-    *,
-    labels: Labels | None = None,
-    shown: _Reading | None = None,
-) -> dict[str, object]:
-    notes: dict[str, object] = {}
-    if _differs(exchange):
-        notes["normalised"] = True
-    if wire_format.forges(exchange.prompt) or wire_format.forges(exchange.response or ""):
-        notes["markers"] = "the text holds lines that read like turn markers or an answer block"
-    for reading in readings:
-        notes |= reading.completion.notes
-    if labels is not None and shown is not None:
-        said = {t: wire_format.conclusion(shown.parsed.steps, t) for t in exchange.tasks}
-        differing = [t.value for t, word in said.items() if word is not None and word != labels[t]]
-        if differing:
-            notes["disagreement"] = differing
-    return notes
