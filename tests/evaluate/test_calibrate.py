@@ -5,7 +5,7 @@ import pytest
 
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.evaluate.calibrate import Target, band, choose_threshold, ece, fit, fit_guard
+from guardreasoner.evaluate.calibrate import Target, at_threshold, band, choose_threshold, ece, fit, fit_guard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Example, Exchange, Labels, Task
 
@@ -72,7 +72,7 @@ def test_scores_that_rank_backwards_are_refused():
 
 @pytest.mark.parametrize("text", ["fpr", "fpr=2", "auc=0.5", "fpr=x", ""])
 def test_a_wrong_target_is_one_sentence(text):
-    with pytest.raises(ConfigError, match="none of: f1, fpr=X"):
+    with pytest.raises(ConfigError, match="none of: f1, expected-f1, fpr=X"):
         Target.parse(text)
 
 
@@ -89,3 +89,17 @@ def test_a_guard_is_fitted_on_the_tasks_that_have_rows_of_both_labels():
     assert fits[0].attained["f1"] == 1.0
     with pytest.raises(DataError, match="no task has 10 rows"):
         fit_guard(guard, rows[:30], mode="instant", target=Target("f1"))
+
+
+def test_expected_f1_cuts_at_half_the_best_f1_and_wanders_less_than_the_best_cut_does():
+    rng = np.random.default_rng(0)
+    cuts = {"f1": [], "expected-f1": []}
+    for _ in range(60):
+        p = rng.beta(0.4, 1.2, 400)
+        y = rng.random(400) < p
+        for kind, found in cuts.items():
+            found.append(choose_threshold(p, y, Target(kind)))
+        best = at_threshold(p, y, cuts["f1"][-1])["f1"]
+        assert cuts["expected-f1"][-1] == pytest.approx(best / 2)
+    assert np.std(cuts["expected-f1"]) < np.std(cuts["f1"]) / 2
+    assert Target.parse("expected-f1") == Target("expected-f1")

@@ -3,7 +3,8 @@
     python -m guardreasoner.train.bundle RUN FOLDER
 
 `FOLDER/manifest.json` names every source with its rows and every licence with its rows; the licence of the weights
-follows from them, and a test of the bundled model fails when the two disagree.
+follows from them, and a test of the bundled model fails when the two disagree. Where the model is a mean (`average`),
+`averaged` holds the hashes of the models it was made of; sources and settings are those of the run given.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from guardreasoner.errors import DataError, GuardReasonerError
 from guardreasoner.records import now, sha256, write_atomic
+from guardreasoner.train.average import RECORD
 
 PERMISSIVE, RESEARCH = "Apache-2.0", "CC-BY-NC-4.0"
 
@@ -36,8 +38,10 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
     made = {stage: _manifest(source, stage) for stage in ("synthesize", "sft", "export", "calibrate")}
     data, counts = made["synthesize"]["config"]["data"], made["synthesize"]["counts"]
     target.mkdir(parents=True, exist_ok=True)
+    mean = source / "export" / "model" / RECORD
     for path in sorted((source / "export" / "model").iterdir()):
-        shutil.copyfile(path, target / path.name)
+        if path != mean:
+            shutil.copyfile(path, target / path.name)
     manifest = {
         "licence": weights_licence(data["use"]),
         "use": data["use"],
@@ -46,6 +50,7 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
         "validated_on": data["leave_out"],
         "base": made["sft"]["config"]["model"]["base"],
         "sft": {k: made["sft"][k] for k in ("config", "steps", "rows", "tokens", "seconds", "versions")},
+        "averaged": json.loads(mean.read_text(encoding="utf-8"))["models"] if mean.exists() else [],
         "precision": made["export"]["config"]["precision"],
         "fits": made["calibrate"]["fits"],
         "files": {
