@@ -266,7 +266,8 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
         notes = {**verdict.notes, "action": action, **({"shadow": _would(rules)} if rules.shadow else {})}
         return replace(verdict, flagged=mode == "closed", fail_mode=mode, notes=notes)
     kind = _kind(verdict, rules)
-    tasks = [task.value for task in TASKS if _flags(verdict, task, rules, kind)]
+    thresholds = {**rules.thresholds, **kind.thresholds} if kind else rules.thresholds
+    tasks = [task.value for task in TASKS if _flags(verdict, task, thresholds)]
     flagged = bool(tasks)
     review = any(_within(verdict, task, band) for task, band in rules.review.items())
     action = rules.review_action if review else rules.action if flagged else "pass"
@@ -307,16 +308,14 @@ def _kind(verdict: Verdict, rules: Rules) -> Kind | None:
     return next((k for k in rules.kinds if k.match.casefold() in harm), None) if harm else None
 
 
-def _flags(verdict: Verdict, task: Task, rules: Rules, kind: Kind | None) -> bool:
-    thresholds = {**rules.thresholds, **(kind.thresholds if kind else {})}
-    score = verdict.scores.get(task.value)
-    if task in thresholds:
-        limit = thresholds[task]
+def _flags(verdict: Verdict, task: Task, thresholds: Mapping[Task, Score | None]) -> bool:
+    if thresholds and task in thresholds:
+        limit, score = thresholds[task], verdict.scores.get(task.value)
         if limit is None:
             return False
         if verdict.calibrated and score is not None:
             return score >= limit
-    return task is not Task.refusal and verdict.labels[task] == TASKS[task].positive
+    return task is not Task.refusal and getattr(verdict.labels, task.value) == "harmful"
 
 
 def _within(verdict: Verdict, task: Task, band: tuple[float, float]) -> bool:

@@ -59,6 +59,7 @@ CROSSWALK: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
 )
 """Pattern over the case-folded kind of harm -> categories; every matching row counts."""
+INPUT_TYPES = {c: ["text"] for c in CATEGORIES}
 _CROSSWALK = tuple((re.compile(pattern), categories) for pattern, categories in CROSSWALK)
 
 
@@ -103,7 +104,7 @@ def result_of(verdict: Verdict) -> dict[str, Any]:
         "flagged": verdict.flagged,
         "categories": categories,
         "category_scores": {c: score if hit else 0.0 for c, hit in categories.items()},
-        "category_applied_input_types": {c: ["text"] for c in CATEGORIES},
+        "category_applied_input_types": INPUT_TYPES,
         "guardreasoner": brief(verdict),
     }
 
@@ -116,8 +117,7 @@ def router(service: Service) -> APIRouter:
     async def moderations(request: Request) -> Response:
         body = await read(request, Moderation, service.policy.limits)
         texts, images = _texts(body.input)
-        closed = service.policy.rules("moderations").fail_mode == "closed"
-        if images and closed:
+        if images and service.policy.rules("moderations").fail_mode == "closed":
             raise Refused(
                 400, "this guard reads text only, and fail mode closed lets no image pass unread", "unjudgeable"
             )
