@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 
 import pytest
@@ -13,10 +14,12 @@ from guardreasoner.serve.budget import Bucket, Escalations, Recent
 from guardreasoner.serve.conversation import read_messages
 from guardreasoner.serve.limits import Overloaded
 from guardreasoner.serve.policy import Budget, Limits
+from guardreasoner.serve.run import Joining
 from guardreasoner.serve.service import whole
 from guardreasoner.serve.waiting import Item, Waiting
+from guardreasoner.serve.wire import Event, Frames, Job, Line, pack
 from guardreasoner.serve.wires.chat import FINISHES, SPOKEN_FIELDS, clean_reply, said
-from guardreasoner.types import Exchange, Labels, Step, Task, Usage, Verdict, field_names
+from guardreasoner.types import Exchange, Labels, Message, Step, Task, Usage, Verdict, field_names
 
 
 class Clock:
@@ -225,3 +228,82 @@ def test_turns_follow_who_spoke_and_tool_calls_hang_together():
     assert [t.prompt for t in read.alone] == ["rules"]
     assert [read.chain(i) for i in range(3)] == [(0, 1), (0, 1), (2,)]
     assert read.unread == ()
+
+
+JOB = Job(7, (Exchange("x", "p", "r", (Message("user", "earlier"),), "web"),), "full", 12.5, steps=True)
+DONE = Event(
+    "done",
+    7,
+    (Verdict("x", "g", "full", "ok", Labels("harmful"), {"prompt_harm": 0.9}, True, "fraud", True, "open",
+             (Step(Task.refusal, "s"), Step(None, "t")), "text", {"n": [1]}, Usage(1, 2, 3.5, 4), "why"),),
+    idle=True,
+)  # fmt: skip
+
+
+def test_what_goes_to_the_guards_process_and_back_arrives_as_it_was():
+    heard = []
+    frames = Frames(heard.append)
+    sent = pack(DONE) + pack(Event("idle", 7))
+    for place in range(0, len(sent), 100):
+        frames.data_received(sent[place : place + 100])
+    assert heard == [DONE, Event("idle", 7)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = Line(theirs)
+        ours.sendall(pack(JOB) + pack("next"))
+        assert line.next() == JOB
+        assert line.stirs()  # what was read ahead counts
+        assert line.next() == "next"
+        assert not line.stirs()
+        ours.close()
+        assert line.stirs()
+        with pytest.raises(EOFError):
+            line.next()
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.did: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.did.append(data)
+
+    def close(self) -> None:
+        self.did.append("closed")
+
+    def is_closing(self) -> bool:
+        return "closed" in self.did
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+
+
+def test_the_head_of_an_answer_goes_out_with_its_body_and_waits_for_nothing_else():
+    async def did(*writes: bytes, close: bool = False) -> list[bytes | str]:
+        transport = Transport()
+        joining = Joining(transport, asyncio.get_running_loop())
+        for data in writes:
+            joining.write(data)
+        if close:
+            joining.close()
+            assert joining.is_closing()
+        await asyncio.sleep(0)
+        return transport.did
+
+    assert asyncio.run(did(HEAD, b"{}", b"more")) == [HEAD + b"{}", b"more"]
+    assert asyncio.run(did(HEAD)) == [HEAD]
+    assert asyncio.run(did(HEAD, close=True)) == [HEAD, "closed"]
+    assert asyncio.run(did(HEAD, b"{}", HEAD, b"[]")) == [HEAD + b"{}", HEAD + b"[]"]
+    assert asyncio.run(did(b"4\r\ndata\r\n")) == [b"4\r\ndata\r\n"]
+
+
+def test_who_asks_again_as_soon_as_it_is_answered_does_not_wait_for_what_has_been_judged():
+    async def run() -> None:
+        queue = waiting(rate=0.001)
+        await picked(queue, item(600, left=3))
+        with pytest.raises(Overloaded):
+            queue.admit(1, 1000, mode="instant", deadline=time.monotonic() + 1)
+        queue.judged()
+        queue.admit(1, 1000, mode="instant", deadline=time.monotonic() + 1)
+
+    asyncio.run(run())

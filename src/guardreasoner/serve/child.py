@@ -16,11 +16,11 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from guardreasoner.errors import GuardReasonerError
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.wire import CallOff, Event, Job, pack, receive_blocking
+from guardreasoner.serve.wire import CallOff, Event, Job, Line
 from guardreasoner.types import Exchange, Step, Verdict
 
 NICE = 5
@@ -41,31 +41,31 @@ def main(descriptor: int, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # a group signal must not stop the guard before the server has drained
     os.nice(NICE)
     warnings.simplefilter("ignore")  # a library's warning may quote what it was given
-    sock = socket.socket(fileno=descriptor)
+    line = Line(socket.socket(fileno=descriptor))
     try:
-        sys.path[:] = receive_blocking(sock)
-        guard = receive_blocking(sock)()
+        sys.path[:] = line.next()
+        guard = line.next()()
     except GuardReasonerError as error:
-        sock.sendall(pack(Event("broken", value=str(error))))
+        line.say(Event("broken", value=str(error)))
         return
     except BaseException as error:
-        sock.sendall(pack(Event("broken", value=f"the guard cannot be loaded ({type(error).__name__})")))
+        line.say(Event("broken", value=f"the guard cannot be loaded ({type(error).__name__})"))
         return
     _warm_up(guard)
     options = frozenset(inspect.signature(guard.judge).parameters)
-    sock.sendall(pack(Event("ready", value=guard.name)))
+    line.say(Event("ready", value=guard.name, idle=True))
     with suppress(EOFError, OSError):
         while True:
-            job = receive_blocking(sock)
+            job = line.next()
             if isinstance(job, CallOff):  # it came too late
                 continue
-            answer = pack(_answer(guard, job, sock, options))
-            if left := _left_running():
-                sock.sendall(answer)
+            kind, value = _answer(guard, job, line, options)
+            left = _left_running()
+            line.say(Event(kind, job.number, value, idle=not left))
+            if left:
                 for thread in left:
                     thread.join()
-                answer = b""
-            sock.sendall(answer + pack(Event("idle", job.number)))  # one write wakes the server once
+                line.say(Event("idle", job.number, idle=True))
     os._exit(0)  # the server is gone; an engine's thread may never end by itself
 
 
@@ -82,41 +82,31 @@ def _follow(parent: int) -> None:
     os._exit(0)
 
 
-def _answer(guard: Guard, job: Job, sock: socket.socket, known: frozenset[str]) -> Event:
+def _answer(guard: Guard, job: Job, line: Line, known: frozenset[str]) -> tuple[Literal["done", "failed"], Any]:
     try:
-        verdicts = _judge(guard, job, sock, known)
+        verdicts = _judge(guard, job, line, known)
     except GuardReasonerError as error:
-        return Event("failed", job.number, str(error))
+        return "failed", str(error)
     except Exception as error:
-        return Event("failed", job.number, f"the guard failed ({type(error).__name__})")
+        return "failed", f"the guard failed ({type(error).__name__})"
     except CalledOff:
-        return Event("failed", job.number, "the caller left")
-    ids = [v.exchange_id for v in verdicts]
-    if ids != [e.id for e in job.exchanges]:
-        return Event("failed", job.number, "the guard's answers do not match what it was asked")
-    return Event("done", job.number, tuple(verdicts))
+        return "failed", "the caller left"
+    if [v.exchange_id for v in verdicts] != [e.id for e in job.exchanges]:
+        return "failed", "the guard's answers do not match what it was asked"
+    return "done", tuple(verdicts)
 
 
-def _judge(guard: Guard, job: Job, sock: socket.socket, known: frozenset[str]) -> Sequence[Verdict]:
+def _judge(guard: Guard, job: Job, line: Line, known: frozenset[str]) -> Sequence[Verdict]:
     options: dict[str, Any] = {"mode": job.mode, "deadline": job.deadline, "max_escalations": 0}
     if job.steps:
-        options["on_step"] = lambda index, step: _say(sock, job, index, step)
+        options["on_step"] = lambda index, step: _say(line, job, index, step)
     return guard.judge(job.exchanges, **{k: v for k, v in options.items() if k in known})
 
 
-def _say(sock: socket.socket, job: Job, index: int, step: Step) -> None:
-    sock.sendall(pack(Event("step", job.number, (index, step))))
-    if _called_off(sock):
+def _say(line: Line, job: Job, index: int, step: Step) -> None:
+    line.say(Event("step", job.number, (index, step)))
+    if line.stirs():  # the job is called off, or the server is gone
         raise CalledOff
-
-
-def _called_off(sock: socket.socket) -> bool:
-    """Whether anything has come while a job is judged: it is called off, or the server is gone."""
-    try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _left_running() -> list[threading.Thread]:

@@ -10,15 +10,16 @@ import asyncio
 import itertools
 import time
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from guardreasoner.formats.guardreasoner import VERSION
 from guardreasoner.serve.budget import Escalations, Recent
 from guardreasoner.serve.limits import Overloaded, Refused
 from guardreasoner.serve.metrics import Metrics
 from guardreasoner.serve.policy import ROUTES, Policy, Route, Rules, decide
-from guardreasoner.serve.traces import span
+from guardreasoner.serve.traces import configured, span
 from guardreasoner.serve.waiting import BASE_CHARACTERS, Item, Waiting, characters_of
 from guardreasoner.serve.wire import Job
 from guardreasoner.serve.worker import GuardBroken, StepSink, Worker
@@ -26,6 +27,7 @@ from guardreasoner.types import Exchange, Mode, Status, Step, Usage, Verdict
 
 HELD_SHARE = 0.75
 """No batch holds the guard longer than this share of a deadline, so that what comes behind it still has time."""
+UNTRACED = nullcontext()
 REASONING: tuple[Mode, ...] = ("short", "full")
 
 
@@ -50,10 +52,13 @@ class Core:
     def __init__(self, worker: Worker, policy: Policy, metrics: Metrics) -> None:
         self.worker, self.policy, self.metrics = worker, policy, metrics
         self.waiting = Waiting(policy.limits)
+        metrics.queue.set_function(lambda: len(self.waiting.items))
         self.budget = Escalations(policy.budget)
         self.cache: Recent[Verdict] = Recent(policy.cache.entries, policy.cache.ttl_s)
         self.draining = False
-        self._hold = HELD_SHARE * max(policy.rules(route).deadline_s for route in ROUTES)
+        self.traced = False
+        self._rules = {route: policy.rules(route) for route in ROUTES}
+        self._hold = HELD_SHARE * max(rules.deadline_s for rules in self._rules.values())
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
         self._starts = 0
@@ -65,6 +70,7 @@ class Core:
 
     def start(self) -> None:
         """Start the guard and the loop that feeds it."""
+        self.traced = configured()
         self.worker.start()
         self._task = asyncio.create_task(self._feed())
 
@@ -82,15 +88,14 @@ class Core:
         Raises:
             Refused: too many or too long exchanges, a budget is spent, or (429) too much is waiting.
         """
-        rules = self.policy.rules(ask.route)
+        rules = self._rules[ask.route]
         started = time.monotonic()
         deadline = (ask.arrived or started) + min(ask.deadline_s or rules.deadline_s, rules.deadline_s)
         mode = ask.mode or rules.mode
-        self._check(exchanges)
-        characters = sum(BASE_CHARACTERS + characters_of(e) for e in exchanges)
+        characters = self._check(exchanges)
         self.waiting.admit(len(exchanges), characters, mode=mode, deadline=deadline)
         self._pay(len(exchanges), mode, rules, ask)
-        with span("judge", {"guardreasoner.route": ask.route, "guardreasoner.exchanges": len(exchanges)}):
+        with self._span(ask.route, len(exchanges)):
             made = [self._one(e, mode, deadline, ask, _numbered(on_step, i)) for i, e in enumerate(exchanges)]
             verdicts = [await made[0]] if len(made) == 1 else await asyncio.gather(*made)
         seconds = time.monotonic() - started
@@ -99,26 +104,35 @@ class Core:
             self.metrics.verdict(verdict, ask.route, seconds)
         return decided
 
+    def _span(self, route: Route, exchanges: int) -> AbstractContextManager[Any]:
+        if not self.traced:
+            return UNTRACED
+        return span("judge", {"guardreasoner.route": route, "guardreasoner.exchanges": exchanges})
+
     async def settle(self, exchange: Exchange, ask: Ask) -> Verdict:
         """As `judge` for one exchange in the middle of something: overload is a verdict here, not a refusal."""
         try:
             return (await self.judge([exchange], ask))[0]
         except Refused as error:
             status: Status = "overloaded" if isinstance(error, Overloaded) else "input_too_long"
-            rules = self.policy.rules(ask.route)
+            rules = self._rules[ask.route]
             verdict = decide(self._unjudged(exchange, ask.mode or rules.mode, status, error.message), rules)
             self.metrics.verdict(verdict, ask.route, 0.0)
             return verdict
 
-    def _check(self, exchanges: Sequence[Exchange]) -> None:
-        limits = self.policy.limits
+    def _check(self, exchanges: Sequence[Exchange]) -> int:
+        """What the exchanges cost to judge, in characters."""
+        limits, total = self.policy.limits, 0
         if len(exchanges) > limits.items:
             raise Refused(413, f"more than {limits.items} exchanges in one request", "too_many_items")
         for exchange in exchanges:
-            if characters_of(exchange) > limits.characters:
+            characters = characters_of(exchange)
+            total += BASE_CHARACTERS + characters
+            if characters > limits.characters:
                 raise Refused(413, f"an exchange holds more than {limits.characters} characters", "text_too_long")
             if not exchange.prompt and not exchange.response:
                 raise Refused(400, "both prompt and response are empty; give at least one of them", "empty")
+        return total
 
     def _pay(self, count: int, mode: Mode, rules: Rules, ask: Ask) -> None:
         """Reasoning that the caller asks for beyond the route's own mode is paid like an escalation."""
@@ -179,21 +193,25 @@ class Core:
         return None if self.budget.take(key) else "budget"
 
     async def _ask(self, exchange: Exchange, mode: Mode, deadline: float, on_step: StepSink | None) -> Verdict:
-        item = Item(exchange, mode, deadline, asyncio.get_running_loop().create_future(), on_step=on_step)
+        loop = asyncio.get_running_loop()
+        item = Item(exchange, mode, deadline, loop.create_future(), on_step=on_step)
         self.waiting.add(item)
-        self.metrics.queue.set(len(self.waiting.items))
+        timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._late, item)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await item.future
-        except TimeoutError:
-            return self._unjudged(exchange, mode, "timeout", "the deadline passed before the guard answered")
+            return await item.future
         except GuardBroken as error:
             return self._unjudged(exchange, mode, "unavailable", str(error))
         except asyncio.CancelledError:
             self.metrics.cancelled.inc()
             raise
         finally:
+            timer.cancel()
             item.future.cancel()
+
+    def _late(self, item: Item) -> None:
+        if not item.future.done():
+            why = "the deadline passed before the guard answered"
+            item.future.set_result(self._unjudged(item.exchange, item.mode, "timeout", why))
 
     def _unjudged(self, exchange: Exchange, mode: Mode, status: Status, why: str) -> Verdict:
         return Verdict(exchange.id, self.worker.name, mode, status, error=why)
@@ -202,7 +220,6 @@ class Core:
         while True:
             await self.worker.free()
             batch = await self.waiting.next()
-            self.metrics.queue.set(len(self.waiting.items))
             if not self.worker.ready:  # it died while nothing was waiting
                 self.waiting.items[:0] = batch
                 continue
@@ -211,26 +228,22 @@ class Core:
     async def _run(self, batch: Sequence[Item]) -> None:
         began = time.monotonic()
         mode = batch[0].mode
-        self.metrics.batch.observe(len(batch))
-        for item in batch:
-            self.metrics.seconds.labels(mode, "queue").observe(began - item.since)
         deadline = min(max(i.deadline for i in batch), began + self._hold)
         job = Job(next(self._numbers), tuple(i.exchange for i in batch), mode, deadline, batch[0].on_step is not None)
-
-        def left(_: object) -> None:
-            if all(item.future.done() for item in batch):
-                self.worker.call_off(job)
-
-        for item in batch:
-            item.future.add_done_callback(left)
+        if job.steps:  # it is alone; when it has an answer or its caller has left, no more steps are wanted
+            batch[0].future.add_done_callback(lambda _: self.worker.call_off(job))
         try:
-            verdicts = await self.worker.run(job, _unsaid(batch[0]))
+            self.worker.hand_over(job, lambda verdicts: self._answer(batch, verdicts), _unsaid(batch[0]))
+            self.metrics.handed_over(mode, [began - item.since for item in batch])  # while the guard works
+            ended = await self.worker.answered(job)
         except GuardBroken as error:
             self._failed(batch, error)
             return
-        seconds = time.monotonic() - began
-        self.metrics.seconds.labels(mode, "judge").observe(seconds)
-        self.waiting.learn(batch, seconds)
+        self.metrics.of(self.metrics.seconds, mode, "judge").observe(ended - began)
+        self.waiting.learn(batch, ended - began)
+
+    def _answer(self, batch: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+        self.waiting.judged()  # who is woken may ask for more at once
         for item, verdict in zip(batch, verdicts, strict=True):
             if not item.future.done():
                 item.future.set_result(verdict)

@@ -71,11 +71,14 @@ class Gate:
         self.app, self.keys, self.names, self.metrics, self.routes = app, keys, names, metrics, routes
         self.wires = wires
         self.most, self.inside = most, 0
+        self.traced = False
+        """Whether spans go anywhere, as it is when the server starts."""
         self.closing = False
         """Tell every caller to open a new connection next time: this server is about to stop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
+            self.traced = configured()
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -89,10 +92,11 @@ class Gate:
         caller = ""
         self.inside += 1
         try:
-            caller = self._admit(scope, route)
-            scope.setdefault("state", {}).update(caller=caller, arrived=began)
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            caller = self._admit(scope["path"], route, headers)
+            scope.setdefault("state", {}).update(caller=caller, arrived=began, headers=headers)
             wire = self.wires.get(scope["path"])
-            if wire is None or scope["method"] != "POST" or configured():
+            if wire is None or scope["method"] != "POST" or self.traced:
                 await self.app(scope, receive, answer)
             else:
                 response = await wire(Request(scope, receive))
@@ -106,15 +110,15 @@ class Gate:
             await answer.refuse(Refused(500, f"internal error ({type(error).__name__})", "internal"))
         finally:
             self.inside -= 1
-        self.metrics.http.labels(route, str(answer.code)).inc()
+        self.metrics.of(self.metrics.http, route, str(answer.code)).inc()
         if route not in OPERATIONS:
             milliseconds = (time.monotonic() - began) * 1000
             log.info('{"route": "%s", "code": %d, "ms": %.1f, "key": "%s"}', route, answer.code, milliseconds, caller)
 
-    def _admit(self, scope: Scope, route: str) -> str:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    def _admit(self, path: str, route: str, headers: Mapping[bytes, str]) -> str:
+        """The name of who calls."""
         self.names.check(headers.get(b"host"), headers.get(b"origin"))
-        if scope["path"] in OPEN_PATHS:
+        if path in OPEN_PATHS:
             return ""
         given = headers.get(b"authorization")
         if given is None and b"x-api-key" in headers:  # LiteLLM's generic guardrail sends its key so

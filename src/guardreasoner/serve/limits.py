@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from guardreasoner.serve.policy import Limits
 
 M = TypeVar("M", bound=BaseModel)
+WHOLE = "whole"
+"""Set in a request's state where its body has come with its head, so that there is nothing to wait for."""
 DISCARD_BYTES, DISCARD_S = 64_000_000, 2.0
 """How much of a body that was refused is still read, so that the caller gets to read the refusal."""
 
@@ -41,6 +43,12 @@ class Overloaded(Refused):
         super().__init__(429, message, "overloaded", {"retry-after": seconds})
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """A header of a request, which the gate has read once for everybody."""
+    headers: Mapping[bytes, str] = request.scope["state"]["headers"]
+    return headers.get(name)
+
+
 async def read_json(request: Request, limits: Limits) -> Any:
     """The body as JSON.
 
@@ -48,7 +56,7 @@ async def read_json(request: Request, limits: Limits) -> Any:
         Refused: it is too large, too slow, too deep, not JSON, or not declared as JSON.
         ClientDisconnect: the caller left while sending.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a browser cannot send this across origins without asking first
         await _discard(request)
         raise Refused(415, "send the body as application/json", "unsupported_media_type")
@@ -107,27 +115,35 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 async def _read(request: Request, limits: Limits) -> bytes:
-    declared = request.headers.get("content-length", "0")
+    declared = header(request, b"content-length") or "0"
     if not declared.isdigit() or int(declared[:20]) > limits.body_bytes:
         await _discard(request)
         raise _too_large(limits)
-    parts: list[bytes] = []
-    size = 0
     try:
-        async with asyncio.timeout(limits.body_seconds):
-            more = True
-            while more and size <= limits.body_bytes:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                more = message.get("more_body", False)
+        if request.scope["state"].get(WHOLE):
+            body = await _collect(request, limits)
+        else:
+            async with asyncio.timeout(limits.body_seconds):
+                body = await _collect(request, limits)
     except TimeoutError:
         raise Refused(408, "the body took too long to arrive", "slow_body", {"connection": "close"}) from None
-    if size > limits.body_bytes:
+    if len(body) > limits.body_bytes:
         await _discard(request)
         raise _too_large(limits)
+    return body
+
+
+async def _collect(request: Request, limits: Limits) -> bytes:
+    """The body as it arrives, no further than a piece beyond the limit."""
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more and size <= limits.body_bytes:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
     return b"".join(parts)
 
 

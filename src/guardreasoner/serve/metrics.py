@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from guardreasoner.types import TASKS, Verdict
+from guardreasoner.types import Labels, Verdict, field_names
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 PREFIX = "guardreasoner"
+TASK_NAMES = field_names(Labels)
+M = TypeVar("M", Counter, Histogram)
 
 
 class Metrics:
@@ -16,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children = functools.cache(lambda metric, *labels: metric.labels(*labels))
         self.http = self._counter("http_requests", "Answers by route and HTTP status", "route", "code")
         self.seconds = self._histogram("stage_seconds", "Time per exchange by mode and stage (queue, judge, total)")
         self.verdicts = self._counter("verdicts", "Labels given", "task", "label")
@@ -35,18 +42,30 @@ class Metrics:
             "batch_exchanges", "Exchanges judged together", namespace=PREFIX, registry=self.registry, buckets=STEPS
         )
 
+    def of(self, metric: M, *labels: str) -> M:
+        """A metric's child, remembered: to look one up takes a lock, and labels have few values."""
+        child: M = self._children(metric, *labels)
+        return child
+
+    def handed_over(self, mode: str, waited: Sequence[float]) -> None:
+        """Count a batch, whose exchanges have waited so many seconds."""
+        self.batch.observe(len(waited))
+        for seconds in waited:
+            self.of(self.seconds, mode, "queue").observe(seconds)
+
     def verdict(self, verdict: Verdict, route: str, seconds: float) -> None:
         """Count one decided verdict."""
-        self.seconds.labels(verdict.mode, "total").observe(seconds)
-        self.statuses.labels(route, verdict.status).inc()
-        self.actions.labels(route, str(verdict.notes.get("action"))).inc()
-        for task in TASKS:
-            if (label := verdict.labels[task]) is not None:
-                self.verdicts.labels(task.value, label).inc()
+        of = self.of
+        of(self.seconds, verdict.mode, "total").observe(seconds)
+        of(self.statuses, route, verdict.status).inc()
+        of(self.actions, route, str(verdict.notes.get("action"))).inc()
+        for task in TASK_NAMES:
+            if (label := getattr(verdict.labels, task)) is not None:
+                of(self.verdicts, task, label).inc()
         if verdict.fail_mode is not None:
-            self.unjudged.labels(route, verdict.fail_mode, verdict.status).inc()
-        self.tokens.labels("prompt").inc(verdict.usage.prompt_tokens)
-        self.tokens.labels("completion").inc(verdict.usage.completion_tokens)
+            of(self.unjudged, route, verdict.fail_mode, verdict.status).inc()
+        of(self.tokens, "prompt").inc(verdict.usage.prompt_tokens)
+        of(self.tokens, "completion").inc(verdict.usage.completion_tokens)
 
     def page(self) -> bytes:
         """The exposition text."""

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from guardreasoner.errors import EngineError
 from guardreasoner.serve.core import Core
 from guardreasoner.serve.gate import Gate
+from guardreasoner.serve.limits import WHOLE
 from guardreasoner.serve.logs import log
 from guardreasoner.serve.policy import ROUTES, Limits
 
@@ -106,6 +107,41 @@ def configuration(gate: Gate) -> uvicorn.Config:
     )
 
 
+class Joining:
+    """A connection that sends the head of an answer together with what comes right behind it.
+
+    uvicorn writes head and body apart, which costs two packets and wakes the caller for the first one only to wait for
+    the second. The head never waits for anything but the rest of what the server is doing now.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold what can only be a head."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/") and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close, once everything is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+
 def receipt_protocol(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's HTTP protocol, closing a connection whose request headers take longer than `seconds` to arrive.
 
@@ -123,14 +159,17 @@ def receipt_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            self.transport = Joining(transport, self.loop)
             self._arm(transport.close)
 
         def data_received(self, data: bytes) -> None:
-            if self._timer is None and self._between():
-                self._arm(self.transport.close)
             super().data_received(data)
             if not self._between():
                 self._disarm()
+                if not self.cycle.more_body:
+                    self.cycle.scope["state"][WHOLE] = True
+            elif self._timer is None:
+                self._arm(self.transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()

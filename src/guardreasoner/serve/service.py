@@ -14,15 +14,15 @@ from starlette.responses import Response
 from guardreasoner.records import dumps
 from guardreasoner.serve.core import Ask, Core
 from guardreasoner.serve.gate import until_gone
-from guardreasoner.serve.limits import Refused
+from guardreasoner.serve.limits import Refused, header
 from guardreasoner.serve.logs import log_judged
 from guardreasoner.serve.metrics import Metrics
 from guardreasoner.serve.policy import Policy, Route
-from guardreasoner.types import Exchange, Mode, Usage, Verdict, field_names
+from guardreasoner.types import Exchange, Labels, Mode, Usage, Verdict, field_names
 
-VERDICT_FIELDS, USAGE_FIELDS = field_names(Verdict), field_names(Usage)
+VERDICT_FIELDS, LABEL_FIELDS, USAGE_FIELDS = field_names(Verdict), field_names(Labels), field_names(Usage)
 NOT_BRIEF = frozenset(("exchange_id", "steps", "text"))
-DEADLINE_HEADER = "x-deadline-ms"
+DEADLINE_HEADER = b"x-deadline-ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,14 @@ class Service:
         Raises:
             Refused: the deadline header is not a positive number of milliseconds.
         """
-        given = request.headers.get(DEADLINE_HEADER)
+        given = header(request, DEADLINE_HEADER)
         if given is not None and not (given.isdecimal() and int(given[:9]) > 0):
-            raise Refused(400, f"{DEADLINE_HEADER} must be a positive whole number of milliseconds", "bad_header")
+            raise Refused(
+                400, f"{DEADLINE_HEADER.decode()} must be a positive whole number of milliseconds", "bad_header"
+            )
         seconds = int(given[:9]) / 1000 if given else None
-        return Ask(route, str(request.state.caller), mode, seconds, request.state.arrived)
+        state = request.scope["state"]
+        return Ask(route, state["caller"], mode, seconds, state["arrived"])
 
     async def judge(self, request: Request, exchanges: Sequence[Exchange], ask: Ask) -> list[Verdict]:
         """Decided verdicts, unless the caller leaves first.
@@ -70,11 +73,11 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 def whole(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain values: what `records.to_dict` gives, without its deep copies."""
-    usage = verdict.usage
+    labels, usage = verdict.labels, verdict.usage
     fields = {name: getattr(verdict, name) for name in VERDICT_FIELDS}
     return {
         **fields,
-        "labels": verdict.labels.as_dict(),
+        "labels": {name: getattr(labels, name) for name in LABEL_FIELDS},
         "scores": dict(verdict.scores),
         "steps": [{"task": s.task, "text": s.text} for s in verdict.steps],
         "notes": dict(verdict.notes),

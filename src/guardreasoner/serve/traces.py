@@ -8,7 +8,7 @@ request goes through its layers (`gate`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 try:
@@ -23,9 +23,7 @@ def configured() -> bool:
 
 
 def span(name: str, attributes: Mapping[str, str | int | float | bool]) -> AbstractContextManager[Any]:
-    """A span around a block of work; the current one where spans nest."""
-    if not configured():
-        return nullcontext()
+    """A span around a block of work, where they are `configured`; the current one where spans nest."""
     tracer = trace.get_tracer("guardreasoner")
     return tracer.start_as_current_span(  # type: ignore[no-any-return]
         f"guardreasoner.{name}", attributes=dict(attributes), record_exception=False, set_status_on_exception=False

@@ -94,7 +94,7 @@ class Waiting:
         while True:
             self._drop()
             if self.items:
-                batch = self._pick(time.monotonic())
+                batch = self.items if len(self.items) == 1 else self._pick(time.monotonic())
                 chosen = set(map(id, batch))
                 self.items = [i for i in self.items if id(i) not in chosen]
                 self._busy_until = time.monotonic() + self.estimate(batch)
@@ -108,6 +108,9 @@ class Waiting:
         recent = self._recent.setdefault(mode, deque(maxlen=REMEMBERED))
         recent.append(seconds / _padded(batch))
         self._rates[mode] = sorted(recent)[-2:][0]
+
+    def judged(self) -> None:
+        """Nothing is being judged any more."""
         self._busy_until = 0.0
 
     def escalated(self, yes: bool) -> None:

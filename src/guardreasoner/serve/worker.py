@@ -11,6 +11,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from guardreasoner.errors import EngineError
 from guardreasoner.serve.wire import CallOff, Event, Frames, Job, Opener, pack
@@ -21,12 +22,23 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_S = 0.1, 10.0, 30.0
 """Between replacements: doubled each time, from the start again once a process has lived this long."""
 
 StepSink = Callable[[int, Step], None]
+VerdictSink = Callable[[tuple[Verdict, ...]], None]
 
 
 class GuardBroken(EngineError):
     """The guard raised, or its process died or hung; `alone` may succeed where the batch did not."""
 
     retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """A job that the process has, or is about to have."""
+
+    answered: asyncio.Future[float]
+    """`time.monotonic()` seconds of the answer."""
+    on_verdicts: VerdictSink
+    on_step: StepSink | None
 
 
 class Worker:
@@ -50,7 +62,7 @@ class Worker:
         self._idle = asyncio.Event()
         self._process: Process | None = None
         self._pipe: asyncio.Transport | None = None
-        self._waiting: dict[int, tuple[asyncio.Future[tuple[Verdict, ...]], StepSink | None]] = {}
+        self._waiting: dict[int, _Handed] = {}
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -80,6 +92,8 @@ class Worker:
         while True:
             await self._ready.wait()
             start = self.starts
+            if self._idle.is_set():
+                return
             try:
                 async with asyncio.timeout(self.hang_s):
                     await self._idle.wait()
@@ -88,21 +102,32 @@ class Worker:
                 if self._ready.is_set() and self.starts == start:
                     self._kill("does not come back from its last job")
 
-    async def run(self, job: Job, on_step: StepSink | None = None) -> tuple[Verdict, ...]:
-        """Have a job judged.
+    def hand_over(self, job: Job, on_verdicts: VerdictSink, on_step: StepSink | None = None) -> None:
+        """Send a job to the process; `answered` must be awaited next.
+
+        Args:
+            job: what to judge.
+            on_verdicts: hears the verdicts, in order, as they arrive: who waits for them is woken before anybody else.
+            on_step: hears each reasoning step.
+
+        Raises:
+            GuardBroken: there is no process.
+        """
+        if self._pipe is None:
+            raise GuardBroken("the guard's process is being replaced")
+        self._pipe.write(pack(job))
+        self._waiting[job.number] = _Handed(asyncio.get_running_loop().create_future(), on_verdicts, on_step)
+        self._idle.clear()
+
+    async def answered(self, job: Job) -> float:
+        """Wait until a job that was handed over has been judged; returns when that was, in `time.monotonic()` seconds.
 
         Raises:
             GuardBroken: the guard raised, its process died or hung, or the job was called off.
         """
-        if self._pipe is None:
-            raise GuardBroken("the guard's process is being replaced")
-        future: asyncio.Future[tuple[Verdict, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting[job.number] = (future, on_step)
-        self._idle.clear()
         try:
-            self._pipe.write(pack(job))
             async with asyncio.timeout(max(0.0, job.deadline - time.monotonic()) + self.hang_s):
-                return await future
+                return await self._waiting[job.number].answered
         except TimeoutError:
             self._kill("hangs")
             raise GuardBroken("the guard hung; its process is being replaced") from None
@@ -111,7 +136,8 @@ class Worker:
 
     def call_off(self, job: Job) -> None:
         """Nobody waits for a job any more: where it says its steps it ends at the next one, else it runs on."""
-        if job.steps and job.number in self._waiting and self._pipe is not None:
+        handed = self._waiting.get(job.number)
+        if job.steps and handed is not None and not handed.answered.done() and self._pipe is not None:
             self._pipe.write(pack(CallOff(job.number)))
 
     def _kill(self, why: str) -> None:
@@ -161,9 +187,9 @@ class Worker:
         self._pipe = None
         self._ready.clear()
         pipe.close()
-        for future, _ in self._waiting.values():
-            if not future.done():
-                future.set_exception(GuardBroken("the guard's process died"))
+        for handed in self._waiting.values():
+            if not handed.answered.done():
+                handed.answered.set_exception(GuardBroken("the guard's process died"))
         process = self._process
         if process is not None:
             with suppress(ProcessLookupError):
@@ -171,22 +197,22 @@ class Worker:
             await asyncio.shield(asyncio.ensure_future(process.wait()))
 
     def _hear(self, event: Event) -> None:
-        waiting = self._waiting.get(event.number)
+        handed = self._waiting.get(event.number)
+        if event.idle:
+            self._idle.set()
         if event.kind == "ready":
             self.name, self.broken = event.value, None
             self._ready.set()
-            self._idle.set()
             self.loaded.set()
         elif event.kind == "broken":
             self.broken = event.value
             self.loaded.set()
-        elif event.kind == "idle":
-            self._idle.set()
-        elif waiting is None or waiting[0].done():
+        elif handed is None or handed.answered.done():
             return
         elif event.kind == "done":
-            waiting[0].set_result(event.value)
+            handed.on_verdicts(event.value)
+            handed.answered.set_result(time.monotonic())
         elif event.kind == "failed":
-            waiting[0].set_exception(GuardBroken(event.value))
-        elif event.kind == "step" and waiting[1] is not None:
-            waiting[1](*event.value)
+            handed.answered.set_exception(GuardBroken(event.value))
+        elif event.kind == "step" and handed.on_step is not None:
+            handed.on_step(*event.value)

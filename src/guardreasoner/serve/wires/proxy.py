@@ -23,7 +23,7 @@ from guardreasoner.serve.budget import Recent
 from guardreasoner.serve.conversation import Conversation, Examined, Memory, Turn, examine, read_messages, read_value
 from guardreasoner.serve.core import Ask
 from guardreasoner.serve.gate import until_gone
-from guardreasoner.serve.limits import Refused, read_json
+from guardreasoner.serve.limits import Refused, header, read_json
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.serve.service import Service, brief, reply
 from guardreasoner.serve.stream import Held
@@ -113,7 +113,7 @@ def _authorization(service: Service, request: Request) -> str | None:
     """The upstream's key from the environment; where callers need none of ours, theirs is the upstream's."""
     if service.upstream_key:
         return f"Bearer {service.upstream_key}"
-    return None if service.keyed else request.headers.get("authorization")
+    return None if service.keyed else header(request, b"authorization")
 
 
 async def _examined(call: Call, upstream: asyncio.Task[httpx.Response] | None) -> Examined:
