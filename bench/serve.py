@@ -3,8 +3,9 @@
     python bench/serve.py                       the scripted guard: only the way to the guard is measured
     python bench/serve.py --guard nano          the bundled guard
 
-Everything runs on this machine in one run: the load comes from this process, the server is another, its guard a third.
-Latencies are an open loop at `--rate`; throughput is a closed loop of 8 callers. Times are milliseconds.
+The bare application is what HTTP costs here by itself: uvicorn, and an answer that is always the same. Everything runs
+on this machine in one run: the load comes from this process, the server is another, its guard a third. Latencies are an
+open loop at `--rate`; throughput is a closed loop of 8 callers. Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.load import load_guard
@@ -41,6 +43,21 @@ WIRES = {
     "/v1/moderations": lambda i: {"input": prompt(i)},
     "/v1/chat/completions": chat,
 }
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI application that reads a body and answers."""
+    if scope["method"] == "POST":
+        await receive()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+def bare_command(port: int) -> list[str]:
+    """What serves `bare`."""
+    options = ["--lifespan", "off", "--log-level", "warning", "--no-access-log", "--port", str(port)]
+    return [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), *options, "serve:bare"]
 
 
 def direct(guard: Guard, rate: float, seconds: float) -> list[float]:
@@ -83,6 +100,12 @@ def measure(args: argparse.Namespace) -> None:
     print(f"{args.guard}, mode {args.mode}, {args.rate:.0f} requests/s for {args.seconds:.0f} s, times in ms")
     print(f"{'':<24}{'per s':>8}{'p50':>9}{'p95':>9}{'p99':>9}{'+p50':>9}{'+p95':>9}{'+p99':>9}")
     print(row("direct call", times, count / (args.seconds / 2), None), flush=True)
+    port = free_port()
+    with running(bare_command(port), f"http://127.0.0.1:{port}/"):
+        print(
+            asyncio.run(one(f"http://127.0.0.1:{port}/", "bare application", WIRES["/v1/judge"], args, None)),
+            flush=True,
+        )
     mock, port = free_port(), free_port()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as policy:
         policy.write(f"version: 1\nproxy: {{upstream: 'http://127.0.0.1:{mock}/v1'}}\n")
@@ -96,7 +119,7 @@ def measure(args: argparse.Namespace) -> None:
     print("the proxy asks the guard twice (request and reply) and its upstream once")
 
 
-async def one(url: str, path: str, make, args: argparse.Namespace, base: tuple[float, float, float]) -> str:  # type: ignore[no-untyped-def]
+async def one(url: str, path: str, make, args: argparse.Namespace, base: tuple[float, float, float] | None) -> str:  # type: ignore[no-untyped-def]
     def body(number: int) -> bytes:
         return json.dumps(make(number)).encode()
 
