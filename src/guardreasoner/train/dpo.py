@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict
 
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.records import Counts, RunFolder, from_dict
-from guardreasoner.train.models import ModelConfig, load_checkpoint, read_meta
+from guardreasoner.train.models import ModelConfig, best_attention, load_checkpoint, read_meta
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import RESUMABLE, TrainingConfig, rank, world_size
 from guardreasoner.types import Exchange, Preference
@@ -136,7 +136,7 @@ def _train(
         training.drop_torn(folder / "trainer", run)
     arguments = training.arguments(config, folder / "trainer")
     began = time.monotonic()
-    model, tokenizer = load_checkpoint(start, attention=model_config.attention or "sdpa")
+    model, tokenizer = load_checkpoint(start, attention=model_config.attention or best_attention())
     training.check_disk(folder, model, config)
     maker = RowMaker(
         tokenizer, model_config.wire, config.max_tokens, judged_tokens=config.judged_tokens, seed=config.seed

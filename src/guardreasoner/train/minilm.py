@@ -117,6 +117,8 @@ def load_minilm() -> tuple[Any, Any]:
     from safetensors.torch import load_file
     from transformers import BertConfig, BertLMHeadModel
 
+    from guardreasoner.train.models import best_attention  # which loads this module
+
     tokenizer, start = build_tokenizer()
     wrapped = wrap(tokenizer)
     raw = json.loads((folder() / "config.json").read_text(encoding="utf-8"))
@@ -128,7 +130,7 @@ def load_minilm() -> tuple[Any, Any]:
         "bos_token_id": wrapped.bos_token_id,
         "eos_token_id": wrapped.eos_token_id,
     }
-    model = BertLMHeadModel(BertConfig(**{**known, **ids}))
+    model = BertLMHeadModel(BertConfig(**{**known, **ids}, attn_implementation=best_attention()))
     weights = {
         name.removeprefix("bert."): value
         for name, value in load_file(folder() / "model.safetensors").items()

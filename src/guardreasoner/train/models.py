@@ -88,11 +88,15 @@ def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
 
 
 def best_attention() -> str:
-    """`flash_attention_2` where it is installed beside a GPU, else `sdpa`."""
+    """`flash_attention_2` where it is installed beside a GPU, else `sdpa`; on a CPU our own for short rows."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+    from guardreasoner.train import attention
+
+    if not torch.cuda.is_available():
+        return attention.register()
+    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
 def load_checkpoint(
