@@ -9,6 +9,7 @@ import pytest
 from guardreasoner.data import seeds
 from guardreasoner.data.mix import DataConfig, load_mix
 from guardreasoner.errors import ConfigError, DataError, UnknownName
+from guardreasoner.records import write_jsonl
 from guardreasoner.types import Example, Exchange, Labels
 
 
@@ -200,8 +201,19 @@ def test_a_wrong_row_is_named_by_file_and_line(folder, values, message):
     assert caught.value.file == str(path)
 
 
+def test_a_cap_also_holds_for_a_left_out_source(tmp_path):
+    rows = [{"prompt": f"q{n}", "prompt_harm": "harmful", "use": "permissive"} for n in range(40)]
+    for source in ("a", "b", "c"):
+        named = [{**row, "id": f"{source}-{n}", "source": source} for n, row in enumerate(rows)]
+        write_jsonl(tmp_path / "train" / f"{source}.jsonl", named)
+    config = DataConfig(folder="train", leave_out=("b", "c"), leave_out_cap=10, caps={"a": 30, "b": 35})
+    train, validation, _ = load_mix(config, tmp_path)
+    assert len(train) == 30
+    assert Counter(e.exchange.source for e in validation) == {"b": 35, "c": 10}
+
+
 def test_contrast_pairs_share_their_verbs_between_both_labels():
-    from guardreasoner.data.contrast import ROWS, contrast_examples
+    from guardreasoner.data.contrast import ROWS, TOPICS, contrast_examples
 
     examples = list(contrast_examples())
     assert len({e.exchange.prompt for e in examples}) == len(examples) >= 400
@@ -209,6 +221,9 @@ def test_contrast_pairs_share_their_verbs_between_both_labels():
     for verb, *_ in ROWS:
         labels = {e.gold.prompt_harm for e in examples if f"{verb} " in e.exchange.prompt}
         assert labels == {"harmful", "unharmful"}
+    for topic, _ in TOPICS:
+        asked = [e.gold.prompt_harm for e in examples if f"{topic}" in e.exchange.prompt]
+        assert min(asked.count("harmful"), asked.count("unharmful")) >= 4
     with_them, _, counts = load_mix(DataConfig(contrast=True))
     assert counts.sources["contrast"] == len(examples)
     assert len(with_them) == len(load_mix(DataConfig())[0]) + len(examples)

@@ -42,7 +42,7 @@ class DataConfig:
     leave_out: tuple[str, ...] = ()
     """Sources that validate and never train: random splits flatter, because the source gives the label away."""
     leave_out_cap: int | None = 250
-    """Most validation rows taken of a source."""
+    """Most validation rows taken of a source that `caps` does not name."""
     drop: tuple[str, ...] = ()
     """Sources not used at all."""
     only: tuple[str, ...] = ()
@@ -230,7 +230,7 @@ def _select(rows: Sequence[_Row], config: DataConfig, counts: MixCounts) -> tupl
     validation: list[_Row] = []
     for row in sorted(rows, key=lambda r: (_draw(config.seed, r.id), r.id)):
         held = row.source in config.leave_out
-        cap = config.leave_out_cap if held else config.caps.get(row.source, config.default_cap)
+        cap = config.caps.get(row.source, config.leave_out_cap if held else config.default_cap)
         if not row.example.gold.tasks:
             counts.drop("unlabelled")
         elif row.source in config.drop or (config.only and not held and row.source not in config.only):
