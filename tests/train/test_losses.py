@@ -14,6 +14,7 @@ from guardreasoner.train.losses import (  # noqa: E402
     head_of,
     sequence_logps,
     sft_loss,
+    soft_losses,
     token_logps,
 )
 
@@ -39,6 +40,13 @@ def test_sft_losses_of_micro_batches_sum_to_that_of_the_whole_step():
     whole = sft_loss(losses, verdict, counts, 4.0)
     parts = sum(sft_loss(losses[s], verdict[s], counts, 4.0) for s in (slice(0, 2), slice(2, 3), slice(3, 5)))
     assert parts.item() == pytest.approx(whole.item())
+
+
+def test_soft_losses_are_the_cross_entropy_against_two_words():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], dtype=torch.float64))
+    found = soft_losses(logits, t(0.75, 1.0), 1, 2)
+    assert found[0].item() == pytest.approx(-(0.75 * math.log(0.3) + 0.25 * math.log(0.2)))
+    assert found[1].item() == pytest.approx(-math.log(0.3))
 
 
 def test_tokens_are_counted_where_they_are_predicted_and_have_a_label():

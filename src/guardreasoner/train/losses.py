@@ -95,6 +95,18 @@ def sft_loss(losses: Tensor, is_verdict: Tensor, counts: TokenCounts, verdict_we
     return (verdict_weight * verdict + text) / (verdict_weight + 1)
 
 
+def soft_losses(logits: Tensor, soft: Tensor, positive: int, negative: int) -> Tensor:
+    """Cross-entropy of one task's verdict words against probabilities, (n,); with 0 or 1 it is that of the word itself.
+
+    Args:
+        logits: (n, vocabulary).
+        soft: P of the positive word, (n,); the negative word has the rest.
+        positive, negative: their tokens.
+    """
+    logps = logits.log_softmax(-1)
+    return -(soft * logps[:, positive] + (1 - soft) * logps[:, negative])
+
+
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of each target, (n,)."""
     return -functional.cross_entropy(logits, targets, reduction="none")

@@ -7,7 +7,8 @@ be read off the one before it. Unannotated verdicts are never predicted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,12 +25,14 @@ NUMBER = {task: number for number, task in enumerate(TASKS, 1)}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One training sequence; three lists of one length."""
+    """One training sequence; lists of one length."""
 
     input_ids: list[int]
     labels: list[int]
     verdict: list[int]
     """0, or the number of the task whose verdict this token begins."""
+    soft: list[float]
+    """Where `verdict` is not 0: the P of the task's positive label that is to be learned, 0 or 1 with gold alone."""
     shortened: bool = False
     """Judged text was cut in the middle to fit."""
 
@@ -49,6 +52,12 @@ class RowMaker:
     """Random verdict words as input."""
     mask_unannotated: bool = True
     """No loss on verdicts without gold; otherwise the word `None` is learned, as in the official data."""
+    learn_frame: bool = True
+    """Loss also on the answer block around the verdict words in rows of labels alone."""
+    scores: Mapping[str, Mapping[Task, float]] = field(default_factory=dict)
+    """P of the positive labels by exchange, as another guard sees them."""
+    soft_weight: float = 0.5
+    """Their share in what is learned."""
     seed: int = 0
 
     @cached_property
@@ -81,11 +90,16 @@ class RowMaker:
     def row(self, example: Example, reasoning: str = "") -> Row | None:
         """The row of an example, with its reasoning or on labels alone; None where it cannot fit."""
         ids, labels, verdict = self._answer(example, reasoning)
+        if not reasoning and not self.learn_frame:  # nothing is learned after the last verdict
+            end = max((i + 1 for i, label in enumerate(labels) if label != NO_LABEL), default=0)
+            ids, labels, verdict = ids[:end], labels[:end], verdict[:end]
         _, prompt, shortened = self.fit(example.exchange, self.max_tokens - len(ids))
         if len(prompt) + len(ids) > self.max_tokens:
             return None
         blank = len(prompt)
-        return Row(prompt + ids, [NO_LABEL] * blank + labels, [0] * blank + verdict, shortened)
+        verdict = [0] * blank + verdict
+        soft = [self._soft(example, number) for number in verdict]
+        return Row(prompt + ids, [NO_LABEL] * blank + labels, verdict, soft, shortened)
 
     def completion(self, text: str) -> list[int]:
         """An answer that a model wrote, with the end token."""
@@ -96,10 +110,12 @@ class RowMaker:
         labels: list[int] = []
         verdict: list[int] = []
 
+        learn = bool(reasoning) or self.learn_frame
+
         def write(text: str) -> None:
             piece = self._encode(text)
             ids.extend(piece)
-            labels.extend(piece)
+            labels.extend(piece if learn else [NO_LABEL] * len(piece))
             verdict.extend([0] * len(piece))
 
         if reasoning:
@@ -108,21 +124,17 @@ class RowMaker:
         for task in TASKS:
             step = next(s for s in wire_format.plan("instant", (task,)) if isinstance(s, Text))
             write(lead + step.text if task == Task.prompt_harm else f"\n{TASKS[task].key}:")
-            self._verdict(example, task, (ids, labels, verdict))
+            if task in example.exchange.tasks and (example.gold[task] or self.mask_unannotated):
+                self._verdict(example, task, (ids, labels, verdict))
+            else:
+                write(" None")
         write("\n")
         end = self.tokenizer.eos_token_id
-        return [*ids, end], [*labels, end], [*verdict, 0]
+        return [*ids, end], [*labels, end if learn else NO_LABEL], [*verdict, 0]
 
     def _verdict(self, example: Example, task: Task, into: tuple[list[int], list[int], list[int]]) -> None:
         gold, exchange = example.gold[task], example.exchange
         ids, labels, verdict = into
-        asked = task in exchange.tasks
-        if not asked or (gold is None and not self.mask_unannotated):
-            piece = self._encode(" None")
-            ids.extend(piece)
-            labels.extend(piece)
-            verdict.extend([0] * len(piece))
-            return
         row = TASKS[task]
         lot = row.positive if draw(self.seed, "verdict", task.value, exchange.id) < 0.5 else row.negative
         shown = self._encode(f" {lot if self.independent or gold is None else gold}")
@@ -131,6 +143,14 @@ class RowMaker:
         ids.extend(shown)
         labels.extend(true[i] if i <= agree and i < len(true) else NO_LABEL for i in range(len(shown)))
         verdict.extend([NUMBER[task] if gold and i == self.deciding(task) else 0 for i in range(len(shown))])
+
+    def _soft(self, example: Example, number: int) -> float:
+        if not number:
+            return 0.0
+        task = next(t for t, n in NUMBER.items() if n == number)
+        gold = float(example.gold[task] == TASKS[task].positive)
+        score = self.scores.get(example.exchange.id, {}).get(task)
+        return gold if score is None else (1 - self.soft_weight) * gold + self.soft_weight * score
 
     def deciding(self, task: Task) -> int:
         """Index of the first token on which a task's two verdict words differ."""

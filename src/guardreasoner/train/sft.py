@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError, DataError, need
-from guardreasoner.records import Counts, RunFolder, read_nouns
+from guardreasoner.records import Counts, RunFolder, read_jsonl, read_nouns
 from guardreasoner.train.models import ModelConfig, load_base
 from guardreasoner.train.rows import Row, RowMaker
 from guardreasoner.train.settings import RESUMABLE, TrainingConfig, rank, world_size
-from guardreasoner.types import Preference, Trace
+from guardreasoner.types import TASKS, Preference, Task, Trace
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,14 @@ class SftConfig(TrainingConfig):
     """Show random verdict words as input while the true ones are predicted, so that tasks do not read each other."""
     mask_unannotated: bool = True
     """No loss on verdicts without gold."""
+    learn_frame: bool = True
+    """Loss also on the answer block around the verdict words in rows of labels alone (the paper trains whole answers).
+    Engines force the block in `instant`; a model that is only asked so need not learn to write it."""
+    soft_labels: str | None = None
+    """A file of verdicts with scores on the training rows (`batch` with any guard, or `examples/encoder_guard.py
+    label`): verdict words are learned as a mixture of gold and score."""
+    soft_weight: float = 0.5
+    """Share of the score in that mixture; a row without a verdict is learned from gold alone."""
     only: tuple[str, ...] = ()
     """Sources to train on; empty = all (Baseline: WildGuardTrain)."""
     leave_out: tuple[str, ...] = ()
@@ -45,18 +53,21 @@ class SftConfig(TrainingConfig):
     subset_by: Literal["random", "hard"] = "random"
     """How a subset is chosen; `hard` = by falling k_incorrect - k_correct in `difficulty`, then at random."""
     difficulty: str | None = None
-    """A `preferences.jsonl` of an earlier run, for `subset_by: hard`."""
+    """For `subset_by: hard`: the `preferences.jsonl` of an earlier run, or a file of verdicts as `soft_labels` takes
+    (hard = the scores are far from gold)."""
     packing: Literal["auto", "on", "off"] = "off"
     """Fill rows up to max_tokens with several examples that do not see each other (scripts: off); `auto` = where
     flash-attention is at hand."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("reasoning", "labels_only"):
+        for key in ("reasoning", "labels_only", "soft_weight"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"sft.{key} is a share: give a number from 0 to 1")
         if self.subset_by == "hard" and not self.difficulty:
-            raise ConfigError("sft.subset_by: hard needs sft.difficulty, the preferences.jsonl of an earlier run")
+            raise ConfigError(
+                "sft.subset_by: hard needs sft.difficulty: preferences.jsonl of an earlier run, or verdicts with scores"
+            )
 
 
 def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[Trace]:
@@ -70,7 +81,7 @@ def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[T
         else:
             kept.append(trace)
     if config.subset is not None and len(kept) > config.subset:
-        hard = _difficulty(config.difficulty) if config.subset_by == "hard" else {}
+        hard = _difficulty(config.difficulty or "", kept) if config.subset_by == "hard" else {}
         ids = [t.example.exchange.id for t in kept]
         order = sorted(ids, key=lambda i: (-hard[i] if i in hard else float("inf"), draw(config.seed, "subset", i)))
         chosen = set(order[: config.subset])
@@ -79,8 +90,30 @@ def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[T
     return kept
 
 
-def _difficulty(path: str | None) -> dict[str, int]:
-    return {p.example_id: p.wrong - p.right for p in read_nouns(Preference, path or "")}
+def _difficulty(path: str, traces: Iterable[Trace]) -> dict[str, float]:
+    first = next((row for _, row in read_jsonl(path)), {})
+    if "scores" not in first:
+        return {p.example_id: p.wrong - p.right for p in read_nouns(Preference, path)}
+    scores = read_scores(path)
+    return {
+        trace.example.exchange.id: max(abs(p - (trace.example.gold[t] == TASKS[t].positive)) for t, p in known.items())
+        for trace in traces
+        if (known := {t: p for t, p in scores.get(trace.example.exchange.id, {}).items() if trace.example.gold[t]})
+    }
+
+
+def read_scores(path: str | Path) -> dict[str, dict[Task, float]]:
+    """P of the positive label by exchange and task, from a file of verdicts.
+
+    Raises:
+        DataError: the file cannot be read, or a line has no `exchange_id` and `scores`.
+    """
+    found = {}
+    for line, row in read_jsonl(path):
+        if not isinstance(row.get("scores"), dict) or "exchange_id" not in row:
+            raise DataError("a verdict needs `exchange_id` and `scores`", file=str(path), line=line)
+        found[row["exchange_id"]] = {t: float(p) for t in TASKS if (p := row["scores"].get(t.value)) is not None}
+    return found
 
 
 def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts) -> Iterator[Row]:
@@ -129,7 +162,8 @@ def run_sft(
         _train(config, model, Path(out), stage, None)
         return None
     asked = {**asdict(config), "model": asdict(model)}
-    with RunFolder(out, stage, config=asked, inputs=[traces], fresh=fresh, resumable_keys=RESUMABLE) as run:
+    inputs = [traces, *(Path(p) for p in (config.soft_labels, config.difficulty) if p)]
+    with RunFolder(out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE) as run:
         return run.manifest or _train(config, model, Path(out), stage, run)
 
 
@@ -152,6 +186,9 @@ def _train(
         judged_tokens=config.judged_tokens,
         independent=config.independent_verdicts,
         mask_unannotated=config.mask_unannotated,
+        learn_frame=config.learn_frame,
+        scores=read_scores(config.soft_labels) if config.soft_labels else {},
+        soft_weight=config.soft_weight,
         seed=config.seed,
     )
     rows, validation, about = sft_trainer.prepare(config, maker, out, folder)

@@ -19,13 +19,19 @@ from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError
 from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
 from guardreasoner.train import sft
-from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss
+from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, soft_losses
 from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.rows import NO_LABEL, NUMBER, Row, RowMaker
 from guardreasoner.train.training import Curve, RowOrder, first_process_first, lora_config
 from guardreasoner.types import Example, Trace
 
-COLUMNS = ("input_ids", "labels", "verdict")
+COLUMNS: Mapping[str, tuple[str, float]] = {
+    "input_ids": ("int32", 0),
+    "labels": ("int32", NO_LABEL),
+    "verdict": ("int32", 0),
+    "soft": ("float32", 0.0),
+}
+"""Type and filling of each column; `input_ids` are filled with the tokenizer's padding."""
 
 
 class Collator:
@@ -38,7 +44,7 @@ class Collator:
         if self.packed:
             return self._flat(rows)
         longest = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self.pad, "labels": NO_LABEL, "verdict": 0}
+        fill = {name: filling for name, (_, filling) in COLUMNS.items()} | {"input_ids": self.pad}
         batch = {
             name: torch.tensor([[*row[name], *[fill[name]] * (longest - len(row[name]))] for row in rows])
             for name in COLUMNS
@@ -91,12 +97,15 @@ class RSftTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
-        labels, verdict = inputs.pop("labels"), inputs.pop("verdict")
+        labels, verdict, soft = (inputs.pop(name) for name in ("labels", "verdict", "soft"))
         logits, targets, keep = answer_logits(model, self.head, labels, **inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none")
-        kinds = torch.zeros_like(verdict)
-        kinds[:, :-1] = verdict[:, 1:]
-        kinds = kinds[keep]
+        kinds = functional.pad(verdict[:, 1:], (0, 1))[keep]
+        if self.recipe.soft_labels:
+            soft = functional.pad(soft[:, 1:], (0, 1))[keep]
+            for number, words in self.deciding.items():
+                here = kinds == number
+                losses = losses.masked_scatter(here, soft_losses(logits[here], soft[here], *words))
         counts = count_tokens(labels, verdict) if num_items_in_batch is None else num_items_in_batch
         loss = sft_loss(losses, kinds > 0, TokenCounts(counts[0], counts[1]), self.recipe.verdict_weight)
         self._note(losses.detach(), kinds, inputs)
@@ -210,16 +219,16 @@ def _dataset(rows: Iterable[Row], config: sft.SftConfig, maker: RowMaker, *, pac
 
     chunks: list[Any] = []
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    schema = pa.schema([(name, pa.list_(pa.int32())) for name in COLUMNS])
+    schema = pa.schema([(name, pa.list_(pa.type_for_alias(kind))) for name, (kind, _) in COLUMNS.items()])
 
     def flush() -> None:
-        chunks.append(pa.table({name: pa.array(columns[name], pa.list_(pa.int32())) for name in COLUMNS}, schema))
+        chunks.append(pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema))
         for column in columns.values():
             column.clear()
 
     for row in rows:
         for name in COLUMNS:
-            columns[name].append(np.asarray(getattr(row, name), dtype=np.int32))
+            columns[name].append(np.asarray(getattr(row, name), dtype=COLUMNS[name][0]))
         if len(columns["labels"]) == 4096:
             flush()
     flush()
