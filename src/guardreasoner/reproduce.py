@@ -1,6 +1,6 @@
 """All stages of a recipe in order. Each resumes by itself, and one that is done is not done again.
 
-    DIR/synthesize  sft  sft-VARIANT...  sample  mine  dpo  export  calibrate  evaluate
+    DIR/synthesize  sft  sft-VARIANT...  sample  mine  dpo  average  export  calibrate  evaluate
 
 A recipe that is an ablation is run seed by seed in folders of their own (`ablation.py`).
 
@@ -21,12 +21,13 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, UnknownName
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.train.recipe import EvaluateConfig, Recipe
+from guardreasoner.train.average import run_average
+from guardreasoner.train.recipe import EvaluateConfig, Recipe, load_recipe
 from guardreasoner.train.sample import run_sample
 from guardreasoner.types import Example
 
 Manifest = dict[str, Any]
-STAGES = ("synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "evaluate")
+STAGES = ("synthesize", "sft", "sample", "mine", "dpo", "average", "export", "calibrate", "evaluate")
 
 
 def reproduce(
@@ -66,6 +67,12 @@ def reproduce(
         if name == "sft":
             for variant in models_to_train(recipe):
                 yield _sft(recipe, variant, source, root, processes=processes, fresh=fresh)
+        elif name == "average":
+            for member in recipe.average:
+                asked = replace(load_recipe(member), stages=("synthesize", "sft"), average=())
+                folder = root / "average" / member
+                yield from reproduce(asked, member, out=folder, data_dir=data_dir, processes=processes, fresh=fresh)
+            yield run_average(root, recipe.average, fresh=fresh)
         else:
             yield _one(name, recipe, source, root, data_dir=data_dir, processes=processes, fresh=fresh)
 
@@ -190,7 +197,8 @@ def _mine(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
 
 def final_checkpoint(recipe: Recipe, root: Path) -> Path:
     """The checkpoint that the recipe ends with."""
-    return root / ("dpo" if "dpo" in recipe.stages else "sft") / "checkpoint"
+    last = next(stage for stage in ("average", "dpo", "sft") if stage in (*recipe.stages, "sft"))
+    return root / last / "checkpoint"
 
 
 def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:

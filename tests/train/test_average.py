@@ -1,4 +1,4 @@
-"""The mean of exported models: what the numbers are, and what is refused."""
+"""The mean of checkpoints: what the numbers are, what the stage writes, and what is refused."""
 
 import json
 import shutil
@@ -7,79 +7,76 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from guardreasoner.engines.onnx import OnnxEngine  # noqa: E402
-from guardreasoner.errors import ConfigError  # noqa: E402
-from guardreasoner.formats import guardreasoner as ours  # noqa: E402
-from guardreasoner.train.average import average, main  # noqa: E402
+from guardreasoner.errors import ConfigError, DataError  # noqa: E402
+from guardreasoner.train.average import average, main, run_average  # noqa: E402
 from guardreasoner.train.export import export  # noqa: E402
-from guardreasoner.types import Exchange, Task  # noqa: E402
+from guardreasoner.train.models import read_meta, write_meta  # noqa: E402
 from tiny_torch import tiny_bert_folder  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A checkpoint and the same one with all its weights moved a little."""
+    """A checkpoint of permissive rows, and the same one with its weights moved a little and other rows."""
     folder = tmp_path_factory.mktemp("two")
     one = tiny_bert_folder(folder / "one")
+    write_meta(one, {"wire": "compact", "base": "minilm", "licences": {"use": ["permissive"]}})
     other = folder / "other"
     shutil.copytree(one, other)
     torch.manual_seed(1)
     tensors = {k: v + 0.02 * torch.randn_like(v) for k, v in load_file(other / "model.safetensors").items()}
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    write_meta(other, {"wire": "compact", "base": "minilm", "licences": {"use": ["noncommercial"]}})
     return one, other
 
 
-def tensors_of(folder):
-    return {i.name: numpy_helper.to_array(i) for i in onnx.load(str(folder / "model.onnx")).graph.initializer}
-
-
-def logits(folder):
-    prompt = ours.render(Exchange("x", "kill a process"), "compact")
-    done = OnnxEngine(folder).run([prompt], ours.plan("instant", (Task.prompt_harm,)))
-    return np.array(list(done[0][0].choices[0].values()))
-
-
-def test_unquantised_weights_are_the_exact_mean(checkpoints, tmp_path):
-    folders = [export(c, tmp_path / c.name, precision="fp32", check=False).folder for c in checkpoints]
-    made = tensors_of(average(folders, tmp_path / "mean"))
-    one, other = map(tensors_of, folders)
-    moved = 0
+def test_weights_are_the_exact_mean_and_the_licence_is_that_of_all_rows(checkpoints, tmp_path):
+    mean = average(checkpoints, tmp_path / "mean")
+    made, one, other = (load_file(f / "model.safetensors") for f in (mean, *checkpoints))
+    assert set(made) == set(one)
+    assert len(made) > 10
     for name, value in made.items():
-        if value.dtype == np.float32:
-            assert value == pytest.approx((one[name] + other[name]) / 2, abs=1e-7)
-            moved += not np.array_equal(one[name], other[name])
-    assert moved > 10
+        assert torch.allclose(value, (one[name] + other[name]) / 2, atol=1e-7)
+        assert not torch.equal(value, one[name])
+    assert read_meta(mean)["licences"]["use"] == ["permissive", "noncommercial"]
+    assert export(mean, tmp_path / "model", precision="fp32").max_deviation < 1e-3
 
 
-def test_quantised_blocks_are_averaged_as_what_they_stand_for(checkpoints, tmp_path):
-    full = [export(c, tmp_path / f"full-{c.name}", precision="fp32", check=False).folder for c in checkpoints]
-    small = [export(c, tmp_path / f"small-{c.name}", precision="int8", check=False).folder for c in checkpoints]
-    wanted = logits(average(full, tmp_path / "full"))
-    got = logits(average(small, tmp_path / "small"))
-    apart = abs(logits(full[0]) - logits(full[1])).max()
-    assert abs(got - wanted).max() < 0.5 * apart
-    assert len(json.loads((tmp_path / "small" / "averaged.json").read_text())["models"]) == 2
-    assert not (tmp_path / "small" / "calibration.json").exists()
+def test_the_stage_averages_a_run_with_its_members_and_resumes(checkpoints, tmp_path):
+    with pytest.raises(DataError, match="not trained yet"):
+        run_average(tmp_path, ["other"])
+    for checkpoint, place in zip(checkpoints, ("sft", "average/other/sft"), strict=True):
+        shutil.copytree(checkpoint, tmp_path / place / "checkpoint")
+    made = run_average(tmp_path, ["other"])
+    assert made["counts"] == {"in": 2, "out": 2, "dropped": {}}
+    assert made["config"] == {"members": ["other"]}
+    weights = tmp_path / "average" / "checkpoint" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run_average(tmp_path, ["other"]) == made
+    assert weights.stat().st_mtime_ns == before
 
 
 def test_what_does_not_fit_together_is_one_sentence(checkpoints, tmp_path, capsys):
-    one = export(checkpoints[0], tmp_path / "one", precision="int8", check=False).folder
-    coarse = export(checkpoints[1], tmp_path / "coarse", precision="int4", check=False).folder
+    one, other = checkpoints
     with pytest.raises(ConfigError, match="at least two"):
         average([one], tmp_path / "out")
     with pytest.raises(ConfigError, match="already there"):
         average([one, one], one)
-    with pytest.raises(ConfigError, match="same graph"):
-        average([one, coarse], tmp_path / "out")
-    with pytest.raises(ConfigError, match="int8 and fp32"):
-        average([coarse, coarse], tmp_path / "out")
+    small = tmp_path / "small"
+    shutil.copytree(one, small)
+    tensors = load_file(small / "model.safetensors")
+    save_file(dict(list(tensors.items())[:-1]), small / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="same tensors"):
+        average([one, small], tmp_path / "out")
+    strange = tmp_path / "strange"
+    shutil.copytree(other, strange)
+    tokenizer = json.loads((strange / "tokenizer.json").read_text())
+    (strange / "tokenizer.json").write_text(json.dumps({**tokenizer, "version": "1.1"}))
+    with pytest.raises(ConfigError, match="different tokenizers"):
+        average([one, strange], tmp_path / "out")
     (tmp_path / "none").mkdir()
     assert main([str(tmp_path / "out"), str(one), str(tmp_path / "none")]) == 1
-    assert "holds no model.onnx" in capsys.readouterr().err
+    assert "holds no model.safetensors" in capsys.readouterr().err
     assert main([str(one)]) == 2
     assert not (tmp_path / "out").exists()

@@ -1,10 +1,10 @@
-"""The mean of the weights of several exported models: runs from one start that end in one basin judge better together.
+"""The mean of the weights of several checkpoints: runs from one start that end in one basin judge better together.
 
-    python -m guardreasoner.train.average OUT MODEL MODEL...
+    python -m guardreasoner.train.average OUT CHECKPOINT CHECKPOINT...
 
-Weight averaging of fine-tuned models ("model soups", Wortsman et al. 2022, arXiv 2203.05482). The folders must hold the
-same graph and tokenizer, as runs of one recipe from one base do. Quantised blocks are averaged as the numbers they
-stand for and quantised again. Scores change, so the result has no calibration; everything else is the last model's.
+Weight averaging of fine-tuned models ("model soups", Wortsman et al. 2022, arXiv 2203.05482). The checkpoints must hold
+the same tensors and the same tokenizer, as runs from one base do; everything but the weights is the first one's. As a
+stage it averages a run's own `sft/checkpoint` with those of other recipes, each of which has a folder inside the run.
 """
 
 from __future__ import annotations
@@ -14,56 +14,44 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from guardreasoner.data.mix import USES
+from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, need
+from guardreasoner.records import Counts, RunFolder, sha256
+from guardreasoner.train.models import read_meta, write_meta
 
-from guardreasoner.errors import ConfigError, GuardReasonerError, need
-from guardreasoner.records import sha256, write_atomic
-from guardreasoner.train.bert_graph import BLOCK, quantize
-
-MODEL, RECORD = "model.onnx", "averaged.json"
-CODES, SCALES = ".codes", ".scales"
-Tensors = dict[str, NDArray[Any]]
+WEIGHTS = "model.safetensors"
 
 
-def average(models: Sequence[str | Path], out: str | Path) -> Path:
-    """Write the mean of exported int8 or fp32 folders to `out`, which must not exist.
+def average(checkpoints: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the mean of some checkpoints to `out`, which must not exist; it appears whole or not at all.
 
     Raises:
         ConfigError: fewer than two folders, folders that do not fit together, or `out` is there.
     """
-    folders, target = [Path(m) for m in models], Path(out)
+    folders, target = [Path(c) for c in checkpoints], Path(out)
     if len(folders) < 2:
-        raise ConfigError("give at least two model folders to average")
+        raise ConfigError("give at least two checkpoints to average")
     if target.exists():
         raise ConfigError(f"{target} is already there; give another folder")
-    onnx = need("onnx", "train")
-    graphs = [_load(onnx, folder) for folder in folders]
-    for folder in folders[:-1]:
-        if sha256(folder / "tokenizer.json") != sha256(folders[-1] / "tokenizer.json"):
-            raise ConfigError(
-                f"{folder} and {folders[-1]} have different tokenizers, so their weights do not correspond"
-            )
-    tensors = [_tensors(onnx, graph) for graph in graphs]
+    tensors = [_tensors(folder) for folder in folders]
     for folder, one in zip(folders, tensors, strict=True):
-        if {k: v.shape for k, v in one.items()} != {k: v.shape for k, v in tensors[-1].items()}:
-            raise ConfigError(f"{folder} and {folders[-1]} do not hold the same graph")
-    made = _mean(tensors)
-    for initializer in graphs[-1].graph.initializer:
-        if initializer.name in made:
-            initializer.CopyFrom(onnx.numpy_helper.from_array(made[initializer.name], initializer.name))
+        if {k: v.shape for k, v in one.items()} != {k: v.shape for k, v in tensors[0].items()}:
+            raise ConfigError(f"{folder} and {folders[0]} do not hold the same tensors")
+        if sha256(folder / "tokenizer.json") != sha256(folders[0] / "tokenizer.json"):
+            raise ConfigError(f"{folder} and {folders[0]} have different tokenizers: their weights do not correspond")
+    mean = {name: (sum(one[name].double() for one in tensors) / len(tensors)).float() for name in tensors[0]}
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        for path in folders[-1].iterdir():
-            if path.name not in (MODEL, "calibration.json", "manifest.json"):
+        for path in folders[0].iterdir():
+            if path.is_file() and path.name != WEIGHTS:
                 shutil.copyfile(path, work / path.name)
-        onnx.save(graphs[-1], str(work / MODEL))
-        write_atomic(work / RECORD, json.dumps({"models": [sha256(f / MODEL) for f in folders]}) + "\n")
+        need("safetensors.torch", "train").save_file(mean, work / WEIGHTS, metadata={"format": "pt"})
+        write_meta(work, {**read_meta(folders[0]), "licences": _licences(folders)})
         work.chmod(0o755)
         os.replace(work, target)
     finally:
@@ -71,49 +59,57 @@ def average(models: Sequence[str | Path], out: str | Path) -> Path:
     return target
 
 
-def _load(onnx: Any, folder: Path) -> Any:
-    if not (folder / MODEL).is_file():
-        raise ConfigError(f"{folder} holds no {MODEL}; export the checkpoint first")
-    return onnx.load(str(folder / MODEL))
+def run_average(out: str | Path, members: Sequence[str], *, fresh: bool = False) -> dict[str, Any]:
+    """The stage: `DIR/average/checkpoint` from `DIR/sft/checkpoint` and `DIR/average/MEMBER/sft/checkpoint`.
+
+    Args:
+        out: the run's folder.
+        members: names of the other recipes.
+        fresh: do it again.
+
+    Raises:
+        DataError: a member is not trained yet.
+    """
+    root = Path(out)
+    checkpoints = [root / "sft" / "checkpoint", *(root / "average" / m / "sft" / "checkpoint" for m in members)]
+    for checkpoint in checkpoints:
+        if not (checkpoint / WEIGHTS).exists():
+            raise DataError("not trained yet; run the recipe's stages before average", file=str(checkpoint))
+    inputs = [checkpoint / WEIGHTS for checkpoint in checkpoints]
+    with RunFolder(root, "average", config={"members": list(members)}, inputs=inputs, fresh=fresh) as run:
+        target = run.path / "checkpoint"
+        if run.manifest is not None and target.exists():
+            return run.manifest
+        shutil.rmtree(target, ignore_errors=True)
+        average(checkpoints, target)
+        return run.finish(Counts(in_=len(checkpoints), out=len(checkpoints)))
 
 
-def _tensors(onnx: Any, graph: Any) -> Tensors:
-    return {i.name: onnx.numpy_helper.to_array(i) for i in graph.graph.initializer}
+def _tensors(folder: Path) -> Mapping[str, Any]:
+    if not (folder / WEIGHTS).is_file() or not (folder / "tokenizer.json").is_file():
+        raise ConfigError(f"{folder} holds no {WEIGHTS} with a tokenizer.json; give checkpoints in one file")
+    tensors: Mapping[str, Any] = need("safetensors.torch", "train").load_file(folder / WEIGHTS)
+    return tensors
 
 
-def _mean(tensors: Sequence[Tensors]) -> Tensors:
-    made: Tensors = {}
-    for name, last in tensors[-1].items():
-        if name.endswith(CODES):
-            scales = name.removesuffix(CODES) + SCALES
-            if last.size != tensors[-1][scales].size * BLOCK:
-                raise ConfigError("only int8 and fp32 exports can be averaged")
-            codes, made[scales] = quantize(np.mean([_weights(one, name) for one in tensors], axis=0), 8)
-            made[name] = codes.reshape(last.shape)
-        elif last.dtype == np.float32 and not name.endswith(SCALES):
-            made[name] = np.asarray(np.mean([one[name] for one in tensors], axis=0, dtype=np.float32))
-    return made
-
-
-def _weights(tensors: Tensors, name: str) -> NDArray[np.float32]:
-    """What the 8-bit blocks of a tensor stand for, shape (rows, columns)."""
-    codes, scales = tensors[name], tensors[name.removesuffix(CODES) + SCALES]
-    blocks = (codes.reshape(len(codes), -1, BLOCK).astype(np.float32) - 128) * scales[:, :, None]
-    whole: NDArray[np.float32] = blocks.reshape(len(codes), -1)
-    return whole
+def _licences(folders: Sequence[Path]) -> dict[str, Any]:
+    """The mean has seen the rows of all: the union of the licence classes, and the counts of each."""
+    all_ = [read_meta(folder).get("licences") or {} for folder in folders]
+    seen = {use for one in all_ for use in one.get("use") or ()}
+    return {"use": [u for u in USES if u in seen], "licences": [one.get("licences") for one in all_]}
 
 
 def main(words: Sequence[str]) -> int:
     """Entry point."""
     if len(words) < 3:
-        print("usage: python -m guardreasoner.train.average OUT MODEL MODEL...", file=sys.stderr)
+        print("usage: python -m guardreasoner.train.average OUT CHECKPOINT CHECKPOINT...", file=sys.stderr)
         return 2
     try:
         average(words[1:], words[0])
     except GuardReasonerError as error:
         print(f"average: {error}", file=sys.stderr)
         return 1
-    print(f"{words[0]}: the mean of {len(words) - 1} models; calibrate it before use")
+    print(json.dumps({"checkpoint": words[0], "mean_of": len(words) - 1}))
     return 0
 
 

@@ -4,7 +4,7 @@
 
 `FOLDER/manifest.json` names every source with its rows and every licence with its rows; the licence of the weights
 follows from them, and a test of the bundled model fails when the two disagree. Where the model is a mean (`average`),
-`averaged` holds the hashes of the models it was made of; sources and settings are those of the run given.
+`averaged` says the same of the other runs, and the licence classes are those of all of them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from guardreasoner.data.mix import USES
 from guardreasoner.errors import DataError, GuardReasonerError
 from guardreasoner.records import now, sha256, write_atomic
-from guardreasoner.train.average import RECORD
 
 PERMISSIVE, RESEARCH = "Apache-2.0", "CC-BY-NC-4.0"
 
@@ -35,24 +35,23 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
         DataError: a stage of the run is not finished.
     """
     source, target = Path(run), Path(folder)
-    made = {stage: _manifest(source, stage) for stage in ("synthesize", "sft", "export", "calibrate")}
-    data, counts = made["synthesize"]["config"]["data"], made["synthesize"]["counts"]
+    exported, calibrated = _manifest(source, "export"), _manifest(source, "calibrate")
+    own = _trained(source)
+    averaged = source / "average" / "manifest.json"
+    names = _manifest(source, "average")["config"]["members"] if averaged.exists() else []
+    others = {name: _trained(source / "average" / name) for name in names}
     target.mkdir(parents=True, exist_ok=True)
-    mean = source / "export" / "model" / RECORD
     for path in sorted((source / "export" / "model").iterdir()):
-        if path != mean:
-            shutil.copyfile(path, target / path.name)
+        shutil.copyfile(path, target / path.name)
+    seen = {use for run_ in (own, *others.values()) for use in run_["use"]}
+    use = [u for u in USES if u in seen]
     manifest = {
-        "licence": weights_licence(data["use"]),
-        "use": data["use"],
-        "sources": counts["sources"],
-        "licences": counts["licences"],
-        "validated_on": data["leave_out"],
-        "base": made["sft"]["config"]["model"]["base"],
-        "sft": {k: made["sft"][k] for k in ("config", "steps", "rows", "tokens", "seconds", "versions")},
-        "averaged": json.loads(mean.read_text(encoding="utf-8"))["models"] if mean.exists() else [],
-        "precision": made["export"]["config"]["precision"],
-        "fits": made["calibrate"]["fits"],
+        "licence": weights_licence(use),
+        **own,
+        "use": use,
+        "averaged": others,
+        "precision": exported["config"]["precision"],
+        "fits": calibrated["fits"],
         "files": {
             p.name: sha256(p)
             for p in sorted(target.iterdir())
@@ -62,6 +61,20 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
     }
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def _trained(run: Path) -> dict[str, Any]:
+    """What one run was trained on, and how."""
+    rows, sft = _manifest(run, "synthesize"), _manifest(run, "sft")
+    data = rows["config"]["data"]
+    return {
+        "use": data["use"],
+        "sources": rows["counts"]["sources"],
+        "licences": rows["counts"]["licences"],
+        "validated_on": data["leave_out"],
+        "base": sft["config"]["model"]["base"],
+        "sft": {k: sft[k] for k in ("config", "steps", "rows", "tokens", "seconds", "versions")},
+    }
 
 
 def _manifest(run: Path, stage: str) -> Mapping[str, Any]:

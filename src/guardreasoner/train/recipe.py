@@ -35,7 +35,7 @@ from guardreasoner.train.sft import SftConfig
 from guardreasoner.train.synthesize import SynthesizeConfig
 
 T = TypeVar("T")
-RESERVED = frozenset({"sft", "dpo", "sample", "mine", "synthesize", "export", "evaluate", "calibrate"})
+RESERVED = frozenset({"sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"})
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Recipe:
     sample: SampleConfig = field(default_factory=SampleConfig)
     mine: MineConfig = field(default_factory=MineConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    average: tuple[str, ...] = ()
+    """Other recipes whose R-SFT weights are averaged with this one's; each is trained in `DIR/average/NAME`."""
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -102,6 +104,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.traces and self.seeds:
             raise ConfigError("a recipe has traces or seeds, not both: published traces need no teacher")
+        if bool(self.average) != ("average" in self.stages):
+            raise ConfigError("a recipe names the others in `average` and has the stage `average`, or neither")
         if self.ablation:
             _check_ablation(self)
 
