@@ -1,0 +1,96 @@
+"""F1 against the training rows used: an eighth, a quarter, a half and all of them, at random and the hard ones first.
+
+    guardreasoner synthesize nano-research --out SOURCE --data DATA
+    python examples/encoder_guard.py train SOURCE ENCODER && python examples/encoder_guard.py label SOURCE ENCODER
+    python bench/rows.py SOURCE --hard ENCODER/soft_labels.jsonl --out RUN --data DATA [--rows 12000] [--limit 120]
+
+nano's base on labels alone (no traces: they cost twice the tokens and say nothing of the verdict), 128 judged tokens,
+one epoch, so fewer rows are also fewer steps. Hard = the encoder's P is far from gold. `--soft` adds a run on all rows
+whose verdict words are learned half from gold and half from the encoder's P. Cuts are fitted on left-out sources;
+benchmarks are `--limit` rows each, stratified by gold. Every finished run is kept, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from guardreasoner.evaluate import calibrate
+from guardreasoner.evaluate.run import evaluate
+from guardreasoner.guards.load import load_guard
+from guardreasoner.reproduce import benchmarks_of
+from guardreasoner.train import export
+from guardreasoner.train.recipe import Recipe, load_recipe
+from guardreasoner.train.sft import SftConfig, run_sft
+
+SHARES = (8, 4, 2, 1)
+TASKS = ("prompt_harm", "refusal", "response_harm")
+
+
+def runs(base: SftConfig, args: argparse.Namespace) -> Iterator[tuple[str, SftConfig]]:
+    """Name and configuration of every run."""
+    for share in SHARES:
+        for by in ("random", "hard") if share > 1 and args.hard else ("random",):
+            hard = str(args.hard) if by == "hard" else None
+            yield f"1-{share}-{by}", replace(base, subset=args.rows // share, subset_by=by, difficulty=hard)
+    if args.soft:
+        yield "1-1-soft", replace(base, subset=args.rows, soft_labels=str(args.hard))
+
+
+def one(recipe: Recipe, config: SftConfig, folder: Path, args: argparse.Namespace) -> dict[str, object]:
+    """Train, export, calibrate and evaluate; what is finished is not done again."""
+    for name in ("traces.jsonl", "validation.jsonl", "manifest.json"):
+        (folder / "synthesize").mkdir(parents=True, exist_ok=True)
+        if not (folder / "synthesize" / name).exists():
+            shutil.copyfile(args.source / "synthesize" / name, folder / "synthesize" / name)
+    run_sft(config, recipe.model, out=folder)
+    export.run(folder / "sft" / "checkpoint", folder, replace(recipe.export, precision="fp32", check=False))
+    calibrate.run(folder, replace(recipe.calibrate, modes=("instant",)))
+    guard = load_guard(str(folder / "export" / "model"), mode="instant")
+    examples = benchmarks_of(replace(recipe.evaluate, limit=args.limit), args.data)
+    result = evaluate(guard, examples, folder / "evaluate", config={"mode": "instant"}, limit=args.limit)
+    guard.close()
+    fits = json.loads((folder / "calibrate" / "manifest.json").read_text())["fits"]
+    sft = json.loads((folder / "sft" / "manifest.json").read_text())
+    return {
+        "steps": sft["steps"],
+        "left_out": {f["task"]: f["auroc"] for f in fits},
+        "f1": {m.task.value: m.weighted_f1 for m in result.averages},
+        "auroc": {m.task.value: m.macro_auroc for m in result.averages},
+    }
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--hard", type=Path, help="verdicts with scores on the training rows")
+    parser.add_argument("--soft", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=12_000)
+    parser.add_argument("--limit", type=int, default=120)
+    args = parser.parse_args()
+    recipe = load_recipe("nano-research")
+    base = replace(recipe.sft, reasoning=0.0, labels_only=1.0, judged_tokens=128, validate_every=0)
+    print("| run | steps | left-out AUROC | benchmark F1 | benchmark AUROC |\n|---|---|---|---|---|")
+    for name, config in runs(base, args):
+        print(f"{name} ...", file=sys.stderr)
+        found = one(recipe, config, args.out / name, args)
+        print(f"| {name} | {found['steps']} | {shown(found['left_out'], 3)} | {shown(found['f1'], 1)} | "
+              f"{shown(found['auroc'], 3)} |", flush=True)  # fmt: skip
+
+
+def shown(values: object, digits: int) -> str:
+    """Prompt / refusal / response."""
+    assert isinstance(values, dict)
+    return " / ".join("" if values.get(t) is None else f"{values[t]:.{digits}f}" for t in TASKS)
+
+
+if __name__ == "__main__":
+    main()
