@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
+from guardreasoner.errors import EngineTimeout
 from guardreasoner.plans import Completion, Plan, Prompt
+
+T = TypeVar("T")
+GRACE_S = 0.25
+"""How long past the deadline an engine may take to give up by itself."""
 
 OnText = Callable[[int, str], None]
 """Hears what is being written: a row's place among the prompts, and the text after its prompt so far, free and forced.
@@ -78,3 +86,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory and connections; safe to call twice."""
         ...
+
+
+def within(deadline: float | None, work: Callable[[], T]) -> T:
+    """What `work` returns; where there is a deadline, stop waiting shortly after it even if an engine hangs.
+
+    Raises:
+        EngineTimeout: nothing came back in time; what was begun goes on in its thread, unheard.
+    """
+    if deadline is None:
+        return work()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
+    try:
+        return pool.submit(work).result(max(0.0, deadline - time.monotonic()) + GRACE_S)
+    except FutureTimeout:
+        raise EngineTimeout("the engine did not answer before the deadline") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -8,20 +8,12 @@ calibrated score lies in its band.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from guardreasoner.engines.base import Engine
-from guardreasoner.errors import (
-    ConfigError,
-    DataError,
-    EngineError,
-    EngineTimeout,
-    UnknownName,
-)
+from guardreasoner.engines.base import Engine, within
+from guardreasoner.errors import ConfigError, DataError, EngineError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging
@@ -47,8 +39,6 @@ SCAFFOLD_TOKENS = 160
 """Room kept for instruction and markers of the raw and chat wires (the official instruction: about 110 tokens)."""
 COMPACT_SCAFFOLD_TOKENS = 24
 BLOCK_TOKENS = 24
-GRACE_S = 0.25
-"""How long past the deadline an engine may take to give up by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +131,8 @@ class ReasoningGuard(Judging):
         mode = self._checked(mode or self.mode)
         if self.explaining and mode != "instant":
             return self._explain(exchanges, mode, deadline, self.explaining, on_step)
-        if mode != "auto":
-            return self._judge(exchanges, mode, deadline, on_step)
-        if not self.engine.capabilities.force:
-            return self._judge(exchanges, "full", deadline, on_step)
+        if mode != "auto" or not self.engine.capabilities.force:
+            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step)
         verdicts = self._judge(exchanges, "instant", deadline)
         unsure = [i for i, v in enumerate(verdicts) if self._uncertain(v)]
         allowed = unsure if max_escalations is None else unsure[: max(0, max_escalations)]
@@ -189,11 +177,8 @@ class ReasoningGuard(Judging):
             return wire_format.settled(text, forced=can.force)
 
         with speaking(on_step, owners, engine=can, settle=settle) as voices:
-            for tasks in sorted({p.tasks for p in pieces}):
-                group = [p for p in pieces if p.tasks == tasks]
-                completions = self._complete(group, self._plan(mode, tasks), deadline, voices)
-                for piece, completion in zip(group, completions, strict=True):
-                    readings[piece.owner].append(self._read(piece, completion, mode))
+            for piece, runs in self._each(pieces, lambda tasks: self._plan(mode, tasks), deadline, voices):
+                readings[piece.owner].append(self._read(piece, runs[0], mode))
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
         return [
             self._verdict(exchange, mode, None if i in too_long else readings[i], each)
@@ -248,12 +233,12 @@ class ReasoningGuard(Judging):
         def settle(i: int, text: str) -> tuple[Step, ...]:
             return early(asked[i].verdict, asked[i].tasks, text)
 
+        def plan_of(tasks: tuple[Task, ...]) -> Plan:
+            return wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
+
         with speaking(on_step, owners, engine=can, settle=settle) as voices:
-            for tasks in sorted({p.tasks for p in pieces}):
-                group = [p for p in pieces if p.tasks == tasks]
-                plan = wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
-                for piece, texts in zip(group, self._runs(group, plan, deadline, voices, n, temperature), strict=True):
-                    written[piece.owner] += texts
+            for piece, texts in self._each(pieces, plan_of, deadline, voices, n, temperature):
+                written[piece.owner] += texts
         each = (time.monotonic() - started) * 1000 / max(1, len(asked))
         said = [voices[i].said if i in voices else () for i in range(len(asked))]
         return [_told(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
@@ -285,10 +270,20 @@ class ReasoningGuard(Judging):
         margins = {t: self.calibration.curve(t, mode).margin for t in tasks}
         return wire_format.plan(mode, tasks, budget=self._budget(mode), margins=margins, wire=self.wire)
 
-    def _complete(
-        self, pieces: Sequence[Piece], plan: Plan, deadline: float | None, voices: Voices
-    ) -> list[Completion]:
-        return [run[0] for run in self._runs(pieces, plan, deadline, voices)]
+    def _each(
+        self,
+        pieces: Sequence[Piece],
+        plan_of: Callable[[tuple[Task, ...]], Plan],
+        deadline: float | None,
+        voices: Voices,
+        n: int = 1,
+        temperature: float = 0.0,
+    ) -> Iterator[tuple[Piece, list[Completion]]]:
+        """What the engine writes for each piece; pieces of the same tasks share a plan and a call."""
+        for tasks in sorted({p.tasks for p in pieces}):
+            group = [p for p in pieces if p.tasks == tasks]
+            runs = self._runs(group, plan_of(tasks), deadline, voices, n, temperature)
+            yield from zip(group, runs, strict=True)
 
     def _runs(
         self,
@@ -304,7 +299,7 @@ class ReasoningGuard(Judging):
         more |= {"n": n, "temperature": temperature} if temperature else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
-            return _within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
+            return within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
         except Exception as error:
             if any(voice.error is error for voice in voices.values()):
                 raise
@@ -403,16 +398,3 @@ def _told(texts: Sequence[Completion], latency_ms: float, said: Sequence[Step]) 
     )
     error = next((c.finish for c in texts if not c.complete), None)
     return Told((tuple(said), *(p.steps for p in parsed)), (None, *(p.harm for p in parsed)), usage, error)
-
-
-def _within(deadline: float | None, work: Callable[[], list[list[Completion]]]) -> list[list[Completion]]:
-    """Run the engine; where there is a deadline, stop waiting shortly after it even if the engine hangs."""
-    if deadline is None:
-        return work()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
-    try:
-        return pool.submit(work).result(max(0.0, deadline - time.monotonic()) + GRACE_S)
-    except FutureTimeout:
-        raise EngineTimeout("the engine did not answer before the deadline") from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
