@@ -33,9 +33,11 @@ def test_the_licence_of_the_weights_is_one_that_their_rows_allow(manifest):
     assert manifest["licence"] == ("Apache-2.0" if permissive else "CC-BY-NC-4.0")
     assert find_row("nano").licence == manifest["licence"]
     assert f"SPDX-License-Identifier: {manifest['licence']}" in (NANO_FOLDER / "LICENSE").read_text()
-    assert sum(manifest["sources"].values()) == sum(manifest["licences"].values()) > 1000
-    if permissive:
-        assert not [name for name in manifest["licences"] if "NC" in name or name == "none stated"]
+    for run in (manifest, *manifest["averaged"].values()):
+        assert sum(run["sources"].values()) == sum(run["licences"].values()) > 1000
+        assert set(run["use"]) <= set(manifest["use"])
+        if permissive:
+            assert not [name for name in run["licences"] if "NC" in name or name == "none stated"]
     root = Path(__file__).parent.parent
     assert manifest["licence"] in (NANO_FOLDER / "README.md").read_text()
     assert manifest["licence"] in (root / "README.md").read_text()[:6000]
@@ -43,7 +45,8 @@ def test_the_licence_of_the_weights_is_one_that_their_rows_allow(manifest):
 
 def test_no_validation_source_was_trained_on(manifest):
     assert manifest["validated_on"]
-    assert not set(manifest["validated_on"]) & set(manifest["sources"])
+    for run in (manifest, *manifest["averaged"].values()):
+        assert not set(manifest["validated_on"]) & set(run["sources"])
 
 
 def test_the_files_are_those_of_the_manifest_and_small(manifest):
