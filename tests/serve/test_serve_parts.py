@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from guardreasoner.records import dumps, to_dict
 from guardreasoner.serve.budget import Bucket, Escalations, Recent
 from guardreasoner.serve.conversation import read_messages
+from guardreasoner.serve.core import Ask, Core
 from guardreasoner.serve.limits import Overloaded
-from guardreasoner.serve.policy import Budget, Limits
+from guardreasoner.serve.metrics import Metrics
+from guardreasoner.serve.policy import Budget, Limits, Policy
 from guardreasoner.serve.run import Joining
 from guardreasoner.serve.service import whole
 from guardreasoner.serve.waiting import Item, Waiting
@@ -307,3 +309,52 @@ def test_who_asks_again_as_soon_as_it_is_answered_does_not_wait_for_what_has_bee
         queue.admit(1, 1000, mode="instant", deadline=time.monotonic() + 1)
 
     asyncio.run(run())
+
+
+class Desk:
+    """In the place of a worker: every job is answered in the next turn of the loop."""
+
+    name, ready, starts = "desk", True, 1
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def free(self) -> None:
+        pass
+
+    def hand_over(self, job: Job, on_verdicts, on_step=None) -> None:
+        loop = asyncio.get_running_loop()
+        self.said.append(f"handed {job.exchanges[0].id}")
+        self.future = loop.create_future()
+
+        def answer() -> None:
+            on_verdicts(tuple(Verdict(e.id, self.name, job.mode, "ok") for e in job.exchanges))
+            self.future.set_result(time.monotonic())
+
+        loop.call_soon(answer)
+
+    async def answered(self, job: Job) -> float:
+        return await self.future
+
+
+def test_the_guard_gets_what_waits_before_the_last_answer_is_written():
+    said: list[str] = []
+
+    async def ask(core: Core, name: str) -> None:
+        await core.judge([Exchange(name, "hi")], Ask("judge", "anyone"))
+        said.append(f"answered {name}")
+
+    async def run() -> None:
+        core = Core(Desk(said), Policy(limits=Limits(batch=1)), Metrics())
+        core.start()
+        await asyncio.gather(ask(core, "a"), ask(core, "b"))
+        await core.close()
+
+    asyncio.run(run())
+    assert said == ["handed a", "handed b", "answered a", "answered b"]

@@ -240,13 +240,15 @@ class Core:
             self._failed(batch, error)
             return
         self.metrics.of(self.metrics.seconds, mode, "judge").observe(ended - began)
-        self.waiting.learn(batch, ended - began)
+        self.waiting.learn(batch, time.monotonic() - began)
 
     def _answer(self, batch: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+        """Wake who waits for these; but where more is waiting, the guard gets that before any answer is written."""
         self.waiting.judged()  # who is woken may ask for more at once
-        for item, verdict in zip(batch, verdicts, strict=True):
-            if not item.future.done():
-                item.future.set_result(verdict)
+        if self.waiting.items:
+            asyncio.get_running_loop().call_soon(_resolve, batch, verdicts)
+        else:
+            _resolve(batch, verdicts)
 
     def _failed(self, batch: Sequence[Item], error: GuardBroken) -> None:
         """One exchange must not take its neighbours down: each of a failed batch is tried once more by itself."""
@@ -258,6 +260,12 @@ class Core:
             else:
                 item.alone = True
                 self.waiting.add(item)
+
+
+def _resolve(batch: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+    for item, verdict in zip(batch, verdicts, strict=True):
+        if not item.future.done():
+            item.future.set_result(verdict)
 
 
 def _numbered(on_step: StepSink | None, number: int) -> StepSink | None:

@@ -107,7 +107,7 @@ class Worker:
 
         Args:
             job: what to judge.
-            on_verdicts: hears the verdicts, in order, as they arrive: who waits for them is woken before anybody else.
+            on_verdicts: hears the verdicts, in order, as they arrive.
             on_step: hears each reasoning step.
 
         Raises:
