@@ -151,10 +151,10 @@ def margins(model, tokenizer, exchanges):
     rows = [tokens_of(e, tokenizer) for e in exchanges]
     found = np.zeros((len(rows), len(TASKS)))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            found[chosen] = model(*batch_of([rows[i] for i in chosen])).numpy()
+            found[chosen] = model(*batch_of([rows[i] for i in chosen])).float().numpy()
     return found
 
 
