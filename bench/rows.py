@@ -1,13 +1,14 @@
 """F1 against the training rows used: an eighth, a quarter, a half and all of them, at random and the hard ones first.
 
     guardreasoner synthesize nano-research --out SOURCE --data DATA
-    python examples/encoder_guard.py train SOURCE ENCODER && python examples/encoder_guard.py label SOURCE ENCODER
-    python bench/rows.py SOURCE --hard ENCODER/soft_labels.jsonl --out RUN --data DATA [--rows 12000] [--limit 120]
+    python bench/rows.py SOURCE --exchanges > rows.jsonl
+    guardreasoner batch rows.jsonl verdicts.jsonl --guard examples/tfidf_guard.py:TfidfGuard
+    python bench/rows.py SOURCE --hard verdicts.jsonl --out RUN --data DATA [--rows 8000] [--limit 120]
 
 nano's base on labels alone (no traces: they cost twice the tokens and say nothing of the verdict), 128 judged tokens,
-one epoch, so fewer rows are also fewer steps. Hard = the encoder's P is far from gold. `--soft` adds a run on all rows
-whose verdict words are learned half from gold and half from the encoder's P. Cuts are fitted on left-out sources;
-benchmarks are `--limit` rows each, stratified by gold. Every finished run is kept, and the same command goes on.
+one epoch, so fewer rows are also fewer steps. Hard = the P of another guard is far from gold. `--soft VERDICTS` adds a run
+on all rows whose verdict words are learned half from gold and half from that guard's P. Cuts are fitted on left-out
+sources; benchmarks are `--limit` rows each, stratified by gold. Every finished run is kept; the same command goes on.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from guardreasoner.evaluate import calibrate
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.guards.load import load_guard
+from guardreasoner.records import dumps, read_jsonl, read_nouns, write_jsonl
 from guardreasoner.reproduce import benchmarks_of
 from guardreasoner.train import export
 from guardreasoner.train.recipe import Recipe, load_recipe
 from guardreasoner.train.sft import SftConfig, run_sft
+from guardreasoner.types import Trace
 
 SHARES = (8, 4, 2, 1)
 TASKS = ("prompt_harm", "refusal", "response_harm")
@@ -39,15 +43,18 @@ def runs(base: SftConfig, args: argparse.Namespace) -> Iterator[tuple[str, SftCo
             hard = str(args.hard) if by == "hard" else None
             yield f"1-{share}-{by}", replace(base, subset=args.rows // share, subset_by=by, difficulty=hard)
     if args.soft:
-        yield "1-1-soft", replace(base, subset=args.rows, soft_labels=str(args.hard))
+        yield "1-1-soft", replace(base, subset=args.rows, soft_labels=str(args.soft))
 
 
 def one(recipe: Recipe, config: SftConfig, folder: Path, args: argparse.Namespace) -> dict[str, object]:
-    """Train, export, calibrate and evaluate; what is finished is not done again."""
-    for name in ("traces.jsonl", "validation.jsonl", "manifest.json"):
-        (folder / "synthesize").mkdir(parents=True, exist_ok=True)
-        if not (folder / "synthesize" / name).exists():
-            shutil.copyfile(args.source / "synthesize" / name, folder / "synthesize" / name)
+    """Train on the first `--rows` rows, export, calibrate and evaluate; what is finished is not done again."""
+    made = folder / "synthesize"
+    if not (made / "traces.jsonl").exists():
+        made.mkdir(parents=True, exist_ok=True)
+        for name in ("validation.jsonl", "manifest.json"):
+            shutil.copyfile(args.source / "synthesize" / name, made / name)
+        rows = (row for _, row in read_jsonl(args.source / "synthesize" / "traces.jsonl"))
+        write_jsonl(made / "traces.jsonl", islice(rows, args.rows))
     run_sft(config, recipe.model, out=folder)
     export.run(folder / "sft" / "checkpoint", folder, replace(recipe.export, precision="fp32", check=False))
     calibrate.run(folder, replace(recipe.calibrate, modes=("instant",)))
@@ -70,12 +77,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("--hard", type=Path, help="verdicts with scores on the training rows")
-    parser.add_argument("--soft", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=12_000)
+    parser.add_argument("--soft", type=Path, help="verdicts with scores on the training rows")
+    parser.add_argument("--exchanges", action="store_true", help="only write the training rows, for `batch`")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--rows", type=int, default=8_000)
     parser.add_argument("--limit", type=int, default=120)
     args = parser.parse_args()
+    if args.exchanges:
+        for trace in islice(read_nouns(Trace, args.source / "synthesize" / "traces.jsonl"), args.rows):
+            exchange = trace.example.exchange
+            print(dumps({"id": exchange.id, "prompt": exchange.prompt, "response": exchange.response}))
+        return
+    if not args.out or not args.data:
+        parser.error("give --out and --data")
     recipe = load_recipe("nano-research")
     base = replace(recipe.sft, reasoning=0.0, labels_only=1.0, judged_tokens=128, validate_every=0)
     print("| run | steps | left-out AUROC | benchmark F1 | benchmark AUROC |\n|---|---|---|---|---|")
