@@ -6,8 +6,8 @@
     python bench/rows.py SOURCE --hard verdicts.jsonl --out RUN --data DATA [--rows 8000] [--limit 120]
 
 nano's base on labels alone (no traces: they cost twice the tokens and say nothing of the verdict), 128 judged tokens,
-one epoch, so fewer rows are also fewer steps. Hard = the P of another guard is far from gold. `--soft VERDICTS` adds a run
-on all rows whose verdict words are learned half from gold and half from that guard's P. Cuts are fitted on left-out
+one epoch, so fewer rows are also fewer steps. Hard = the P of another guard is far from gold. `--soft VERDICTS` adds a
+run on all rows whose verdict words are learned half from gold and half from that guard's P. Cuts are fitted on left-out
 sources; benchmarks are `--limit` rows each, stratified by gold. Every finished run is kept; the same command goes on.
 """
 
