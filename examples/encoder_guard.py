@@ -6,7 +6,8 @@
     python examples/encoder_guard.py label RUN OUT    # P of every training row, as `sft.soft_labels` reads them
 
 It says what reasoning and the causal mask cost or bring at this size: same weights to begin with, same rows and texts,
-one epoch. Probabilities and thresholds are fitted on the run's left-out sources. Needs the extra `train`.
+one epoch. Probabilities and thresholds are fitted on the run's left-out sources. `label` scores rows that the encoder
+was trained on, once each: those P lean towards gold. Needs the extra `train`.
 """
 
 import json
@@ -122,7 +123,7 @@ def train(run, out, seed=42):
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01, fused=True)
     rise = max(1, round(WARMUP * len(passes)))
     rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1.0, (s + 1) / rise) * max(0.0, 1 - max(0, s - rise) / (len(passes) - rise))
+        optimizer, lambda s: min(1.0, (s + 1) / rise) * max(0.0, 1 - max(0, s - rise) / max(1, len(passes) - rise))
     )
     began, kept = time.monotonic(), []
     for step, chosen in enumerate(passes, 1):

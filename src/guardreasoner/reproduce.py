@@ -21,7 +21,7 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, UnknownName
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.train.average import run_average
+from guardreasoner.train.average import member_folder, run_average
 from guardreasoner.train.recipe import EvaluateConfig, Recipe, load_recipe
 from guardreasoner.train.sample import run_sample
 from guardreasoner.types import Example
@@ -68,13 +68,26 @@ def reproduce(
             for variant in models_to_train(recipe):
                 yield _sft(recipe, variant, source, root, processes=processes, fresh=fresh)
         elif name == "average":
-            for member in recipe.average:
-                asked = replace(load_recipe(member), stages=("synthesize", "sft"), average=())
-                folder = root / "average" / member
-                yield from reproduce(asked, member, out=folder, data_dir=data_dir, processes=processes, fresh=fresh)
-            yield run_average(root, recipe.average, fresh=fresh)
+            yield from _average(recipe, root, data_dir=data_dir, processes=processes, fresh=fresh)
         else:
             yield _one(name, recipe, source, root, data_dir=data_dir, processes=processes, fresh=fresh)
+
+
+def _average(recipe: Recipe, root: Path, *, data_dir: Path | None, processes: int, fresh: bool) -> Iterator[Manifest]:
+    """Train the other recipes as far as R-SFT, then take the mean."""
+    names = []
+    for source in recipe.average:
+        member = load_recipe(source)
+        if missing := sorted(set(recipe.data.leave_out) - set(member.data.leave_out)):
+            raise ConfigError(
+                f"recipe {member.name} trains on {missing[0]}, which {recipe.name} leaves out to validate on: "
+                "name it in its data.leave_out"
+            )
+        asked = replace(member, stages=("synthesize", "sft"), average=(), variants={})
+        out = member_folder(root, member.name)
+        yield from reproduce(asked, source, out=out, data_dir=data_dir, processes=processes, fresh=fresh)
+        names.append(member.name)
+    yield run_average(root, names, fresh=fresh)
 
 
 def models_to_train(recipe: Recipe) -> tuple[str, ...]:

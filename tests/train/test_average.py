@@ -10,9 +10,11 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from guardreasoner.errors import ConfigError, DataError  # noqa: E402
+from guardreasoner.reproduce import reproduce  # noqa: E402
 from guardreasoner.train.average import average, main, run_average  # noqa: E402
 from guardreasoner.train.export import export  # noqa: E402
 from guardreasoner.train.models import read_meta, write_meta  # noqa: E402
+from guardreasoner.train.recipe import parse_recipe  # noqa: E402
 from tiny_torch import tiny_bert_folder  # noqa: E402
 
 
@@ -46,7 +48,7 @@ def test_weights_are_the_exact_mean_and_the_licence_is_that_of_all_rows(checkpoi
 def test_the_stage_averages_a_run_with_its_members_and_resumes(checkpoints, tmp_path):
     with pytest.raises(DataError, match="not trained yet"):
         run_average(tmp_path, ["other"])
-    for checkpoint, place in zip(checkpoints, ("sft", "average/other/sft"), strict=True):
+    for checkpoint, place in zip(checkpoints, ("sft", "average-other/sft"), strict=True):
         shutil.copytree(checkpoint, tmp_path / place / "checkpoint")
     made = run_average(tmp_path, ["other"])
     assert made["counts"] == {"in": 2, "out": 2, "dropped": {}}
@@ -55,6 +57,28 @@ def test_the_stage_averages_a_run_with_its_members_and_resumes(checkpoints, tmp_
     before = weights.stat().st_mtime_ns
     assert run_average(tmp_path, ["other"]) == made
     assert weights.stat().st_mtime_ns == before
+    (tmp_path / "average" / ".checkpoint.torn").mkdir()
+    assert run_average(tmp_path, ["other"], fresh=True)["counts"]["out"] == 2
+    assert weights.exists()
+    assert not (tmp_path / "average" / ".checkpoint.torn").exists()
+
+
+def test_a_member_that_does_not_state_its_rows_makes_the_mean_unstated(checkpoints, tmp_path):
+    silent = tmp_path / "silent"
+    shutil.copytree(checkpoints[0], silent)
+    write_meta(silent, {"wire": "compact", "base": "minilm", "licences": {"use": None}})
+    mean = average([checkpoints[0], silent], tmp_path / "mean")
+    assert read_meta(mean)["licences"]["use"] == ["permissive", "unstated"]
+
+
+def test_a_recipe_whose_member_trains_on_its_validation_rows_is_refused(tmp_path):
+    member = tmp_path / "member.yaml"
+    member.write_text("extends: nano\ndata: {leave_out: [oktest]}\n")
+    recipe = parse_recipe(f"extends: nano-research\naverage: ['{member}']\nstages: [average]\n", name="mine")
+    with pytest.raises(ConfigError, match=r"recipe member trains on .*, which mine leaves out to validate on"):
+        list(reproduce(recipe, "mine", out=tmp_path / "run"))
+    with pytest.raises(ConfigError, match="leave out the stage dpo"):
+        parse_recipe("extends: nano-research\nstages: [sft, dpo, average]\n", name="mine")
 
 
 def test_what_does_not_fit_together_is_one_sentence(checkpoints, tmp_path, capsys):

@@ -21,8 +21,8 @@ from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens,
 from guardreasoner.train.models import ModelConfig, load_base, load_checkpoint
 from guardreasoner.train.rows import NO_LABEL, RowMaker
 from guardreasoner.train.settings import LoraSettings, accumulation
-from guardreasoner.train.sft import SftConfig, read_scores, rows_of, run_sft, select
-from guardreasoner.types import TASKS, Exchange, Labels, Task
+from guardreasoner.train.sft import SftConfig, rows_of, run_sft, select
+from guardreasoner.types import Exchange, Labels
 from tiny_training import QUICK_SFT as QUICK
 from tiny_training import TINY
 from train_tools import example, trace, write_traces
@@ -128,39 +128,6 @@ def test_without_the_frame_a_row_of_labels_ends_with_its_last_verdict_and_learns
         assert one.input_ids == full.input_ids[: len(one.input_ids)]
         reasoned = trace(example(number)).reasoning
         assert bare.row(example(number), reasoned) == whole.row(example(number), reasoned)
-
-
-def test_scores_of_another_guard_are_mixed_into_what_a_verdict_learns(tokenizer):
-    one = example(1)
-    scores = {one.exchange.id: {Task.prompt_harm: 0.6, Task.refusal: 0.1}}
-    maker = RowMaker(tokenizer, "raw", 600, scores=scores, soft_weight=0.25)
-    gold = {task_of(n): float(one.gold[task_of(n)] == TASKS[Task(task_of(n))].positive) for n in (1, 2, 3)}
-    row = maker.row(one)
-    found = {task_of(mark): p for mark, p in zip(row.verdict, row.soft, strict=True) if mark}
-    assert found["prompt_harm"] == pytest.approx(0.75 * gold["prompt_harm"] + 0.25 * 0.6)
-    assert found["refusal"] == pytest.approx(0.75 * gold["refusal"] + 0.25 * 0.1)
-    assert found["response_harm"] == gold["response_harm"]  # no score: gold alone
-    assert not any(p for mark, p in zip(row.verdict, row.soft, strict=True) if not mark)
-
-
-def test_soft_labels_that_are_no_verdicts_are_named(tmp_path):
-    path = tmp_path / "soft.jsonl"
-    write_jsonl(path, [{"exchange_id": "1", "scores": {"prompt_harm": 0.2, "refusal": None}}, {"id": "2"}])
-    with pytest.raises(DataError, match=r"soft.jsonl, line 2: a verdict needs `exchange_id` and `scores`"):
-        read_scores(path)
-
-
-def test_hard_examples_may_be_those_that_another_guard_gets_wrong(tmp_path):
-    traces = [trace(example(n)) for n in range(6)]
-    sure = {t.example.exchange.id: float(t.example.gold.prompt_harm == "harmful") for t in traces}
-    wrong = traces[4].example.exchange.id
-    lines = [
-        {"exchange_id": i, "scores": {"prompt_harm": 1 - p if i == wrong else p, "refusal": None}}
-        for i, p in sure.items()
-    ]
-    write_jsonl(tmp_path / "scores.jsonl", lines)
-    config = replace(QUICK, subset=1, subset_by="hard", difficulty=str(tmp_path / "scores.jsonl"))
-    assert [t.example.exchange.id for t in select(traces, config, Counts())] == [wrong]
 
 
 def test_a_request_alone_has_none_in_the_other_two_lines(maker):

@@ -59,7 +59,7 @@ class DataConfig:
     pair_not_from: tuple[str, ...] = ()
     """Sources whose replies are not lent to other requests (chit-chat, one-word answers)."""
     contrast: bool = False
-    """Also our own pairs of requests that share a frightening verb (`data/contrast.py`, CC0, permissive)."""
+    """Also our own pairs of requests that share a frightening word (`data/contrast.py`, CC0, permissive)."""
     limit: int | None = None
     """Most training rows in all."""
     seed: int = 0

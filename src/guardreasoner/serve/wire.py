@@ -6,6 +6,7 @@ Both ends are this package under one user; nothing from the network is ever unpi
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import io
 import pickle
 import socket
@@ -71,7 +72,7 @@ def pack(value: Any) -> bytes:
     """One frame."""
     content = io.BytesIO()
     pickler = pickle.Pickler(content, protocol=pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = _AS_CALLS
+    pickler.dispatch_table = {**copyreg.dispatch_table, **_AS_CALLS}
     pickler.dump(value)
     return _LENGTH.pack(content.tell()) + content.getvalue()
 

@@ -4,7 +4,7 @@
 
 Weight averaging of fine-tuned models ("model soups", Wortsman et al. 2022, arXiv 2203.05482). The checkpoints must hold
 the same tensors and the same tokenizer, as runs from one base do; everything but the weights is the first one's. As a
-stage it averages a run's own `sft/checkpoint` with those of other recipes, each of which has a folder inside the run.
+stage it averages a run's own `sft/checkpoint` with those of other recipes, each trained in a folder beside it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def average(checkpoints: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def run_average(out: str | Path, members: Sequence[str], *, fresh: bool = False) -> dict[str, Any]:
-    """The stage: `DIR/average/checkpoint` from `DIR/sft/checkpoint` and `DIR/average/MEMBER/sft/checkpoint`.
+    """The stage: `DIR/average/checkpoint` from `DIR/sft/checkpoint` and `DIR/average-MEMBER/sft/checkpoint`.
 
     Args:
         out: the run's folder.
@@ -71,18 +71,25 @@ def run_average(out: str | Path, members: Sequence[str], *, fresh: bool = False)
         DataError: a member is not trained yet.
     """
     root = Path(out)
-    checkpoints = [root / "sft" / "checkpoint", *(root / "average" / m / "sft" / "checkpoint" for m in members)]
+    checkpoints = [root / "sft" / "checkpoint", *(member_folder(root, m) / "sft" / "checkpoint" for m in members)]
     for checkpoint in checkpoints:
         if not (checkpoint / WEIGHTS).exists():
             raise DataError("not trained yet; run the recipe's stages before average", file=str(checkpoint))
     inputs = [checkpoint / WEIGHTS for checkpoint in checkpoints]
     with RunFolder(root, "average", config={"members": list(members)}, inputs=inputs, fresh=fresh) as run:
         target = run.path / "checkpoint"
+        for torn in run.path.glob(f".{target.name}.*"):  # a kill in the middle
+            shutil.rmtree(torn)
         if run.manifest is not None and target.exists():
             return run.manifest
         shutil.rmtree(target, ignore_errors=True)
         average(checkpoints, target)
         return run.finish(Counts(in_=len(checkpoints), out=len(checkpoints)))
+
+
+def member_folder(root: Path, member: str) -> Path:
+    """Where a run trains another recipe for its mean."""
+    return root / f"average-{member}"
 
 
 def _tensors(folder: Path) -> Mapping[str, Any]:
@@ -93,9 +100,9 @@ def _tensors(folder: Path) -> Mapping[str, Any]:
 
 
 def _licences(folders: Sequence[Path]) -> dict[str, Any]:
-    """The mean has seen the rows of all: the union of the licence classes, and the counts of each."""
+    """The mean has seen the rows of all: the union of the licence classes (none stated = unstated), all counts."""
     all_ = [read_meta(folder).get("licences") or {} for folder in folders]
-    seen = {use for one in all_ for use in one.get("use") or ()}
+    seen = {use for one in all_ for use in one.get("use") or ["unstated"]}
     return {"use": [u for u in USES if u in seen], "licences": [one.get("licences") for one in all_]}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from guardreasoner.data.mix import USES
 from guardreasoner.errors import DataError, GuardReasonerError
 from guardreasoner.records import now, sha256, write_atomic
+from guardreasoner.train.average import member_folder
 
 PERMISSIVE, RESEARCH = "Apache-2.0", "CC-BY-NC-4.0"
 
@@ -37,9 +38,9 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
     source, target = Path(run), Path(folder)
     exported, calibrated = _manifest(source, "export"), _manifest(source, "calibrate")
     own = _trained(source)
-    averaged = source / "average" / "manifest.json"
-    names = _manifest(source, "average")["config"]["members"] if averaged.exists() else []
-    others = {name: _trained(source / "average" / name) for name in names}
+    is_mean = any(Path(p).parent.name == "average" for p in exported["inputs"])
+    names = _manifest(source, "average")["config"]["members"] if is_mean else []
+    others = {name: _trained(member_folder(source, name)) for name in names}
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted((source / "export" / "model").iterdir()):
         shutil.copyfile(path, target / path.name)

@@ -111,8 +111,8 @@ def wrap(tokenizer: Any) -> Any:
     )
 
 
-def load_minilm() -> tuple[Any, Any]:
-    """The decoder (`BertLMHeadModel`, float32) and its tokenizer."""
+def load_minilm(attention: str | None = None) -> tuple[Any, Any]:
+    """The decoder (`BertLMHeadModel`, float32) and its tokenizer; attention None = the best that is installed."""
     import torch
     from safetensors.torch import load_file
     from transformers import BertConfig, BertLMHeadModel
@@ -130,7 +130,7 @@ def load_minilm() -> tuple[Any, Any]:
         "bos_token_id": wrapped.bos_token_id,
         "eos_token_id": wrapped.eos_token_id,
     }
-    model = BertLMHeadModel(BertConfig(**{**known, **ids}, attn_implementation=best_attention()))
+    model = BertLMHeadModel(BertConfig(**{**known, **ids}, attn_implementation=attention or best_attention()))
     weights = {
         name.removeprefix("bert."): value
         for name, value in load_file(folder() / "model.safetensors").items()

@@ -59,7 +59,7 @@ def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]
     if config.base == "minilm":
         from guardreasoner.train.minilm import load_minilm
 
-        return load_minilm()
+        return load_minilm(config.attention)
     if config.base == "tiny":
         from guardreasoner.train.tiny import load_tiny
 

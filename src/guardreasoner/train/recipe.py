@@ -90,7 +90,7 @@ class Recipe:
     mine: MineConfig = field(default_factory=MineConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
     average: tuple[str, ...] = ()
-    """Other recipes whose R-SFT weights are averaged with this one's; each is trained in `DIR/average/NAME`."""
+    """Other recipes whose R-SFT weights are averaged with this one's; each is trained in `DIR/average-NAME`."""
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -106,6 +106,8 @@ class Recipe:
             raise ConfigError("a recipe has traces or seeds, not both: published traces need no teacher")
         if bool(self.average) != ("average" in self.stages):
             raise ConfigError("a recipe names the others in `average` and has the stage `average`, or neither")
+        if self.average and "dpo" in self.stages:
+            raise ConfigError("`average` takes the mean of R-SFT checkpoints; leave out the stage dpo")
         if self.ablation:
             _check_ablation(self)
 

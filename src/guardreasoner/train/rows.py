@@ -51,7 +51,8 @@ class RowMaker:
     independent: bool = False
     """Random verdict words as input."""
     mask_unannotated: bool = True
-    """No loss on verdicts without gold; otherwise the word `None` is learned, as in the official data."""
+    """No loss on verdicts without gold; otherwise the word `None` is learned as part of the frame, as in the official
+    data."""
     learn_frame: bool = True
     """Loss also on the answer block around the verdict words in rows of labels alone."""
     scores: Mapping[str, Mapping[Task, float]] = field(default_factory=dict)

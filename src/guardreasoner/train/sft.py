@@ -106,13 +106,17 @@ def read_scores(path: str | Path) -> dict[str, dict[Task, float]]:
     """P of the positive label by exchange and task, from a file of verdicts.
 
     Raises:
-        DataError: the file cannot be read, or a line has no `exchange_id` and `scores`.
+        DataError: the file cannot be read, or a line has no `exchange_id` and `scores`, or a score is no probability.
     """
     found = {}
     for line, row in read_jsonl(path):
-        if not isinstance(row.get("scores"), dict) or "exchange_id" not in row:
+        id_, scores = row.get("exchange_id"), row.get("scores")
+        if not isinstance(id_, str) or not isinstance(scores, dict):
             raise DataError("a verdict needs `exchange_id` and `scores`", file=str(path), line=line)
-        found[row["exchange_id"]] = {t: float(p) for t in TASKS if (p := row["scores"].get(t.value)) is not None}
+        found[id_] = {t: p for t in TASKS if (p := scores.get(t.value)) is not None}
+        for task, p in found[id_].items():
+            if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
+                raise DataError("a score is a probability from 0 to 1", file=str(path), line=line, field=task.value)
     return found
 
 
@@ -163,6 +167,9 @@ def run_sft(
         return None
     asked = {**asdict(config), "model": asdict(model)}
     inputs = [traces, *(Path(p) for p in (config.soft_labels, config.difficulty) if p)]
+    for path in inputs:
+        if not path.exists():
+            raise DataError("there is no such file of verdicts; see sft.soft_labels, sft.difficulty", file=str(path))
     with RunFolder(out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE) as run:
         return run.manifest or _train(config, model, Path(out), stage, run)
 
@@ -178,19 +185,10 @@ def _train(
     arguments = training.arguments(config, folder / "trainer")
     started = time.monotonic()
     model, tokenizer = load_base(model_config)
+    if model.config.model_type == "bert" and config.packing != "off":
+        raise ConfigError("packed examples would see each other in a BERT decoder; set sft.packing: off")
     training.check_disk(folder, model, config)
-    maker = RowMaker(
-        tokenizer,
-        model_config.wire,
-        config.max_tokens,
-        judged_tokens=config.judged_tokens,
-        independent=config.independent_verdicts,
-        mask_unannotated=config.mask_unannotated,
-        learn_frame=config.learn_frame,
-        scores=read_scores(config.soft_labels) if config.soft_labels else {},
-        soft_weight=config.soft_weight,
-        seed=config.seed,
-    )
+    maker = _row_maker(config, model_config, tokenizer)
     rows, validation, about = sft_trainer.prepare(config, maker, out, folder)
     trainer = sft_trainer.build(
         model, tokenizer, arguments, config=config, rows=rows, validation=validation, maker=maker, run=run
@@ -208,9 +206,25 @@ def _train(
         rows=about["rows"],
         tokens=about["tokens"],
         shortened=about["shortened"],
+        scored=about["scored"],
         steps=trainer.state.global_step,
         processes=world_size(),
         device_hours=round(seconds * world_size() / 3600, 4),
         peak_memory_bytes=training.peak_memory_bytes(),
         train_loss=metrics.get("train_loss"),
+    )
+
+
+def _row_maker(config: SftConfig, model_config: ModelConfig, tokenizer: Any) -> RowMaker:
+    return RowMaker(
+        tokenizer,
+        model_config.wire,
+        config.max_tokens,
+        judged_tokens=config.judged_tokens,
+        independent=config.independent_verdicts,
+        mask_unannotated=config.mask_unannotated,
+        learn_frame=config.learn_frame,
+        scores=read_scores(config.soft_labels) if config.soft_labels else {},
+        soft_weight=config.soft_weight,
+        seed=config.seed,
     )

@@ -16,7 +16,7 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from guardreasoner.data.mix import draw
-from guardreasoner.errors import ConfigError
+from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
 from guardreasoner.train import sft
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, soft_losses
@@ -193,7 +193,10 @@ def _write_rows(config: sft.SftConfig, maker: RowMaker, out: Path, folder: Path)
     shutil.rmtree(folder, ignore_errors=True)
     counts = Counts()
     traces = sft.select(read_nouns(Trace, out / "synthesize" / "traces.jsonl"), config, counts)
-    tally = {"rows": 0, "tokens": 0, "shortened": 0}
+    scored = sum(trace.example.exchange.id in maker.scores for trace in traces)
+    if maker.scores and not scored:
+        raise DataError("none of its verdicts is on a training row", file=str(config.soft_labels))
+    tally = {"rows": 0, "tokens": 0, "shortened": 0, "scored": scored}
 
     def counted() -> Iterable[Row]:
         for row in sft.rows_of(traces, maker, config, counts):
