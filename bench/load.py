@@ -54,8 +54,7 @@ class Target:
         return Answer(number, code, content, end - start, start - began)
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
-        kept = bool(self.idle)
-        reader, writer = self.idle.pop() if kept else await asyncio.open_connection(self.host, self.port)
+        reader, writer = self._kept() or await asyncio.open_connection(self.host, self.port)
         writer.write(f"{self.head}content-length: {len(body)}\r\n\r\n".encode() + body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         lines = head.split("\r\n")
@@ -69,6 +68,15 @@ class Target:
         else:
             self.idle.append((reader, writer))
         return int(lines[0].split(" ")[1]), content
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A kept connection that is still one: a server ends those that were idle for long, and no client uses them."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     async def close(self) -> None:
         """Close what is kept open."""
