@@ -57,9 +57,9 @@ def one(recipe: Recipe, config: SftConfig, folder: Path, args: argparse.Namespac
         write_jsonl(made / "traces.jsonl", islice(rows, args.rows))
     run_sft(config, recipe.model, out=folder)
     export.run(folder / "sft" / "checkpoint", folder, replace(recipe.export, precision="fp32", check=False))
-    calibrate.run(folder, replace(recipe.calibrate, modes=("instant",)))
+    calibrate.run(folder, recipe.calibrate)
     guard = load_guard(str(folder / "export" / "model"), mode="instant")
-    examples = benchmarks_of(replace(recipe.evaluate, limit=args.limit), args.data)
+    examples = benchmarks_of(recipe.evaluate, args.data)
     result = evaluate(guard, examples, folder / "evaluate", config={"mode": "instant"}, limit=args.limit)
     guard.close()
     fits = json.loads((folder / "calibrate" / "manifest.json").read_text())["fits"]

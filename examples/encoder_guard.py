@@ -12,7 +12,6 @@ was trained on, once each: those P lean towards gold. Needs the extra `train`.
 
 import json
 import os
-import random
 import sys
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ from guardreasoner.records import read_nouns
 from guardreasoner.train import minilm
 from guardreasoner.train.models import best_attention
 from guardreasoner.train.rows import middle_out
+from guardreasoner.train.training import RowOrder
 from guardreasoner.types import TASKS, Example, Labels, Trace, Verdict
 
 JUDGED_TOKENS = 224
@@ -100,18 +100,6 @@ def gold_of(example):
     return [float("nan") if (g := example.gold[t]) is None else float(g == TASKS[t].positive) for t in TASKS]
 
 
-def order_of(lengths, lot):
-    """Passes of rows of like length, in random order."""
-    order = list(range(len(lengths)))
-    lot.shuffle(order)
-    passes = []
-    for start in range(0, len(order), BATCH * 50):
-        pool = sorted(order[start : start + BATCH * 50], key=lengths.__getitem__)
-        passes += [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
-    lot.shuffle(passes)
-    return passes
-
-
 def train(run, out, seed=42):
     """One epoch over the run's training rows; writes weights and calibration to `out`."""
     torch.manual_seed(seed)
@@ -119,7 +107,8 @@ def train(run, out, seed=42):
     examples = [trace.example for trace in read_nouns(Trace, Path(run) / "synthesize" / "traces.jsonl")]
     rows = [tokens_of(e.exchange, tokenizer) for e in examples]
     gold = torch.tensor([gold_of(e) for e in examples])
-    passes = order_of([len(ids) for ids, _ in rows], random.Random(seed))
+    order = list(RowOrder([len(ids) for ids, _ in rows], size=BATCH, seed=seed, grouped=True))
+    passes = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.01, fused=True)
     rise = max(1, round(WARMUP * len(passes)))
     rate = torch.optim.lr_scheduler.LambdaLR(
