@@ -3,7 +3,7 @@
     guardreasoner synthesize nano-research --out SOURCE --data DATA
     python bench/rows.py SOURCE --exchanges > rows.jsonl
     guardreasoner batch rows.jsonl verdicts.jsonl --guard examples/tfidf_guard.py:TfidfGuard
-    python bench/rows.py SOURCE --hard verdicts.jsonl --out RUN --data DATA [--rows 8000] [--left-out 1000] [--limit 120]
+    python bench/rows.py SOURCE --hard verdicts.jsonl --out RUN --data DATA [--rows 8000] [--limit 120]
 
 nano's base on labels alone (no traces: they cost twice the tokens and say nothing of the verdict), 128 judged tokens,
 one epoch, so fewer rows are also fewer steps. Hard = the P of another guard is far from gold. `--soft VERDICTS` adds a

@@ -19,26 +19,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.evaluate.calibrate import as_asked
+from guardreasoner.evaluate.calibrate import Target, as_asked, fit
 from guardreasoner.guards.base import Judging
+from guardreasoner.guards.calibration import Curve
 from guardreasoner.records import read_nouns
 from guardreasoner.train import minilm
 from guardreasoner.train.models import best_attention
 from guardreasoner.train.rows import middle_out
 from guardreasoner.train.training import RowOrder
-from guardreasoner.types import TASKS, Example, Labels, Trace, Verdict
+from guardreasoner.types import TASKS, Example, Labels, Task, Trace, Verdict
 
 JUDGED_TOKENS = 224
 """Of the request, and of the reply, as nano's recipe has it; the middle of a longer text is left out."""
 BATCH = 32
 LEARNING_RATE = 2.5e-4
 WARMUP = 0.04
+CUT = Target("expected-f1")
 
 
 class Text:
@@ -149,24 +150,16 @@ def margins(model, tokenizer, exchanges):
 
 
 def calibrate(model, tokenizer, examples):
-    """Platt scaling for each task with both classes, and a cut as `calibrate --target expected-f1` makes it."""
+    """Slope, offset and threshold of each task with both classes, by nano's rule."""
     asked = list(as_asked(examples))
     raw = margins(model, tokenizer, [e.exchange for e in asked])
     gold = np.array([gold_of(e) for e in asked])
     fits = {}
     for column, task in enumerate(TASKS):
         known = ~np.isnan(gold[:, column])
-        if len(set(gold[known, column])) < 2:
-            continue
-        x, y = raw[known, column : column + 1], gold[known, column] > 0
-        line = LogisticRegression(C=1e6).fit(x, y)
-        p = np.sort(line.predict_proba(x)[:, 1])[::-1]
-        hits = np.cumsum(p)
-        fits[task.value] = {
-            "slope": float(line.coef_[0, 0]),
-            "offset": float(line.intercept_[0]),
-            "cut": float((2 * hits / (np.arange(1, len(p) + 1) + p.sum())).max() / 2),
-        }
+        if len(set(gold[known, column])) == 2:
+            fitted = fit(raw[known, column], gold[known, column] > 0, task=task, mode="instant", target=CUT)
+            fits[task.value] = {"params": fitted.curve.params, "threshold": fitted.curve.threshold}
     return fits
 
 
@@ -180,8 +173,9 @@ class EncoderGuard(Judging):
             raise ConfigError(
                 "train the encoder first: python examples/encoder_guard.py train RUN OUT; then folder=OUT"
             )
-        self.fits = json.loads((Path(folder) / "encoder.json").read_text(encoding="utf-8"))["fits"]
-        self.tasks = tuple(task for task in TASKS if task.value in self.fits)
+        fits = json.loads((Path(folder) / "encoder.json").read_text(encoding="utf-8"))["fits"]
+        self.curves = {Task(name): Curve("platt", tuple(f["params"]), f["threshold"]) for name, f in fits.items()}
+        self.tasks = tuple(self.curves)
         self.tokenizer, self.model = load_tokenizer(), Encoder()
         self.model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         self.model.eval()
@@ -194,10 +188,9 @@ class EncoderGuard(Judging):
         scores, labels = dict.fromkeys(t.value for t in TASKS), {}
         for column, task in enumerate(TASKS):
             if task in exchange.tasks and task in self.tasks:
-                fit = self.fits[task.value]
-                p = 1 / (1 + np.exp(-(fit["slope"] * raw[column] + fit["offset"])))
-                scores[task.value] = float(p)
-                labels[task] = TASKS[task].positive if p >= fit["cut"] else TASKS[task].negative
+                p = self.curves[task].probability(raw[column])
+                scores[task.value] = p
+                labels[task] = TASKS[task].positive if p >= self.curves[task].threshold else TASKS[task].negative
         found = Labels.of(labels)
         return Verdict(
             exchange_id=exchange.id,

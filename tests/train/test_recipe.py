@@ -27,7 +27,9 @@ def test_every_bundled_recipe_loads(name):
 
 
 def test_there_is_a_recipe_for_each_size_and_road():
-    assert set(names()) == {"smoke", "nano", "nano-research", "nano-ablation", "ablation", "1b", "3b", "8b"}
+    assert set(names()) == {
+        "smoke", "nano", "nano-research", "nano-second", "nano-ablation", "ablation", "1b", "3b", "8b",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("size", ["1b", "3b", "8b"])
