@@ -5,8 +5,8 @@
 Every source of the data folder is left out once. For each fold nano's base learns labels alone (128 judged tokens, one
 epoch) from the first `--rows` rows of the recipe's mix without the fold's sources, then judges at most `--cap` rows of
 each of them. No benchmark row is read. Printed: AUROC, best F1 and its cut, fold by fold; what each rule for a cut is
-worth on a fold when line and cut come from the other folds; the sources that are judged worst. Finished folds are kept;
-the same command goes on.
+worth on a fold when line and cut come from the other folds; the best F1 over all folds by the share of positives; the
+sources that are judged worst. Finished folds are kept; the same command goes on.
 """
 
 from __future__ import annotations
@@ -172,6 +172,20 @@ def f1_at(scores: Scores, curve: Curve, cut: float) -> float:
     return at_threshold(probabilities(curve, scores), scores.gold, cut)["f1"]
 
 
+def balance_lines(
+    folds: Sequence[dict[Task, Scores]], shares: Sequence[float] = (1 / 8, 1 / 4, 3 / 8, 1 / 2)
+) -> Iterator[str]:
+    """Best F1 over all folds, were this the share of positives: half of it is the `expected-f1` cut there."""
+    yield "| task | " + " | ".join(f"{share:.1%} positive" for share in shares) + " |"
+    yield "|---" * (len(shares) + 1) + "|"
+    for task in TASKS:
+        scores = joined([fold[task] for fold in folds if fold[task].usable])
+        gold = scores.gold[np.argsort(-scores.margin)]
+        recall, fpr = np.cumsum(gold) / gold.sum(), np.cumsum(~gold) / (~gold).sum()
+        best = [float((2 * s * recall / (s * recall + (1 - s) * fpr + s)).max()) for s in shares]
+        yield f"| {task} | " + " | ".join(f"{x:.3f}" for x in best) + " |"
+
+
 def worst_lines(folds: Sequence[dict[Task, Scores]], shown: int = 6) -> Iterator[str]:
     """The sources with the largest share of rows on the wrong side of the pooled `expected-f1` cut."""
     yield "| task | source | fold | rows, positive | wrong |\n|---|---|---|---|---|"
@@ -206,7 +220,7 @@ def main() -> None:
         print(f"fold {number + 1}: {', '.join(sources)}", file=sys.stderr)
         train_fold(recipe, sources, args.out / f"fold-{number + 1}", args)
     folds = [read_scores(args.out / f"fold-{number + 1}") for number in range(args.folds)]
-    for lines in (fold_lines, rule_lines, worst_lines):
+    for lines in (fold_lines, rule_lines, balance_lines, worst_lines):
         print("\n".join(lines(folds)), end="\n\n")
 
 

@@ -87,3 +87,14 @@ def test_a_fold_with_too_few_rows_of_a_label_is_said_and_left_out_of_the_mean(tm
     parts = [written(tmp_path / "a", rng), written(tmp_path / "b", rng), written(tmp_path / "c", rng, n=20)]
     assert any("| refusal | 3 |" in line and "too few" in line for line in folds.fold_lines(parts))
     assert cells(list(folds.rule_lines(parts)), "refusal", "f1")[4] == ""
+
+
+def test_best_f1_grows_with_the_share_of_positives_and_is_that_of_the_rows_at_their_own_share(tmp_path):
+    parts = [written(tmp_path / "a", np.random.default_rng(3), n=400)]
+    scores = parts[0][Task.refusal]
+    own = float(scores.gold.mean())
+    found = [
+        float(x) for x in list(folds.balance_lines(parts, (own / 2, own, 2 * own)))[3].strip("| ").split(" | ")[1:]
+    ]
+    assert found == sorted(found)
+    assert found[1] == pytest.approx(folds.f1_at(scores, *folds.fit_of(scores, Task.refusal, "f1")), abs=0.001)
