@@ -83,8 +83,26 @@ def _corrected(
 ) -> Corrected:
     cell = entrant.cells[task, benchmark]
     predicted = dict(zip(cell.ids, cell.predicted, strict=True))
-    positive = TASKS[task].positive
     base = counts(cell).sum(-1)
+    flips = [s for s in reviewed if said[s.id][task] != s.gold]
+    return Corrected(
+        entrant.label,
+        benchmark,
+        task,
+        original=float(rates(base)[0]),
+        corrected=_interval(base, *_changes(reviewed, predicted, said, task), resamples=resamples),
+        reviewed=len(reviewed),
+        flips=len(flips),
+        favouring=sum(s.answers.get(entrant.label) == said[s.id][task] for s in flips),
+    )
+
+
+def _changes(
+    reviewed: Sequence[Sealed], predicted: Mapping[str, bool], said: Mapping[str, Labels], task: Task
+) -> tuple[list[Floats], Floats, list[Floats]]:
+    """What review moved in the four counts: by sampled rows, scaled to their stratum, each (4, rows); surely, (4,);
+    and what strata whose sample showed no wrong label could hide, each (4,)."""
+    positive = TASKS[task].positive
     sampled: list[Floats] = []
     fixed, unseen = np.zeros(4), [np.zeros(4)]
     for name in STRATA:
@@ -102,6 +120,13 @@ def _corrected(
         else:
             fixed += scaled.sum(-1)
             unseen.append(_unseen(rows, predicted, positive, population))
+    return sampled, fixed, unseen
+
+
+def _interval(
+    base: Floats, sampled: Sequence[Floats], fixed: Floats, unseen: Sequence[Floats], *, resamples: int
+) -> Interval:
+    """Corrected F1 in percent, with its 95% interval over the review sample."""
 
     def f1(summed: Sequence[Floats]) -> Floats:
         shape = summed[0].shape[1:] if summed else ()
@@ -116,18 +141,7 @@ def _corrected(
             lows, highs = np.quantile(spread, [[0.025], [0.975]], axis=-1)[:, :, 0]
         low, high = float(lows[0]), float(highs[0])
     shifts = [float(f1([*(s.sum(-1) for s in sampled), extra])[0]) - value for extra in unseen]
-    interval = Interval(value, max(0.0, low + min(0.0, *shifts)), min(100.0, high + max(0.0, *shifts)))
-    flips = [s for s in reviewed if said[s.id][task] != s.gold]
-    return Corrected(
-        entrant.label,
-        benchmark,
-        task,
-        original=float(rates(base)[0]),
-        corrected=interval,
-        reviewed=len(reviewed),
-        flips=len(flips),
-        favouring=sum(s.answers.get(entrant.label) == said[s.id][task] for s in flips),
-    )
+    return Interval(value, max(0.0, low + min(0.0, *shifts)), min(100.0, high + max(0.0, *shifts)))
 
 
 def _unseen(rows: Sequence[Sealed], predicted: Mapping[str, bool], positive: str, population: int) -> Floats:
