@@ -2,11 +2,11 @@
 
     python bench/folds.py RUN --data DATA [--rows 8000] [--cap 100] [--folds 5]
 
-Every source of the data folder is left out once. For each fold nano's base learns labels alone (128 judged tokens, one
-epoch) from the first `--rows` rows of the recipe's mix without the fold's sources, then judges at most `--cap` rows of
-each of them. No benchmark row is read. Printed: AUROC, best F1 and its cut, fold by fold; what each rule for a cut is
-worth on a fold when line and cut come from the other folds; the best F1 over all folds by the share of positives; the
-sources that are judged worst. Finished folds are kept; the same command goes on.
+Every source of the data folder is left out once. For each fold nano's base learns labels alone (`configs/labels.yaml`,
+one epoch) from the first `--rows` rows of the recipe's mix without the fold's sources, then judges at most `--cap` rows
+of each of them. No benchmark row is read. Printed: AUROC, best F1 and its cut, fold by fold; what each rule for a cut
+is worth on a fold when line and cut come from the other folds; the best F1 over all folds by the share of positives;
+the sources that are judged worst. Finished folds are kept; the same command goes on.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from guardreasoner.data.mix import USES, DataConfig, load_mix
 from guardreasoner.evaluate.calibrate import Target, as_asked, at_threshold, choose_threshold, fit, margins
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.load import load_guard
-from guardreasoner.records import read_jsonl, write_jsonl
+from guardreasoner.records import read_jsonl, read_nouns, write_jsonl
 from guardreasoner.train import export
 from guardreasoner.train.recipe import Recipe, load_recipe
 from guardreasoner.train.sft import run_sft
-from guardreasoner.train.synthesize import SynthesizeConfig, synthesize
+from guardreasoner.train.synthesize import synthesize
 from guardreasoner.types import TASKS, Example, Task
 
 RULES = ("p=0.5", "f1", "expected-f1")
@@ -81,12 +81,10 @@ def train_fold(recipe: Recipe, sources: Sequence[str], folder: Path, args: argpa
         return
     caps = {source: args.cap if source in sources else cap for source, cap in recipe.data.caps.items()}
     data = replace(recipe.data, leave_out=tuple(sources), leave_out_cap=args.cap, caps=caps, limit=args.rows)
-    synthesize(data, SynthesizeConfig(share=0.0), out=folder, data_dir=args.data)
-    base = replace(recipe.sft, reasoning=0.0, labels_only=1.0, judged_tokens=128, validate_every=0)
-    run_sft(base, recipe.model, out=folder)
-    export.run(folder / "sft" / "checkpoint", folder, replace(recipe.export, precision="fp32", check=False))
-    _, validation, _ = load_mix(data, args.data)
-    examples = list(as_asked(validation))
+    synthesize(data, recipe.synthesize, out=folder, data_dir=args.data)
+    run_sft(recipe.sft, recipe.model, out=folder)
+    export.run(folder / "sft" / "checkpoint", folder, recipe.export)
+    examples = list(as_asked(read_nouns(Example, folder / "synthesize" / "validation.jsonl")))
     guard = load_guard(str(folder / "export" / "model"), mode="instant", calibration=Calibration(), explaining=None)
     verdicts = guard.judge([e.exchange for e in examples])
     guard.close()
@@ -148,10 +146,10 @@ def rule_lines(folds: Sequence[dict[Task, Scores]]) -> Iterator[str]:
         usable = {n: fold[task] for n, fold in enumerate(folds) if fold[task].usable}
         for rule in RULES:
             others = {n: joined([part for k, part in usable.items() if k != n]) for n in usable}
-            found = {n: f1_at(usable[n], *fit_of(others[n], task, rule)) for n in usable}
-            cut = fit_of(joined(list(usable.values())), task, rule)[1]
+            found = {n: f1_at(usable[n], fit_of(others[n], task, rule)) for n in usable}
+            cut = fit_of(joined(list(usable.values())), task, rule).threshold
             yield rule_line(task, rule, found, len(folds)) + f" {cut:.3f} |"
-        best = {n: f1_at(scores, *fit_of(scores, task, "f1")) for n, scores in usable.items()}
+        best = {n: f1_at(scores, fit_of(scores, task, "f1")) for n, scores in usable.items()}
         yield rule_line(task, "the fold's own best", best, len(folds)) + " |"
 
 
@@ -161,15 +159,14 @@ def rule_line(task: Task, name: str, found: Mapping[int, float], folds: int) -> 
     return f"| {task} | {name} | {' | '.join(cells)} | {100 * np.mean(list(found.values())):.1f} |"
 
 
-def fit_of(scores: Scores, task: Task, rule: str) -> tuple[Curve, float]:
+def fit_of(scores: Scores, task: Task, rule: str) -> Curve:
     """Platt line and cut."""
-    curve = fit(scores.margin, scores.gold, task=task, mode="instant", target=Target.parse(rule)).curve
-    return curve, curve.threshold
+    return fit(scores.margin, scores.gold, task=task, mode="instant", target=Target.parse(rule)).curve
 
 
-def f1_at(scores: Scores, curve: Curve, cut: float) -> float:
-    """F1 in [0, 1]."""
-    return at_threshold(probabilities(curve, scores), scores.gold, cut)["f1"]
+def f1_at(scores: Scores, curve: Curve) -> float:
+    """F1 in [0, 1] at the curve's cut."""
+    return at_threshold(probabilities(curve, scores), scores.gold, curve.threshold)["f1"]
 
 
 def balance_lines(
@@ -191,10 +188,10 @@ def worst_lines(folds: Sequence[dict[Task, Scores]], shown: int = 6) -> Iterator
     yield "| task | source | fold | rows, positive | wrong |\n|---|---|---|---|---|"
     for task in TASKS:
         pooled = joined([fold[task] for fold in folds])
-        curve, cut = fit_of(pooled, task, "expected-f1")
+        curve = fit_of(pooled, task, "expected-f1")
         found = []
         for number, scores in enumerate(fold[task] for fold in folds):
-            wrong = (probabilities(curve, scores) >= cut) != scores.gold
+            wrong = (probabilities(curve, scores) >= curve.threshold) != scores.gold
             for source in sorted(set(scores.source.tolist())):
                 here = scores.source == source
                 if here.sum() >= LEAST:
@@ -212,7 +209,7 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=100)
     parser.add_argument("--folds", type=int, default=5)
     args = parser.parse_args()
-    recipe = load_recipe("nano-research")
+    recipe = load_recipe(Path(__file__).parent / "configs" / "labels.yaml")
     everything, _, _ = load_mix(DataConfig(folder=recipe.data.folder, use=USES), args.data)
     fold_of = assign(everything, args.folds, args.cap)
     for number in range(args.folds):

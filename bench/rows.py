@@ -5,11 +5,11 @@
     guardreasoner batch rows.jsonl verdicts.jsonl --guard examples/tfidf_guard.py:TfidfGuard
     python bench/rows.py SOURCE --hard verdicts.jsonl --out RUN --data DATA [--rows 8000] [--limit 120]
 
-nano's base on labels alone (no traces: they cost twice the tokens and say nothing of the verdict), 128 judged tokens,
-one epoch, so fewer rows are also fewer steps. Hard = the P of another guard is far from gold. `--soft VERDICTS` adds a
-run on all rows whose verdict words are learned half from gold and half from that guard's P. Cuts are fitted on the
-first `--left-out` rows of left-out sources; where a task is ranked the wrong way round there, the likelier word is the
-verdict. Benchmarks are `--limit` rows each, stratified by gold. Finished runs are kept; the same command goes on.
+nano's base on labels alone (`configs/labels.yaml`), one epoch, so fewer rows are also fewer steps. Hard = the P of
+another guard is far from gold. `--soft VERDICTS` adds a run on all rows whose verdict words are learned half from gold
+and half from that guard's P. Cuts are fitted on the first `--left-out` rows of left-out sources; where a task is ranked
+the wrong way round there, the likelier word is the verdict. Benchmarks are `--limit` rows each, stratified by gold.
+Finished runs are kept; the same command goes on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def one(recipe: Recipe, config: SftConfig, folder: Path, args: argparse.Namespac
         rows = (row for _, row in read_jsonl(args.source / "synthesize" / name))
         write_jsonl(made / name, islice(rows, most))
     run_sft(config, recipe.model, out=folder)
-    export.run(folder / "sft" / "checkpoint", folder, replace(recipe.export, precision="fp32", check=False))
+    export.run(folder / "sft" / "checkpoint", folder, recipe.export)
     left_out = calibrated(folder, recipe)
     guard = load_guard(str(folder / "export" / "model"), mode="instant")
     examples = benchmarks_of(recipe.evaluate, args.data)
@@ -102,10 +102,9 @@ def main() -> None:
         return
     if not args.out or not args.data:
         parser.error("give --out and --data")
-    recipe = load_recipe("nano-research")
-    base = replace(recipe.sft, reasoning=0.0, labels_only=1.0, judged_tokens=128, validate_every=0)
+    recipe = load_recipe(Path(__file__).parent / "configs" / "labels.yaml")
     print("| run | steps | left-out AUROC | benchmark F1 | benchmark AUROC |\n|---|---|---|---|---|")
-    for name, config in runs(base, args):
+    for name, config in runs(recipe.sft, args):
         print(f"{name} ...", file=sys.stderr)
         found = one(recipe, config, args.out / name, args)
         print(f"| {name} | {found['steps']} | {shown(found['left_out'], 3)} | {shown(found['f1'], 1)} | "

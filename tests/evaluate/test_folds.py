@@ -78,7 +78,7 @@ def test_the_cut_for_a_fold_does_not_look_at_its_gold(tmp_path):
     before = cells(list(folds.rule_lines(parts)), "prompt_harm", "f1")
     here = parts[0][Task.prompt_harm]
     others = folds.joined([part[Task.prompt_harm] for part in parts[1:]])
-    expected = folds.f1_at(here, *folds.fit_of(others, Task.prompt_harm, "f1"))
+    expected = folds.f1_at(here, folds.fit_of(others, Task.prompt_harm, "f1"))
     assert float(before[2]) == pytest.approx(100 * expected, abs=0.05)
 
 
@@ -97,4 +97,4 @@ def test_best_f1_grows_with_the_share_of_positives_and_is_that_of_the_rows_at_th
         float(x) for x in list(folds.balance_lines(parts, (own / 2, own, 2 * own)))[3].strip("| ").split(" | ")[1:]
     ]
     assert found == sorted(found)
-    assert found[1] == pytest.approx(folds.f1_at(scores, *folds.fit_of(scores, Task.refusal, "f1")), abs=0.001)
+    assert found[1] == pytest.approx(folds.f1_at(scores, folds.fit_of(scores, Task.refusal, "f1")), abs=0.001)

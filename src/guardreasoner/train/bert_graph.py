@@ -91,6 +91,16 @@ def quantize(weight: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8],
     return codes, safe
 
 
+def dequantize(codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What 8-bit codes of `quantize` stand for, float32 (rows, columns).
+
+    Raises:
+        ValueError: codes and scales do not fit together (codes of 4 bits are packed and do not).
+    """
+    blocks = (codes.reshape(len(codes), -1, BLOCK).astype(np.float32) - 128) * scales[:, :, None]
+    return np.asarray(blocks.reshape(len(codes), -1), dtype=np.float32)
+
+
 class _Graph:
     """Nodes and initializers, with one method per layer of the network."""
 

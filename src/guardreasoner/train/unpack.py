@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import ConfigError, GuardReasonerError, need
-from guardreasoner.train.bert_graph import BLOCK
+from guardreasoner.train.bert_graph import dequantize
 from guardreasoner.train.minilm import load_minilm
 from guardreasoner.train.models import read_meta, save_checkpoint
 
@@ -46,9 +46,8 @@ def unpack(model: str | Path, out: str | Path) -> Path:
     state = network.state_dict()
     try:
         found = named(arrays, network.config)
-        found["bert.embeddings.position_embeddings.weight"] -= state["bert.embeddings.token_type_embeddings.weight"][
-            0
-        ].numpy()  # the graph adds it to every position
+        added = state["bert.embeddings.token_type_embeddings.weight"][0]  # by the graph, to every position
+        found["bert.embeddings.position_embeddings.weight"] -= added.numpy()
         for name, value in found.items():
             state[name].copy_(torch.from_numpy(np.array(value)))
     except (KeyError, RuntimeError, ValueError) as error:
@@ -92,9 +91,7 @@ def named(arrays: Arrays, config: Any) -> Weights:
 def matrix(arrays: Arrays, name: str) -> NDArray[np.float32]:
     """A matrix of the graph as (out, in): the token table, or a layer's weight."""
     if f"{name}.codes" in arrays:
-        codes, scales = arrays[f"{name}.codes"], arrays[f"{name}.scales"]
-        blocks = (codes.reshape(len(codes), -1, BLOCK).astype(np.float32) - 128) * scales[:, :, None]
-        return np.asarray(blocks.reshape(len(codes), -1), dtype=np.float32)
+        return dequantize(arrays[f"{name}.codes"], arrays[f"{name}.scales"])
     return np.asarray(arrays[name] if name in arrays else arrays[f"{name}.weight"].T, dtype=np.float32)
 
 
