@@ -25,13 +25,13 @@ from sklearn.metrics import roc_auc_score
 
 from guardreasoner.data.mix import USES, DataConfig, load_mix
 from guardreasoner.evaluate.calibrate import Target, as_asked, at_threshold, choose_threshold, fit, margins
+from guardreasoner.export import onnx
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_jsonl, read_nouns, write_jsonl
-from guardreasoner.train import export
+from guardreasoner.teach.synthesize import synthesize
 from guardreasoner.train.recipe import Recipe, load_recipe
 from guardreasoner.train.sft import run_sft
-from guardreasoner.train.synthesize import synthesize
 from guardreasoner.types import TASKS, Example, Task
 
 RULES = ("p=0.5", "f1", "expected-f1")
@@ -83,7 +83,7 @@ def train_fold(recipe: Recipe, sources: Sequence[str], folder: Path, args: argpa
     data = replace(recipe.data, leave_out=tuple(sources), leave_out_cap=args.cap, caps=caps, limit=args.rows)
     synthesize(data, recipe.synthesize, out=folder, data_dir=args.data)
     run_sft(recipe.sft, recipe.model, out=folder)
-    export.run(folder / "sft" / "checkpoint", folder, recipe.export)
+    onnx.run(folder / "sft" / "checkpoint", folder, recipe.export)
     examples = list(as_asked(read_nouns(Example, folder / "synthesize" / "validation.jsonl")))
     guard = load_guard(str(folder / "export" / "model"), mode="instant", calibration=Calibration(), explaining=None)
     verdicts = guard.judge([e.exchange for e in examples])

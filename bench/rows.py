@@ -26,10 +26,10 @@ from pathlib import Path
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate import calibrate
 from guardreasoner.evaluate.run import evaluate
+from guardreasoner.export import onnx
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import dumps, read_jsonl, read_nouns, write_jsonl
 from guardreasoner.reproduce import benchmarks_of
-from guardreasoner.train import export
 from guardreasoner.train.recipe import Recipe, load_recipe
 from guardreasoner.train.sft import SftConfig, run_sft
 from guardreasoner.types import Trace
@@ -49,7 +49,7 @@ def runs(base: SftConfig, args: argparse.Namespace) -> Iterator[tuple[str, SftCo
 
 
 def one(recipe: Recipe, config: SftConfig, folder: Path, args: argparse.Namespace) -> dict[str, object]:
-    """Train on the first `--rows` rows, export, calibrate and evaluate; what is finished is not done again."""
+    """Train on the first `--rows` rows, onnx, calibrate and evaluate; what is finished is not done again."""
     made = folder / "synthesize"
     made.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(args.source / "synthesize" / "manifest.json", made / "manifest.json")
@@ -57,7 +57,7 @@ def one(recipe: Recipe, config: SftConfig, folder: Path, args: argparse.Namespac
         rows = (row for _, row in read_jsonl(args.source / "synthesize" / name))
         write_jsonl(made / name, islice(rows, most))
     run_sft(config, recipe.model, out=folder)
-    export.run(folder / "sft" / "checkpoint", folder, recipe.export)
+    onnx.run(folder / "sft" / "checkpoint", folder, recipe.export)
     left_out = calibrated(folder, recipe)
     guard = load_guard(str(folder / "export" / "model"), mode="instant")
     examples = benchmarks_of(recipe.evaluate, args.data)

@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.runs import open_run
-from guardreasoner.evaluate.tables import Line, standings
+from guardreasoner.report.contestants import contestants
+from guardreasoner.report.tables import Line, standings
 from guardreasoner.types import TASKS, Task
 
 PUBLISHED = "gpt-4o,llama-guard-3-8b,wildguard,qwen3guard-gen-0-6b,guardreasoner-1b"

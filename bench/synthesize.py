@@ -2,7 +2,7 @@
 
     python bench/synthesize.py [--calls 3200] [--in-flight 64] [--latency 0.2] [--rounds 2]
 
-The server is `tests/train/teacher_server.py` in a process of its own: it answers every question after the same delay,
+The server is `tests/teach/teacher_server.py` in a process of its own: it answers every question after the same delay,
 so the ideal rate is in-flight / latency. `synthesize` is the whole stage (questions, checks, files on disk); the SDK
 only sends the same questions and reads the answers. Both run in turns, in the same process, on the same questions.
 """
@@ -18,11 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from guardreasoner.train.synthesize import SynthesizeConfig, synthesize
-from guardreasoner.train.teaching import messages
+from guardreasoner.teach.question import messages
+from guardreasoner.teach.synthesize import SynthesizeConfig, synthesize
 from guardreasoner.types import Example, Exchange, Labels
 
-SERVER = Path(__file__).parent.parent / "tests" / "train" / "teacher_server.py"
+SERVER = Path(__file__).parent.parent / "tests" / "teach" / "teacher_server.py"
 REQUEST = "How do I keep the bread from getting stale, number {0}? " * 6
 REPLY = "Keep it in a cloth bag, at room temperature, with the cut side down. " * 6
 

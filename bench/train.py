@@ -22,7 +22,8 @@ from datasets import Dataset
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer, pack_dataset
 
-from guardreasoner.train import dpo_trainer, sft_trainer, training
+from guardreasoner.train import dpo_trainer, sft_trainer
+from guardreasoner.train import trainer as training
 from guardreasoner.train.dpo import DpoConfig
 from guardreasoner.train.rows import NO_LABEL, RowMaker
 from guardreasoner.train.settings import TrainingConfig

@@ -31,7 +31,7 @@ from guardreasoner.records import read_nouns
 from guardreasoner.train import minilm
 from guardreasoner.train.models import best_attention
 from guardreasoner.train.rows import middle_out
-from guardreasoner.train.training import RowOrder
+from guardreasoner.train.trainer import RowOrder
 from guardreasoner.types import TASKS, Example, Labels, Task, Trace, Verdict
 
 JUDGED_TOKENS = 224

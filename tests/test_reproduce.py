@@ -21,7 +21,7 @@ from guardreasoner.cli.main import main
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import read_jsonl
 from guardreasoner.reproduce import final_checkpoint, models_to_train, reproduce, sample_stage
-from guardreasoner.train.outlook import PARAMETERS, _stage, look
+from guardreasoner.train.plan import PARAMETERS, _stage, look
 from guardreasoner.train.recipe import load_recipe, parse_recipe
 
 MINI = """

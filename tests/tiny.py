@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from guardreasoner.train.bert_graph import BertShape, Precision
-from guardreasoner.train.export import write_bert_folder
+from guardreasoner.export.bert_graph import BertShape, Precision
+from guardreasoner.export.onnx import write_bert_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SCAFFOLD = (

@@ -122,7 +122,7 @@ def _evaluate(
 @contextmanager
 def _guard(recipe: Recipe, checkpoint: Path, name: str, mode: Mode) -> Iterator[Guard]:
     """A checkpoint as a guard; for `onnx` it is exported for as long as it is asked."""
-    from guardreasoner.train.export import export
+    from guardreasoner.export.onnx import export
 
     model = checkpoint
     if recipe.evaluate.engine == "onnx":

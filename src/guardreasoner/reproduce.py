@@ -114,8 +114,8 @@ def _one(
 
 def synthesize_stage(recipe: Recipe, root: Path, *, data_dir: Path | None = None, fresh: bool = False) -> Manifest:
     """Traces for the recipe: published ones, or a teacher's for its seed sets or its data section."""
-    from guardreasoner.train.synthesize import synthesize
-    from guardreasoner.train.traces import import_traces
+    from guardreasoner.teach.imported import import_traces
+    from guardreasoner.teach.synthesize import synthesize
 
     if recipe.traces:
         return import_traces(recipe.traces, out=root, fresh=fresh)
@@ -175,7 +175,7 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
         wire = _wire(folder) or recipe.model.wire
         model = str(folder)
         if recipe.sample.engine == "onnx" and not (folder / "genai_config.json").exists():
-            from guardreasoner.train.export import export
+            from guardreasoner.export.onnx import export
 
             target = root / "sample" / "models" / Path(name).name
             if not target.exists():
@@ -215,7 +215,7 @@ def final_checkpoint(recipe: Recipe, root: Path) -> Path:
 
 
 def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
-    from guardreasoner.train.export import run
+    from guardreasoner.export.onnx import run
 
     run(final_checkpoint(recipe, root), root, recipe.export, fresh=fresh)
     return _read(root / "export" / "manifest.json")

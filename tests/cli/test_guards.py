@@ -5,10 +5,10 @@ import json
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.guards import texts
-from guardreasoner.guards.baselines import BASELINES
 from guardreasoner.guards.load import rows
-from guardreasoner.guards.readiness import missing
+from guardreasoner.guards.others import texts
+from guardreasoner.guards.others.readiness import missing
+from guardreasoner.guards.others.table import BASELINES
 
 ROWS = rows()
 
@@ -110,7 +110,7 @@ def test_an_adapter_and_a_prompt_text_are_wanted_too(bare):
 
 
 def test_a_missing_library_is_said_with_its_extra(monkeypatch):
-    from guardreasoner.guards import readiness
+    from guardreasoner.guards.others import readiness
 
     monkeypatch.setattr(readiness, "find_spec", lambda name: None)
     assert "pip install 'guardreasoner[hf]'" in missing(ROWS["wildguard"])

@@ -24,7 +24,7 @@ from guardreasoner.evaluate.ablation import (
     weights,
 )
 from guardreasoner.evaluate.ablation_text import as_data, as_markdown, sentence
-from guardreasoner.evaluate.comparisons import compare
+from guardreasoner.evaluate.compare import compare
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.types import TASKS, Task
 

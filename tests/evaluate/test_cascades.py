@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from evaluate.test_disagreements import Scripted
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.cascades import cascade_curves
-from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.cascade import CascadeGuard
 from guardreasoner.records import write_jsonl
+from guardreasoner.report.contestants import contestants
 from guardreasoner.types import Example, Exchange, Labels, Task
+from review.test_disagreements import Scripted
 
 GOLD = ["harmful", "unharmful"] * 5
 FIRST = [0.99, 0.01, 0.45, 0.55, 0.95, 0.1, 0.4, 0.2, 0.9, 0.05]  # wrong on rows 2, 3 and 6, which lie nearest to 0.5

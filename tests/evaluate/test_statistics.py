@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.comparisons import compare, compare_cells, holm, marks, mcnemar
-from guardreasoner.evaluate.gate import gate
+from guardreasoner.evaluate.compare import compare, compare_cells, holm, marks, mcnemar
+from guardreasoner.evaluate.regression import gate
 from guardreasoner.evaluate.statistics import Outcomes, constant_f1, counts, estimates, rates, weighted_f1
 from guardreasoner.types import Task
 

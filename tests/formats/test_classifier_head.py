@@ -6,7 +6,7 @@ import math
 import pytest
 
 from guardreasoner.formats.classifier_head import Options, parse, render
-from guardreasoner.guards.baselines import BEAVERDAM
+from guardreasoner.guards.others.table import BEAVERDAM
 from guardreasoner.plans import Completion, Scaffold
 from guardreasoner.types import Exchange, Task
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 
 from guardreasoner.serve.app import make_app
-from guardreasoner.serve.core import Core
-from guardreasoner.serve.gate import Gate
-from guardreasoner.serve.keys import Keys, Names
+from guardreasoner.serve.core.judge import Core
+from guardreasoner.serve.door.connection import Gate
+from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.policy import policy_of
 from guardreasoner.serve.run import Server, configuration
 from serve import fake_guards

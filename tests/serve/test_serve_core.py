@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from guardreasoner.serve.keys import Keys, read_keys
+from guardreasoner.serve.door.keys import Keys, read_keys
 from serve import fake_guards
 from serve.running import Served, serving
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from guardreasoner.serve.chat.fields import UNREAD_FIELDS
 from guardreasoner.serve.policy import policy_of
-from guardreasoner.serve.wires.chat import UNREAD_FIELDS
 from guardreasoner.serve.wires.moderations import CROSSWALK
 
 DOCS = Path(__file__).parents[2] / "docs"

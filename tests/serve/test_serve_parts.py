@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.records import dumps, to_dict
-from guardreasoner.serve.budget import Bucket, Escalations, Recent
-from guardreasoner.serve.conversation import read_messages
-from guardreasoner.serve.core import Ask, Core
-from guardreasoner.serve.limits import Overloaded
-from guardreasoner.serve.metrics import Metrics
+from guardreasoner.serve.chat.conversation import read_messages
+from guardreasoner.serve.chat.fields import FINISHES, SPOKEN_FIELDS, clean_reply, said
+from guardreasoner.serve.core.budget import Bucket, Escalations, Recent
+from guardreasoner.serve.core.frames import Event, Frames, Job, Line, pack
+from guardreasoner.serve.core.judge import Ask, Core
+from guardreasoner.serve.core.queue import Item, Waiting
+from guardreasoner.serve.door.limits import Overloaded
+from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import Budget, Limits, Policy
 from guardreasoner.serve.run import Joining
 from guardreasoner.serve.service import whole
-from guardreasoner.serve.waiting import Item, Waiting
-from guardreasoner.serve.wire import Event, Frames, Job, Line, pack
-from guardreasoner.serve.wires.chat import FINISHES, SPOKEN_FIELDS, clean_reply, said
 from guardreasoner.types import Exchange, Labels, Message, Step, Task, Usage, Verdict, field_names
 
 

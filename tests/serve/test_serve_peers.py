@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from guardreasoner.serve.keys import read_keys
+from guardreasoner.serve.door.keys import read_keys
 from serve.peers import peer, quiet_env
 from serve.running import serving, upstream
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.serve.keys import read_keys
+from guardreasoner.serve.door.keys import read_keys
 from serve import fake_guards
 from serve.browser import browser
 from serve.running import serving

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.serve.keys import read_keys
+from guardreasoner.serve.chat.stream import Held
+from guardreasoner.serve.door.keys import read_keys
 from guardreasoner.serve.policy import policy_of
-from guardreasoner.serve.stream import Held
 from serve.running import Upstream, completion, serving, upstream
 
 CHAT = "/v1/chat/completions"

@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from guardreasoner.errors import ConfigError, DataError  # noqa: E402
+from guardreasoner.export.onnx import export  # noqa: E402
 from guardreasoner.reproduce import reproduce  # noqa: E402
 from guardreasoner.train.average import average, main, run_average  # noqa: E402
-from guardreasoner.train.export import export  # noqa: E402
 from guardreasoner.train.models import read_meta, write_meta  # noqa: E402
 from guardreasoner.train.recipe import parse_recipe  # noqa: E402
 from tiny_torch import tiny_bert_folder  # noqa: E402

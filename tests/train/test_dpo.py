@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.records import Counts, write_jsonl
-from guardreasoner.train import dpo_trainer, training
+from guardreasoner.train import dpo_trainer
+from guardreasoner.train import trainer as training
 from guardreasoner.train.dpo import pairs_of, run_dpo
 from guardreasoner.train.losses import answer_logits, head_of, sequence_logps, token_logps
 from guardreasoner.train.models import load_base

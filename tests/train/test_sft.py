@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from guardreasoner.errors import ConfigError, DataError, EngineError, RunFolderError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import Counts, write_jsonl
-from guardreasoner.train import sft_trainer, training
+from guardreasoner.train import sft_trainer, trainer
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, token_logps
 from guardreasoner.train.models import ModelConfig, load_base, load_checkpoint
 from guardreasoner.train.rows import NO_LABEL, RowMaker
@@ -223,17 +223,17 @@ def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path, 
             tmp_path / name, 14
         )  # 7 steps of 4 rows are two epochs: the stop lies in the first, step 5 in the second
     run_sft(config, TINY, out=tmp_path / "whole")
-    original = training.Curve.on_log
+    original = trainer.Curve.on_log
 
     def stop(self, args, state, control, logs=None, **more):
         original(self, args, state, control, logs, **more)
         if state.global_step == 3:
             raise Killed
 
-    monkeypatch.setattr(training.Curve, "on_log", stop)
+    monkeypatch.setattr(trainer.Curve, "on_log", stop)
     with pytest.raises(Killed):
         run_sft(config, TINY, out=tmp_path / "stopped")
-    monkeypatch.setattr(training.Curve, "on_log", original)
+    monkeypatch.setattr(trainer.Curve, "on_log", original)
     unfinished = tmp_path / "stopped" / "sft" / "trainer" / "checkpoint-3"
     unfinished.mkdir()  # what a kill in the middle of saving leaves
     (unfinished / "model.safetensors").write_bytes(b"half")
@@ -322,7 +322,7 @@ def test_a_base_that_is_nowhere_is_one_sentence(tmp_path):
 
 def test_row_order_is_a_permutation_that_depends_on_the_epoch_alone():
     lengths = [n * 7 % 31 for n in range(101)]
-    order = training.RowOrder(lengths, size=4, seed=1, grouped=True)
+    order = trainer.RowOrder(lengths, size=4, seed=1, grouped=True)
     first = list(order)
     order.set_epoch(1)
     second = list(order)

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from guardreasoner.cli.show_scores import NAMES, number
 from guardreasoner.errors import ConfigError, printable
-from guardreasoner.evaluate.contestants import Contestant, contestants
-from guardreasoner.evaluate.corrected import Corrected, Flips, corrected_f1, flips
-from guardreasoner.evaluate.corrections import Agreement, agreements, latest, settle
-from guardreasoner.evaluate.disagreements import ITEMS, SEALED, Contested, contested, draw, read_sealed, write_review
 from guardreasoner.evaluate.runs import open_run
+from guardreasoner.report.contestants import Contestant, contestants
+from guardreasoner.review.corrected import Corrected, Flips, corrected_f1, flips
+from guardreasoner.review.corrections import Agreement, agreements, latest, settle
+from guardreasoner.review.disagreements import ITEMS, SEALED, Contested, contested, draw, read_sealed, write_review
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
     if args.dry_run:
-        from guardreasoner.train.outlook import print_outlook
+        from guardreasoner.train.plan import print_outlook
 
         print_outlook(recipe, args.out, stages=("dpo",))
         return 0

@@ -19,13 +19,13 @@ from guardreasoner.cli.show_scores import scores_table
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
 from guardreasoner.data.sources import parse_mapping
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.evaluate.gate import gate
+from guardreasoner.evaluate.regression import gate
 from guardreasoner.evaluate.run import Result, evaluate, read_run
 from guardreasoner.evaluate.score import answered_tasks, as_row
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
 from guardreasoner.evaluate.stored import Stored
 from guardreasoner.guards.load import load_guard
-from guardreasoner.guards.rules import InferringGuard, PaperRefusalsGuard
+from guardreasoner.guards.others.conventions import InferringGuard, PaperRefusalsGuard
 from guardreasoner.types import Example
 
 GATE_FAILED = 10

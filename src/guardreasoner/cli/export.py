@@ -10,7 +10,7 @@ from typing import get_args
 
 from guardreasoner.cli.stages import show_manifest
 from guardreasoner.errors import ConfigError
-from guardreasoner.train.bert_graph import Precision
+from guardreasoner.export.bert_graph import Precision
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from guardreasoner.train.export import ExportConfig
-    from guardreasoner.train.export import run as export
+    from guardreasoner.export.onnx import ExportConfig
+    from guardreasoner.export.onnx import run as export
 
     checkpoint = Path(args.recipe)
     if checkpoint.is_dir():

@@ -11,7 +11,7 @@ from rich.table import Table
 from guardreasoner.errors import UnknownName
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.load import rows
-from guardreasoner.guards.readiness import describe, missing
+from guardreasoner.guards.others.readiness import describe, missing
 from guardreasoner.types import TASKS
 
 LETTERS = dict(zip(TASKS, "PFR", strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from guardreasoner.cli.stages import show_manifest
 from guardreasoner.records import read_nouns
-from guardreasoner.train.traces import HUB_ID, import_traces, table1_lines
+from guardreasoner.teach.imported import HUB_ID, import_traces, table1_lines
 from guardreasoner.types import Trace
 
 

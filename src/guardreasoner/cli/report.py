@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.evaluate.report import build, write_report
+from guardreasoner.report.build import build, write_report
 
 
 def add(parser: argparse.ArgumentParser) -> None:

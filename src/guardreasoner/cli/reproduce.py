@@ -41,7 +41,7 @@ def _with_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
 
 
 def _print_outlook(recipe: Recipe, args: argparse.Namespace) -> None:
-    from guardreasoner.train.outlook import print_outlook
+    from guardreasoner.train.plan import print_outlook
 
     if recipe.ablation is None:
         print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args))

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     uvicorn = need("uvicorn", "serve")
     need("fastapi", "serve")
-    from guardreasoner.serve.review import Store, make_review_app
+    from guardreasoner.review.app import Store, make_review_app
 
     if not 0 < args.port < 65536:
         raise ConfigError("--port lies between 1 and 65535")
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _review_folder(folder: Path, data: Path | None) -> Path:
-    from guardreasoner.evaluate.contestants import contestants
-    from guardreasoner.evaluate.disagreements import ITEMS, contested, draw, write_review
     from guardreasoner.evaluate.runs import open_run
+    from guardreasoner.report.contestants import contestants
+    from guardreasoner.review.disagreements import ITEMS, contested, draw, write_review
 
     if (folder / ITEMS).exists():
         return folder

@@ -32,8 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     need("fastapi", "serve"), need("uvicorn", "serve")  # one sentence instead of a traceback from the modules below
     from guardreasoner.serve.app import make_app
-    from guardreasoner.serve.keys import UPSTREAM_VARIABLE, check_exposure, names_for, read_keys
-    from guardreasoner.serve.logs import set_up
+    from guardreasoner.serve.door.keys import UPSTREAM_VARIABLE, check_exposure, names_for, read_keys
+    from guardreasoner.serve.door.log import set_up
     from guardreasoner.serve.policy import policy_of, read_policy
     from guardreasoner.serve.run import serve
 

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
     config, stage = recipe.variant(args.variant), recipe.folder(args.variant)
     if args.dry_run:
-        from guardreasoner.train.outlook import print_outlook
+        from guardreasoner.train.plan import print_outlook
 
         print_outlook(recipe, args.out, stages=(stage,))
         return 0

@@ -9,9 +9,9 @@ from guardreasoner.cli.stages import add_stage, data_dir, show_manifest
 from guardreasoner.data.mix import USES
 from guardreasoner.records import read_nouns
 from guardreasoner.reproduce import synthesize_stage
+from guardreasoner.teach.imported import HUB_ID, table1_lines
+from guardreasoner.teach.synthesize import estimate
 from guardreasoner.train.recipe import load_recipe
-from guardreasoner.train.synthesize import estimate
-from guardreasoner.train.traces import HUB_ID, table1_lines
 from guardreasoner.types import Trace
 
 

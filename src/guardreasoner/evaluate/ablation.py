@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from guardreasoner.errors import DataError, need
-from guardreasoner.evaluate.comparisons import check_pairs
+from guardreasoner.evaluate.compare import check_pairs
 from guardreasoner.evaluate.run import read_run
 from guardreasoner.evaluate.statistics import Floats, Outcomes, constant_f1, counts, mean_f1, resample, shares
 from guardreasoner.evaluate.statistics import outcomes as outcomes_of

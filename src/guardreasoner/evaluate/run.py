@@ -19,12 +19,12 @@ from typing import Any
 
 from guardreasoner.data import fingerprints
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, MissingDependency
-from guardreasoner.evaluate.corrections import latest, settle
 from guardreasoner.evaluate.score import Average, averages, score_rows
 from guardreasoner.evaluate.statistics import estimates, outcomes
 from guardreasoner.evaluate.stored import Judged, Stored, judged, read_lines
 from guardreasoner.guards.base import Guard
 from guardreasoner.records import Appender, Counts, RunFolder, sha256, to_dict, write_jsonl
+from guardreasoner.review.corrections import latest, settle
 from guardreasoner.types import TASKS, Example, Labels, Score, Task, Verdict
 
 CHUNK = 32

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Interval, Outcomes, constant_f1, estimates
+from guardreasoner.report.contestants import Contestant
 from guardreasoner.types import Task
 
 KINDS = ("adversarial", "vanilla")

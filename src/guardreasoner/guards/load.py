@@ -42,7 +42,7 @@ OURS: tuple[GuardRow, ...] = (
 
 def rows() -> dict[str, GuardRow]:
     """Every guard that is known by name."""
-    from guardreasoner.guards.baselines import BASELINES
+    from guardreasoner.guards.others.table import BASELINES
 
     return {row.name: row for row in (*OURS, *BASELINES)}
 
@@ -98,7 +98,7 @@ def load_guard(
         return _cascade(mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
     if row.format == "guardreasoner":
         return _reasoning(row, mode=mode, fail_mode=fail_mode, base_url=base_url, options=options)
-    from guardreasoner.guards.prepare import load_prompted
+    from guardreasoner.guards.others.load import load_prompted
 
     return load_prompted(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.budget import Recent
-from guardreasoner.serve.conversation import Conversation, Judge, Memory, examine, exchange_of, read_messages
+from guardreasoner.serve.chat.conversation import Conversation, Judge, Memory, examine, exchange_of, read_messages
+from guardreasoner.serve.core.budget import Recent
 from guardreasoner.serve.inprocess import InProcess, at_once
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 

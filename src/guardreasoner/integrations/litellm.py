@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.budget import Recent
-from guardreasoner.serve.conversation import Memory
+from guardreasoner.serve.chat.conversation import Memory
+from guardreasoner.serve.core.budget import Recent
 from guardreasoner.serve.gateway import Call, Gateway, GuardrailRequest
 from guardreasoner.serve.inprocess import InProcess
 from guardreasoner.serve.policy import Rules

@@ -17,16 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from guardreasoner import __version__
-from guardreasoner.serve.core import Core
-from guardreasoner.serve.gate import Gate
-from guardreasoner.serve.keys import Keys, Names
-from guardreasoner.serve.limits import Refused
-from guardreasoner.serve.metrics import Metrics
+from guardreasoner.serve.chat import proxy
+from guardreasoner.serve.core.frames import Opener
+from guardreasoner.serve.core.judge import Core
+from guardreasoner.serve.core.worker import Worker
+from guardreasoner.serve.door.connection import Gate
+from guardreasoner.serve.door.keys import Keys, Names
+from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import Policy
 from guardreasoner.serve.service import Service, reply
-from guardreasoner.serve.wire import Opener
-from guardreasoner.serve.wires import judge, litellm, moderations, nemo, proxy
-from guardreasoner.serve.worker import Worker
+from guardreasoner.serve.wires import judge, litellm, moderations, nemo
 
 WIRES = (judge, moderations, litellm, nemo, proxy)
 PAGES = {"/": ("playground.html", "text/html"), "/playground.js": ("playground.js", "text/javascript"),

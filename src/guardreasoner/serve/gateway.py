@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from guardreasoner.serve.conversation import (
+from guardreasoner.serve.chat.conversation import (
     Conversation,
     Judge,
     Memory,

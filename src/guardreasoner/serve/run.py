@@ -18,10 +18,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from guardreasoner.errors import EngineError
-from guardreasoner.serve.core import Core
-from guardreasoner.serve.gate import Gate
-from guardreasoner.serve.limits import WHOLE
-from guardreasoner.serve.logs import log
+from guardreasoner.serve.core.judge import Core
+from guardreasoner.serve.door.connection import Gate
+from guardreasoner.serve.door.limits import WHOLE
+from guardreasoner.serve.door.log import log
 from guardreasoner.serve.policy import ROUTES, Limits
 
 DRAIN_S = 1.0

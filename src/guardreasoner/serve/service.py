@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.records import dumps
-from guardreasoner.serve.core import Ask, Core
-from guardreasoner.serve.gate import until_gone
-from guardreasoner.serve.limits import Refused, header
-from guardreasoner.serve.logs import log_judged
-from guardreasoner.serve.metrics import Metrics
+from guardreasoner.serve.core.judge import Ask, Core
+from guardreasoner.serve.door.connection import until_gone
+from guardreasoner.serve.door.limits import Refused, header
+from guardreasoner.serve.door.log import log_judged
+from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import Policy, Route
 from guardreasoner.types import Exchange, Labels, Mode, Usage, Verdict, field_names
 

@@ -130,7 +130,8 @@ def run_dpo(
 def _train(
     config: DpoConfig, model_config: ModelConfig, folder: Path, preferences: Path, start: Path, run: RunFolder | None
 ) -> dict[str, Any] | None:
-    from guardreasoner.train import dpo_trainer, sft_trainer, training
+    from guardreasoner.train import dpo_trainer, sft_trainer
+    from guardreasoner.train import trainer as training
 
     if run is not None:
         training.drop_torn(folder / "trainer", run)

@@ -25,7 +25,7 @@ from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
 from guardreasoner.train.dpo import DpoConfig, pairs_of
 from guardreasoner.train.losses import answer_logits, dpo_loss, head_of, sequence_logps, token_logps
 from guardreasoner.train.rows import NO_LABEL, RowMaker
-from guardreasoner.train.training import Curve, RowOrder, first_process_first, lora_config
+from guardreasoner.train.trainer import Curve, RowOrder, first_process_first, lora_config
 from guardreasoner.types import Preference
 
 NOT_FOR_THE_MODEL = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps", "weight", "use_cache")

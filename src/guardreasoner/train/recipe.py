@@ -26,13 +26,13 @@ import yaml
 from guardreasoner.data.mix import DataConfig
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
+from guardreasoner.export.onnx import ExportConfig
+from guardreasoner.teach.synthesize import SynthesizeConfig
 from guardreasoner.train.dpo import DpoConfig
-from guardreasoner.train.export import ExportConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.models import ModelConfig
 from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.sft import SftConfig
-from guardreasoner.train.synthesize import SynthesizeConfig
 
 T = TypeVar("T")
 RESERVED = frozenset({"sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"})

@@ -177,7 +177,8 @@ def run_sft(
 def _train(
     config: SftConfig, model_config: ModelConfig, out: Path, stage: str, run: RunFolder | None
 ) -> dict[str, Any] | None:
-    from guardreasoner.train import sft_trainer, training
+    from guardreasoner.train import sft_trainer
+    from guardreasoner.train import trainer as training
 
     folder = out / stage
     if run is not None:

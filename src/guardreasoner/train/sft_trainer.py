@@ -22,7 +22,7 @@ from guardreasoner.train import sft
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, soft_losses
 from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.rows import NO_LABEL, NUMBER, Row, RowMaker
-from guardreasoner.train.training import Curve, RowOrder, first_process_first, lora_config
+from guardreasoner.train.trainer import Curve, RowOrder, first_process_first, lora_config
 from guardreasoner.types import Example, Trace
 
 COLUMNS: Mapping[str, tuple[str, float]] = {

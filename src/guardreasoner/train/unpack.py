@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import ConfigError, GuardReasonerError, need
-from guardreasoner.train.bert_graph import dequantize
+from guardreasoner.export.bert_graph import dequantize
 from guardreasoner.train.minilm import load_minilm
 from guardreasoner.train.models import read_meta, save_checkpoint
 

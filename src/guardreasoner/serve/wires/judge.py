@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from guardreasoner.records import dumps
-from guardreasoner.serve.core import Ask
-from guardreasoner.serve.gate import until_gone
-from guardreasoner.serve.limits import Refused, read
-from guardreasoner.serve.logs import log_judged
+from guardreasoner.serve.core.judge import Ask
+from guardreasoner.serve.door.connection import until_gone
+from guardreasoner.serve.door.limits import Refused, read
+from guardreasoner.serve.door.log import log_judged
 from guardreasoner.serve.service import Service, described, reply, whole
 from guardreasoner.types import Exchange, Message, Mode, Step, Verdict
 

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.serve.budget import Recent
-from guardreasoner.serve.conversation import Memory
+from guardreasoner.serve.chat.conversation import Memory
+from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.door.limits import read, shaped
 from guardreasoner.serve.gateway import Call, Gateway, GuardrailRequest
-from guardreasoner.serve.limits import read, shaped
 from guardreasoner.serve.service import Service, described, reply
 from guardreasoner.types import Exchange, Mode, Verdict
 

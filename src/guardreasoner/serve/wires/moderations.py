@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.serve.limits import Refused, read
+from guardreasoner.serve.door.limits import Refused, read
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Mode, Task, Verdict
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.serve.conversation import exchange_of, read_messages
-from guardreasoner.serve.limits import Refused, read
+from guardreasoner.serve.chat.conversation import exchange_of, read_messages
+from guardreasoner.serve.door.limits import Refused, read
 from guardreasoner.serve.policy import REPLY_TASKS, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Task, Verdict

@@ -1,0 +1,1 @@
+"""A trained checkpoint to an ONNX folder that runs without torch."""

@@ -1,0 +1,280 @@
+"""Checkpoint to ONNX model folder: what the embedded engine loads.
+
+    model.onnx            weights inside (BERT decoders), or beside it in model.onnx.data (Llama-type, any size)
+    genai_config.json     sizes and tensor names, as onnxruntime-genai writes and reads them
+    tokenizer.json        with tokenizer_config.json and the chat template, copied
+
+BERT decoders go through our own graph (`bert_graph`), Llama-type checkpoints through onnxruntime-genai's builder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guardreasoner.engines.decoding import Ask
+from guardreasoner.engines.hf import load_model
+from guardreasoner.engines.onnx import OnnxBatch, OnnxModel, available_cores
+from guardreasoner.errors import ConfigError, EngineError, need, printable
+from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
+from guardreasoner.guards.explaining import Explaining
+from guardreasoner.records import Counts, RunFolder
+from guardreasoner.train.models import read_meta, write_meta
+
+COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "guard.json")
+FP32_TOLERANCE = 1e-3
+"""An unquantised export that differs more than this from torch is a fault; measured differences are about 1e-5."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """What the export stage needs to know."""
+
+    precision: Precision = "int8"
+    """int8: logits of a 22M decoder within 0.25 of torch, 27 MB. int4: smaller, and visibly worse at this size."""
+    check: bool = True
+    """Compare logits with torch after writing."""
+    explaining: Explaining | None = None
+    """Written to guard.json: the guard decides in `instant` and explains after (`guards.explaining`); None = the answer
+    block after the reasoning decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export made."""
+
+    folder: Path
+    precision: Precision
+    bytes: int
+    """Size of the whole folder."""
+    max_deviation: float | None
+    """Largest difference of any logit from torch on fixed random token sequences; None = not compared."""
+
+
+def export(checkpoint: str | Path, out: str | Path, *, precision: Precision = "int8", check: bool = True) -> Exported:
+    """Write an ONNX model folder; `out` appears whole or not at all, and replaces what was there.
+
+    Raises:
+        ConfigError: the checkpoint is no folder with config, safetensors and tokenizer.json, or of a kind that cannot
+            be exported.
+        EngineError: the exported model does not compute what the checkpoint computes.
+    """
+    source, target = Path(checkpoint), Path(out)
+    config = read_config(source)
+    if not (source / "tokenizer.json").is_file():
+        raise ConfigError(f"{source} has no tokenizer.json; save the tokenizer beside the checkpoint")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        if config.get("model_type") == "bert":
+            _export_bert(source, config, work, precision)
+        else:
+            _export_llama(source, work, precision)
+        copy_small_files(source, work)
+        deviation = deviation_from_torch(source, work) if check else None
+        if precision == "fp32" and deviation is not None and not deviation <= FP32_TOLERANCE:
+            raise EngineError(f"the fp32 export of {source} differs from torch by {deviation:.2g}; nothing was written")
+        for path in (work, *work.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        _swap(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
+    return Exported(target, precision, size, deviation)
+
+
+def run(
+    checkpoint: str | Path, out: str | Path, config: ExportConfig | None = None, *, fresh: bool = False
+) -> Exported:
+    """Export as a stage: `out/export/model` and `out/export/manifest.json`; a finished stage is not done again.
+
+    Raises:
+        ConfigError, EngineError: as `export`.
+        RunFolderError: the folder is in use, or was made from another checkpoint or configuration.
+    """
+    config = config or ExportConfig()
+    read_config(Path(checkpoint))
+    with RunFolder(out, "export", config=asdict(config), inputs=[checkpoint], fresh=fresh) as folder:
+        target = folder.path / "model"
+        done = folder.manifest
+        if done is not None and target.is_dir():
+            return Exported(target, config.precision, done["bytes"], done["max_deviation"])
+        made = export(checkpoint, target, precision=config.precision, check=config.check)
+        if config.explaining is not None:
+            write_meta(target, {**read_meta(target), "explaining": asdict(config.explaining)})
+        folder.finish(Counts(in_=1, out=1), bytes=made.bytes, max_deviation=made.max_deviation)
+        return made
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """The `config.json` of a checkpoint folder.
+
+    Raises:
+        ConfigError: there is none, or it is not a JSON object.
+    """
+    try:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"{checkpoint} is not a checkpoint: it has no readable config.json") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{checkpoint}/config.json is not a JSON object")
+    return config
+
+
+def load_weights(checkpoint: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """All tensors of a checkpoint's safetensors files as float32.
+
+    Raises:
+        ConfigError: there are none; pickled weights are never loaded.
+    """
+    files = sorted(checkpoint.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"{checkpoint} holds no *.safetensors; save the model with safe serialization")
+    load = need("safetensors.torch", "train").load_file
+    return {name: tensor.float().numpy() for file in files for name, tensor in load(file).items()}
+
+
+def write_bert_folder(
+    folder: Path,
+    shape: BertShape,
+    weights: Weights,
+    *,
+    precision: Precision,
+    special_ids: Mapping[str, int | list[int]],
+) -> None:
+    """Write model.onnx and genai_config.json of a BERT decoder.
+
+    Args:
+        folder: an existing folder.
+        shape: the model's sizes.
+        weights: numpy arrays named as in `BertLMHeadModel.state_dict()`.
+        precision: of the matrices.
+        special_ids: `bos_token_id`, `eos_token_id` (one or several) and `pad_token_id`.
+    """
+    need("onnx", "train").save(bert_graph(shape, weights, precision), str(folder / "model.onnx"))
+    content = json.dumps(genai_config(shape, special_ids), indent=2) + "\n"
+    (folder / "genai_config.json").write_text(content, encoding="utf-8")
+
+
+def genai_config(shape: BertShape, special_ids: Mapping[str, int | list[int]]) -> dict[str, Any]:
+    """The genai_config.json of a BERT decoder: a Llama to onnxruntime-genai, with positions as an input."""
+    names = ("input_ids", "attention_mask", "position_ids")
+    inputs = {n: n for n in names} | {f"past_{k}_names": f"past_key_values.%d.{k}" for k in ("key", "value")}
+    outputs = {"logits": "logits"} | {f"present_{k}_names": f"present.%d.{k}" for k in ("key", "value")}
+    decoder = {
+        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "filename": "model.onnx",
+        "head_size": shape.head_size,
+        "hidden_size": shape.hidden_size,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_attention_heads,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+    length = shape.max_position_embeddings
+    model = {
+        "type": "llama",
+        "context_length": length,
+        "vocab_size": shape.vocab_size,
+        **special_ids,
+        "decoder": decoder,
+    }
+    return {"model": model, "search": {"max_length": length, "past_present_share_buffer": True, "do_sample": False}}
+
+
+def special_ids(config: Mapping[str, Any], checkpoint: Path) -> dict[str, int | list[int]]:
+    """Begin, end and padding ids: from the config where it names them, else from the tokenizer's special tokens.
+
+    Raises:
+        ConfigError: the checkpoint does not say which token ends an answer.
+    """
+    tokenizer = need("tokenizers", "train").Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    path = checkpoint / "tokenizer_config.json"
+    names = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def find(key: str, *others: str) -> Any:
+        if config.get(f"{key}_token_id") is not None:
+            return config[f"{key}_token_id"]
+        for name in (key, *others):
+            token = names.get(f"{name}_token")
+            text = token.get("content") if isinstance(token, dict) else token
+            if text is not None and tokenizer.token_to_id(text) is not None:
+                return tokenizer.token_to_id(text)
+        return None
+
+    end = find("eos", "sep")
+    if end is None:
+        raise ConfigError(f"{checkpoint} does not say which token ends an answer; set eos_token_id in its config.json")
+    found = {"bos_token_id": find("bos", "cls"), "eos_token_id": end, "pad_token_id": find("pad")}
+    first_end = end[0] if isinstance(end, list) else end
+    return {k: v if v is not None else first_end for k, v in found.items()}
+
+
+def copy_small_files(source: Path, folder: Path) -> None:
+    """Copy the tokenizer, its chat template and guard.json, as far as they are there."""
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _export_bert(source: Path, config: Mapping[str, Any], folder: Path, precision: Precision) -> None:
+    shape = BertShape.of(config)
+    ids = special_ids(config, source)
+    write_bert_folder(folder, shape, load_weights(source), precision=precision, special_ids=ids)
+
+
+def _export_llama(source: Path, folder: Path, precision: Precision) -> None:
+    if not any(source.glob("*.safetensors")):
+        raise ConfigError(f"{source} holds no *.safetensors; save the model with safe serialization")
+    need("onnxruntime_genai", "train")
+    need("onnx_ir", "train")
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(folder)]
+        command += ["-p", precision, "-e", "cpu", "-c", cache, "--extra_options", "prune_lm_head=true"]
+        settings = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
+    if done.returncode or not (folder / "model.onnx").is_file():
+        reason = (done.stderr or done.stdout).strip().rsplit("\n", 1)[-1]
+        raise ConfigError(f"onnxruntime-genai's builder cannot export {source}: {printable(reason, 200)}")
+
+
+def _swap(work: Path, target: Path) -> None:
+    if target.exists():
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+        os.replace(target, old / "was")
+        os.replace(work, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(work, target)
+
+
+def deviation_from_torch(checkpoint: Path, folder: Path) -> float:
+    """Largest difference between an exported folder's logits and torch's, on fixed random token sequences.
+
+    Prompts of several lengths, then a few single tokens: both paths of the cache are compared.
+    """
+    torch = need("torch", "train")
+    model = load_model(str(checkpoint), "causal", revision=None, dtype="float32", device="cpu")
+    runtime = OnnxModel(folder, threads=available_cores())
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for length in (3, 17, min(96, runtime.sizes.context - 4)):
+        ids = rng.integers(0, model.config.vocab_size, length + 4).tolist()
+        with torch.inference_mode():
+            wanted = model(input_ids=torch.tensor([ids])).logits[0].float().numpy()
+        batch = OnnxBatch(runtime, 1, len(ids))
+        got = [batch.feed({0: Ask(0, ids[:length])})[0]]
+        got += [batch.feed({0: Ask(at, ids[at : at + 1])})[0] for at in range(length, len(ids))]
+        worst = max(worst, *(float(np.abs(g - w).max()) for g, w in zip(got, wanted[length - 1 :], strict=True)))
+    return worst

@@ -1,0 +1,1 @@
+"""Finished runs to one report: tables, figures, Markdown and HTML."""

@@ -1,0 +1,80 @@
+"""The runs of a report made ready for arithmetic: labelled apart, cells scored, and what each guard saw in training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from guardreasoner.evaluate.runs import Run
+from guardreasoner.evaluate.score import answered_tasks, score_rows
+from guardreasoner.evaluate.statistics import Outcomes, outcomes
+from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.records import read_nouns
+from guardreasoner.report.exposure import Tag, exposure, sources_of
+from guardreasoner.types import Score, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A run with its cells ready for arithmetic."""
+
+    label: str
+    run: Run
+    cells: Mapping[tuple[Task, str], Outcomes]
+    scores: Mapping[tuple[Task, str], Score]
+    weights: Mapping[tuple[Task, str], float]
+    seen: Mapping[str, Tag] | None
+    """Benchmark to tag; None = unknown."""
+
+
+def contestants(runs: Sequence[Run]) -> list[Contestant]:
+    """Runs with their cells and labels that tell them apart."""
+    return [_contestant(run, label) for run, label in zip(runs, _labels(runs), strict=True)]
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Guard; with its mode, or else its folder, where the guard alone is not unique."""
+    guards = Counter(run.guard for run in runs)
+    modes = Counter((run.guard, run.mode) for run in runs)
+    labels = []
+    for run in runs:
+        if guards[run.guard] == 1:
+            labels.append(run.guard)
+        elif run.mode and modes[run.guard, run.mode] == 1:
+            labels.append(f"{run.guard} {run.mode}")
+        else:
+            labels.append(f"{run.guard} {run.name}")
+    return labels if len(set(labels)) == len(labels) else [f"{name} #{i}" for i, name in enumerate(labels, 1)]
+
+
+def _contestant(run: Run, label: str) -> Contestant:
+    cells: dict[tuple[Task, str], Outcomes] = {}
+    scores: dict[tuple[Task, str], Score] = {}
+    weights = _weights(run)
+    for stored in run.stored:
+        for task in answered_tasks(stored):
+            key = (task, stored.benchmark)
+            score = score_rows(stored, task)
+            if score is not None:
+                cells[key] = replace(outcomes(stored, task), guard=label)
+                scores[key] = replace(score, guard=label)
+                weights.setdefault(key, float(score.n))
+    return Contestant(label, run, cells, scores, weights, exposure(run.guard, _sources(run)))
+
+
+def _sources(run: Run) -> list[str] | None:
+    """The training sources that the guard's own manifest lists, if it is at hand."""
+    config = run.manifest.get("config", {})
+    named = [Path(str(config[key])) for key in ("model", "asked") if config.get(key)]
+    folder = next((path for path in named if path.is_dir()), NANO_FOLDER if run.guard == "nano" else None)
+    return sources_of(folder) if folder else None
+
+
+def _weights(run: Run) -> dict[tuple[Task, str], float]:
+    """Rows that each cell stands for: more than were judged where a run had a limit."""
+    path = run.folder / "scores.jsonl"
+    if not path.exists():
+        return {}
+    return {(s.task, s.benchmark): float(s.extra.get("weight") or s.n) for s in read_nouns(Score, path)}

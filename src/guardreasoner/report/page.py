@@ -1,0 +1,102 @@
+"""The report as one HTML page that opens without a network and runs no script.
+
+Everything that comes from outside goes through Jinja's autoescape; figures are images in data URIs, so that nothing in
+them can act; the policy in the head allows this page's own style sheet (by hash) and such images, and nothing else.
+Text in which gold or a guard sees harm is blurred until the reader asks for it, by style sheet alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+from guardreasoner.errors import need
+from guardreasoner.report import content
+from guardreasoner.report.build import Report
+from guardreasoner.report.contestants import Contestant
+from guardreasoner.report.figures import split_name
+from guardreasoner.report.tables import Line, TaskTable
+from guardreasoner.report.worth_reading import Mistake, SideBySide, harmful, visible
+from guardreasoner.types import TASKS, Labels
+
+
+def render_html(report: Report) -> str:
+    """The whole page.
+
+    Raises:
+        MissingDependency: Jinja2 is not installed.
+    """
+    jinja = need("jinja2", "eval")
+    templates = files("guardreasoner.report") / "templates"
+    style = (templates / "report.css").read_text("utf-8")
+    environment = jinja.Environment(
+        loader=jinja.FunctionLoader(lambda name: (templates / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    breakable = _breakable(need("markupsafe", "eval").Markup)
+    environment.filters |= {"fixed": content.fixed, "visible": visible, "uri": _uri, "breakable": breakable}
+    heads, rows = content.summary(report)
+    page: str = environment.get_template("report.html.j2").render(
+        report=report,
+        style=style,
+        policy=_policy(style),
+        rows=content,
+        tasks=list(TASKS),
+        summary_heads=heads,
+        summary_rows=rows,
+        ordered=_ordered,
+        covers=_covers,
+        covers_mistake=_covers_mistake,
+        row_count=_row_count,
+        numbering=_numbering(),
+    )
+    return page
+
+
+def _policy(style: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    allowed = f"style-src 'sha256-{digest}'; img-src data:"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _breakable(markup: Any) -> Callable[[str], Any]:
+    """Names that may break between their words; the words themselves are escaped."""
+    return lambda name: markup("<wbr>").join(split_name(visible(name)))
+
+
+def _uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _ordered(table: TaskTable) -> list[Line]:
+    """Ours first, then the constant, then published guards from the highest mean down."""
+
+    def key(line: Line) -> tuple[int, float]:
+        best = line.mean or line.shared
+        return ("ours", "constant", "published").index(line.kind), -(best.value if best else -1.0)
+
+    return sorted(table.lines, key=key)
+
+
+def _covers(shown: SideBySide) -> bool:
+    return harmful(shown.gold, *(verdict for _, verdict in shown.verdicts))
+
+
+def _covers_mistake(mistake: Mistake) -> bool:
+    return mistake.gold == "harmful" or harmful(Labels(), mistake.verdict)
+
+
+def _row_count(entrant: Contestant) -> int:
+    return sum(len(stored.rows) for stored in entrant.run.stored)
+
+
+def _numbering() -> Any:
+    """A function that counts from 1, for ids of the page."""
+    count = iter(range(1, 1_000_000))
+    return lambda: next(count)

@@ -1,0 +1,1 @@
+"""The chat proxy: messages to exchanges, streams, and what is sent on."""

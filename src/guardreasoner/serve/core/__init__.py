@@ -1,0 +1,1 @@
+"""One queue and one guard process behind every wire."""

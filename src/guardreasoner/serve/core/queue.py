@@ -1,0 +1,171 @@
+"""What waits for the guard, and what is judged next.
+
+The next batch is the one around the most urgent exchange that leaves everyone else enough time: a long exchange goes
+only when no short one would miss its deadline behind it. How long things take is learned from what has been judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from guardreasoner.serve.core.worker import StepSink
+from guardreasoner.serve.door.limits import Overloaded
+from guardreasoner.serve.policy import Limits
+from guardreasoner.types import Exchange, Mode, Verdict
+
+BASE_CHARACTERS = 400
+"""Characters that cost about what an exchange costs before its first character (instruction, answer block)."""
+REMEMBERED = 5
+"""Batches of each mode whose time is remembered. The second slowest of them is what is expected of the next one: one
+hiccup is not believed, a guard that slows down is noticed at its second slow batch."""
+LEADS = 8
+"""How many of the most urgent exchanges are tried as the middle of the next batch."""
+BATCH_SHARE = 0.5
+"""A batch takes in no more than it is expected to judge within this share of the time that its first one has left."""
+ADMITTED_SHARE = 0.5
+"""A request is refused when it would wait longer than this share of its deadline."""
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """One exchange that waits or is being judged."""
+
+    exchange: Exchange
+    mode: Mode
+    deadline: float
+    future: asyncio.Future[Verdict]
+    alone: bool = False
+    """Its batch failed; it is tried once more by itself."""
+    on_step: StepSink | None = None
+    said: int = 0
+    """Steps that `on_step` has heard."""
+    since: float = field(default_factory=time.monotonic)
+    characters: int = field(init=False)
+    """What it costs to judge."""
+
+    def __post_init__(self) -> None:
+        self.characters = BASE_CHARACTERS + characters_of(self.exchange)
+
+
+def characters_of(exchange: Exchange) -> int:
+    """Judged characters of an exchange."""
+    return len(exchange.prompt) + len(exchange.response or "") + sum(len(m.content) for m in exchange.context)
+
+
+class Waiting:
+    """The queue."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.items: list[Item] = []
+        self.changed = asyncio.Event()
+        self._rates: dict[Mode, float] = {}
+        """Seconds per padded character of a batch that are expected, by mode."""
+        self._recent: dict[Mode, deque[float]] = {}
+        self._share = 0.0
+        """Share of `auto` that goes on to reasoning."""
+        self._busy_until = 0.0
+
+    def admit(self, exchanges: int, characters: int, *, mode: Mode, deadline: float) -> None:
+        """Refuse what cannot be judged in time.
+
+        Raises:
+            Overloaded: the queue is full, or the wait is too long.
+        """
+        now = time.monotonic()
+        wait = max(0.0, self._busy_until - now) + sum(self._cost(i.mode, i.characters) for i in self.items)
+        own = self._cost(mode, characters) if self.items else 0.0
+        if self.items and len(self.items) + exchanges > self.limits.queue:
+            raise Overloaded(wait)
+        if wait > 0 and (wait > ADMITTED_SHARE * (deadline - now) or wait + own > deadline - now):
+            raise Overloaded(wait)
+
+    def add(self, item: Item) -> None:
+        """Let an exchange wait."""
+        self.items.append(item)
+        self.changed.set()
+
+    async def next(self) -> list[Item]:
+        """Wait for something to judge; returns a batch, which is no longer waiting."""
+        while True:
+            self._drop()
+            if self.items:
+                batch = self.items if len(self.items) == 1 else self._pick(time.monotonic())
+                chosen = set(map(id, batch))
+                self.items = [i for i in self.items if id(i) not in chosen]
+                self._busy_until = time.monotonic() + self.estimate(batch)
+                return batch
+            self.changed.clear()
+            await self.changed.wait()
+
+    def learn(self, batch: Sequence[Item], seconds: float) -> None:
+        """Remember how long a batch took."""
+        mode = batch[0].mode
+        recent = self._recent.setdefault(mode, deque(maxlen=REMEMBERED))
+        recent.append(seconds / _padded(batch))
+        self._rates[mode] = sorted(recent)[-2:][0]
+
+    def judged(self) -> None:
+        """Nothing is being judged any more."""
+        self._busy_until = 0.0
+
+    def escalated(self, yes: bool) -> None:
+        """Remember whether an `auto` verdict was uncertain."""
+        self._share += 0.02 * (float(yes) - self._share)
+
+    def estimate(self, batch: Sequence[Item]) -> float:
+        """Seconds that a batch takes; 0 while nothing is known."""
+        return self._rates.get(batch[0].mode, 0.0) * _padded(batch)
+
+    def seconds(self, mode: Mode, exchange: Exchange) -> float:
+        """Seconds that one exchange takes by itself; 0 while nothing is known."""
+        return self._rates.get(mode, 0.0) * (BASE_CHARACTERS + characters_of(exchange))
+
+    def _cost(self, mode: Mode, characters: int) -> float:
+        reasoning = self._share * self._rates.get("full", 0.0) if mode == "auto" else 0.0
+        return (self._rates.get(mode, 0.0) + reasoning) * characters
+
+    def _drop(self) -> None:
+        now = time.monotonic()
+        self.items = [i for i in self.items if not i.future.done() and i.deadline > now]
+
+    def _pick(self, now: float) -> list[Item]:
+        ordered = sorted(self.items, key=lambda i: i.deadline)
+        best: list[Item] = []
+        for lead in ordered[:LEADS]:
+            batch = self._around(lead, ordered, now)
+            seconds = self.estimate(batch)
+            chosen = set(map(id, batch))
+            others = (i for i in ordered if id(i) not in chosen)
+            if all(i.deadline - now > seconds + self.seconds(i.mode, i.exchange) for i in others):
+                return batch
+            if not best or seconds < self.estimate(best):
+                best = batch
+        return best
+
+    def _around(self, lead: Item, ordered: Sequence[Item], now: float) -> list[Item]:
+        """The lead and what can be judged with it: same mode, few enough, not much longer, and done well in time."""
+        batch, longest = [lead], lead.characters
+        if lead.alone or lead.on_step is not None:
+            return batch
+        rate = self._rates.get(lead.mode, 0.0)
+        most = self.limits.batch_characters
+        if rate > 0:
+            most = min(most, int(BATCH_SHARE * max(0.0, lead.deadline - now) / rate))
+        for item in ordered:
+            size = max(longest, item.characters)
+            fits = size * (len(batch) + 1) <= most
+            if item is not lead and item.mode == lead.mode and not item.alone and item.on_step is None and fits:
+                batch.append(item)
+                longest = size
+            if len(batch) >= self.limits.batch:
+                break
+        return batch
+
+
+def _padded(batch: Sequence[Item]) -> int:
+    return len(batch) * max(i.characters for i in batch)

@@ -1,0 +1,218 @@
+"""The server's end of the guard's process: start it, hand it jobs, watch it, replace it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from guardreasoner.errors import EngineError
+from guardreasoner.serve.core.frames import CallOff, Event, Frames, Job, Opener, pack
+from guardreasoner.types import Step, Verdict
+
+log = logging.getLogger("guardreasoner.serve")
+FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_S = 0.1, 10.0, 30.0
+"""Between replacements: doubled each time, from the start again once a process has lived this long."""
+
+StepSink = Callable[[int, Step], None]
+VerdictSink = Callable[[tuple[Verdict, ...]], None]
+
+
+class GuardBroken(EngineError):
+    """The guard raised, or its process died or hung; `alone` may succeed where the batch did not."""
+
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """A job that the process has, or is about to have."""
+
+    answered: asyncio.Future[float]
+    """`time.monotonic()` seconds of the answer."""
+    on_verdicts: VerdictSink
+    on_step: StepSink | None
+
+
+class Worker:
+    """One guard process. It judges one job at a time."""
+
+    def __init__(self, opener: Opener, *, hang_s: float, load_s: float = 900.0) -> None:
+        """Args:
+        opener: makes the guard, in the process.
+        hang_s: seconds past a job's deadline after which the process is replaced.
+        load_s: seconds that loading may take.
+        """
+        self.opener, self.hang_s, self.load_s = opener, hang_s, load_s
+        self.name = "guard"
+        self.starts = 0
+        """Processes started so far; what is remembered about an earlier one is void."""
+        self.broken: str | None = None
+        """Why the guard could not be loaded, while that is so."""
+        self.loaded = asyncio.Event()
+        """Set once loading has ended, well or not."""
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._process: Process | None = None
+        self._pipe: asyncio.Transport | None = None
+        self._waiting: dict[int, _Handed] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a guard is loaded."""
+        return self._ready.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that holds the guard."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process and keep one running until `close`."""
+        self._task = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def free(self) -> None:
+        """Wait until a job can be handed over; a process that stays busy after its job is replaced."""
+        while True:
+            await self._ready.wait()
+            start = self.starts
+            if self._idle.is_set():
+                return
+            try:
+                async with asyncio.timeout(self.hang_s):
+                    await self._idle.wait()
+                return
+            except TimeoutError:
+                if self._ready.is_set() and self.starts == start:
+                    self._kill("does not come back from its last job")
+
+    def hand_over(self, job: Job, on_verdicts: VerdictSink, on_step: StepSink | None = None) -> None:
+        """Send a job to the process; `answered` must be awaited next.
+
+        Args:
+            job: what to judge.
+            on_verdicts: hears the verdicts, in order, as they arrive.
+            on_step: hears each reasoning step.
+
+        Raises:
+            GuardBroken: there is no process.
+        """
+        if self._pipe is None:
+            raise GuardBroken("the guard's process is being replaced")
+        self._pipe.write(pack(job))
+        self._waiting[job.number] = _Handed(asyncio.get_running_loop().create_future(), on_verdicts, on_step)
+        self._idle.clear()
+
+    async def answered(self, job: Job) -> float:
+        """Wait until a job that was handed over has been judged; returns when that was, in `time.monotonic()` seconds.
+
+        Raises:
+            GuardBroken: the guard raised, its process died or hung, or the job was called off.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, job.deadline - time.monotonic()) + self.hang_s):
+                return await self._waiting[job.number].answered
+        except TimeoutError:
+            self._kill("hangs")
+            raise GuardBroken("the guard hung; its process is being replaced") from None
+        finally:
+            self._waiting.pop(job.number, None)
+
+    def call_off(self, job: Job) -> None:
+        """Nobody waits for a job any more: where it says its steps it ends at the next one, else it runs on."""
+        handed = self._waiting.get(job.number)
+        if job.steps and handed is not None and not handed.answered.done() and self._pipe is not None:
+            self._pipe.write(pack(CallOff(job.number)))
+
+    def _kill(self, why: str) -> None:
+        log.warning("the guard's process %s; it is being replaced", why)
+        self._ready.clear()
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            began = time.monotonic()
+            try:
+                await self._live()
+            finally:
+                self._ready.clear()
+                self._idle.clear()
+            pause = FIRST_PAUSE_S if time.monotonic() - began > HEALTHY_S else min(2 * pause, LONGEST_PAUSE_S)
+            await asyncio.sleep(pause)
+
+    async def _live(self) -> None:
+        """One process from start to end."""
+        self.starts += 1
+        ours, theirs = socket.socketpair()
+        frames = Frames(self._hear)
+        command = (sys.executable, "-m", "guardreasoner.serve.core.child", str(theirs.fileno()), str(os.getpid()))
+        try:
+            self._process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
+        finally:
+            theirs.close()
+        pipe, _ = await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
+        self._pipe = pipe  # already now: a job may be handed over as soon as the first event is heard
+        try:
+            pipe.write(pack(sys.path) + pack(self.opener))
+            async with asyncio.timeout(self.load_s):
+                await frames.first.wait()
+            if self.broken is None:
+                await frames.ended.wait()
+                log.warning("the guard's process ended; it is being replaced")
+        except TimeoutError:
+            self.broken = f"the guard did not load within {self.load_s:.0f} s"
+            self.loaded.set()
+        finally:
+            await self._bury(pipe)
+
+    async def _bury(self, pipe: asyncio.Transport) -> None:
+        self._pipe = None
+        self._ready.clear()
+        pipe.close()
+        for handed in self._waiting.values():
+            if not handed.answered.done():
+                handed.answered.set_exception(GuardBroken("the guard's process died"))
+        process = self._process
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(asyncio.ensure_future(process.wait()))
+
+    def _hear(self, event: Event) -> None:
+        handed = self._waiting.get(event.number)
+        if event.idle:
+            self._idle.set()
+        if event.kind == "ready":
+            self.name, self.broken = event.value, None
+            self._ready.set()
+            self.loaded.set()
+        elif event.kind == "broken":
+            self.broken = event.value
+            self.loaded.set()
+        elif handed is None or handed.answered.done():
+            return
+        elif event.kind == "done":
+            handed.on_verdicts(event.value)
+            handed.answered.set_result(time.monotonic())
+        elif event.kind == "failed":
+            handed.answered.set_exception(GuardBroken(event.value))
+        elif event.kind == "step" and handed.on_step is not None:
+            handed.on_step(*event.value)
