@@ -137,6 +137,8 @@ class Trace:
     """Model name, or `template`."""
     prompt_version: str
     """Version of the teacher's instruction."""
+    block: str | None = None
+    """What follows the reasoning in a published answer, byte for byte; None = our answer block of the gold labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ def test_a_row_becomes_a_trace_whose_answer_is_the_released_output():
     assert trace.example.exchange.prompt == "A soup, please."
     assert trace.example.exchange.response == "Boil water."
     assert trace.example.gold == Labels("unharmful", "compliance", "unharmful")
+    assert wire_format.learned(trace) == OUTPUT
     assert wire_format.answer(trace.reasoning, trace.example.gold) == OUTPUT + "\n"
 
 
@@ -124,10 +125,9 @@ def test_released_rows_are_read_whole(released, tmp_path):
         for original, trace in zip(rows, traces, strict=True):
             seen += 1
             labels = wire_format.parse(original["output"]).labels
-            assert trace.example.gold == labels
-            assert original["output"].startswith(trace.reasoning)
-            rest = original["output"][len(trace.reasoning) :]
-            assert rest.replace("-", "").strip() == wire_format.answer_block(labels).strip()
+            assert trace.example.gold == Labels.of({t: labels[t] for t in trace.example.exchange.tasks})
+            assert wire_format.learned(trace) == original["output"]
+            assert trace.block.replace("-", "").strip() == wire_format.answer_block(labels).strip()
             assert original["output"].count("Reasoning Step") == sum(
                 s.task is not None for s in wire_format.parse(trace.reasoning).steps
             )

@@ -15,8 +15,8 @@ from rich.text import Text
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import read_jsonl
-from guardreasoner.types import Labels
+from guardreasoner.records import from_dict, read_jsonl
+from guardreasoner.types import Trace
 
 WIDEST = 2000
 """Characters of one text that are shown; the rest is counted."""
@@ -92,7 +92,7 @@ def panel(row: dict[str, Any]) -> Panel:
 
 def _trace(row: dict[str, Any]) -> list[tuple[str, str]]:
     example = row["example"]
-    exchange, gold = example["exchange"], Labels(**example["gold"])
+    exchange = example["exchange"]
     about = f"{exchange.get('source') or 'no source'}, {example.get('category') or 'no category'}, by {row['teacher']}"
     context = [(m["role"], m["content"]) for m in exchange.get("context") or ()]
     reply = "None" if exchange.get("response") is None else exchange["response"]
@@ -101,7 +101,7 @@ def _trace(row: dict[str, Any]) -> list[tuple[str, str]]:
         *context,
         (wire_format.HUMAN, exchange["prompt"]),
         (wire_format.ASSISTANT, reply),
-        ("learned answer", wire_format.answer(row["reasoning"], gold).rstrip("\n")),
+        ("learned answer", wire_format.learned(from_dict(Trace, row)).rstrip("\n")),
     ]
 
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 from guardreasoner.formats.base import Parsed, Problem
 from guardreasoner.plans import Chat, Choice, Free, Judged, Plan, PlanStep, Prompt, Scaffold, Text, Turn
-from guardreasoner.types import TASKS, Exchange, Labels, Message, Mode, Step, Task
+from guardreasoner.types import TASKS, Exchange, Labels, Message, Mode, Step, Task, Trace
 
 VERSION = "1"
 """Version of everything in this module that a model was trained on."""
@@ -52,6 +52,9 @@ BLOCK = f"{RULE}\n\n{ANSWERS} \n"
 _MARKER = re.compile(r"^(?=[^\S\n]*(?:Human user:|AI assistant:|Answers:|#+ ?Task \d|## Reasoning))", re.I | re.M)
 _BLOCK = re.compile(r"^[ \t>*#]*Answers:[ \t*]*$", re.I | re.M)
 _VERDICT = re.compile(r"^[ \t>*-]*(Request|Completion|Response):[ \t*]*([A-Za-z]+)[ \t*.]*$", re.I | re.M)
+_WRITTEN = {
+    task: re.compile(rf"^{row.key}:( (?:{row.positive}|{row.negative}|None))$", re.M) for task, row in TASKS.items()
+}
 _GLUED = re.compile(r"(?<=[^\n#])(?=# Task [123]\n## Reasoning Step \d)")
 """Where a budget ran out in the middle of a line and the next heading was forced."""
 _TASK = re.compile(r"^#[ \t]*Task[ \t]*([123])\b[^\n]*$", re.I)
@@ -137,6 +140,24 @@ def reasoning_text(steps: Sequence[Step]) -> str:
 def answer(reasoning: str, labels: Labels) -> str:
     """A whole answer: the reasoning (may be empty), a rule, the answer block."""
     return f"{reasoning}{RULE}\n\n{answer_block(labels)}" if reasoning else answer_block(labels)
+
+
+def learned(trace: Trace) -> str:
+    """The answer that a model learns from a trace: a published one as it was released."""
+    if trace.block is None:
+        return answer(trace.reasoning, trace.example.gold)
+    return trace.reasoning + trace.block
+
+
+def verdicts_apart(block: str) -> list[tuple[str, Task | None]]:
+    """An answer block cut around its verdict words: pieces with no task, and ` word` with the task that it answers."""
+    found = sorted((m.span(1), task) for task, pattern in _WRITTEN.items() for m in pattern.finditer(block))
+    pieces: list[tuple[str, Task | None]] = []
+    at = 0
+    for (start, end), task in found:
+        pieces += [(block[at:start], None), (block[start:end], task)]
+        at = end
+    return [*pieces, (block[at:], None)] if block[at:] else pieces
 
 
 def parse(text: str) -> Parsed:

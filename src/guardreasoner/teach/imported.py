@@ -1,7 +1,9 @@
 """Published reasoning traces into `Trace` records, and the statistics of Table 1.
 
-`yueliu1999/GuardReasonerTrain` has four splits with the columns instruction, input, output. Rows are kept as released:
-the reasoning is the output up to its answer block, the labels are those of the block.
+`yueliu1999/GuardReasonerTrain` has four splits with the columns instruction, input, output. Answers are kept as
+released, byte for byte: the reasoning is the output up to its answer block, and the block is trained as it stands. Gold
+are the block's labels on what there was to judge: where there is no reply, the teacher's "refusal" and "unharmful" are
+part of the answer, but nothing that an answer is judged by.
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ def read_row(row: Mapping[str, Any], *, id: str, source: str) -> tuple[Trace, st
         raise DataError("there is no answer block with a verdict", field="output")
     reasoning = _RULE.sub("", text[: blocks[-1].start()])
     exchange = Exchange(id, prompt, response, source=source)
-    return Trace(Example(exchange, Labels.of(labels.as_dict())), reasoning, TEACHER, VERSION), form
+    gold = Labels.of({task: labels[task] for task in exchange.tasks})
+    return Trace(Example(exchange, gold), reasoning, TEACHER, VERSION, text[len(reasoning) :]), form
 
 
 def published_rows(origin: str) -> Iterator[tuple[str, int, Mapping[str, Any]]]:

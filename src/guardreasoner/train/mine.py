@@ -40,7 +40,8 @@ class MineConfig:
     """How pairs are made and weighed."""
 
     rule: Rule = "ours"
-    """official = the released miner bit for bit; ours = the chosen answer is right in every annotated task."""
+    """official = the released miner bit for bit, as in the paper's recipes; ours = the chosen answer is right in every
+    annotated task."""
     pair: Literal["longest", "random"] = "longest"
     """Which of the right and of the wrong answers: the longest (code) or one at random (paper)."""
     task: Literal["first", "hardest"] = "first"

@@ -65,7 +65,7 @@ def gold_of(trace: Trace, rule: Rule) -> Gold | None:
     if rule == "ours":
         words = tuple(example.gold[task] or "None" for task in TASKS)
         return Gold(words, tuple(t for t in PRIORITY if example.gold[t]))  # type: ignore[arg-type]
-    text = wire_format.answer(trace.reasoning, example.gold)
+    text = wire_format.learned(trace)
     found = [_FIELDS[task].search(text) for task in TASKS]
     if not all(found):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 from guardreasoner.data.mix import draw
 from guardreasoner.engines.encoding import Encoder, encoder_of
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.plans import Choice, Text
+from guardreasoner.plans import Choice
 from guardreasoner.types import TASKS, Example, Exchange, Task
 
 NO_LABEL = -100
@@ -88,9 +88,15 @@ class RowMaker:
                 left -= len(ids) - room + texts
         return cut, ids, cut is not exchange
 
-    def row(self, example: Example, reasoning: str = "") -> Row | None:
-        """The row of an example, with its reasoning or on labels alone; None where it cannot fit."""
-        ids, labels, verdict = self._answer(example, reasoning)
+    def row(self, example: Example, reasoning: str = "", block: str | None = None) -> Row | None:
+        """The row of an example, with its reasoning or on labels alone; None where it cannot fit.
+
+        Args:
+            example: what is judged, and its gold.
+            reasoning: empty = labels alone.
+            block: what follows the reasoning of a published trace, learned as it stands; None = our answer block.
+        """
+        ids, labels, verdict = self._answer(example, reasoning, block)
         if not reasoning and not self.learn_frame:  # nothing is learned after the last verdict
             end = max((i + 1 for i, label in enumerate(labels) if label != NO_LABEL), default=0)
             ids, labels, verdict = ids[:end], labels[:end], verdict[:end]
@@ -106,30 +112,34 @@ class RowMaker:
         """An answer that a model wrote, with the end token."""
         return [*self._encode(text), self.tokenizer.eos_token_id]
 
-    def _answer(self, example: Example, reasoning: str) -> tuple[list[int], list[int], list[int]]:
-        ids: list[int] = []
-        labels: list[int] = []
-        verdict: list[int] = []
-
+    def _answer(self, example: Example, reasoning: str, block: str | None) -> tuple[list[int], list[int], list[int]]:
+        """Ids, labels and verdict marks of an answer, in the pieces in which engines write it."""
+        into: tuple[list[int], list[int], list[int]] = ([], [], [])
+        ids, labels, verdict = into
         learn = bool(reasoning) or self.learn_frame
 
-        def write(text: str) -> None:
+        def write(text: str, learn: bool = learn) -> None:
             piece = self._encode(text)
             ids.extend(piece)
             labels.extend(piece if learn else [NO_LABEL] * len(piece))
             verdict.extend([0] * len(piece))
 
+        if block is None:
+            reasoning += "" if not reasoning or reasoning.endswith("\n") else "\n"
+            tail = wire_format.answer(reasoning, example.gold)[len(reasoning) :]
+        else:
+            tail = block
         if reasoning:
-            write(reasoning if reasoning.endswith("\n") else reasoning + "\n")
-        lead = f"{wire_format.RULE}\n\n" if reasoning else ""
-        for task in TASKS:
-            step = next(s for s in wire_format.plan("instant", (task,)) if isinstance(s, Text))
-            write(lead + step.text if task == Task.prompt_harm else f"\n{TASKS[task].key}:")
-            if task in example.exchange.tasks and (example.gold[task] or self.mask_unannotated):
-                self._verdict(example, task, (ids, labels, verdict))
-            else:
-                write(" None")
-        write("\n")
+            write(reasoning)
+        for text, task in wire_format.verdicts_apart(tail):
+            if task is None:
+                write(text)
+                continue
+            asked = task in example.exchange.tasks
+            if example.gold[task] or (asked and self.mask_unannotated and block is None):
+                self._verdict(example, task, into)
+            else:  # the word None, or what a teacher wrote where there was nothing to judge
+                write(text, learn and not (self.mask_unannotated and (asked or text != " None")))
         end = self.tokenizer.eos_token_id
         return [*ids, end], [*labels, end if learn else NO_LABEL], [*verdict, 0]
 

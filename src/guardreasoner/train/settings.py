@@ -53,7 +53,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = True
     """Recompute activations; LLaMA-Factory's default."""
     group_by_length: bool = True
-    """Rows of like length share a pass: less padding, same rows per epoch."""
+    """Rows of like length share a pass: less padding, same rows per epoch (scripts: off, as in the paper's recipes)."""
     distributed: Literal["ddp", "fsdp", "zero3"] = "ddp"
     """How several processes share a model; the scripts use ZeRO-3 on 4 GPUs, `fsdp` is its counterpart in torch."""
     liger: bool = False

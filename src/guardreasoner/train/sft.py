@@ -35,7 +35,7 @@ class SftConfig(TrainingConfig):
     independent_verdicts: bool = False
     """Show random verdict words as input while the true ones are predicted, so that tasks do not read each other."""
     mask_unannotated: bool = True
-    """No loss on verdicts without gold."""
+    """No loss on verdicts without gold. The paper's recipes set it to false: the released answers are learned whole."""
     learn_frame: bool = True
     """Loss also on the answer block around the verdict words in rows of labels alone (the paper trains whole answers).
     Engines force the block in `instant`; a model that is only asked so need not learn to write it."""
@@ -124,16 +124,16 @@ def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts:
     """The rows of some traces: with reasoning, on labels alone, or both, by the shares of the recipe."""
     for trace in traces:
         example, seed = trace.example, config.seed
-        texts = []
+        answers: list[tuple[str, str | None]] = []
         if trace.reasoning and draw(seed, "reasoning", example.exchange.id) < config.reasoning:
-            texts.append(trace.reasoning)
+            answers.append((trace.reasoning, trace.block))
         if not trace.reasoning or draw(seed, "labels", example.exchange.id) < config.labels_only:
-            texts.append("")
-        rows = [row for text in texts if (row := maker.row(example, text))]
+            answers.append(("", None))
+        rows = [row for reasoning, block in answers if (row := maker.row(example, reasoning, block))]
         if rows:
             counts.out += 1
         else:
-            counts.drop("too_long" if texts else "share")
+            counts.drop("too_long" if answers else "share")
         yield from rows
 
 
