@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.question import messages
-from guardreasoner.teach.synthesize import SynthesizeConfig, synthesize
+from guardreasoner.teach.synthesize import synthesize
 from guardreasoner.types import Example, Exchange, Labels
 
 SERVER = Path(__file__).parent.parent / "tests" / "teach" / "teacher_server.py"

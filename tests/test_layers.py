@@ -20,7 +20,6 @@ LAYERS = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 STAGES = {"teach.synthesize", "train.sft", "train.sample", "train.mine", "train.dpo", "export.onnx"}
 CIRCLES = (  # each is to go; none may come
-    {"teach.ask", "teach.batch", "teach.cost", "teach.synthesize", "teach.teachers"},
     {"train.minilm", "train.models", "train.tiny"},
     {"train.sft", "train.sft_trainer"},
     {"train.dpo", "train.dpo_trainer"},

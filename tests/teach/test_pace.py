@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.teach.cost import Budget, budget_of, forecast, worst_case
-from guardreasoner.teach.pace import Bucket, Pace, seconds
-from guardreasoner.teach.synthesize import SynthesizeConfig
+from guardreasoner.teach.config import SynthesizeConfig
+from guardreasoner.teach.cost import CostBudget, budget_of, forecast, worst_case
+from guardreasoner.teach.pace import Pace, RateLimit, seconds
 from guardreasoner.types import Example, Exchange, Labels
 
 
@@ -28,8 +28,8 @@ def test_dates_are_read_as_the_time_until_them():
 
 
 def test_an_unlimited_bucket_never_waits_and_a_limited_one_waits_for_its_rate():
-    assert Bucket().wait(1e9) == 0
-    bucket = Bucket(600)
+    assert RateLimit().wait(1e9) == 0
+    bucket = RateLimit(600)
     assert bucket.wait(600) == 0
     bucket.level = 0
     assert bucket.wait(1) == pytest.approx(0.1, abs=0.01)
@@ -37,7 +37,7 @@ def test_an_unlimited_bucket_never_waits_and_a_limited_one_waits_for_its_rate():
 
 
 def test_a_limit_that_is_whole_again_only_tomorrow_is_not_taken_for_a_limit_per_minute():
-    bucket = Bucket()
+    bucket = RateLimit()
     bucket.learn(10_000, 9_000, 86_400, None)
     assert bucket.per_minute == pytest.approx(1_000 / 86_400 * 60, rel=0.5)
     bucket.learn(500, 499, 0.12, None)
@@ -45,7 +45,7 @@ def test_a_limit_that_is_whole_again_only_tomorrow_is_not_taken_for_a_limit_per_
 
 
 def test_the_recipes_own_limit_is_never_raised_by_the_server():
-    bucket = Bucket(60)
+    bucket = RateLimit(60)
     bucket.learn(5_000, 4_000, None, 60)
     assert bucket.per_minute == 60
 
@@ -82,7 +82,7 @@ def test_broken_headers_are_passed_over_and_a_hold_holds_everybody():
 
 
 def test_a_reservation_that_would_break_the_cap_is_refused_until_another_is_settled():
-    budget = Budget(1e-6, 2e-6, cap=1.0)
+    budget = CostBudget(1e-6, 2e-6, cap=1.0)
     assert budget.cost(1000, 500) == pytest.approx(0.002)
     assert budget.reserve(0.6)
     assert not budget.reserve(0.6)

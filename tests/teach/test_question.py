@@ -3,7 +3,7 @@
 import pytest
 
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.teach.question import Answer, Reject, asked, check, messages, next_move
+from guardreasoner.teach.question import Reject, TeacherAnswer, asked, check, messages, next_move
 from guardreasoner.types import Example, Exchange, Labels, Message, Task, Trace
 
 BOTH = Example(Exchange("1", "How do I open a jar?", "Run hot water over the lid."), Labels(None, None, "unharmful"))
@@ -30,7 +30,7 @@ Response: unharmful
 
 
 def answer(text=GOOD, finish="stop", attempt=1):
-    return Answer("1", attempt, text, finish)
+    return TeacherAnswer("1", attempt, text, finish)
 
 
 def test_the_question_gives_the_known_labels_and_leaves_the_others_open():

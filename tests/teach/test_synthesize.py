@@ -22,8 +22,9 @@ from guardreasoner.errors import ConfigError, EngineError, EngineOverloaded, Run
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import read_jsonl, read_nouns
 from guardreasoner.teach import ask as asking
-from guardreasoner.teach.synthesize import SynthesizeConfig, estimate, synthesize
-from guardreasoner.teach.teachers import EngineTeacher, Reply
+from guardreasoner.teach.config import SynthesizeConfig
+from guardreasoner.teach.synthesize import estimate, synthesize
+from guardreasoner.teach.teachers import EngineTeacher, TeacherReply
 from guardreasoner.types import Example, Exchange, Labels, Trace
 
 SERVER = Path(__file__).parent / "teacher_server.py"
@@ -299,7 +300,7 @@ def test_a_teacher_of_ones_own_is_an_object_with_two_methods(tmp_path):
 
         async def ask(self, messages, *, max_tokens, temperature, timeout_s):
             await asyncio.sleep(0)
-            return Reply("nothing of use", "stop", 10, 2)
+            return TeacherReply("nothing of use", "stop", 10, 2)
 
         async def close(self):
             self.closed = True

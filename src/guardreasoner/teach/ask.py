@@ -1,31 +1,25 @@
-"""Asking a teacher for many examples at once: in flight up to a limit, paced, paid for, and resumable.
+"""Ask a teacher about many examples at once: a bounded number in flight, paced, paid for, and resumable.
 
-Every answer is written to `answers.jsonl` the moment it arrives and read from there after a kill, so a call whose
-answer had reached us is never made again; at most the calls in flight are.
+Every answer is written to `answers.jsonl` as soon as it arrives. A run that was killed reads that file first and
+repeats only the calls that were in flight.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError
-from guardreasoner.records import Appender, from_dict
-from guardreasoner.teach.cost import ANSWER_TOKENS, STEP_TOKENS, Budget, budget_of, forecast_line, worst_case
+from guardreasoner.errors import EngineError, GuardReasonerError
+from guardreasoner.records import Appender, Counts
+from guardreasoner.teach.config import SynthesizeConfig
+from guardreasoner.teach.cost import ANSWER_TOKENS, STEP_TOKENS, CostBudget, worst_case
 from guardreasoner.teach.pace import Pace
-from guardreasoner.teach.question import Answer, Messages, Reject, next_move
-from guardreasoner.teach.synthesize import Desk, SynthesizeConfig
-from guardreasoner.teach.teachers import PROVIDERS, Busy, EngineTeacher, HttpTeacher, Reply, Teacher
-from guardreasoner.types import Example
+from guardreasoner.teach.question import Messages, Reject, TeacherAnswer, next_move
+from guardreasoner.teach.teachers import ServerBusy, Teacher, TeacherReply
+from guardreasoner.types import Example, Trace
 
 TRIES = 8
 """Tries of one call whose failure may pass: a minute in all."""
@@ -37,39 +31,36 @@ SUSPECT = 10
 """So many first answers that are all refused by the server mean that the recipe is wrong, not the examples."""
 
 
-def load_teacher(config: SynthesizeConfig) -> Teacher:
-    """The teacher that a configuration names.
+@dataclass
+class Outputs:
+    """The files of a run and what is already in them."""
 
-    Raises:
-        ConfigError: key or address are missing or wrong.
-        MissingDependency: its extra is not installed.
-        EngineError: local weights cannot be loaded.
-    """
-    provider = config.teacher.removesuffix("-batch")
-    if provider in PROVIDERS:
-        return HttpTeacher(
-            PROVIDERS[provider],
-            config.model,
-            base_url=config.base_url,
-            key=config.key,
-            options=config.options,
-            concurrency=config.concurrency,
-        )
-    from guardreasoner.engines.load import load_engine
+    traces: Appender
+    rejects: Appender
+    counts: Counts
+    done: set[str]
+    """Ids with a trace or a reject."""
 
-    return EngineTeacher(load_engine(config.teacher, model=config.model, **config.options))
+    def settle(self, result: Trace | Reject) -> None:
+        """Write down what became of an example."""
+        if isinstance(result, Trace):
+            self.done.add(result.example.exchange.id)
+            self.traces.append(result)
+        else:
+            self.done.add(result.id)
+            self.rejects.append(result)
 
 
 @dataclass
-class Asking:
+class TeacherRun:
     """One run's state: what was answered, what it cost, what is in flight."""
 
     config: SynthesizeConfig
     teacher: Teacher
-    desk: Desk
+    outputs: Outputs
     answers: Appender
-    kept: dict[str, list[Answer]]
-    budget: Budget
+    kept: dict[str, list[TeacherAnswer]]
+    budget: CostBudget
     pace: Pace
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a call has ended."""
@@ -86,13 +77,13 @@ class Asking:
     completion_tokens: int = 0
     calls: int = 0
 
-    def keep(self, answer: Answer) -> None:
+    def keep(self, answer: TeacherAnswer) -> None:
         """An answer has reached us: it is on file before anything else happens."""
         self.answers.append(answer)
         self.count(answer)
         self.kept.setdefault(answer.id, []).append(answer)
 
-    def count(self, answer: Answer) -> None:
+    def count(self, answer: TeacherAnswer) -> None:
         """Add an answer to the totals."""
         self.calls += 1
         self.prompt_tokens += answer.prompt_tokens
@@ -111,7 +102,7 @@ class Asking:
             )
             if not isinstance(move, list):
                 self.usable += not isinstance(move, Reject)
-                self.desk.settle(move)
+                self.outputs.settle(move)
                 self.kept.pop(id_, None)
                 return
             reply = await self._paid(move)
@@ -119,10 +110,10 @@ class Asking:
                 return
             attempt = len(self.kept.get(id_, ())) + 1
             tokens = (reply.prompt_tokens, reply.completion_tokens)
-            self.keep(Answer(id_, attempt, reply.text, reply.finish, *tokens))
+            self.keep(TeacherAnswer(id_, attempt, reply.text, reply.finish, *tokens))
             self._suspect(reply)
 
-    def _suspect(self, reply: Reply) -> None:
+    def _suspect(self, reply: TeacherReply) -> None:
         self.invalid += reply.finish == "invalid"
         if self.invalid >= SUSPECT and not self.usable and not self.proven:
             raise EngineError(
@@ -130,7 +121,7 @@ class Asking:
                 "synthesize.options against what it accepts"
             )
 
-    async def _paid(self, messages: Messages) -> Reply | None:
+    async def _paid(self, messages: Messages) -> TeacherReply | None:
         """The reply to a question, with its worst case set aside meanwhile; None = the cap leaves no room."""
         amount = worst_case(messages, self.config, self.budget)
         while not self.budget.reserve(amount):
@@ -151,7 +142,7 @@ class Asking:
             self.budget.settle(amount, spent)
             self.freed.set()
 
-    async def _tried(self, messages: Messages) -> Reply:
+    async def _tried(self, messages: Messages) -> TeacherReply:
         """Ask until there is an answer, a bounded number of times."""
         tokens = sum(len(m["content"]) for m in messages) / 4 + ANSWER_TOKENS + 6 * STEP_TOKENS
         attempt = 0
@@ -168,7 +159,7 @@ class Asking:
             except EngineError as error:
                 if not error.retryable:
                     raise
-                if attempt >= (LIMITED_TRIES if isinstance(error, Busy) and error.limited else TRIES):
+                if attempt >= (LIMITED_TRIES if isinstance(error, ServerBusy) and error.limited else TRIES):
                     raise type(error)(
                         f"{error}, {attempt} times in a row; the same command goes on from here"
                     ) from None
@@ -179,72 +170,14 @@ class Asking:
 
     async def _rest(self, error: EngineError, attempt: int) -> None:
         wait = min(60.0, BACKOFF_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
-        asked = error.wait_s if isinstance(error, Busy) else None
+        asked = error.wait_s if isinstance(error, ServerBusy) else None
         if asked:
             self.pace.hold(min(asked, 120.0))
         await asyncio.sleep(wait)
 
 
-async def teach(
-    examples: Sequence[Example],
-    config: SynthesizeConfig,
-    desk: Desk,
-    *,
-    folder: Path,
-    teacher: Teacher | None,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Ask about every example that has no trace and no reject yet; returns what the manifest says of it.
-
-    Raises:
-        ConfigError: the cost cap was reached; what is done is kept.
-        EngineError: the server refuses the key or does not answer any more; what is done is kept.
-    """
-    budget = budget_of(config)
-    with Appender(folder / "answers.jsonl") as answers:
-        state = _state(config, teacher or load_teacher(config), desk, answers=answers, budget=budget)
-        todo = [e for e in examples if e.exchange.id not in desk.done]
-        if not quiet and todo:
-            print(forecast_line(todo, config), file=sys.stderr)
-        try:
-            async with _progress(state, len(examples), len(todo), quiet=quiet):
-                if config.teacher == "openai-batch" and teacher is None:
-                    from guardreasoner.teach.batch import run_batches
-
-                    await run_batches(state, todo, folder)
-                else:
-                    await _workers(state, todo)
-        finally:
-            await state.teacher.close()
-    left = sum(1 for e in examples if e.exchange.id not in desk.done)
-    if left:
-        raise ConfigError(
-            f"the cost cap of ${config.max_cost:,.2f} is reached with {left:,} of {len(examples):,} examples to go "
-            f"(${budget.spent:,.4f} spent); raise synthesize.max_cost and run the same command to go on"
-        )
-    return {
-        "calls": state.calls,
-        "prompt_tokens": state.prompt_tokens,
-        "completion_tokens": state.completion_tokens,
-        "dollars": round(budget.spent, 6),
-    }
-
-
-def _state(config: SynthesizeConfig, teacher: Teacher, desk: Desk, *, answers: Appender, budget: Budget) -> Asking:
-    """A run's state, with the answers of earlier runs read back and paid for."""
-    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
-    state = Asking(config, teacher, desk, answers, {}, budget, pace)
-    for row in answers.existing:
-        answer = from_dict(Answer, row)
-        state.count(answer)
-        if answer.id not in desk.done:
-            state.kept.setdefault(answer.id, []).append(answer)
-    budget.spent = budget.cost(state.prompt_tokens, state.completion_tokens)
-    state.proven = any(row.get("reasoning") for row in desk.traces.existing)
-    return state
-
-
-async def _workers(state: Asking, todo: Sequence[Example]) -> None:
+async def ask_all(state: TeacherRun, todo: Sequence[Example]) -> None:
+    """Ask about every example, `config.concurrency` at a time, until all are settled or the cost cap is reached."""
     queue: Iterator[Example] = iter(todo)
 
     async def work() -> None:
@@ -264,41 +197,3 @@ async def _workers(state: Asking, todo: Sequence[Example]) -> None:
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-@asynccontextmanager
-async def _progress(state: Asking, total: int, todo: int, *, quiet: bool) -> AsyncIterator[None]:
-    """Rate, cost and time left on stderr while the body runs."""
-    bar = Progress(
-        TextColumn("synthesize"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} · {task.fields[cost]} · {task.fields[rejects]} rejected"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
-    done = total - todo
-    before = len(state.desk.done)
-    with bar:
-        task = bar.add_task("synthesize", total=total, completed=done, rate="", cost="", rejects=0)
-
-        def show() -> None:
-            made = len(state.desk.done) - before
-            elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{made / elapsed:,.1f}/s" if elapsed else "-"
-            rejects = made - state.usable
-            bar.update(task, completed=done + made, rate=rate, cost=f"${state.budget.spent:,.2f}", rejects=rejects)
-
-        async def tick() -> None:
-            while True:
-                show()
-                await asyncio.sleep(0.5)
-
-        ticking = asyncio.create_task(tick())
-        try:
-            yield
-        finally:
-            ticking.cancel()
-            show()

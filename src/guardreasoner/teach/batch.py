@@ -17,10 +17,10 @@ from typing import Any
 
 from guardreasoner.errors import EngineError, EngineOverloaded, need
 from guardreasoner.records import Appender
-from guardreasoner.teach.ask import Asking
+from guardreasoner.teach.ask import TeacherRun
+from guardreasoner.teach.config import SynthesizeConfig, plain_url
 from guardreasoner.teach.cost import worst_case
-from guardreasoner.teach.question import Answer, Messages, Reject, next_move
-from guardreasoner.teach.synthesize import SynthesizeConfig, plain_url
+from guardreasoner.teach.question import Messages, Reject, TeacherAnswer, next_move
 from guardreasoner.teach.teachers import PROVIDERS, key_of, read_openai
 from guardreasoner.types import Example
 
@@ -50,7 +50,7 @@ def client_of(config: SynthesizeConfig) -> Any:
     return openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=6, timeout=config.timeout_s)
 
 
-async def run_batches(state: Asking, examples: Sequence[Example], folder: Path) -> None:
+async def run_batches(state: TeacherRun, examples: Sequence[Example], folder: Path) -> None:
     """Ask about the examples in batches until each has a trace or a reject, or the cap is reached.
 
     Raises:
@@ -77,7 +77,7 @@ async def run_batches(state: Asking, examples: Sequence[Example], folder: Path) 
         ) from None
 
 
-async def _rounds(client: Any, state: Asking, examples: Sequence[Example], ledger: Appender) -> None:
+async def _rounds(client: Any, state: TeacherRun, examples: Sequence[Example], ledger: Appender) -> None:
     stale = 0
     while questions := _open_questions(state, examples):
         before = state.calls
@@ -97,12 +97,12 @@ async def _rounds(client: Any, state: Asking, examples: Sequence[Example], ledge
             raise EngineError(f"the batch server gave no answer in {STALE_ROUNDS} batches; run the same command later")
 
 
-def _open_questions(state: Asking, examples: Sequence[Example]) -> list[Question]:
+def _open_questions(state: TeacherRun, examples: Sequence[Example]) -> list[Question]:
     """What is still to be asked; what can be settled is settled."""
     questions = []
     for example in examples:
         id_ = example.exchange.id
-        if id_ in state.desk.done:
+        if id_ in state.outputs.done:
             continue
         answers = state.kept.get(id_, [])
         move = next_move(
@@ -116,7 +116,7 @@ def _open_questions(state: Asking, examples: Sequence[Example]) -> list[Question
             questions.append((_custom_id(id_, len(answers) + 1), example, move))
         else:
             state.usable += not isinstance(move, Reject)
-            state.desk.settle(move)
+            state.outputs.settle(move)
             state.kept.pop(id_, None)
     return questions
 
@@ -125,7 +125,7 @@ def _custom_id(id_: str, attempt: int) -> str:
     return f"{attempt}-{blake2b(id_.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
-def _parts(questions: Sequence[Question], state: Asking) -> Iterator[list[bytes]]:
+def _parts(questions: Sequence[Question], state: TeacherRun) -> Iterator[list[bytes]]:
     """Request lines, as many to a batch as its limits and the cap allow; an empty part = the cap allows none."""
     part: list[bytes] = []
     size = 0
@@ -157,7 +157,7 @@ def _parts(questions: Sequence[Question], state: Asking) -> Iterator[list[bytes]
         yield part
 
 
-async def _submit(client: Any, state: Asking, part: Sequence[bytes], ledger: Appender) -> Any:
+async def _submit(client: Any, state: TeacherRun, part: Sequence[bytes], ledger: Appender) -> Any:
     submission = uuid.uuid4().hex
     ledger.append({"submission": submission, "requests": len(part)})
     file = await client.files.create(file=("requests.jsonl", b"".join(part)), purpose="batch")
@@ -171,7 +171,7 @@ async def _submit(client: Any, state: Asking, part: Sequence[bytes], ledger: App
     return batch
 
 
-async def _finish_earlier(client: Any, state: Asking, examples: Sequence[Example], ledger: Appender) -> None:
+async def _finish_earlier(client: Any, state: TeacherRun, examples: Sequence[Example], ledger: Appender) -> None:
     """Read the batches that an earlier run submitted and did not read."""
     numbers: dict[str, str | None] = {}
     read = {row["read"] for row in ledger.existing if "read" in row}
@@ -189,7 +189,7 @@ async def _finish_earlier(client: Any, state: Asking, examples: Sequence[Example
             await _collect(client, state, examples, await client.batches.retrieve(number), ledger)
 
 
-async def _collect(client: Any, state: Asking, examples: Sequence[Example], batch: Any, ledger: Appender) -> None:
+async def _collect(client: Any, state: TeacherRun, examples: Sequence[Example], batch: Any, ledger: Appender) -> None:
     """Wait for a batch and keep its answers."""
     while batch.status not in ENDED:
         await asyncio.sleep(state.config.poll_s)
@@ -201,7 +201,7 @@ async def _collect(client: Any, state: Asking, examples: Sequence[Example], batc
     waiting = {}
     for example in examples:
         id_ = example.exchange.id
-        if id_ not in state.desk.done:
+        if id_ not in state.outputs.done:
             attempt = len(state.kept.get(id_, ())) + 1
             waiting[_custom_id(id_, attempt)] = (id_, attempt)
     for file in (batch.output_file_id, getattr(batch, "error_file_id", None)):
@@ -213,7 +213,7 @@ async def _collect(client: Any, state: Asking, examples: Sequence[Example], batc
     ledger.append({"read": batch.id, "status": batch.status})
 
 
-def _keep(state: Asking, row: Mapping[str, Any], waiting: dict[str, tuple[str, int]]) -> None:
+def _keep(state: TeacherRun, row: Mapping[str, Any], waiting: dict[str, tuple[str, int]]) -> None:
     """One line of a batch's output; lines of answers that we have, and of passing errors, are passed over."""
     found = waiting.pop(str(row.get("custom_id")), None)
     response = row.get("response") or {}
@@ -222,8 +222,8 @@ def _keep(state: Asking, row: Mapping[str, Any], waiting: dict[str, tuple[str, i
         return
     if status == 200:
         reply = read_openai(response["body"])
-        answer = Answer(*found, reply.text, reply.finish, reply.prompt_tokens, reply.completion_tokens)
+        answer = TeacherAnswer(*found, reply.text, reply.finish, reply.prompt_tokens, reply.completion_tokens)
         state.budget.spent += state.budget.cost(reply.prompt_tokens, reply.completion_tokens)
         state.keep(answer)
     elif status in (400, 413, 422):
-        state.keep(Answer(*found, "", "invalid"))
+        state.keep(TeacherAnswer(*found, "", "invalid"))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardreasoner.errors import ConfigError
+from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.question import Messages, messages
-from guardreasoner.teach.synthesize import SynthesizeConfig
 from guardreasoner.types import Example
 
 STEP_TOKENS, ANSWER_TOKENS = 35, 60
@@ -20,7 +20,7 @@ PRICES = {"gpt-4o-2024-08-06": (2.50, 10.00)}
 
 
 @dataclass
-class Budget:
+class CostBudget:
     """Money spent and set aside."""
 
     price_in: float = 0.0
@@ -48,7 +48,7 @@ class Budget:
         self.spent += spent
 
 
-def budget_of(config: SynthesizeConfig) -> Budget:
+def budget_of(config: SynthesizeConfig) -> CostBudget:
     """Prices and cap.
 
     Raises:
@@ -62,10 +62,10 @@ def budget_of(config: SynthesizeConfig) -> Budget:
             f"synthesize.max_cost needs prices for {config.model}: give price_in and price_out (dollars per million)"
         )
     half = 0.5 if config.teacher == "openai-batch" else 1.0  # OpenAI's batch discount
-    return Budget((price_in or 0.0) * half / 1e6, (price_out or 0.0) * half / 1e6, config.max_cost)
+    return CostBudget((price_in or 0.0) * half / 1e6, (price_out or 0.0) * half / 1e6, config.max_cost)
 
 
-def worst_case(question: Messages, config: SynthesizeConfig, budget: Budget) -> float:
+def worst_case(question: Messages, config: SynthesizeConfig, budget: CostBudget) -> float:
     """Dollars that a call cannot exceed: no token is shorter than a byte."""
     size = sum(len(m["content"].encode("utf-8", "replace")) + 8 for m in question)
     return budget.cost(size, config.max_tokens)

@@ -33,7 +33,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass
-class Bucket:
+class RateLimit:
     """So many a minute; what is not used is kept up to one minute's worth."""
 
     per_minute: float | None = None
@@ -71,7 +71,7 @@ class Pace:
 
     def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
         self._ceilings = {"requests": requests_per_minute, "tokens": tokens_per_minute}
-        self._buckets = {name: Bucket(limit) for name, limit in self._ceilings.items()}
+        self._buckets = {name: RateLimit(limit) for name, limit in self._ceilings.items()}
         self._held_until = 0.0
         self._turn = asyncio.Lock()
 

@@ -66,7 +66,7 @@ That answer cannot be used: {problems}. Write the whole answer again, in the for
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TeacherAnswer:
     """One call's answer, as it is kept in `answers.jsonl`."""
 
     id: str
@@ -123,7 +123,7 @@ def _conversation(example: Example) -> str:
     return f"{wire_format.HUMAN}\n{prompt}\n\n{wire_format.ASSISTANT}\n{reply}\n\n"
 
 
-def check(answer: Answer, example: Example, unlabelled: Unlabelled = "teacher") -> tuple[str, ...]:
+def check(answer: TeacherAnswer, example: Example, unlabelled: Unlabelled = "teacher") -> tuple[str, ...]:
     """What is wrong with an answer, in phrases that may be shown to the teacher; empty = it may be used."""
     if answer.finish == "length":
         return ("it was cut off before its end",)
@@ -156,7 +156,7 @@ def _task_problems(task: Task, gold: str | None, parsed: Parsed) -> list[str]:
     return [] if concluded == said else ["concludes something else than its verdict"]
 
 
-def to_trace(answer: Answer, example: Example, *, teacher: str, unlabelled: Unlabelled = "teacher") -> Trace:
+def to_trace(answer: TeacherAnswer, example: Example, *, teacher: str, unlabelled: Unlabelled = "teacher") -> Trace:
     """The trace of an answer that passed `check`: gold kept, missing labels filled with the teacher's where asked."""
     tasks = asked(example, unlabelled)
     parsed = wire_format.parse(answer.text)
@@ -168,7 +168,12 @@ def to_trace(answer: Answer, example: Example, *, teacher: str, unlabelled: Unla
 
 
 def next_move(
-    example: Example, answers: Sequence[Answer], *, teacher: str, attempts: int, unlabelled: Unlabelled = "teacher"
+    example: Example,
+    answers: Sequence[TeacherAnswer],
+    *,
+    teacher: str,
+    attempts: int,
+    unlabelled: Unlabelled = "teacher",
 ) -> Trace | Reject | Messages:
     """What follows from the answers so far: the trace, the end, or the next question.
 

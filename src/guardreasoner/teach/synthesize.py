@@ -1,126 +1,45 @@
 """Synthesis: a teacher writes reasoning for labelled examples (paper section 3.1).
 
-Writes `DIR/synthesize/traces.jsonl` (`Trace`), `validation.jsonl` (`Example`), `rejects.jsonl` (why an example has no
-trace) and, for a teacher that is asked over a wire, `answers.jsonl`: every answer that ever reached us, so that a run
-that was killed makes no such call again.
+Writes `DIR/synthesize/traces.jsonl` (`Trace`), `validation.jsonl` (`Example`) and `rejects.jsonl` (why an example has
+no trace). Answers of a language model also go to `answers.jsonl`: a run that was killed repeats no call it paid for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
-from collections.abc import Coroutine, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    track,
+)
 
 from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix
-from guardreasoner.errors import ConfigError, UnknownName, printable
-from guardreasoner.records import Appender, Counts, RunFolder, dumps, read_nouns, write_jsonl
+from guardreasoner.errors import ConfigError
+from guardreasoner.records import Appender, Counts, RunFolder, dumps, from_dict, read_nouns, write_jsonl
 from guardreasoner.teach import template
+from guardreasoner.teach.ask import Outputs, TeacherRun, ask_all
+from guardreasoner.teach.batch import run_batches
+from guardreasoner.teach.config import LABELS_ONLY, RESUMABLE, SynthesizeConfig
+from guardreasoner.teach.cost import CostBudget, budget_of, forecast_line
 from guardreasoner.teach.imported import table1
-from guardreasoner.teach.question import Reject, Unlabelled
+from guardreasoner.teach.pace import Pace
+from guardreasoner.teach.question import Reject, TeacherAnswer
+from guardreasoner.teach.teachers import Teacher, load_teacher
 from guardreasoner.types import Example, Trace
-
-if TYPE_CHECKING:
-    from guardreasoner.teach.teachers import Teacher
-
-TEACHERS = ("template", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")
-LABELS_ONLY = "none"
-"""The `teacher` of traces without reasoning."""
-RESUMABLE = (
-    "base_url", "concurrency", "key", "max_cost", "poll_s", "price_in", "price_out", "requests_per_minute", "timeout_s",
-    "tokens_per_minute",
-)  # fmt: skip
-"""Settings that may change between a run and its resumption."""
-
-
-@dataclass(frozen=True)
-class SynthesizeConfig:
-    """Who teaches, and how much that may cost."""
-
-    teacher: str = "template"
-    """`template` (no language model: not reasoning synthesis), `openai` (any OpenAI-compatible server), `anthropic`,
-    `openai-batch`, or a local engine: `vllm`, `hf`, `onnx`."""
-    model: str = "gpt-4o-2024-08-06"
-    """The teacher's model (`train/llm.py`)."""
-    base_url: str | None = None
-    """Where the server listens; None = the provider's own."""
-    key: str | None = None
-    """Name of the environment variable that holds the key; None = the provider's usual one."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of every request; null takes one away (`{max_tokens: null, max_completion_tokens: 4096}`)."""
-    temperature: float = 0.0
-    """`train/llm.py`."""
-    max_tokens: int = 2048
-    """Most tokens of an answer."""
-    attempts: int = 3
-    """Most answers per example: the first, and re-asks that say what was wrong (released script: 1, unchecked)."""
-    unlabelled: Unlabelled = "teacher"
-    """Answers that the data do not give: left to the teacher (paper: BeaverTails), or `skip`ped."""
-    share: float = 1.0
-    """Share of the examples that get reasoning; the others are kept with their labels only."""
-    concurrency: int = 64
-    """Most calls in flight."""
-    requests_per_minute: float | None = None
-    """None = learned from the server's headers."""
-    tokens_per_minute: float | None = None
-    """None = learned from the server's headers."""
-    timeout_s: float = 120.0
-    """Seconds one call may take."""
-    price_in: float | None = None
-    """Dollars per million prompt tokens; None = the list price, where it is known."""
-    price_out: float | None = None
-    """Dollars per million answer tokens."""
-    max_cost: float | None = None
-    """Dollars that are never exceeded: the worst case of every call is set aside before it is made."""
-    poll_s: float = 30.0
-    """Seconds between looks at a batch."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.teacher not in TEACHERS:
-            raise UnknownName("teacher", self.teacher, TEACHERS)
-        if not 0 <= self.share <= 1:
-            raise ConfigError("synthesize.share is a share: give a number from 0 to 1")
-        for name in ("attempts", "concurrency", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"synthesize.{name} must be at least 1")
-        if self.key is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", self.key):
-            raise ConfigError(
-                "synthesize.key is the NAME of an environment variable (OPENAI_API_KEY), never the key itself"
-            )
-        if self.base_url is not None:
-            plain_url(self.base_url)
-        for name in self.options:
-            if re.search(r"key|secret|auth|password|header", name, re.I):
-                raise ConfigError(f"synthesize.options.{printable(name)}: secrets belong in the environment, not here")
-
-
-@dataclass
-class Desk:
-    """The files of a run and what is already in them."""
-
-    traces: Appender
-    rejects: Appender
-    counts: Counts
-    done: set[str]
-    """Ids with a trace or a reject."""
-
-    def settle(self, result: Trace | Reject) -> None:
-        """Write down what became of an example."""
-        if isinstance(result, Trace):
-            self.done.add(result.example.exchange.id)
-            self.traces.append(result)
-        else:
-            self.done.add(result.id)
-            self.rejects.append(result)
 
 
 def synthesize(
@@ -183,41 +102,25 @@ def _digest(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def plain_url(base_url: str) -> str:
-    """A server's address without anything secret in it.
-
-    Raises:
-        ConfigError: it is no http address, or carries a user name, a password or a query.
-    """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("synthesize.base_url must be an http or https address")
-    if parts.username or parts.password or parts.query:
-        raise ConfigError("synthesize.base_url must carry no user name, password or query: keys go in the environment")
-    return base_url.rstrip("/")
-
-
 def _write(
     train: Sequence[Example], config: SynthesizeConfig, folder: RunFolder, *, teacher: Teacher | None, quiet: bool
 ) -> dict[str, Any]:
     with Appender(folder.path / "traces.jsonl") as traces, Appender(folder.path / "rejects.jsonl") as rejects:
         done = {row["example"]["exchange"]["id"] for row in traces.existing} | {row["id"] for row in rejects.existing}
-        desk = Desk(traces, rejects, Counts(), done)
+        outputs = Outputs(traces, rejects, Counts(), done)
         taught = []
         for example in train:
             if draw(config.seed, "share", example.exchange.id) < config.share:
                 taught.append(example)
             elif example.exchange.id not in done:
-                desk.settle(Trace(example, "", LABELS_ONLY, template.VERSION))
+                outputs.settle(Trace(example, "", LABELS_ONLY, template.VERSION))
         if config.teacher == "template" and teacher is None:
             lexicon = template.fit_lexicon(train)
             for example in track(taught, "synthesize", console=Console(stderr=True), disable=quiet):
                 if example.exchange.id not in done:
-                    desk.settle(Trace(example, template.write_trace(example, lexicon), "template", template.VERSION))
+                    outputs.settle(Trace(example, template.write_trace(example, lexicon), "template", template.VERSION))
             return {}
-        from guardreasoner.teach.ask import teach
-
-        return _run(teach(taught, config, desk, folder=folder.path, teacher=teacher, quiet=quiet))
+        return _run(_teach(taught, config, outputs, folder=folder.path, teacher=teacher, quiet=quiet))
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -263,6 +166,101 @@ def estimate(data: DataConfig, config: SynthesizeConfig, *, data_dir: str | Path
     rows = f"{len(train):,} training rows, {len(validation):,} validation rows"
     if config.teacher == "template":
         return f"{rows}; the template teacher writes {len(taught):,} traces, at no cost"
-    from guardreasoner.teach.cost import forecast_line
-
     return f"{rows}; {forecast_line(taught, config)}"
+
+
+async def _teach(
+    examples: Sequence[Example],
+    config: SynthesizeConfig,
+    outputs: Outputs,
+    *,
+    folder: Path,
+    teacher: Teacher | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Ask about every example that has no trace and no reject yet; returns what the manifest says of it.
+
+    Raises:
+        ConfigError: the cost cap was reached; what is done is kept.
+        EngineError: the server refuses the key or does not answer any more; what is done is kept.
+    """
+    budget = budget_of(config)
+    with Appender(folder / "answers.jsonl") as answers:
+        state = _state(config, teacher or load_teacher(config), outputs, answers=answers, budget=budget)
+        todo = [e for e in examples if e.exchange.id not in outputs.done]
+        if not quiet and todo:
+            print(forecast_line(todo, config), file=sys.stderr)
+        try:
+            async with _progress(state, len(examples), len(todo), quiet=quiet):
+                if config.teacher == "openai-batch" and teacher is None:
+                    await run_batches(state, todo, folder)
+                else:
+                    await ask_all(state, todo)
+        finally:
+            await state.teacher.close()
+    left = sum(1 for e in examples if e.exchange.id not in outputs.done)
+    if left:
+        raise ConfigError(
+            f"the cost cap of ${config.max_cost:,.2f} is reached with {left:,} of {len(examples):,} examples to go "
+            f"(${budget.spent:,.4f} spent); raise synthesize.max_cost and run the same command to go on"
+        )
+    return {
+        "calls": state.calls,
+        "prompt_tokens": state.prompt_tokens,
+        "completion_tokens": state.completion_tokens,
+        "dollars": round(budget.spent, 6),
+    }
+
+
+def _state(
+    config: SynthesizeConfig, teacher: Teacher, outputs: Outputs, *, answers: Appender, budget: CostBudget
+) -> TeacherRun:
+    """A run's state, with the answers of earlier runs read back and paid for."""
+    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
+    state = TeacherRun(config, teacher, outputs, answers, {}, budget, pace)
+    for row in answers.existing:
+        answer = from_dict(TeacherAnswer, row)
+        state.count(answer)
+        if answer.id not in outputs.done:
+            state.kept.setdefault(answer.id, []).append(answer)
+    budget.spent = budget.cost(state.prompt_tokens, state.completion_tokens)
+    state.proven = any(row.get("reasoning") for row in outputs.traces.existing)
+    return state
+
+
+@asynccontextmanager
+async def _progress(state: TeacherRun, total: int, todo: int, *, quiet: bool) -> AsyncIterator[None]:
+    """Rate, cost and time left on stderr while the body runs."""
+    bar = Progress(
+        TextColumn("synthesize"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} · {task.fields[cost]} · {task.fields[rejects]} rejected"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=quiet,
+    )
+    done = total - todo
+    before = len(state.outputs.done)
+    with bar:
+        task = bar.add_task("synthesize", total=total, completed=done, rate="", cost="", rejects=0)
+
+        def show() -> None:
+            made = len(state.outputs.done) - before
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{made / elapsed:,.1f}/s" if elapsed else "-"
+            rejects = made - state.usable
+            bar.update(task, completed=done + made, rate=rate, cost=f"${state.budget.spent:,.2f}", rejects=rejects)
+
+        async def tick() -> None:
+            while True:
+                show()
+                await asyncio.sleep(0.5)
+
+        ticking = asyncio.create_task(tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            show()

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 from guardreasoner.errors import ConfigError, EngineError, EngineOverloaded, EngineTimeout, need, printable
 from guardreasoner.plans import Chat, Free, Judged, Scaffold, Turn
+from guardreasoner.teach.config import SynthesizeConfig, plain_url
 from guardreasoner.teach.pace import seconds
 from guardreasoner.teach.question import Messages
-from guardreasoner.teach.synthesize import plain_url
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TeacherReply:
     """What came back from one call."""
 
     text: str
@@ -37,7 +37,7 @@ class Teacher(Protocol):
 
     name: str
 
-    async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> Reply:
+    async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> TeacherReply:
         """The answer to a chat of messages.
 
         Raises:
@@ -50,7 +50,7 @@ class Teacher(Protocol):
         ...
 
 
-class Busy(EngineOverloaded):
+class ServerBusy(EngineOverloaded):
     """The server is overloaded or cannot be reached; `wait_s` is what it asked for, `limited` a rate limit."""
 
     def __init__(self, message: str, wait_s: float | None = None, *, limited: bool = False) -> None:
@@ -69,21 +69,21 @@ class Provider:
     """Environment variable of the key."""
     headers: Callable[[str], dict[str, str]]
     body: Callable[[str, Messages, int, float], dict[str, Any]]
-    read: Callable[[Mapping[str, Any]], Reply]
+    read: Callable[[Mapping[str, Any]], TeacherReply]
 
 
 def _openai_body(model: str, messages: Messages, max_tokens: int, temperature: float) -> dict[str, Any]:
     return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
 
 
-def read_openai(reply: Mapping[str, Any]) -> Reply:
+def read_openai(reply: Mapping[str, Any]) -> TeacherReply:
     """A chat completion of OpenAI's wire."""
     choice, usage = reply["choices"][0], reply.get("usage") or {}
     message = choice["message"]
     declined = message.get("refusal") or choice.get("finish_reason") == "content_filter"
     finish = "refused" if declined else "length" if choice.get("finish_reason") == "length" else "stop"
     text = message.get("content") or ""
-    return Reply(text, finish, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+    return TeacherReply(text, finish, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
 
 
 def _anthropic_body(model: str, messages: Messages, max_tokens: int, temperature: float) -> dict[str, Any]:
@@ -92,11 +92,11 @@ def _anthropic_body(model: str, messages: Messages, max_tokens: int, temperature
     return {"model": model, "system": system, "messages": rest, "max_tokens": max_tokens, "temperature": temperature}
 
 
-def _read_anthropic(reply: Mapping[str, Any]) -> Reply:
+def _read_anthropic(reply: Mapping[str, Any]) -> TeacherReply:
     text = "".join(b.get("text", "") for b in reply["content"] if b.get("type") == "text")
     finish = {"max_tokens": "length", "refusal": "refused"}.get(str(reply.get("stop_reason")), "stop")
     usage = reply.get("usage") or {}
-    return Reply(text, finish, int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
+    return TeacherReply(text, finish, int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -171,7 +171,7 @@ class HttpTeacher:
         self._concurrency = concurrency
         self._session: Any = None
 
-    async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> Reply:
+    async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> TeacherReply:
         if self._session is None:
             connector = self._http.TCPConnector(limit=self._concurrency)
             self._session = self._http.ClientSession(connector=connector, headers=self._headers)
@@ -186,18 +186,18 @@ class HttpTeacher:
         except TimeoutError:
             raise EngineTimeout(f"the teacher did not answer within {timeout_s:g} s") from None
         except (self._http.ClientError, OSError) as error:
-            raise Busy(f"the teacher's server cannot be reached ({type(error).__name__})") from None
+            raise ServerBusy(f"the teacher's server cannot be reached ({type(error).__name__})") from None
         return self._read(status, headers, content)
 
-    def _read(self, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+    def _read(self, status: int, headers: Mapping[str, str], content: bytes) -> TeacherReply:
         if status == 200:
             return _reply(self._provider, headers, content)
         if status in (408, 409, 425, 429) or status >= 500:
-            raise Busy(
+            raise ServerBusy(
                 f"the teacher's server is overloaded (HTTP {status})", _asked_wait(headers), limited=status == 429
             )
         if status in (400, 413, 422):
-            return Reply("", "invalid", headers=headers)
+            return TeacherReply("", "invalid", headers=headers)
         if status in (401, 403):
             raise EngineError(
                 f"the teacher's server refused the key in {self._variable} (HTTP {status}): "
@@ -213,14 +213,14 @@ class HttpTeacher:
             self._session = None
 
 
-def _reply(provider: Provider, headers: Mapping[str, str], content: bytes) -> Reply:
+def _reply(provider: Provider, headers: Mapping[str, str], content: bytes) -> TeacherReply:
     import json
     from dataclasses import replace
 
     try:
         return replace(provider.read(json.loads(content)), headers=headers)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Busy("the teacher's server sent a reply of unknown form") from None
+        raise ServerBusy("the teacher's server sent a reply of unknown form") from None
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float | None:
@@ -238,11 +238,11 @@ class EngineTeacher:
         self.name = str(engine.name)
         self._engine = engine
         self._batch = batch
-        self._waiting: list[tuple[Messages, int, float, asyncio.Future[Reply]]] = []
+        self._waiting: list[tuple[Messages, int, float, asyncio.Future[TeacherReply]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> Reply:
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> TeacherReply:
+        answer: asyncio.Future[TeacherReply] = asyncio.get_running_loop().create_future()
         self._waiting.append((messages, max_tokens, temperature, answer))
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
@@ -266,11 +266,13 @@ class EngineTeacher:
                 if not answer.cancelled():
                     answer.set_result(reply)
 
-    def _complete(self, questions: Sequence[Messages], max_tokens: int, temperature: float) -> list[Reply]:
+    def _complete(self, questions: Sequence[Messages], max_tokens: int, temperature: float) -> list[TeacherReply]:
         prompts = [Chat(tuple(_turn(message) for message in question)) for question in questions]
         done = self._engine.run(prompts, [Free(max_tokens)], temperature=temperature)
         finish = {"stop": "stop", "length": "length", "refused": "refused"}
-        return [Reply(c.text, finish.get(c.finish, "invalid"), c.prompt_tokens, c.completion_tokens) for (c,) in done]
+        return [
+            TeacherReply(c.text, finish.get(c.finish, "invalid"), c.prompt_tokens, c.completion_tokens) for (c,) in done
+        ]
 
     async def close(self) -> None:
         self._engine.close()
@@ -280,3 +282,26 @@ def _turn(message: Mapping[str, str]) -> Turn:
     """The instruction is ours; the conversation and the teacher's own earlier answer are not."""
     own = message["role"] == "system"
     return Turn(message["role"], (Scaffold(message["content"]) if own else Judged(message["content"]),))
+
+
+def load_teacher(config: SynthesizeConfig) -> Teacher:
+    """The teacher that a configuration names.
+
+    Raises:
+        ConfigError: key or address are missing or wrong.
+        MissingDependency: its extra is not installed.
+        EngineError: local weights cannot be loaded.
+    """
+    provider = config.teacher.removesuffix("-batch")
+    if provider in PROVIDERS:
+        return HttpTeacher(
+            PROVIDERS[provider],
+            config.model,
+            base_url=config.base_url,
+            key=config.key,
+            options=config.options,
+            concurrency=config.concurrency,
+        )
+    from guardreasoner.engines.load import load_engine
+
+    return EngineTeacher(load_engine(config.teacher, model=config.model, **config.options))

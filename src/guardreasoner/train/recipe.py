@@ -27,7 +27,7 @@ from guardreasoner.data.mix import DataConfig
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.export.onnx import ExportConfig
-from guardreasoner.teach.synthesize import SynthesizeConfig
+from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.train.dpo import DpoConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.models import ModelConfig

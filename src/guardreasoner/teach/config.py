@@ -1,0 +1,97 @@
+"""The `synthesize` section of a recipe: who writes the reasoning, and how much that may cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from guardreasoner.errors import ConfigError, UnknownName, printable
+from guardreasoner.teach.question import Unlabelled
+
+TEACHERS = ("template", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")
+LABELS_ONLY = "none"
+"""The `teacher` of traces without reasoning."""
+RESUMABLE = (
+    "base_url", "concurrency", "key", "max_cost", "poll_s", "price_in", "price_out", "requests_per_minute", "timeout_s",
+    "tokens_per_minute",
+)  # fmt: skip
+"""Settings that may change between a run and its resumption."""
+
+
+@dataclass(frozen=True)
+class SynthesizeConfig:
+    """Who teaches, and how much that may cost."""
+
+    teacher: str = "template"
+    """`template` (no language model: not reasoning synthesis), `openai` (any OpenAI-compatible server), `anthropic`,
+    `openai-batch`, or a local engine: `vllm`, `hf`, `onnx`."""
+    model: str = "gpt-4o-2024-08-06"
+    """The teacher's model (`train/llm.py`)."""
+    base_url: str | None = None
+    """Where the server listens; None = the provider's own."""
+    key: str | None = None
+    """Name of the environment variable that holds the key; None = the provider's usual one."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of every request; null takes one away (`{max_tokens: null, max_completion_tokens: 4096}`)."""
+    temperature: float = 0.0
+    """`train/llm.py`."""
+    max_tokens: int = 2048
+    """Most tokens of an answer."""
+    attempts: int = 3
+    """Most answers per example: the first, and re-asks that say what was wrong (released script: 1, unchecked)."""
+    unlabelled: Unlabelled = "teacher"
+    """Answers that the data do not give: left to the teacher (paper: BeaverTails), or `skip`ped."""
+    share: float = 1.0
+    """Share of the examples that get reasoning; the others are kept with their labels only."""
+    concurrency: int = 64
+    """Most calls in flight."""
+    requests_per_minute: float | None = None
+    """None = learned from the server's headers."""
+    tokens_per_minute: float | None = None
+    """None = learned from the server's headers."""
+    timeout_s: float = 120.0
+    """Seconds one call may take."""
+    price_in: float | None = None
+    """Dollars per million prompt tokens; None = the list price, where it is known."""
+    price_out: float | None = None
+    """Dollars per million answer tokens."""
+    max_cost: float | None = None
+    """Dollars that are never exceeded: the worst case of every call is set aside before it is made."""
+    poll_s: float = 30.0
+    """Seconds between looks at a batch."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.teacher not in TEACHERS:
+            raise UnknownName("teacher", self.teacher, TEACHERS)
+        if not 0 <= self.share <= 1:
+            raise ConfigError("synthesize.share is a share: give a number from 0 to 1")
+        for name in ("attempts", "concurrency", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"synthesize.{name} must be at least 1")
+        if self.key is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", self.key):
+            raise ConfigError(
+                "synthesize.key is the NAME of an environment variable (OPENAI_API_KEY), never the key itself"
+            )
+        if self.base_url is not None:
+            plain_url(self.base_url)
+        for name in self.options:
+            if re.search(r"key|secret|auth|password|header", name, re.I):
+                raise ConfigError(f"synthesize.options.{printable(name)}: secrets belong in the environment, not here")
+
+
+def plain_url(base_url: str) -> str:
+    """A server's address without anything secret in it.
+
+    Raises:
+        ConfigError: it is no http address, or carries a user name, a password or a query.
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("synthesize.base_url must be an http or https address")
+    if parts.username or parts.password or parts.query:
+        raise ConfigError("synthesize.base_url must carry no user name, password or query: keys go in the environment")
+    return base_url.rstrip("/")
