@@ -14,7 +14,7 @@ LAYERS = (
     {"engines", "data"},
     {"guards"},
     {"teach", "train", "export", "evaluate", "report", "review"},
-    {"reproduce", "ablation", "batch", "serve", "integrations", "review.app"},
+    {"reproduce", "batch", "serve", "integrations", "review.app"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -24,7 +24,6 @@ CIRCLES = (  # each is to go; none may come
     {"train.sft", "train.sft_trainer"},
     {"train.dpo", "train.dpo_trainer"},
     {"report.build", "report.content", "report.markdown", "report.page"},
-    {"ablation", "reproduce"},
 )
 
 

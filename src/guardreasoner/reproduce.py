@@ -2,8 +2,6 @@
 
     DIR/synthesize  sft  sft-VARIANT...  sample  mine  dpo  average  export  calibrate  evaluate
 
-A recipe that is an ablation is run seed by seed in folders of their own (`ablation.py`).
-
 The training stages run in several processes where that is asked for; no other stage is started twice.
 """
 
@@ -55,13 +53,6 @@ def reproduce(
     for name in recipe.stages:
         if name not in STAGES:
             raise UnknownName("stage", name, STAGES)
-    if recipe.ablation:
-        from guardreasoner.ablation import ablate  # which is made of the stages here
-
-        if processes > 1:
-            raise ConfigError("an ablation trains in one process; leave out --processes")
-        yield from ablate(recipe, out=out, data_dir=data_dir, fresh=fresh)
-        return
     root = Path(out)
     for name in recipe.stages:
         if name == "sft":

@@ -10,8 +10,8 @@ import pytest
 from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.data.published import cells, f1_rows, find_table, tables
 from guardreasoner.errors import UnknownName
-from guardreasoner.evaluate.published_checks import checks
 from guardreasoner.types import TASKS, Task
+from published_checks import checks
 
 
 def test_every_printed_mean_and_difference_follows_from_its_cells_or_is_listed():

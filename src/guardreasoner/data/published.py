@@ -1,7 +1,7 @@
 """What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, and newer guards'.
 
 The numbers live in `published.yaml`, as printed. What is known to be wrong is not mended: it carries a note, and
-`Cell.wrong` is true. `evaluate.published_checks` recomputes every printed mean and difference.
+`Cell.wrong` is true. `tests/published_checks.py` recomputes every printed mean and difference.
 """
 
 from __future__ import annotations

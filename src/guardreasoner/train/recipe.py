@@ -55,22 +55,6 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class AblationConfig:
-    """Five models beside each other, seed by seed: the design of the paper's Table 3.
-
-    The recipe's variants `baseline` and `baseline-mix` are the label-only rows; `sft` is R-SFT. HS-DPO is run twice: on
-    what `sft` alone sampled, and on what all of `sample.models` did.
-    """
-
-    seeds: int = 3
-    """Seeds 1, 2, ...; more can be added to a finished run."""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError("ablation.seeds must be at least 1")
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything that one run does."""
 
@@ -94,8 +78,6 @@ class Recipe:
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    ablation: AblationConfig | None = None
-    """The recipe is an ablation: `reproduce` runs it for each seed in a folder of its own and compares the models."""
     stages: tuple[str, ...] = ("synthesize", "sft", "sample", "mine", "dpo", "export", "evaluate")
     """What `reproduce` runs; a recipe without HS-DPO leaves out sample, mine and dpo."""
     note: str = ""
@@ -108,8 +90,6 @@ class Recipe:
             raise ConfigError("a recipe names the others in `average` and has the stage `average`, or neither")
         if self.average and "dpo" in self.stages:
             raise ConfigError("`average` takes the mean of R-SFT checkpoints; leave out the stage dpo")
-        if self.ablation:
-            _check_ablation(self)
 
     def variant(self, name: str) -> SftConfig:
         """The R-SFT configuration of a variant, or of `sft` itself.
@@ -126,19 +106,6 @@ class Recipe:
     def folder(self, name: str) -> str:
         """The folder of `sft` or of a variant inside a run."""
         return "sft" if name == "sft" else f"sft-{name}"
-
-
-def _check_ablation(recipe: Recipe) -> None:
-    for name in ("baseline", "baseline-mix"):
-        config = recipe.variants.get(name)
-        if config is None or (config.reasoning, config.labels_only) != (0, 1):
-            raise ConfigError(f"an ablation needs the variant {name}: {{reasoning: 0, labels_only: 1}}")
-    if len(recipe.variants["baseline"].only) != 1:
-        raise ConfigError("variants.baseline of an ablation trains on one source; name it in `only`")
-    if "sft" not in recipe.sample.models or len(recipe.sample.models) < 2:
-        raise ConfigError("sample.models of an ablation are sft and at least one variant: the ensemble")
-    if recipe.mine.models:
-        raise ConfigError("mine.models of an ablation stays empty: it mines twice, from sft alone and from all")
 
 
 def names() -> tuple[str, ...]:

@@ -1,5 +1,11 @@
 """An ablation: the five models of the paper's Table 3, trained and evaluated seed by seed, then compared.
 
+    python bench/ablation/ablation.py [RECIPE] --out RUN --seeds 3 [--data DATA] [--dry-run] [--fresh]
+
+RECIPE is a file like `ablation.yaml` beside this script (the default). Its variants `baseline` and `baseline-mix` are
+the label-only rows, `sft` is R-SFT, and HS-DPO is run twice: on the samples of `sft` alone, and on those of all
+`sample.models`.
+
     DIR/seed-1/synthesize  sft  sft-baseline  sft-baseline-mix  sft-VARIANT...  sample
               /mine-self  mine-ensemble  dpo-self  dpo-ensemble  evaluate/MODEL-MODE
     DIR/seed-2/...
@@ -10,24 +16,29 @@ Every stage resumes by itself, so the same command goes on after a kill, and mor
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import ConfigError, DataError, RunFolderError
-from guardreasoner.evaluate.ablation import CONTESTANTS, Reading, Seed, read_seed
-from guardreasoner.evaluate.ablation_text import HEADS, as_data, as_markdown
+from ablation_compare import CONTESTANTS, Reading, Seed, read_seed
+from ablation_page import HEADS, as_data, as_markdown
+
+from guardreasoner.cli.stages import data_dir, show_manifest
+from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, RunFolderError
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import write_atomic
 from guardreasoner.reproduce import Manifest, benchmarks_of, sample_stage, synthesize_stage
-from guardreasoner.train.recipe import Recipe
+from guardreasoner.train.plan import print_outlook
+from guardreasoner.train.recipe import Recipe, load_recipe
 from guardreasoner.types import Example, Mode
 
 RESULT, PAGE = "ablation.json", "ablation.md"
@@ -35,24 +46,26 @@ HS_DPO = {"self": ("sft",), "ensemble": ()}
 """How hard samples are found -> whose answers are mined; empty = everybody's."""
 
 
-def ablate(recipe: Recipe, *, out: str | Path, data_dir: Path | None = None, fresh: bool = False) -> Iterator[Manifest]:
-    """Run every seed of an ablation; yields the manifest of each stage as it ends.
+def ablate(
+    recipe: Recipe, seeds: int, *, out: str | Path, data_dir: Path | None = None, fresh: bool = False
+) -> Iterator[Manifest]:
+    """Run seeds 1 to `seeds` of an ablation; yields the manifest of each stage as it ends.
 
     Args:
-        recipe: one with an `ablation` section.
+        recipe: see `check`.
+        seeds: how many; more can be added to a finished run.
         out: the run's folder.
         data_dir: where the recipe's data folders and the benchmarks lie.
         fresh: start every stage over.
 
     Raises:
-        ConfigError: the recipe is no ablation.
+        ConfigError: the recipe cannot be run as an ablation.
         GuardReasonerError: a stage cannot go on; the same call again resumes there.
     """
-    if recipe.ablation is None:
-        raise ConfigError(f"recipe {recipe.name} is no ablation: it has no section `ablation`")
+    check(recipe, seeds)
     root = Path(out)
     examples = benchmarks_of(recipe.evaluate, data_dir)
-    for seed in range(1, recipe.ablation.seeds + 1):
+    for seed in range(1, seeds + 1):
         folder = root / f"seed-{seed}"
         yield from _train(seeded(recipe, seed), folder, data_dir=data_dir, fresh=fresh)
         yield from _evaluate(recipe, folder, examples, fresh=fresh)
@@ -94,6 +107,26 @@ def _train(recipe: Recipe, root: Path, *, data_dir: Path | None, fresh: bool) ->
         mined, stage = f"mine-{how}", f"dpo-{how}"
         yield run_mine(replace(recipe.mine, models=models), out=root, stage=mined, fresh=fresh)
         yield _whole(run_dpo(recipe.dpo, recipe.model, out=root, stage=stage, mined=mined, fresh=fresh))
+
+
+def check(recipe: Recipe, seeds: int) -> None:
+    """Refuse a recipe that is not the design of the paper's Table 3.
+
+    Raises:
+        ConfigError: a variant is missing or trained otherwise, or the two kinds of HS-DPO would be one.
+    """
+    if seeds < 1:
+        raise ConfigError("--seeds must be at least 1")
+    for name in ("baseline", "baseline-mix"):
+        config = recipe.variants.get(name)
+        if config is None or (config.reasoning, config.labels_only) != (0, 1):
+            raise ConfigError(f"an ablation needs the variant {name}: {{reasoning: 0, labels_only: 1}}")
+    if len(recipe.variants["baseline"].only) != 1:
+        raise ConfigError("variants.baseline of an ablation trains on one source; name it in `only`")
+    if "sft" not in recipe.sample.models or len(recipe.sample.models) < 2:
+        raise ConfigError("sample.models of an ablation are sft and at least one variant: the ensemble")
+    if recipe.mine.models:
+        raise ConfigError("mine.models of an ablation stays empty: it mines twice, from sft alone and from all")
 
 
 def _whole(manifest: Manifest | None) -> Manifest:
@@ -156,9 +189,7 @@ def conclude(out: str | Path) -> dict[str, Any]:
     root = Path(out)
     folders = {n: root / f"seed-{n}" for n in finished(root)}
     if not folders:
-        raise DataError(
-            "no seed of this ablation is finished; run `guardreasoner reproduce` on it again", file=str(root)
-        )
+        raise DataError("no seed of this ablation is finished; run the same command again", file=str(root))
     seeds: dict[int, dict[Reading, Seed]] = {n: {r: read_seed(f, r) for r in HEADS} for n, f in folders.items()}
     data = as_data(seeds, _facts(list(folders.values())))
     write_atomic(root / PAGE, as_markdown(data))
@@ -202,3 +233,34 @@ def _facts(folders: Sequence[Path]) -> dict[str, Any]:
 def _read(path: Path) -> Manifest:
     content: Manifest = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Train and compare the five models of the paper's Table 3.")
+    parser.add_argument("recipe", nargs="?", default=str(Path(__file__).with_name("ablation.yaml")), metavar="RECIPE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N; more may follow later")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (default GUARDREASONER_DATA)")
+    parser.add_argument("--dry-run", action="store_true", help="say what one seed would train, and stop")
+    parser.add_argument("--fresh", action="store_true", help="start over")
+    args = parser.parse_args(arguments)
+    folder = data_dir(args)
+    try:
+        recipe = load_recipe(args.recipe)
+        check(recipe, args.seeds)
+        if args.dry_run:
+            print(f"{args.seeds} seeds; what follows is one of them")
+            stages = training_stages(recipe)
+            print_outlook(seeded(recipe, 1), args.out / "seed-1", stages=stages, data_dir=folder)
+            return 0
+        for manifest in ablate(recipe, args.seeds, out=args.out, data_dir=folder, fresh=args.fresh):
+            show_manifest(manifest)
+    except GuardReasonerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print((args.out / PAGE).read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,17 +13,15 @@ import pytest
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 
-from guardreasoner.ablation import PAGE, RESULT, ablate, conclude, finished, seeded
-from guardreasoner.cli.main import main
+from ablation_compare import CONTESTANTS, STEPS
+
+from ablation import PAGE, RESULT, ablate, check, conclude, finished, main, seeded
 from guardreasoner.errors import ConfigError, DataError, RunFolderError
-from guardreasoner.evaluate.ablation import CONTESTANTS, STEPS
 from guardreasoner.records import read_jsonl
-from guardreasoner.reproduce import reproduce
 from guardreasoner.train.recipe import load_recipe, parse_recipe
 
 TOY = """
 model: {base: tiny, wire: raw}
-ablation: {seeds: 2}
 data: {limit: 24}
 sft: {learning_rate: 1.0e-3, batch: 4, micro_batch: 4, max_steps: 4, max_tokens: 700, precision: fp32, save_every: 2,
       gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
@@ -39,11 +37,11 @@ export: {precision: fp32, check: false}
 evaluate: {engine: onnx, bundled: true, limit: 12}
 stages: [synthesize, sft, sample, mine, dpo, evaluate]
 """
-BUNDLED = load_recipe("nano-ablation")
+SCRIPT = Path(__file__).parents[2] / "bench" / "ablation" / "ablation.py"
+BUNDLED = load_recipe(SCRIPT.with_suffix(".yaml"))
 
 
 def test_the_bundled_ablation_is_table_3_with_at_most_6000_rows():
-    assert BUNDLED.ablation is not None
     assert BUNDLED.data.limit <= 6000
     assert set(BUNDLED.data.caps) == set(BUNDLED.data.only)  # stratified: every source has its own share
     assert (BUNDLED.synthesize.teacher, BUNDLED.synthesize.share, BUNDLED.sample.k) == ("template", 1.0, 4)
@@ -84,47 +82,36 @@ def test_a_seed_moves_every_choice_and_keeps_the_models_paired():
         (("reasoning: 0, labels_only: 1, only", "reasoning: 1, labels_only: 1, only"), "reasoning: 0"),
         (("models: [sft, other]", "models: [sft]"), "the ensemble"),
         (("mine: {", "mine: {models: [sft], "), "mines twice"),
-        (("seeds: 2", "seeds: 0"), "at least 1"),
     ],
 )
-def test_an_ablation_that_is_not_table_3_is_refused_when_the_recipe_is_read(change, message):
+def test_an_ablation_that_is_not_table_3_is_refused_before_anything_runs(change, message):
     with pytest.raises(ConfigError, match=message):
-        parse_recipe(TOY.replace(*change), name="toy")
+        check(parse_recipe(TOY.replace(*change), name="toy"), 2)
 
 
 def test_a_dry_run_names_every_training_run_of_a_seed_and_trains_nothing(tmp_path, capsys):
     recipe = tmp_path / "toy.yaml"
     recipe.write_text(TOY)
-    assert main(["reproduce", str(recipe), "--out", str(tmp_path / "run"), "--seeds", "5", "--dry-run"]) == 0
+    assert main([str(recipe), "--out", str(tmp_path / "run"), "--seeds", "5", "--dry-run"]) == 0
     said = capsys.readouterr().out
     for word in ("5 seeds", "sft:", "sft-baseline:", "sft-baseline-mix:", "sft-other:", "dpo-self:", "dpo-ensemble:"):
         assert word in said
     assert not (tmp_path / "run").exists()
 
 
-def test_seeds_and_processes_are_refused_where_they_mean_nothing(tmp_path, capsys):
-    assert main(["reproduce", "smoke", "--out", str(tmp_path / "run"), "--seeds", "2"]) == 1
-    assert "--seeds is for ablations" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="one process"):
-        next(reproduce(parse_recipe(TOY, name="toy"), "toy", out=tmp_path / "run", processes=2))
-    with pytest.raises(ConfigError, match="no ablation"):
-        next(ablate(load_recipe("smoke"), out=tmp_path / "run"))
+def test_no_seeds_and_other_recipes_are_refused_in_one_sentence(tmp_path, capsys):
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text(TOY)
+    assert main([str(recipe), "--out", str(tmp_path / "run"), "--seeds", "0"]) == 1
+    assert capsys.readouterr().err == "error: --seeds must be at least 1\n"
+    with pytest.raises(ConfigError, match="variant baseline"):
+        next(ablate(load_recipe("smoke"), 1, out=tmp_path / "run"))
     with pytest.raises(DataError, match="no seed of this ablation is finished"):
         conclude(tmp_path / "run")
 
 
 def start(recipe: Path, out: Path, seeds: int):
-    command = [
-        sys.executable,
-        "-m",
-        "guardreasoner",
-        "reproduce",
-        str(recipe),
-        "--out",
-        str(out),
-        "--seeds",
-        str(seeds),
-    ]
+    command = [sys.executable, str(SCRIPT), str(recipe), "--out", str(out), "--seeds", str(seeds)]
     log = open(out.with_suffix(".log"), "ab")  # noqa: SIM115 - the child's
     return subprocess.Popen(
         command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -164,7 +151,7 @@ def test_a_toy_of_the_whole_design_resumes_and_adds_a_seed(tmp_path):
     same_rows(out)
     other = replace(parse_recipe(TOY, name="toy").evaluate, limit=8)
     with pytest.raises(RunFolderError, match="limit"):
-        list(ablate(replace(parse_recipe(TOY, name="toy"), evaluate=other), out=out))
+        list(ablate(replace(parse_recipe(TOY, name="toy"), evaluate=other), 2, out=out))
 
 
 def same_rows(out: Path):

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-
-from guardreasoner.evaluate.ablation import (
+from ablation_compare import (
     CONTESTANTS,
     MEAN,
     TITLES,

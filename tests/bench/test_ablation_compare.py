@@ -4,9 +4,7 @@ import re
 
 import numpy as np
 import pytest
-
-from guardreasoner.errors import DataError
-from guardreasoner.evaluate.ablation import (
+from ablation_compare import (
     CONTESTANTS,
     MEAN,
     STEPS,
@@ -23,7 +21,9 @@ from guardreasoner.evaluate.ablation import (
     uncertainty,
     weights,
 )
-from guardreasoner.evaluate.ablation_text import as_data, as_markdown, sentence
+from ablation_page import as_data, as_markdown, sentence
+
+from guardreasoner.errors import DataError
 from guardreasoner.evaluate.compare import compare
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.types import TASKS, Task
