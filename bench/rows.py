@@ -31,7 +31,8 @@ from guardreasoner.guards.load import load_guard
 from guardreasoner.records import dumps, read_jsonl, read_nouns, write_jsonl
 from guardreasoner.reproduce import benchmarks_of
 from guardreasoner.train.recipe import Recipe, load_recipe
-from guardreasoner.train.sft import SftConfig, run_sft
+from guardreasoner.train.settings import SftConfig
+from guardreasoner.train.sft import run_sft
 from guardreasoner.types import Trace
 
 SHARES = (8, 4, 2, 1)

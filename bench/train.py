@@ -24,10 +24,8 @@ from trl import SFTTrainer, pack_dataset
 
 from guardreasoner.train import dpo_trainer, sft_trainer
 from guardreasoner.train import trainer as training
-from guardreasoner.train.dpo import DpoConfig
 from guardreasoner.train.rows import NO_LABEL, RowMaker
-from guardreasoner.train.settings import TrainingConfig
-from guardreasoner.train.sft import SftConfig
+from guardreasoner.train.settings import DpoConfig, SftConfig, TrainingConfig
 from guardreasoner.train.tiny import build_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -43,7 +41,7 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 def model_of(shape: str) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from guardreasoner.train.models import best_attention
+    from guardreasoner.train.attention import best_attention
 
     sizes = dict(SHAPES[shape])
     heads, kv_heads = sizes.pop("heads")

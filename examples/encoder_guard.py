@@ -29,7 +29,7 @@ from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Curve
 from guardreasoner.records import read_nouns
 from guardreasoner.train import minilm
-from guardreasoner.train.models import best_attention
+from guardreasoner.train.attention import best_attention
 from guardreasoner.train.rows import middle_out
 from guardreasoner.train.trainer import RowOrder
 from guardreasoner.types import TASKS, Example, Labels, Task, Trace, Verdict

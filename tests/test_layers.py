@@ -20,9 +20,6 @@ LAYERS = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 STAGES = {"teach.synthesize", "train.sft", "train.sample", "train.mine", "train.dpo", "export.onnx"}
 CIRCLES = (  # each is to go; none may come
-    {"train.minilm", "train.models", "train.tiny"},
-    {"train.sft", "train.sft_trainer"},
-    {"train.dpo", "train.dpo_trainer"},
     {"report.build", "report.content", "report.markdown", "report.page"},
 )
 

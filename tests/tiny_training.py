@@ -6,9 +6,8 @@ import torch
 
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import write_jsonl
-from guardreasoner.train.dpo import DpoConfig
-from guardreasoner.train.models import ModelConfig, load_base, save_checkpoint
-from guardreasoner.train.sft import SftConfig
+from guardreasoner.train.models import load_base, save_checkpoint
+from guardreasoner.train.settings import DpoConfig, ModelConfig, SftConfig
 from guardreasoner.types import Labels, Preference, Task
 from train_tools import example
 

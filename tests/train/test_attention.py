@@ -5,8 +5,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
-from guardreasoner.train.attention import NAME, attend, register  # noqa: E402
-from guardreasoner.train.models import best_attention  # noqa: E402
+from guardreasoner.train.attention import (  # noqa: E402
+    NAME,
+    attend,
+    best_attention,
+    register,
+)
 
 MASKS = ("causal", "padded", "two documents", "all")
 

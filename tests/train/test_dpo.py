@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.records import Counts, write_jsonl
-from guardreasoner.train import dpo_trainer
+from guardreasoner.train import dpo_rows, dpo_trainer
 from guardreasoner.train import trainer as training
-from guardreasoner.train.dpo import pairs_of, run_dpo
+from guardreasoner.train.dpo import run_dpo
+from guardreasoner.train.dpo_rows import pairs_of
 from guardreasoner.train.losses import answer_logits, head_of, sequence_logps, token_logps
 from guardreasoner.train.models import load_base
 from guardreasoner.train.rows import RowMaker
@@ -43,7 +44,7 @@ def trainer_of(tmp_path, preferences, **changes):
     model, tokenizer = load_base(TINY)
     maker = RowMaker(tokenizer, "raw", config.max_tokens)
     write_jsonl(tmp_path / "p.jsonl", preferences)
-    rows, _ = dpo_trainer.prepare(config, maker, tmp_path / "p.jsonl", tmp_path / "rows")
+    rows, _ = dpo_rows.prepare(config, maker, tmp_path / "p.jsonl", tmp_path / "rows")
     arguments = training.arguments(config, tmp_path / "trainer")
     trainer = dpo_trainer.build(model, tokenizer, arguments, config=config, rows=rows, run=None)
     with torch.no_grad():
@@ -183,17 +184,17 @@ def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path, 
         write_run(tmp_path / name, [preference(n, 0.8 + 0.05 * n) for n in range(8)])
     config = replace(QUICK, max_steps=5)
     run_dpo(config, TINY, out=tmp_path / "whole")
-    original = training.Curve.on_log
+    original = training.LossCurve.on_log
 
     def stop(self, args, state, control, logs=None, **more):
         original(self, args, state, control, logs, **more)
         if state.global_step == 3:
             raise Killed
 
-    monkeypatch.setattr(training.Curve, "on_log", stop)
+    monkeypatch.setattr(training.LossCurve, "on_log", stop)
     with pytest.raises(Killed):
         run_dpo(config, TINY, out=tmp_path / "stopped")
-    monkeypatch.setattr(training.Curve, "on_log", original)
+    monkeypatch.setattr(training.LossCurve, "on_log", original)
     run_dpo(config, TINY, out=tmp_path / "stopped")
     assert curve(tmp_path / "stopped") == curve(tmp_path / "whole")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")

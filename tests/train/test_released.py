@@ -8,15 +8,15 @@ import pytest
 
 pytest.importorskip("trl", reason="the train extra is not installed")
 
-from guardreasoner.train.traces import import_traces
-
 from guardreasoner.cli import show
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import dumps, read_nouns, write_jsonl
+from guardreasoner.teach.imported import import_traces
 from guardreasoner.train.mine import MineConfig, run_mine
-from guardreasoner.train.models import ModelConfig, load_base
+from guardreasoner.train.models import load_base
 from guardreasoner.train.recipe import load_recipe
 from guardreasoner.train.rows import NO_LABEL, RowMaker
+from guardreasoner.train.settings import ModelConfig
 from guardreasoner.types import Labels, Preference, Trace
 
 ALONE = "Human user:\nA soup, please.\n\nAI assistant:\nNone\n\n"

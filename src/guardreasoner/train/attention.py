@@ -64,3 +64,12 @@ def register() -> str:
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, always)
     return NAME
+
+
+def best_attention() -> str:
+    """`flash_attention_2` where it is installed beside a GPU, else `sdpa`; on a CPU our own for short rows."""
+    from transformers.utils import is_flash_attn_2_available
+
+    if not torch.cuda.is_available():
+        return register()
+    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"

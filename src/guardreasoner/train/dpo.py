@@ -8,85 +8,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
-from guardreasoner.errors import ConfigError, DataError, need
-from guardreasoner.records import Counts, RunFolder, from_dict
-from guardreasoner.train.models import ModelConfig, best_attention, load_checkpoint, read_meta
+from guardreasoner.errors import DataError, need
+from guardreasoner.records import RunFolder
+from guardreasoner.train.models import load_checkpoint, read_meta
 from guardreasoner.train.rows import RowMaker
-from guardreasoner.train.settings import RESUMABLE, TrainingConfig, rank, world_size
-from guardreasoner.types import Exchange, Preference
-
-
-@dataclass(frozen=True)
-class DpoConfig(TrainingConfig):
-    """HS-DPO; defaults of `train/HS-DPO_{1b,3b,8b}.sh`."""
-
-    learning_rate: float = 5e-6
-    """`--learning_rate 5e-6`."""
-    epochs: float = 2.0
-    """`--num_train_epochs 2.0`."""
-    batch: int = 256
-    """Pairs per optimizer step over all devices (1 x 64 accumulation x 4 GPUs)."""
-    micro_batch: int = 1
-    """Pairs per pass and device (`--per_device_train_batch_size 1`)."""
-    beta: float = 0.01
-    """`--pref_beta 0.01`."""
-    sft_weight: float = 2.0
-    """`--pref_ftx 2.0`: weight of the mean token loss of the chosen answer."""
-    weight_sft: bool = False
-    """Whether alpha also scales the SFT term; the paper's equation puts it before the DPO term, the patch that applies
-    it was never released."""
-    use_weights: bool = True
-    """False = every alpha is 1: plain DPO, as stock LLaMA-Factory ignores `sample_weight`."""
-    reference: Literal["precomputed", "live"] = "precomputed"
-    """When the reference's log-probabilities are computed."""
-    start: str | None = None
-    """Checkpoint to start from; None = the run's `sft/checkpoint`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.liger:
-            raise ConfigError("dpo.liger is refused: its fused loss knows no weights per pair")
-        if self.keep == "best" or self.validate_every:
-            raise ConfigError("dpo validates nothing while it trains; leave out dpo.keep and dpo.validate_every")
-        if self.beta <= 0 or self.sft_weight < 0:
-            raise ConfigError("dpo.beta must be more than 0, and dpo.sft_weight not less")
-
-
-class Pair(TypedDict):
-    """One preference in tokens."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    weight: float
-    length: int
-
-
-def pairs_of(preferences: Iterable[Preference], maker: RowMaker, config: DpoConfig, counts: Counts) -> Iterator[Pair]:
-    """Preferences as tokens; prompt and longer answer share `max_tokens`, and what cannot is counted."""
-    for preference in preferences:
-        counts.in_ += 1
-        chosen, rejected = maker.completion(preference.chosen), maker.completion(preference.rejected)
-        longer = max(len(chosen), len(rejected))
-        exchange = from_dict(Exchange, preference.prompt)
-        _, prompt, _ = maker.fit(exchange, config.max_tokens - longer)
-        if len(prompt) + longer > config.max_tokens:
-            counts.drop("too_long")
-            continue
-        counts.out += 1
-        weight = preference.weight if config.use_weights else 1.0
-        yield Pair(
-            prompt_ids=prompt,
-            chosen_ids=chosen,
-            rejected_ids=rejected,
-            weight=weight,
-            length=len(prompt) + longer,
-        )
+from guardreasoner.train.settings import RESUMABLE, DpoConfig, ModelConfig, rank, world_size
 
 
 def run_dpo(
@@ -130,8 +60,9 @@ def run_dpo(
 def _train(
     config: DpoConfig, model_config: ModelConfig, folder: Path, preferences: Path, start: Path, run: RunFolder | None
 ) -> dict[str, Any] | None:
-    from guardreasoner.train import dpo_trainer, sft_trainer
+    from guardreasoner.train import dpo_rows, dpo_trainer
     from guardreasoner.train import trainer as training
+    from guardreasoner.train.attention import best_attention
 
     if run is not None:
         training.drop_torn(folder / "trainer", run)
@@ -142,11 +73,11 @@ def _train(
     maker = RowMaker(
         tokenizer, model_config.wire, config.max_tokens, judged_tokens=config.judged_tokens, seed=config.seed
     )
-    rows, about = dpo_trainer.prepare(config, maker, preferences, folder / "rows")
+    rows, about = dpo_rows.prepare(config, maker, preferences, folder / "rows")
     trainer = dpo_trainer.build(model, tokenizer, arguments, config=config, rows=rows, run=run)
     metrics = training.train(trainer, folder / "trainer")
     meta = {**read_meta(start), "stage": "dpo"}
-    sft_trainer.save(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
+    training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
     if run is None:
         return None
     shutil.rmtree(folder / "trainer", ignore_errors=True)

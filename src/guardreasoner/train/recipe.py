@@ -28,11 +28,9 @@ from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.export.onnx import ExportConfig
 from guardreasoner.teach.config import SynthesizeConfig
-from guardreasoner.train.dpo import DpoConfig
 from guardreasoner.train.mine import MineConfig
-from guardreasoner.train.models import ModelConfig
 from guardreasoner.train.sample import SampleConfig
-from guardreasoner.train.sft import SftConfig
+from guardreasoner.train.settings import DpoConfig, ModelConfig, SftConfig
 
 T = TypeVar("T")
 RESERVED = frozenset({"sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"})

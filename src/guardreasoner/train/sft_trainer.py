@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,26 +12,15 @@ from torch.nn import functional
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
-from guardreasoner.data.mix import draw
-from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
-from guardreasoner.train import sft
+from guardreasoner.records import RunFolder
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, soft_losses
-from guardreasoner.train.models import save_checkpoint
-from guardreasoner.train.rows import NO_LABEL, NUMBER, Row, RowMaker
-from guardreasoner.train.trainer import Curve, RowOrder, first_process_first, lora_config
-from guardreasoner.types import Example, Trace
-
-COLUMNS: Mapping[str, tuple[str, float]] = {
-    "input_ids": ("int32", 0),
-    "labels": ("int32", NO_LABEL),
-    "verdict": ("int32", 0),
-    "soft": ("float32", 0.0),
-}
-"""Type and filling of each column; `input_ids` are filled with the tokenizer's padding."""
+from guardreasoner.train.rows import NO_LABEL, NUMBER, RowMaker
+from guardreasoner.train.settings import SftConfig
+from guardreasoner.train.sft_rows import COLUMNS
+from guardreasoner.train.trainer import LossCurve, RowOrder, lora_config
 
 
-class Collator:
+class RowCollator:
     """Rows to right-padded tensors; or, packed, to one long row in which positions start anew for every example."""
 
     def __init__(self, pad: int, *, packed: bool) -> None:
@@ -67,7 +53,7 @@ class RSftTrainer(SFTTrainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, config: sft.SftConfig, deciding: Mapping[int, tuple[int, int]], **more: Any) -> None:
+    def __init__(self, *args: Any, config: SftConfig, deciding: Mapping[int, tuple[int, int]], **more: Any) -> None:
         """Args:
         config: the recipe's.
         deciding: for each task number the deciding token of its positive and of its negative word.
@@ -150,7 +136,7 @@ def build(
     tokenizer: Any,
     arguments: Mapping[str, Any],
     *,
-    config: sft.SftConfig,
+    config: SftConfig,
     rows: Any,
     validation: Any,
     maker: RowMaker,
@@ -166,123 +152,12 @@ def build(
         args=TrlConfig(
             **arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, prediction_loss_only=True
         ),
-        data_collator=Collator(tokenizer.pad_token_id, packed="seq_lengths" in rows.column_names),
+        data_collator=RowCollator(tokenizer.pad_token_id, packed="seq_lengths" in rows.column_names),
         train_dataset=rows,
         eval_dataset=validation if config.validate_every else None,
         processing_class=tokenizer,
         peft_config=lora_config(config.lora),
-        callbacks=[Curve(run)],
+        callbacks=[LossCurve(run)],
         config=config,
         deciding=deciding,
     )
-
-
-def prepare(config: sft.SftConfig, maker: RowMaker, out: Path, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Training rows, validation rows (or None), and what the manifest says of them; made once, by the first process."""
-    from datasets import load_from_disk
-
-    with first_process_first():
-        if not (folder / "rows" / "about.json").exists():
-            _write_rows(config, maker, out, folder / "rows")
-    about = json.loads((folder / "rows" / "about.json").read_text())
-    validation = load_from_disk(str(folder / "rows" / "validation")) if about["validation_rows"] else None
-    return load_from_disk(str(folder / "rows" / "train")), validation, about
-
-
-def _write_rows(config: sft.SftConfig, maker: RowMaker, out: Path, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    counts = Counts()
-    traces = sft.select(read_nouns(Trace, out / "synthesize" / "traces.jsonl"), config, counts)
-    scored = sum(trace.example.exchange.id in maker.scores for trace in traces)
-    if maker.scores and not scored:
-        raise DataError("none of its verdicts is on a training row", file=str(config.soft_labels))
-    tally = {"rows": 0, "tokens": 0, "shortened": 0, "scored": scored}
-
-    def counted() -> Iterable[Row]:
-        for row in sft.rows_of(traces, maker, config, counts):
-            tally["rows"] += 1
-            tally["tokens"] += len(row.input_ids)
-            tally["shortened"] += row.shortened
-            yield row
-
-    table = _dataset(counted(), config, maker)
-    table.save_to_disk(str(folder / "train"))
-    held = _validation(config, maker, out / "synthesize" / "validation.jsonl")
-    if held:
-        _dataset(held, config, maker, packed=False).save_to_disk(str(folder / "validation"))
-    about = {"counts": counts.as_dict(), "licences": _licences(out), "validation_rows": len(held), **tally}
-    write_atomic(folder / "about.json", json.dumps(about))
-
-
-def _dataset(rows: Iterable[Row], config: sft.SftConfig, maker: RowMaker, *, packed: bool | None = None) -> Any:
-    """Rows as an Arrow table, packed where the recipe and the machine say so."""
-    import pyarrow as pa
-    from datasets import Dataset
-    from trl import pack_dataset
-
-    chunks: list[Any] = []
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    schema = pa.schema([(name, pa.list_(pa.type_for_alias(kind))) for name, (kind, _) in COLUMNS.items()])
-
-    def flush() -> None:
-        chunks.append(pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema))
-        for column in columns.values():
-            column.clear()
-
-    for row in rows:
-        for name in COLUMNS:
-            columns[name].append(np.asarray(getattr(row, name), dtype=COLUMNS[name][0]))
-        if len(columns["labels"]) == 4096:
-            flush()
-    flush()
-    dataset = Dataset(pa.concat_tables(chunks))
-    if not len(dataset):
-        raise ConfigError("no row is left to train on; see sft.only, sft.leave_out, sft.reasoning, sft.labels_only")
-    if sft_packs(config) if packed is None else packed:
-        dataset = pack_dataset(dataset, config.max_tokens, "bfd")
-    return dataset.add_column("length", [len(ids) for ids in dataset["input_ids"]])
-
-
-def sft_packs(config: sft.SftConfig) -> bool:
-    """Whether rows are packed here."""
-    from guardreasoner.train.models import best_attention
-
-    return config.packing == "on" or (config.packing == "auto" and best_attention() == "flash_attention_2")
-
-
-def _validation(config: sft.SftConfig, maker: RowMaker, path: Path) -> list[Row]:
-    """Validation rows ask for labels at once: with the reasoning in sight, a verdict would be no measure."""
-    if not config.validate_every or not path.exists():
-        return []
-    examples = sorted(read_nouns(Example, path), key=lambda e: draw(config.seed, "validation", e.exchange.id))
-    rows = [maker.row(example) for example in examples[: config.validation_rows]]
-    return [row for row in rows if row is not None]
-
-
-def _licences(out: Path) -> dict[str, Any]:
-    """Licence classes and counts of the rows behind the traces, as the synthesis manifest states them."""
-    path = out / "synthesize" / "manifest.json"
-    if not path.exists():
-        return {}
-    manifest = json.loads(path.read_text())
-    data = manifest.get("config", {}).get("data", {})
-    return {"use": data.get("use"), "licences": manifest.get("counts", {}).get("licences")}
-
-
-def save(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], merge: bool = False) -> None:
-    """Write the trained weights as a checkpoint: adapters merged in, sharded ones gathered from all processes."""
-    accelerator = trainer.accelerator
-    bare = accelerator.unwrap_model(trainer.model)
-    state = accelerator.get_state_dict(trainer.model_wrapped) if _is_sharded(trainer) else None
-    if merge:
-        if state is not None:
-            raise ConfigError("lora with fsdp or zero3 cannot be merged here; train adapters with distributed: ddp")
-        bare = bare.merge_and_unload()
-    bare.__dict__.pop("forward", None)  # TRL's patched forward
-    if trainer.is_world_process_zero():
-        save_checkpoint(bare, tokenizer, target, meta=meta, state=state)
-    accelerator.wait_for_everyone()
-
-
-def _is_sharded(trainer: Any) -> bool:
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

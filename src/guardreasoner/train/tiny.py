@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.train.settings import LLAMA3_TEMPLATE
 from guardreasoner.types import TASKS
 
 BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
@@ -36,8 +37,6 @@ def build_tokenizer() -> Any:
     )
     begin = tokenizer.token_to_id(BEGIN)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, begin)])
-    from guardreasoner.train.models import LLAMA3_TEMPLATE
-
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,

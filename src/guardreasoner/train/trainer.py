@@ -22,6 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from guardreasoner.errors import ConfigError, need
 from guardreasoner.records import RunFolder, write_atomic
+from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
 COMPLETE = "complete"
@@ -201,7 +202,7 @@ class RowOrder(Sampler[int]):  # type: ignore[misc, unused-ignore]
         return iter([row for one in passes + ragged for row in one])
 
 
-class Curve(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class LossCurve(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Keeps the curves as data (`log.jsonl`), shows them on stderr, and marks checkpoints that are whole."""
 
     def __init__(self, run: RunFolder | None) -> None:
@@ -235,7 +236,7 @@ class Curve(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def be_quiet(trainer: Any) -> None:
-    """Leave stdout to results and stderr to `Curve`: libraries print dicts and bars of their own."""
+    """Leave stdout to results and stderr to `LossCurve`: libraries print dicts and bars of their own."""
     trainer.remove_callback(PrinterCallback)
 
 
@@ -304,3 +305,22 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def save_trained(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], merge: bool = False) -> None:
+    """Write the trained weights as a checkpoint: adapters merged in, sharded ones gathered from all processes."""
+    accelerator = trainer.accelerator
+    bare = accelerator.unwrap_model(trainer.model)
+    state = accelerator.get_state_dict(trainer.model_wrapped) if _is_sharded(trainer) else None
+    if merge:
+        if state is not None:
+            raise ConfigError("lora with fsdp or zero3 cannot be merged here; train adapters with distributed: ddp")
+        bare = bare.merge_and_unload()
+    bare.__dict__.pop("forward", None)  # TRL's patched forward
+    if trainer.is_world_process_zero():
+        save_checkpoint(bare, tokenizer, target, meta=meta, state=state)
+    accelerator.wait_for_everyone()
+
+
+def _is_sharded(trainer: Any) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

@@ -1,0 +1,186 @@
+"""The rows of R-SFT on disk: which traces are trained on, in tokens, packed or not; and the rows that validate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guardreasoner.data.mix import draw
+from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.records import Counts, read_jsonl, read_nouns, write_atomic
+from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
+from guardreasoner.train.settings import SftConfig
+from guardreasoner.train.trainer import first_process_first
+from guardreasoner.types import TASKS, Example, Preference, Task, Trace
+
+COLUMNS: Mapping[str, tuple[str, float]] = {
+    "input_ids": ("int32", 0),
+    "labels": ("int32", NO_LABEL),
+    "verdict": ("int32", 0),
+    "soft": ("float32", 0.0),
+}
+"""Type and filling of each column; `input_ids` are filled with the tokenizer's padding."""
+
+
+def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[Trace]:
+    """The traces that a run trains on, in file order; every other one is counted."""
+    kept: list[Trace] = []
+    for trace in traces:
+        counts.in_ += 1
+        source = trace.example.exchange.source
+        if source in config.leave_out or (config.only and source not in config.only):
+            counts.drop("source")
+        else:
+            kept.append(trace)
+    if config.subset is not None and len(kept) > config.subset:
+        hard = _difficulty(config.difficulty or "", kept) if config.subset_by == "hard" else {}
+        ids = [t.example.exchange.id for t in kept]
+        order = sorted(ids, key=lambda i: (-hard[i] if i in hard else float("inf"), draw(config.seed, "subset", i)))
+        chosen = set(order[: config.subset])
+        counts.drop("subset", len(kept) - len(chosen))
+        kept = [t for t in kept if t.example.exchange.id in chosen]
+    return kept
+
+
+def _difficulty(path: str, traces: Iterable[Trace]) -> dict[str, float]:
+    first = next((row for _, row in read_jsonl(path)), {})
+    if "scores" not in first:
+        return {p.example_id: p.wrong - p.right for p in read_nouns(Preference, path)}
+    scores = read_scores(path)
+    return {
+        trace.example.exchange.id: max(abs(p - (trace.example.gold[t] == TASKS[t].positive)) for t, p in known.items())
+        for trace in traces
+        if (known := {t: p for t, p in scores.get(trace.example.exchange.id, {}).items() if trace.example.gold[t]})
+    }
+
+
+def read_scores(path: str | Path) -> dict[str, dict[Task, float]]:
+    """P of the positive label by exchange and task, from a file of verdicts.
+
+    Raises:
+        DataError: the file cannot be read, or a line has no `exchange_id` and `scores`, or a score is no probability.
+    """
+    found = {}
+    for line, row in read_jsonl(path):
+        id_, scores = row.get("exchange_id"), row.get("scores")
+        if not isinstance(id_, str) or not isinstance(scores, dict):
+            raise DataError("a verdict needs `exchange_id` and `scores`", file=str(path), line=line)
+        found[id_] = {t: p for t in TASKS if (p := scores.get(t.value)) is not None}
+        for task, p in found[id_].items():
+            if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
+                raise DataError("a score is a probability from 0 to 1", file=str(path), line=line, field=task.value)
+    return found
+
+
+def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts) -> Iterator[TokenRow]:
+    """The rows of some traces: with reasoning, on labels alone, or both, by the shares of the recipe."""
+    for trace in traces:
+        example, seed = trace.example, config.seed
+        answers: list[tuple[str, str | None]] = []
+        if trace.reasoning and draw(seed, "reasoning", example.exchange.id) < config.reasoning:
+            answers.append((trace.reasoning, trace.block))
+        if not trace.reasoning or draw(seed, "labels", example.exchange.id) < config.labels_only:
+            answers.append(("", None))
+        rows = [row for reasoning, block in answers if (row := maker.row(example, reasoning, block))]
+        if rows:
+            counts.out += 1
+        else:
+            counts.drop("too_long" if answers else "share")
+        yield from rows
+
+
+def prepare(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Training rows, validation rows (or None), and what the manifest says of them; made once, by the first process."""
+    from datasets import load_from_disk
+
+    with first_process_first():
+        if not (folder / "rows" / "about.json").exists():
+            _write_rows(config, maker, out, folder / "rows")
+    about = json.loads((folder / "rows" / "about.json").read_text())
+    validation = load_from_disk(str(folder / "rows" / "validation")) if about["validation_rows"] else None
+    return load_from_disk(str(folder / "rows" / "train")), validation, about
+
+
+def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    counts = Counts()
+    traces = select(read_nouns(Trace, out / "synthesize" / "traces.jsonl"), config, counts)
+    scored = sum(trace.example.exchange.id in maker.scores for trace in traces)
+    if maker.scores and not scored:
+        raise DataError("none of its verdicts is on a training row", file=str(config.soft_labels))
+    tally = {"rows": 0, "tokens": 0, "shortened": 0, "scored": scored}
+
+    def counted() -> Iterable[TokenRow]:
+        for row in rows_of(traces, maker, config, counts):
+            tally["rows"] += 1
+            tally["tokens"] += len(row.input_ids)
+            tally["shortened"] += row.shortened
+            yield row
+
+    table = _dataset(counted(), config, maker)
+    table.save_to_disk(str(folder / "train"))
+    held = _validation(config, maker, out / "synthesize" / "validation.jsonl")
+    if held:
+        _dataset(held, config, maker, packed=False).save_to_disk(str(folder / "validation"))
+    about = {"counts": counts.as_dict(), "licences": _licences(out), "validation_rows": len(held), **tally}
+    write_atomic(folder / "about.json", json.dumps(about))
+
+
+def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, packed: bool | None = None) -> Any:
+    """Rows as an Arrow table, packed where the recipe and the machine say so."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    chunks: list[Any] = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    schema = pa.schema([(name, pa.list_(pa.type_for_alias(kind))) for name, (kind, _) in COLUMNS.items()])
+
+    def flush() -> None:
+        chunks.append(pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema))
+        for column in columns.values():
+            column.clear()
+
+    for row in rows:
+        for name in COLUMNS:
+            columns[name].append(np.asarray(getattr(row, name), dtype=COLUMNS[name][0]))
+        if len(columns["labels"]) == 4096:
+            flush()
+    flush()
+    dataset = Dataset(pa.concat_tables(chunks))
+    if not len(dataset):
+        raise ConfigError("no row is left to train on; see sft.only, sft.leave_out, sft.reasoning, sft.labels_only")
+    if sft_packs(config) if packed is None else packed:
+        dataset = pack_dataset(dataset, config.max_tokens, "bfd")
+    return dataset.add_column("length", [len(ids) for ids in dataset["input_ids"]])
+
+
+def sft_packs(config: SftConfig) -> bool:
+    """Whether rows are packed here."""
+    from guardreasoner.train.attention import best_attention
+
+    return config.packing == "on" or (config.packing == "auto" and best_attention() == "flash_attention_2")
+
+
+def _validation(config: SftConfig, maker: RowMaker, path: Path) -> list[TokenRow]:
+    """Validation rows ask for labels at once: with the reasoning in sight, a verdict would be no measure."""
+    if not config.validate_every or not path.exists():
+        return []
+    examples = sorted(read_nouns(Example, path), key=lambda e: draw(config.seed, "validation", e.exchange.id))
+    rows = [maker.row(example) for example in examples[: config.validation_rows]]
+    return [row for row in rows if row is not None]
+
+
+def _licences(out: Path) -> dict[str, Any]:
+    """Licence classes and counts of the rows behind the traces, as the synthesis manifest states them."""
+    path = out / "synthesize" / "manifest.json"
+    if not path.exists():
+        return {}
+    manifest = json.loads(path.read_text())
+    data = manifest.get("config", {}).get("data", {})
+    return {"use": data.get("use"), "licences": manifest.get("counts", {}).get("licences")}
