@@ -1,5 +1,6 @@
 """What the documents promise holds: examples run, commands exist with the options shown, links lead somewhere."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -44,6 +45,43 @@ def test_every_command_in_the_documents_parses():
                 wrong.append(f"{page}: {code}")
     assert seen >= 8
     assert not wrong, "\n".join(wrong)
+
+
+def command_reference():
+    spec = importlib.util.spec_from_file_location("command_reference", ROOT / "docs" / "commands.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_reference_says_what_the_parsers_say():
+    reference = command_reference()
+    assert reference.PAGE.read_text() == reference.page(), "docs/commands.md is stale: run `make docs`"
+    assert reference.page().count("\n## ") == len(COMMANDS) + 1
+
+
+def test_every_option_of_every_command_is_explained():
+    parsers = {name: command_reference().command_parser(name) for name in COMMANDS}
+    silent = [f"{name}: {action.dest}" for name, p in parsers.items() for action in p._actions if not action.help]
+    assert not silent
+
+
+def test_the_readme_shows_the_real_tree():
+    """Every entry of the package is named once in README's tree, and every name in the tree is there."""
+    tree = re.search(r"```\nsrc/guardreasoner/\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    named = [name.rstrip("/") for line in tree.splitlines() for name in re.split(r"\s{2,}", line.strip())[0].split()]
+    package = ROOT / "src" / "guardreasoner"
+    there = {p.name for p in package.iterdir() if not p.name.startswith(("_", "."))} - {"py.typed"}
+    assert len(named) == len(set(named))
+    assert {name for name in named if "/" not in name} == there
+    assert all((package / name).exists() for name in named)
+
+
+def test_contributing_names_files_that_are_there():
+    rows = re.findall(r"^\|.*\|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    paths = [p for row in rows for p in re.findall(r"`((?:src|tests|docs)/[^`<]*)[`<]", row)]
+    assert len(paths) >= 14
+    assert not [p for p in paths if not (ROOT / p).exists()]
 
 
 def test_every_command_has_a_module_and_help():

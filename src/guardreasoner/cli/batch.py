@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "input", metavar="IN", help=".jsonl or .parquet with prompt, and if you like response, context, id"
     )
     parser.add_argument("out", metavar="OUT", help=".jsonl or .parquet; what is there is resumed")
-    parser.add_argument("--runner", choices=("local", "ray"), default="local")
+    parser.add_argument("--runner", choices=("local", "ray"), default="local", help="where it runs (default local)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="guards of --runner ray (default 2)")
     parser.add_argument("--fresh", action="store_true", help="throw away what OUT holds")
     parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")

@@ -39,7 +39,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="N rows per benchmark, stratified by gold")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    parser.add_argument("--labels", choices=("original", "corrected"), default="original")
+    parser.add_argument(
+        "--labels",
+        choices=("original", "corrected"),
+        default="original",
+        help="the gold to score against (default original)",
+    )
     parser.add_argument("--corrections", action="append", type=Path, metavar="FILE", help="Review records for "
                         "--labels corrected (default DATA/corrections/*.jsonl)")  # fmt: skip
     parser.add_argument("--infer-missing", action="store_true", help="read a refusal off response harm, or the other "
@@ -49,7 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="RUN", help="an earlier run to keep up with")
     parser.add_argument("--fail-below", type=float, metavar="X", help="exit 10 unless a loss of more than X F1 points "
                         "against the baseline is ruled out")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the folder of the run")
     parser.add_argument("--fresh", action="store_true", help="throw away what RUN holds")
     parser.add_argument("--json", action="store_true", help="one JSON object per cell instead of the table")
     add_guard(parser)
