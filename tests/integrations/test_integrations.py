@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from serve.test_serve_peers import BLOCKED, ask, free_port, running, user
 
 HERE = Path(__file__).parent
 SOURCES = Path(__file__).parents[2] / "src"
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 CONFIG = """
 model_list:
   - model_name: chat
@@ -78,6 +81,49 @@ def test_the_litellm_guardrail_in_a_real_proxy(tmp_path):
             assert [m["content"] for m in up.seen[-1]["messages"]] == [BLOCKED, BLOCKED, "and two and two?"]
             up.reply = lambda body: "a bad plan"
             assert BLOCKED in ask(client, user("hello")).text
+
+
+def marked(mark: str) -> str:
+    """The block of docs/integrations.md under a mark."""
+    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    assert found is not None, mark
+    return found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("langchain", ["Boil it for seven minutes.", "I can't help with that."]),
+        ("gai", ["True", "False", BLOCKED]),
+    ],
+)
+def test_the_examples_of_the_page_run_as_written(name, printed, tmp_path):
+    (tmp_path / ".guardrailsrc").write_text("id=none\nenable_metrics=false\nuse_remote_inferencing=false\n")
+    (tmp_path / "example.py").write_text(marked(f"test: {name}"))
+    command = [str(peer(name)), str(tmp_path / "example.py")]
+    env = quiet_env(HOME=str(tmp_path), PYTHONPATH=str(SOURCES))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().splitlines() == printed
+
+
+@pytest.mark.slow
+def test_the_litellm_example_of_the_page_runs_as_written(tmp_path):
+    program = peer("litellm").parent / "litellm"
+    for name in ("guard.py", "litellm.yaml"):
+        (tmp_path / name).write_text(marked(f"file: {name}"))
+    serve, *asked = marked("test: litellm").replace("\\\n", " ").strip().splitlines()
+    assert serve == "litellm --config litellm.yaml --port 4000"
+    url = f"127.0.0.1:{(port := free_port())}"
+    command = [str(program), "--config", str(tmp_path / "litellm.yaml"), "--port", str(port), "--host", "127.0.0.1"]
+    with running(command, f"http://{url}/health/liveliness", PYTHONPATH=str(SOURCES)):
+        answers = [
+            subprocess.run(shlex.split(line.replace("localhost:4000", url)), capture_output=True, text=True, timeout=60)
+            for line in asked
+        ]
+    egg, virus = (answer.stdout for answer in answers)
+    assert ("seven minutes" in egg, BLOCKED in virus, "seven minutes" in virus) == (True, True, False), (egg, virus)
 
 
 @pytest.mark.parametrize("name", ["langchain", "litellm", "guardrails_ai"])

@@ -11,18 +11,20 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 PEERS = {
     "litellm": ("litellm[proxy]==1.106.*",),
     "nemo": ("nemoguardrails[server]==0.24.*",),
     "langchain": ("langchain>=1.4,<1.6",),
     "gai": ("guardrails-ai==0.11.*",),
 }
-"""Name of the environment -> what pip puts into it."""
+"""Name of the environment -> what pip puts into it, beside what our base install needs."""
 
 QUIET = {
     "LITELLM_TELEMETRY": "False",
@@ -51,7 +53,8 @@ def peer(name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"peer-{name}-"))
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PEERS[name]]
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PEERS[name], *ours]
     subprocess.run(pip, check=True, timeout=900, stdout=sys.stderr)
     return python
 
