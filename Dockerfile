@@ -1,9 +1,9 @@
 # guardreasoner: the server with the bundled guard. No rights, no writable file system, no network but the one it serves.
 FROM python:3.11-slim AS build
 WORKDIR /build
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN python -m venv /opt/guardreasoner && /opt/guardreasoner/bin/pip install --no-cache-dir '.[serve]'
+RUN python -m venv /opt/guardreasoner && /opt/guardreasoner/bin/pip install --no-cache-dir -c constraints.txt '.[serve]'
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin guard

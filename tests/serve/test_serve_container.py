@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from guardreasoner.cli.main import parser_for
 from guardreasoner.guards.load import NANO_FOLDER
@@ -18,6 +20,7 @@ from serve.running import serving
 from serve.test_serve_process import _url, env
 
 DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
+COMPOSE = Path(__file__).parents[2] / "examples" / "compose"
 READ_ONLY = "mount --make-rprivate / && mount --bind / / && mount -o remount,ro,bind / && ! touch /x 2>/dev/null"
 
 
@@ -46,6 +49,32 @@ def test_the_health_check_succeeds_on_a_ready_server_and_fails_on_none():
         code = found[1].replace("http://127.0.0.1:8080", served.url)
         assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
     assert subprocess.run([sys.executable, "-c", code], timeout=30, stderr=subprocess.DEVNULL).returncode == 1
+
+
+def test_the_compose_example_guards_its_upstream():
+    """Its two commands as processes of this machine: Docker is not needed to see that they fit together."""
+    services = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
+    assert services["upstream"]["command"][:2] == ["python", "/upstream.py"]
+    arguments = services["guard"]["command"]
+    assert parser_for("serve").parse_args(["serve", *arguments]).upstream == "http://upstream:9000/v1"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        subprocess.Popen([sys.executable, str(COMPOSE / "upstream.py"), str(port)]) as upstream,
+        serving(policy={"proxy": {"upstream": f"http://127.0.0.1:{port}/v1"}}) as served,
+    ):
+        try:
+            body = {"model": "mock", "messages": [{"role": "user", "content": "How long do I boil an egg?"}]}
+            url = f"{served.url}/v1/chat/completions"
+            whole = httpx.post(url, json=body)
+            assert whole.json()["choices"][0]["message"]["content"] == "Boil it for seven minutes."
+            streamed = httpx.post(url, json={**body, "stream": True}).text
+            pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+            said = "".join(c["delta"].get("content", "") for piece in pieces for c in piece["choices"])
+            assert (said, "[DONE]" in streamed) == ("Boil it for seven minutes.", True)
+        finally:
+            upstream.kill()
 
 
 @pytest.mark.slow
