@@ -1,7 +1,9 @@
 """The playground in a real browser: by keyboard, without a network, and with hostile text that stays text."""
 
+import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,10 @@ def test_the_pages_use_text_content_only_and_no_address_but_their_own():
     assert not re.search(r"<script(?![^>]*src=)|\sstyle=|\son\w+=", (PAGES / "playground.html").read_text())
 
 
+def choose(page, mode: str) -> None:
+    page.value(f"document.querySelector('#modes input[value={mode}]').click()")
+
+
 @pytest.mark.slow
 def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
     with serving(guard=fake_guards.echoing) as served, browser() as page:
@@ -41,6 +47,7 @@ def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
         page.press("Tab")
         assert page.value("document.activeElement.id") == "response"
         page.type("sorry, no")
+        choose(page, "all")
         page.press("Enter", CTRL)
         page.until("document.querySelectorAll('article').length === 4 && !document.querySelector('.waiting')")
         page.picture(picture_folder(tmp_path) / "playground.png")
@@ -65,7 +72,7 @@ def test_steps_appear_while_the_guard_reasons_and_escape_stops(tmp_path):
         page.open(served.url)
         page.press("a", CTRL)
         page.type("think SLEEP:0.2")
-        page.value("document.querySelectorAll('#modes input').forEach(b => { b.checked = b.value === 'full' })")
+        choose(page, "full")
         page.press("Enter", CTRL)
         page.until("document.querySelectorAll('.steps li').length >= 1")
         page.until("document.querySelector('.verdict').textContent === 'passed'")
@@ -82,7 +89,8 @@ def test_a_page_without_a_key_asks_for_one_and_works_with_it(tmp_path):
     keys = read_keys({"GUARDREASONER_API_KEYS": "one=0123456789abcdef"})
     with serving(keys=keys) as served, browser() as page:
         page.open(served.url)
-        page.value("document.querySelectorAll('#modes input').forEach(b => { b.checked = b.value === 'instant' })")
+        page.type("hello")
+        choose(page, "instant")
         page.press("Enter", CTRL)
         page.until("!document.getElementById('keyline').hidden")
         page.value("document.getElementById('key').focus()")
@@ -90,3 +98,29 @@ def test_a_page_without_a_key_asks_for_one_and_works_with_it(tmp_path):
         page.press("Enter", CTRL)
         page.until("document.querySelector('.verdict')?.textContent === 'passed'")
         page.picture(picture_folder(tmp_path) / "playground-key.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_an_example_shows_one_verdict_and_the_code_that_asks_for_it(tmp_path, width, theme):
+    with serving(guard=fake_guards.echoing) as served, browser() as page:
+        page.open(served.url)
+        page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        page.until("document.getElementById('state').textContent.includes('ready')")
+        page.picture(picture_folder(tmp_path) / f"playground-before-{width}-{theme}.png")
+        assert page.value("document.querySelectorAll('#examples button').length") == 5
+        page.press("Enter", CTRL)
+        page.until("!document.getElementById('hint').hidden")
+        assert page.value("document.querySelectorAll('article').length") == 0
+        page.value("document.querySelectorAll('#examples button')[2].click()")
+        page.until("document.querySelectorAll('article').length === 1 && !document.querySelector('.waiting')")
+        assert page.value("document.getElementById('hint').hidden")
+        assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        page.value("document.getElementById('code').open = true")
+        page.picture(picture_folder(tmp_path) / f"playground-after-{width}-{theme}.png")
+        command = page.value("document.getElementById('curl').textContent")
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+        assert json.loads(done.stdout)["status"] == "ok", done.stdout
+        compile(page.value("document.getElementById('python').textContent"), "python", "exec")
