@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from guardreasoner.engines.decoding import Ask, Settings, complete, log_softmax, sample, unstopped
+from guardreasoner.engines.decoding import Extension, Settings, complete, log_softmax, sample, unstopped
 from guardreasoner.engines.encoding import Encoder
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Choice, Free, Scaffold, Text
@@ -37,7 +37,7 @@ class Written:
     def drop(self, row):
         self.contexts.pop(row)
 
-    def _logits(self, row, ask: Ask):
+    def _logits(self, row, ask: Extension):
         self.contexts[row] = [*self.contexts.get(row, [])[: ask.keep], *ask.tokens]
         assert len(self.contexts[row]) == ask.keep + len(ask.tokens)
         self.fed += len(ask.tokens)

@@ -9,7 +9,7 @@ pytest.importorskip("transformers", reason="needs the hf extra")
 
 from guardreasoner.engines.base import Engine  # noqa: E402
 from guardreasoner.engines.classifier import ClassifierEngine  # noqa: E402
-from guardreasoner.engines.decoding import Ask  # noqa: E402
+from guardreasoner.engines.decoding import Extension  # noqa: E402
 from guardreasoner.engines.hf import HfBatch, HfEngine  # noqa: E402
 from guardreasoner.engines.load import load_engine  # noqa: E402
 from guardreasoner.engines.onnx import OnnxEngine  # noqa: E402
@@ -89,11 +89,11 @@ def test_a_batch_with_holes_equals_a_fresh_batch(llama):
     with torch.inference_mode():
         ids = list(range(5, 25))
         holed = HfBatch(llama.model, torch)
-        holed.feed({0: Ask(0, ids[:9]), 1: Ask(0, ids[:4])})
-        holed.feed({0: Ask(9, [40, 41, 42]), 1: Ask(4, ids[4:6])})
-        holed.feed({0: Ask(9, ids[9:11]), 1: Ask(5, [77])})
-        got = holed.feed({0: Ask(11, ids[11:12]), 1: Ask(5, ids[5:12])})
-        fresh = HfBatch(llama.model, torch).feed({0: Ask(0, ids[:12])})[0]
+        holed.feed({0: Extension(0, ids[:9]), 1: Extension(0, ids[:4])})
+        holed.feed({0: Extension(9, [40, 41, 42]), 1: Extension(4, ids[4:6])})
+        holed.feed({0: Extension(9, ids[9:11]), 1: Extension(5, [77])})
+        got = holed.feed({0: Extension(11, ids[11:12]), 1: Extension(5, ids[5:12])})
+        fresh = HfBatch(llama.model, torch).feed({0: Extension(0, ids[:12])})[0]
     for row in (0, 1):
         assert got[row] == pytest.approx(fresh, abs=1e-4)
 

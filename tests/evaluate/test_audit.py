@@ -12,10 +12,10 @@ from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.audit import audit, dependence, grounding, judge_with_steps, quotes, skeleton
+from guardreasoner.evaluate.conclusions import concluded, stated
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import Case, open_run
 from guardreasoner.evaluate.stored import Judged
-from guardreasoner.formats.conclusions import concluded, stated
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Example, Exchange, Labels, Step, Task, Verdict

@@ -90,7 +90,7 @@ class MixCounts(Counts):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _MixRow:
     example: Example
     use: str
     licence: str
@@ -118,7 +118,7 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
     skipped: Counter[str] = Counter()
     rows = list(_seed_rows(config, skipped) if config.seeds else _rows(config, data_dir))
     if config.contrast:
-        rows += [_Row(example, "permissive", "CC0-1.0") for example in contrast_examples()]
+        rows += [_MixRow(example, "permissive", "CC0-1.0") for example in contrast_examples()]
     _check_names(config, {row.source for row in rows})
     counts = MixCounts(in_=len(rows) + skipped.total(), dropped=skipped)
     train, validation = _select(rows, config, counts)
@@ -168,7 +168,7 @@ def _draw(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
-def _rows(config: DataConfig, data_dir: str | Path | None) -> Iterator[_Row]:
+def _rows(config: DataConfig, data_dir: str | Path | None) -> Iterator[_MixRow]:
     seen: set[str] = set()
     for path in input_files(config, data_dir):
         for line, values in read_jsonl(path):
@@ -182,7 +182,7 @@ def _rows(config: DataConfig, data_dir: str | Path | None) -> Iterator[_Row]:
             yield row
 
 
-def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_Row]:
+def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_MixRow]:
     """Rows of seed sets; those that a set's row function passes over are counted in `skipped`."""
     from guardreasoner.data.seeds import find_seed, load_seed
 
@@ -192,10 +192,10 @@ def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_Row]:
         examples, dropped = load_seed(name)
         skipped.update(dropped)
         for example in examples:
-            yield _Row(example, use, licence or "none stated")
+            yield _MixRow(example, use, licence or "none stated")
 
 
-def _row(values: Mapping[str, Any], stem: str, line: int) -> _Row:
+def _row(values: Mapping[str, Any], stem: str, line: int) -> _MixRow:
     prompt, response = values.get("prompt") or "", values.get("response") or None
     if not isinstance(prompt, str) or not isinstance(response, str | None):
         raise TypeError("`prompt` and `response` are texts")
@@ -210,7 +210,7 @@ def _row(values: Mapping[str, Any], stem: str, line: int) -> _Row:
     exchange = Exchange(
         str(values.get("id") or f"{stem}-{line:05d}"), prompt, response, source=str(values.get("source") or stem)
     )
-    return _Row(
+    return _MixRow(
         Example(exchange, gold, str(values.get("category") or "")), use, str(values.get("licence") or "unstated")
     )
 
@@ -222,12 +222,12 @@ def _check_names(config: DataConfig, sources: set[str]) -> None:
             raise UnknownName("source in this data folder", name, sources)
 
 
-def _select(rows: Sequence[_Row], config: DataConfig, counts: MixCounts) -> tuple[list[_Row], list[_Row]]:
+def _select(rows: Sequence[_MixRow], config: DataConfig, counts: MixCounts) -> tuple[list[_MixRow], list[_MixRow]]:
     """Apply licence classes, sources and caps, in an order that depends on ids only."""
     validation_use = config.use if config.validation_use is None else config.validation_use
     taken: Counter[str] = Counter()
-    train: list[_Row] = []
-    validation: list[_Row] = []
+    train: list[_MixRow] = []
+    validation: list[_MixRow] = []
     for row in sorted(rows, key=lambda r: (_draw(config.seed, r.id), r.id)):
         held = row.source in config.leave_out
         cap = config.caps.get(row.source, config.leave_out_cap if held else config.default_cap)
@@ -251,7 +251,7 @@ def _select(rows: Sequence[_Row], config: DataConfig, counts: MixCounts) -> tupl
     return train, validation
 
 
-def _copies(train: Sequence[_Row], config: DataConfig) -> list[tuple[str, _Row]]:
+def _copies(train: Sequence[_MixRow], config: DataConfig) -> list[tuple[str, _MixRow]]:
     """Rows shown a second time, with the reason."""
     copies = [
         ("repeat", _renamed(row, f"#r{n}")) for row in train for n in range(2, config.repeat.get(row.source, 1) + 1)
@@ -266,7 +266,7 @@ def _copies(train: Sequence[_Row], config: DataConfig) -> list[tuple[str, _Row]]
     return copies + [("pair", row) for row in _pairs(train, config)]
 
 
-def _pairs(train: Sequence[_Row], config: DataConfig) -> Iterator[_Row]:
+def _pairs(train: Sequence[_MixRow], config: DataConfig) -> Iterator[_MixRow]:
     """Request-only rows with a reply from elsewhere; the reply's own labels hold for it."""
     if not config.pair:
         return
@@ -292,12 +292,12 @@ def _pairs(train: Sequence[_Row], config: DataConfig) -> Iterator[_Row]:
             yield replace(row, example=replace(row.example, exchange=exchange, gold=labels))
 
 
-def _renamed(row: _Row, suffix: str) -> _Row:
+def _renamed(row: _MixRow, suffix: str) -> _MixRow:
     exchange = replace(row.example.exchange, id=row.id + suffix)
     return replace(row, example=replace(row.example, exchange=exchange))
 
 
-def _without_reply(row: _Row, suffix: str) -> _Row:
+def _without_reply(row: _MixRow, suffix: str) -> _MixRow:
     exchange = replace(row.example.exchange, id=row.id + suffix, response=None)
     gold = Labels.of({Task.prompt_harm: row.example.gold.prompt_harm})
     return replace(row, example=replace(row.example, exchange=exchange, gold=gold))

@@ -1,8 +1,8 @@
 """How a plan is followed, token by token, on any model that gives next-token logits.
 
-A row is one completion under way: a generator that asks for logits (`Ask`) and gets them, until its plan is done. A
-`Batch` is a model's memory of several rows; `complete` lets rows ask together, in groups of similar length. What
-happens to a row does not depend on the rows beside it: same tokens in the same order, same seed.
+A `Generation` is one completion under way: it asks for logits (`Extension`) until its plan is done. A `Batch` is a
+model's memory of several generations; `complete` runs them in groups of similar length. The result of one does not
+depend on the others in its group: it sees the same tokens in the same order, with the same seed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Extension:
     """What a row wants: keep this many of its tokens, add these, and give the logits after the last."""
 
     keep: int
@@ -40,7 +40,7 @@ class Ask:
 class Batch(Protocol):
     """A model's memory of several rows."""
 
-    def feed(self, asks: Mapping[int, Ask]) -> Mapping[int, Logits]:
+    def feed(self, asks: Mapping[int, Extension]) -> Mapping[int, Logits]:
         """Logits of the rows that ask."""
         ...
 
@@ -66,7 +66,7 @@ class Settings:
 
 
 @dataclass
-class Row:
+class Generation:
     """One completion under way."""
 
     encoder: Encoder
@@ -108,7 +108,7 @@ class Row:
         free = sum(s.max_tokens for s in self.plan if isinstance(s, Free))
         return min(self.settings.context, len(self.ids) + self.forced + free)
 
-    def steps(self) -> Generator[Ask, Logits, None]:
+    def steps(self) -> Generator[Extension, Logits, None]:
         """Follow the plan."""
         for k, step in enumerate(self.plan):
             if isinstance(step, Text):
@@ -134,11 +134,11 @@ class Row:
             error=error,
         )
 
-    def _look(self) -> Generator[Ask, Logits, Logits]:
+    def _look(self) -> Generator[Extension, Logits, Logits]:
         """Logits after everything that stands in the row now."""
         if self._last is None or self._fed < len(self.ids):
             keep = min(self._fed, len(self.ids) - 1)
-            self._last = yield Ask(keep, self.ids[keep:], 0 if keep else self.encoded.prefix)
+            self._last = yield Extension(keep, self.ids[keep:], 0 if keep else self.encoded.prefix)
             self._fed = len(self.ids)
         return self._last
 
@@ -147,7 +147,7 @@ class Row:
             del self.ids[length:]
             self._fed, self._last = min(self._fed, length), None
 
-    def _choose(self, step: Choice) -> Generator[Ask, Logits, None]:
+    def _choose(self, step: Choice) -> Generator[Extension, Logits, None]:
         """Score every word by all of its tokens, then write one."""
         base = len(self.ids)
         words = {word: self.encoder.word(word) for word in step.words}
@@ -167,7 +167,7 @@ class Row:
         self.sampled += 1
         self.choices.append(scores)
 
-    def _write(self, step: Free, room: int) -> Generator[Ask, Logits, None]:
+    def _write(self, step: Free, room: int) -> Generator[Extension, Logits, None]:
         """Sample until the end token, a stop string, or the budget."""
         self._open = start = len(self.ids)
         watch = _Watch(self.encoder, step.stop)
@@ -261,14 +261,17 @@ def complete(
     """
     copies = n if settings.temperature > 0 else 1
     done: list[list[Completion | None]] = [[None] * copies for _ in prompts]
-    rows: list[tuple[int, Row]] = []
+    rows: list[tuple[int, Generation]] = []
     for i, prompt in enumerate(prompts):
         if _hopeless(prompt, settings.context):
             done[i] = [Completion("", "input_too_long", error=_too_long(settings.context))] * copies
             continue
         encoded = encoder.encode(prompt)
         heard = None if on_text is None else partial(on_text, i)
-        rows += [(i, Row(encoder, encoded, plan, settings, sample=j, hear=None if j else heard)) for j in range(copies)]
+        rows += [
+            (i, Generation(encoder, encoded, plan, settings, sample=j, hear=None if j else heard))
+            for j in range(copies)
+        ]
     for group in _groups(rows, settings):
         for (i, row), completion in zip(group, _run([row for _, row in group], open_batch, deadline), strict=True):
             done[i][row.sample] = completion
@@ -329,9 +332,9 @@ def _too_long(context: int) -> str:
     return f"the prompt and the answer do not fit in the model's {context} tokens"
 
 
-def _groups(rows: Sequence[tuple[int, Row]], settings: Settings) -> list[list[tuple[int, Row]]]:
+def _groups(rows: Sequence[tuple[int, Generation]], settings: Settings) -> list[list[tuple[int, Generation]]]:
     """Rows of similar length together, longest first, within the limits of a batch."""
-    groups: list[list[tuple[int, Row]]] = []
+    groups: list[list[tuple[int, Generation]]] = []
     longest = 0
     for entry in sorted(rows, key=lambda e: (-len(e[1].ids), e[0], e[1].sample)):
         full = groups and (
@@ -344,7 +347,9 @@ def _groups(rows: Sequence[tuple[int, Row]], settings: Settings) -> list[list[tu
     return groups
 
 
-def _run(rows: Sequence[Row], open_batch: Callable[[int, int], Batch], deadline: float | None) -> list[Completion]:
+def _run(
+    rows: Sequence[Generation], open_batch: Callable[[int, int], Batch], deadline: float | None
+) -> list[Completion]:
     results: list[Completion | None] = [None] * len(rows)
     for i, row in enumerate(rows):
         if not row.fits:
@@ -353,7 +358,7 @@ def _run(rows: Sequence[Row], open_batch: Callable[[int, int], Batch], deadline:
     batch: Batch | None = None
     answers: Mapping[int, Logits | None] = dict.fromkeys(live)
     while live:
-        asks: dict[int, Ask] = {}
+        asks: dict[int, Extension] = {}
         for i, steps in list(live.items()):
             try:
                 logits = answers[i]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from guardreasoner.engines.base import Capabilities, OnText
-from guardreasoner.engines.decoding import Ask, Logits, Settings, complete
+from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_of
 from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.plans import Completion, Plan, Prompt
@@ -146,7 +146,7 @@ class HfBatch:
         self.seen: Any = None
         """(places, columns), int64: 1 where the column holds a token of the row."""
 
-    def feed(self, asks: Mapping[int, Ask]) -> Mapping[int, Logits]:
+    def feed(self, asks: Mapping[int, Extension]) -> Mapping[int, Logits]:
         """See `Batch.feed`."""
         if self.cache is None:
             return self._begin(asks)
@@ -166,7 +166,7 @@ class HfBatch:
         if live and len(live) * 2 <= len(self.rows):
             self._select(live)
 
-    def _begin(self, asks: Mapping[int, Ask]) -> Mapping[int, Logits]:
+    def _begin(self, asks: Mapping[int, Extension]) -> Mapping[int, Logits]:
         """Every different prompt once, then one place for each row."""
         prompts = list(dict.fromkeys(tuple(ask.tokens) for ask in asks.values()))
         self.rows = list(range(len(prompts)))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.base import Capabilities, OnText
-from guardreasoner.engines.decoding import Ask, Logits, Settings, complete
+from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_from
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.plans import Completion, Plan, Prompt
@@ -228,7 +228,7 @@ class OnnxBatch:
         self.length = np.zeros(rows, np.int64)
         self._bindings: dict[tuple[int, int], tuple[Any, Logits | None]] = {}
 
-    def feed(self, asks: Mapping[int, Ask]) -> Mapping[int, Logits]:
+    def feed(self, asks: Mapping[int, Extension]) -> Mapping[int, Logits]:
         """Prompts and forced texts row by row, single tokens of all rows together."""
         answers: dict[int, Logits] = {}
         begun: dict[tuple[int, ...], int] = {}
@@ -260,7 +260,7 @@ class OnnxBatch:
             self._copy(last, slot)
             self.slot[mover] = slot
 
-    def _begin(self, slot: int, ask: Ask) -> Logits:
+    def _begin(self, slot: int, ask: Extension) -> Logits:
         """A whole prompt: its common beginning from memory if it is there, then the rest.
 
         The two are always run apart, so that a row's numbers do not depend on what was asked before.

@@ -26,7 +26,7 @@ TOP_LOGPROBS = 20
 
 
 @dataclass
-class _Row:
+class _Request:
     """One completion under way."""
 
     ids: list[int]
@@ -133,10 +133,10 @@ class VllmEngine:
         """Let go of the model; the engine cannot run afterwards."""
         self.llm = None
 
-    def _row(self, prompt: Prompt, plan: Plan, sample: int) -> _Row:
+    def _row(self, prompt: Prompt, plan: Plan, sample: int) -> _Request:
         encoded = self.encoder.encode(prompt)
         ids = list(encoded.ids)
-        row = _Row(ids, len(ids), self._seed(ids, sample), encoded.special)
+        row = _Request(ids, len(ids), self._seed(ids, sample), encoded.special)
         context = self.capabilities.context_tokens or 0
         if len(ids) + self._reserve(plan) > context:
             row.finish, row.error = "input_too_long", f"the prompt and the answer do not fit in {context} tokens"
@@ -157,11 +157,11 @@ class VllmEngine:
                 total += 1
         return total
 
-    def _append(self, row: _Row, text: str) -> None:
+    def _append(self, row: _Request, text: str) -> None:
         row.ids += self.encoder.continuation(text)
         row.text += text
 
-    def _free(self, rows: Sequence[_Row], step: Free, temperature: float, *, reserve: int) -> None:
+    def _free(self, rows: Sequence[_Request], step: Free, temperature: float, *, reserve: int) -> None:
         context = self.capabilities.context_tokens or 0
         settings = [
             self._vllm.SamplingParams(
@@ -187,7 +187,7 @@ class VllmEngine:
             row.ids += ids_of(self.encoder, sampled, kept)
             row.text += kept
 
-    def _choose(self, rows: Sequence[_Row], step: Choice, temperature: float) -> None:
+    def _choose(self, rows: Sequence[_Request], step: Choice, temperature: float) -> None:
         words = {word: self.encoder.word(word) for word in step.words}
         first = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, logprobs=TOP_LOGPROBS)
         scores: list[dict[str, float]] = [{} for _ in rows]

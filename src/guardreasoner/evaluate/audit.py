@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from guardreasoner.errors import ConfigError, EngineError, need
+from guardreasoner.evaluate.conclusions import concluded
 from guardreasoner.evaluate.runs import Case
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.formats.conclusions import concluded
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Free, Plan, Text

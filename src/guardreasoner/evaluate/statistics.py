@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from guardreasoner.errors import DataError, need
 from guardreasoner.evaluate.score import label_of
 from guardreasoner.evaluate.stored import Stored
-from guardreasoner.metrics import opposite
+from guardreasoner.metrics import from_labels
 from guardreasoner.types import TASKS, Task
 
 RESAMPLES = 2000
@@ -90,6 +90,7 @@ def outcomes(stored: Stored, task: Task) -> Outcomes:
     gold = [str(row.gold[task]) for row in rows]
     said = [label_of(row, task) for row in rows]
     given = [row.verdict.scores.get(task.value) if row.verdict else None for row in rows]
+    read = from_labels(said, gold, task)
     positive = TASKS[task].positive
     return Outcomes(
         benchmark=stored.benchmark,
@@ -97,12 +98,12 @@ def outcomes(stored: Stored, task: Task) -> Outcomes:
         guard=stored.guard,
         ids=tuple(row.id for row in rows),
         gold=np.array([g == positive for g in gold], bool),
-        predicted=np.array([(s or opposite(g, task)) == positive for s, g in zip(said, gold, strict=True)], bool),
+        predicted=np.array([label == positive for label in read.predicted], bool),
         clusters=tuple(row.prompt_hash or row.id for row in rows),
         scores=None
         if not any(s is not None for s in given)
         else np.array([np.nan if s is None else s for s in given], np.float64),
-        unparsed=said.count(None),
+        unparsed=read.unparsed,
     )
 
 

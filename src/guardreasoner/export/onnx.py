@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from guardreasoner.engines.decoding import Ask
+from guardreasoner.engines.decoding import Extension
 from guardreasoner.engines.hf import load_model
 from guardreasoner.engines.onnx import OnnxBatch, OnnxModel, available_cores
 from guardreasoner.errors import ConfigError, EngineError, need, printable
@@ -274,7 +274,7 @@ def deviation_from_torch(checkpoint: Path, folder: Path) -> float:
         with torch.inference_mode():
             wanted = model(input_ids=torch.tensor([ids])).logits[0].float().numpy()
         batch = OnnxBatch(runtime, 1, len(ids))
-        got = [batch.feed({0: Ask(0, ids[:length])})[0]]
-        got += [batch.feed({0: Ask(at, ids[at : at + 1])})[0] for at in range(length, len(ids))]
+        got = [batch.feed({0: Extension(0, ids[:length])})[0]]
+        got += [batch.feed({0: Extension(at, ids[at : at + 1])})[0] for at in range(length, len(ids))]
         worst = max(worst, *(float(np.abs(g - w).max()) for g, w in zip(got, wanted[length - 1 :], strict=True)))
     return worst

@@ -1,6 +1,6 @@
 """What every answer format gives: prompts from an exchange, and labels from an answer.
 
-`guardreasoner` is our own wire and has its own two functions. Every other format is a module with
+`guardreasoner` is our own wire and has its own two functions. Every other module of this folder is a format, with
 
     Options     a frozen dataclass: what one row may set, with defaults; an unknown key is an error
     render      exchange, tasks, options -> the calls that answer them
@@ -19,8 +19,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Literal, Protocol, TypeVar, cast
 
+from guardreasoner import formats
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.plans import Chat, Completion, Judged, Plan, Prompt, Scaffold, Segment, Turn
 from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
@@ -28,17 +30,8 @@ from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
 Problem = Literal["no_block", "no_verdict", "conflict"]
 O = TypeVar("O")  # noqa: E741 - the options of one format
 
-FORMATS = (
-    "guardreasoner",
-    "safe_unsafe",
-    "yes_no",
-    "wildguard",
-    "qwen3guard",
-    "json_ratings",
-    "classifier_head",
-    "moderation",
-    "three_task",
-)
+FORMATS = tuple(sorted(m.name for m in iter_modules(formats.__path__) if m.name != "base"))
+"""The answer formats: every other module of this folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from guardreasoner.types import TASKS, Exchange, Task, Verdict
+from guardreasoner.types import TASKS, Exchange, FailMode, Status, Task, Verdict
 
 
 @runtime_checkable
@@ -50,6 +50,18 @@ class Judging:
 
     def close(self) -> None:
         return None
+
+
+def unjudged(verdict: Verdict, status: Status, error: str | None, fail_mode: FailMode) -> Verdict:
+    """The verdict of an exchange that could not be judged: flagged under `closed`, let through, marked, under `open`.
+
+    Args:
+        verdict: whatever is known besides (id, guard, mode, text, usage).
+        status: why there is no judgement; not `ok`.
+        error: one sentence.
+        fail_mode: the guard's.
+    """
+    return replace(verdict, status=status, error=error, fail_mode=fail_mode, flagged=fail_mode == "closed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import yaml
 
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.formats.base import FORMATS, format_of, label, options_of
-from guardreasoner.guards.base import Guard, GuardRow, Judging
+from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged
 from guardreasoner.guards.reasoning import flagged, validate
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
@@ -68,15 +68,11 @@ class FunctionGuard(Judging):
             answer = self.function(exchange.prompt, exchange.response)
             labels, scores = read_answer(answer, [t for t in exchange.tasks if t in self.tasks])
         except (ValueError, TypeError, KeyError) as error:
-            return self._unjudged(verdict, "unparsed", f"the function's answer cannot be read ({type(error).__name__})")
+            problem = f"the function's answer cannot be read ({type(error).__name__})"
+            return unjudged(verdict, "unparsed", problem, self.fail_mode)
         except Exception as error:
-            return self._unjudged(verdict, "unavailable", f"the function failed ({type(error).__name__})")
+            return unjudged(verdict, "unavailable", f"the function failed ({type(error).__name__})", self.fail_mode)
         return replace(verdict, labels=labels, scores=scores, flagged=flagged(labels))
-
-    def _unjudged(self, verdict: Verdict, status: Any, error: str) -> Verdict:
-        return replace(
-            verdict, status=status, error=error, fail_mode=self.fail_mode, flagged=self.fail_mode == "closed"
-        )
 
 
 def read_answer(answer: Answer, tasks: Sequence[Task]) -> tuple[Labels, dict[str, float | None]]:

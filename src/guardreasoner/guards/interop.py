@@ -14,7 +14,7 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.base import label
-from guardreasoner.guards.base import Guard, Judging
+from guardreasoner.guards.base import Guard, Judging, unjudged
 from guardreasoner.guards.reasoning import flagged, validate
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Message, Task, Usage, Verdict
 
@@ -76,7 +76,7 @@ class ModerateGuard(Judging):
             found = dict(zip(asked, map(float, numbers), strict=True))
         except Exception as error:
             why = f"the moderation function failed ({type(error).__name__})"
-            return [_unjudged(v, self.fail_mode, why) for v in blank]
+            return [unjudged(v, "unavailable", why, self.fail_mode) for v in blank]
         return [
             scored(v, {t: found[i, t] for t in HARM if (i, t) in found}, self.fail_mode) for i, v in enumerate(blank)
         ]
@@ -93,14 +93,11 @@ def _conversation(exchange: Exchange, task: Task) -> list[dict[str, str]]:
 def scored(verdict: Verdict, numbers: Mapping[Task, float], fail_mode: FailMode) -> Verdict:
     """A verdict from P(positive) per task; GuardBench counts what is above 0.5."""
     if any(not 0.0 <= p <= 1.0 for p in numbers.values()):
-        return _unjudged(verdict, fail_mode, "the moderation function gave a number that is no probability", "unparsed")
+        problem = "the moderation function gave a number that is no probability"
+        return unjudged(verdict, "unparsed", problem, fail_mode)
     labels = Labels.of({t: label(t, p > 0.5) for t, p in numbers.items()})
     scores = {t.value: numbers.get(t) for t in TASKS}
     return replace(verdict, labels=labels, scores=scores, flagged=flagged(labels))
-
-
-def _unjudged(verdict: Verdict, fail_mode: FailMode, error: str, status: Any = "unavailable") -> Verdict:
-    return replace(verdict, status=status, error=error, fail_mode=fail_mode, flagged=fail_mode == "closed")
 
 
 class AnyGuardrailGuard(Judging):
@@ -138,9 +135,9 @@ class AnyGuardrailGuard(Judging):
             if exchange.response is not None:
                 outputs[Task.response_harm] = self.guardrail.validate(exchange.prompt, output_text=exchange.response)
         except Exception as error:
-            return _unjudged(verdict, self.fail_mode, f"the guardrail failed ({type(error).__name__})")
+            return unjudged(verdict, "unavailable", f"the guardrail failed ({type(error).__name__})", self.fail_mode)
         if any((o.extra or {}).get("parse_failure") for o in outputs.values()):
-            return _unjudged(verdict, self.fail_mode, "the guardrail could not read its model's answer", "unparsed")
+            return unjudged(verdict, "unparsed", "the guardrail could not read its model's answer", self.fail_mode)
         return self._read(verdict, outputs)
 
     def _read(self, verdict: Verdict, outputs: Mapping[Task, Any]) -> Verdict:

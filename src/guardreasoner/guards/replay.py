@@ -17,7 +17,7 @@ from guardreasoner.data.benchmarks import BENCHMARKS, find_benchmark
 from guardreasoner.data.sources import input_block
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.formats.guardreasoner import parse
-from guardreasoner.guards.base import Judging
+from guardreasoner.guards.base import Judging, unjudged
 from guardreasoner.metrics import strict_label
 from guardreasoner.records import from_dict, read_jsonl
 from guardreasoner.types import TASKS, Exchange, Labels, Task, Verdict
@@ -26,7 +26,7 @@ OFFICIAL = "generated_predictions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _StoredAnswer:
     verdict: Verdict
     prompt: str | None
     """The stored prompt of an official row; None = the id is proof enough."""
@@ -49,7 +49,7 @@ class ReplayGuard(Judging):
         if not str(model):
             raise ConfigError("guard replay needs --model FILE or FOLDER with stored verdicts or predictions")
         self.tasks: tuple[Task, ...] = tuple(TASKS)
-        self._answers: dict[str, _Answer] = {}
+        self._answers: dict[str, _StoredAnswer] = {}
         for path in _files(Path(model)):
             for identity, answer in _read(path):
                 if identity in self._answers:
@@ -70,9 +70,7 @@ class ReplayGuard(Judging):
             block = input_block(exchange.prompt, exchange.response)
             problem = None if block.strip() in answer.prompt else "the stored answer is to another request"
         if answer is None or problem is not None:
-            return Verdict(
-                exchange.id, self.name, "full", "unavailable", flagged=True, fail_mode="closed", error=problem
-            )
+            return unjudged(Verdict(exchange.id, self.name, "full", "ok"), "unavailable", problem, "closed")
         labels = Labels.of({t: answer.verdict.labels[t] for t in exchange.tasks})
         return replace(answer.verdict, guard=self.name, labels=labels)
 
@@ -89,17 +87,17 @@ def _files(model: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path) -> Iterator[tuple[str, _Answer]]:
+def _read(path: Path) -> Iterator[tuple[str, _StoredAnswer]]:
     for index, (line, row) in enumerate(read_jsonl(path)):
         if "exchange_id" in row:
             try:
                 verdict = from_dict(Verdict, row)
             except DataError as error:
                 raise DataError(error.message, file=str(path), line=line) from None
-            yield verdict.exchange_id, _Answer(verdict, None)
+            yield verdict.exchange_id, _StoredAnswer(verdict, None)
         elif isinstance(row.get("predict"), str) and isinstance(row.get("prompt"), str):
             identity = f"{_benchmark(path)}:{index}"
-            yield identity, _Answer(official_verdict(identity, row["predict"]), row["prompt"])
+            yield identity, _StoredAnswer(official_verdict(identity, row["predict"]), row["prompt"])
         else:
             raise DataError("neither a verdict nor an official prediction", file=str(path), line=line)
 

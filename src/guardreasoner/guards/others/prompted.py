@@ -24,7 +24,7 @@ from guardreasoner.errors import (
     UnknownName,
 )
 from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
-from guardreasoner.guards.base import GuardRow, Judging
+from guardreasoner.guards.base import GuardRow, Judging, unjudged
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.reasoning import flagged, validate
 from guardreasoner.guards.windows import windows
@@ -37,7 +37,7 @@ SPARE_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _CallResult:
     """One call and what came of it."""
 
     call: Call
@@ -116,9 +116,9 @@ class PromptedGuard(Judging):
                 raise
             self._force = False  # a chat server that can force text only where it knows the model's template
             pieces, calls, completions = self._ask(exchanges, False, deadline)
-        answers: list[list[_Answer]] = [[] for _ in exchanges]
+        answers: list[list[_CallResult]] = [[] for _ in exchanges]
         for (i, call), completion in zip(calls, completions, strict=True):
-            answers[i].append(_Answer(call, completion, self.format.parse(call, completion, self.options)))
+            answers[i].append(_CallResult(call, completion, self.format.parse(call, completion, self.options)))
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
         return [self._verdict(e, p, a, each) for e, p, a in zip(exchanges, pieces, answers, strict=True)]
 
@@ -188,7 +188,7 @@ class PromptedGuard(Judging):
             return [Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]
 
     def _verdict(
-        self, exchange: Exchange, pieces: Sequence[Exchange] | None, answers: Sequence[_Answer], latency_ms: float
+        self, exchange: Exchange, pieces: Sequence[Exchange] | None, answers: Sequence[_CallResult], latency_ms: float
     ) -> Verdict:
         free = any(a.call.plan and isinstance(a.call.plan[0], Free) for a in answers)
         mode = "full" if free else "instant"
@@ -203,19 +203,20 @@ class PromptedGuard(Judging):
         )
         if pieces is None:
             error = f"the text needs more than {MAX_WINDOWS} windows; shorten it or split it"
-            return self._unjudged(blank, "input_too_long", error)
+            return unjudged(blank, "input_too_long", error, self.fail_mode)
         if len(pieces) > 1:
             blank = replace(blank, notes={**blank.notes, "windows": len(pieces)})
         failed = next((a for a in answers if not a.completion.complete), None)
         if failed is not None:
-            return self._unjudged(blank, failed.completion.finish, failed.completion.error)  # type: ignore[arg-type]
+            finish: Status = failed.completion.finish  # type: ignore[assignment]
+            return unjudged(blank, finish, failed.completion.error, self.fail_mode)
         asked = tuple(t for t in TASKS if any(t in a.call.tasks for a in answers))
         scores = {t: self._score(t, mode, answers) for t in asked}
         labels = Labels.of({t: self._label(t, mode, answers, scores[t]) for t in asked})
         unread = next((a for a in answers if any(labels[t] is None for t in a.call.tasks)), None)
         if unread is not None:
             status: Status = "truncated" if unread.completion.finish == "length" else "unparsed"
-            return self._unjudged(blank, status, _why(unread))
+            return unjudged(blank, status, _why(unread), self.fail_mode)
         return replace(
             blank,
             labels=labels,
@@ -226,7 +227,7 @@ class PromptedGuard(Judging):
             steps=next((a.parsed.steps for a in answers if a.parsed.steps), ()),
         )
 
-    def _score(self, task: Task, mode: str, answers: Sequence[_Answer]) -> float | None:
+    def _score(self, task: Task, mode: str, answers: Sequence[_CallResult]) -> float | None:
         found = [a.parsed.scores[task] for a in answers if task in a.call.tasks and task in a.parsed.scores]
         if not found:
             return None
@@ -236,7 +237,7 @@ class PromptedGuard(Judging):
         kept = min(max(worst, 1e-9), 1 - 1e-9)
         return self.calibration.curve(task, mode).probability(math.log(kept / (1 - kept)))
 
-    def _label(self, task: Task, mode: str, answers: Sequence[_Answer], score: float | None) -> str | None:
+    def _label(self, task: Task, mode: str, answers: Sequence[_CallResult], score: float | None) -> str | None:
         said = [a.parsed.labels[task] for a in answers if task in a.call.tasks]
         decides = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
         if decides not in said and None in said:
@@ -245,7 +246,7 @@ class PromptedGuard(Judging):
             return label(task, score >= self.calibration.curve(task, mode).threshold)
         return label(task, (decides in said) is (task is not Task.refusal))
 
-    def _notes(self, answers: Sequence[_Answer]) -> dict[str, object]:
+    def _notes(self, answers: Sequence[_CallResult]) -> dict[str, object]:
         notes = dict(self.notes)
         policies: dict[str, float] = {}
         for answer in answers:
@@ -256,26 +257,22 @@ class PromptedGuard(Judging):
                     policies[f"{task.value}: {answer.call.policy}"] = score
         return notes | ({"policies": policies} if policies else {})
 
-    def _unjudged(self, blank: Verdict, status: Status, error: str | None) -> Verdict:
-        closed = self.fail_mode == "closed"
-        return replace(blank, status=status, error=error, fail_mode=self.fail_mode, flagged=closed)
 
-
-def _text(answers: Sequence[_Answer]) -> str:
+def _text(answers: Sequence[_CallResult]) -> str:
     """What the model wrote; several calls each under its name."""
     if len(answers) == 1:
         return answers[0].completion.text
     return "\n".join(f"[{', '.join((*a.call.tasks, a.call.policy)).strip(', ')}]\n{a.completion.text}" for a in answers)
 
 
-def _harm(labels: Labels, answers: Sequence[_Answer]) -> str | None:
+def _harm(labels: Labels, answers: Sequence[_CallResult]) -> str | None:
     if not flagged(labels):
         return None
     named = dict.fromkeys(a.parsed.harm for a in answers if a.parsed.harm and flagged(a.parsed.labels))
     return ", ".join(h for h in named if h)[:160] or None
 
 
-def _why(answer: _Answer) -> str:
+def _why(answer: _CallResult) -> str:
     if answer.completion.finish == "length":
         return "the output budget ran out before the verdict; raise max_tokens"
     said = {"no_block": "no answer of its format", "conflict": "two verdicts on one question"}
