@@ -1,0 +1,50 @@
+"""The kinds of harm that nano tells apart, and the crosswalk from other people's names for harm to them.
+
+`kinds.yaml` holds the table: what each kind is about, the words by which a name is read as it, and the categories of
+OpenAI's moderation endpoint that it counts towards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row of the table."""
+
+    about: str
+    openai: tuple[str, ...]
+    """Categories of OpenAI's moderation endpoint."""
+    words: re.Pattern[str]
+    """Finds a word of this kind in a lower-case name."""
+
+
+@cache
+def kinds() -> Mapping[str, Kind]:
+    """The kinds by name, in the order in which names are read."""
+    table = yaml.safe_load((files("guardreasoner.data") / "kinds.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Kind(
+            row["about"],
+            tuple(row["openai"]),
+            re.compile(r"(?<![a-z])(?<!non-)(?:" + "|".join(re.escape(str(word)) for word in row["words"]) + ")"),
+        )
+        for name, row in table.items()
+    }
+
+
+def kind_of(name: str | None) -> str | None:
+    """The kind that a free-text name of a harm belongs to, or None.
+
+    >>> kind_of("credit card fraud"), kind_of("Suicide methods"), kind_of("blue")
+    ('fraud', 'self-harm', None)
+    """
+    text = f"{name or ''} ".lower().replace("_", " ")
+    return next((kind for kind, row in kinds().items() if row.words.search(text)), None)

