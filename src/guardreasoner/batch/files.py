@@ -122,8 +122,8 @@ def write_parquet(lines: Path, out: Path) -> None:
 
 def _columns(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
     extra = {k: v for k, v in row.items() if k not in names}
-    notes = dumps(row["notes"]) if "notes" in row else None
-    return {**row, "notes": notes, "extra": dumps(extra) if extra else None}
+    loose: dict[str, Any] = {name: dumps(row[name]) for name in ("kinds", "notes") if name in row}
+    return {**row, **loose, "extra": dumps(extra) if extra else None}
 
 
 def _schema(arrow: Any) -> Any:
@@ -132,7 +132,8 @@ def _schema(arrow: Any) -> Any:
     return arrow.schema({
         "exchange_id": text, "guard": text, "mode": text, "status": text,
         "labels": arrow.struct(dict.fromkeys(tasks, text)), "scores": arrow.struct(dict.fromkeys(tasks, number)),
-        "calibrated": arrow.bool_(), "harm": text, "flagged": arrow.bool_(), "fail_mode": text,
+        "calibrated": arrow.bool_(), "harm": text, "kinds": text, "attack": number,
+        "flagged": arrow.bool_(), "fail_mode": text,
         "steps": arrow.list_(arrow.struct({"task": text, "text": text})), "text": text, "notes": text,
         "usage": arrow.struct({
             "prompt_tokens": whole, "completion_tokens": whole, "latency_ms": number, "passes": whole

@@ -76,8 +76,11 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Table:
         bar = "" if score is None else "█" * round(score * 20) + "·" * (20 - round(score * 20))
         value = "" if score is None else f"P({TASKS[task].positive}) {score:.2f}"
         table.add_row(Text(TITLES[task], "bold"), Text(label, COLOURS[label]), Text(bar, "dim"), Text(value, "dim"))
-    if verdict.harm:
-        table.add_row(Text("kind", "bold"), Text(visible(verdict.harm)), "", "")
+    likely = max(verdict.kinds, key=verdict.kinds.__getitem__, default=None) if verdict.flagged else None
+    if kind := verdict.harm or likely:
+        table.add_row(Text("kind", "bold"), Text(visible(kind)), "", "")
+    if verdict.attack is not None and verdict.attack >= 0.5:
+        table.add_row(Text("attack", "bold"), Text("the text tries to steer a model"), "", "")
     if "disagreement" in verdict.notes:
         table.add_row(
             Text("note", "bold"),

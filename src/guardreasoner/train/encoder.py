@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from guardreasoner.data.kinds import kinds
 from guardreasoner.errors import need
 from guardreasoner.records import RunFolder, sha256
-from guardreasoner.train.encoder_rows import EncoderData, Row, load_rows
+from guardreasoner.train.encoder_rows import EncoderData, EncoderRow, load_rows
 from guardreasoner.types import TASKS
 
+Logits = NDArray[np.float32]
 OUTPUTS = (*(t.value for t in TASKS), "attack", *kinds())
 """Names of the network's outputs: three tasks, `attack`, and the kinds of harm."""
 _KINDS = len(TASKS) + 1
@@ -55,7 +57,7 @@ class EncoderConfig:
     seed: int = 42
 
 
-class EncoderModel(torch.nn.Module):
+class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """MiniLM with one linear layer over [first state, mean state].
 
     `forward` takes ids, mask and segments of shape (rows, tokens) and gives logits (rows, outputs) in the order of
@@ -115,7 +117,7 @@ def load_tokenizer() -> Any:
     return tokenizer
 
 
-def encode(rows: Sequence[Row], tokenizer: Any, limits: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def encode(rows: Sequence[EncoderRow], tokenizer: Any, limits: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Token ids and segments of each row, at most `limits[i]` tokens: the middle of what is too long is left out."""
     prompts = tokenizer.encode_batch([r.prompt for r in rows], add_special_tokens=False)
     replies = tokenizer.encode_batch([r.response or "" for r in rows], add_special_tokens=False)
@@ -162,7 +164,7 @@ def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, t
     return ids, mask, segments
 
 
-def targets(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+def targets(rows: Sequence[EncoderRow]) -> tuple[torch.Tensor, torch.Tensor]:
     """Gold of tasks and attack (rows, 4) with NaN where unknown, and the index of the kind (rows,), -100 = none."""
     names = list(kinds())
     nan = float("nan")
@@ -190,7 +192,9 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
     return min(1.0, (step + 1) / rise) * max(0.0, 1 - max(0, step - rise) / max(1, steps - rise))
 
 
-def run(out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None) -> dict[str, Any]:
+def run(
+    out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
+) -> dict[str, Any]:
     """Train as a stage: writes `encoder/model.safetensors`; a killed run goes on at its last saved step.
 
     Args:
@@ -216,7 +220,7 @@ def run(out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool
         return folder.finish(counts, about=about, steps=steps, tokens=tokens, train_seconds=seconds, sha256=digest)
 
 
-def _train(folder: RunFolder, rows: Sequence[Row], config: EncoderConfig) -> tuple[float, int, int]:
+def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig) -> tuple[float, int, int]:
     torch.manual_seed(config.seed)
     draw = np.random.default_rng(config.seed)
     long = draw.random(len(rows)) < config.long
@@ -266,7 +270,15 @@ def _train(folder: RunFolder, rows: Sequence[Row], config: EncoderConfig) -> tup
             folder.log(step=step + 1, steps=len(plan), loss=float(np.mean(kept[-100:])), tokens=done, minutes_left=left)
         if now - last > config.save_minutes * 60:
             seconds = spent + now - started
-            _save(state, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds})
+            _save(
+                state,
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                    "seconds": seconds,
+                },
+            )
             last = now
     save_file(model.state_dict(), folder.path / "model.safetensors")
     return spent + time.monotonic() - started, len(plan), done
@@ -278,8 +290,8 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     half.replace(path)
 
 
-def scores(model: EncoderModel, rows: Sequence[Row], *, tokens: int = 512, batch: int = 32) -> Iterator[np.ndarray]:
-    """Logits of each row in order; for looking into a checkpoint without exporting it."""
+def logits_of(model: EncoderModel, rows: Sequence[EncoderRow], *, tokens: int = 512, batch: int = 32) -> Logits:
+    """Logits of each row, (rows, outputs); for looking into a checkpoint without exporting it."""
     encoded = encode(rows, load_tokenizer(), [tokens] * len(rows))
     found = np.zeros((len(rows), len(OUTPUTS)), np.float32)
     order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
@@ -288,4 +300,4 @@ def scores(model: EncoderModel, rows: Sequence[Row], *, tokens: int = 512, batch
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             found[chosen] = model(*padded([encoded[i] for i in chosen]))[0].float().numpy()
-    yield from found
+    return found

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class EncoderData:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EncoderRow:
     """One text as nano sees it, with what is known about it."""
 
     prompt: str
@@ -70,22 +70,34 @@ class Row:
 
 
 STEERS = re.compile(
-    r"jailbreak|inject|smuggl|wrapper|override|fake (system|admin|developer|manager|mode)|planted|hidden (line|order|text|note)"
-    r"|white text|hides an? (order|instruction|command)|carries (an|a trap)|persona\b|costume|unrestricted|no rules"
-    r"|disguise|pretext|invented (authority|approval)|orders? (bots|assistants|AI)|leet|encoded|altered spelling",
+    r"jailbreak|inject|smuggl|wrapper|override|fake (system|admin|developer|manager|mode)|planted|white text"
+    r"|hidden (line|order|text|note)|hides an? (order|instruction|command)|carries (an|a trap)|persona\b|costume"
+    r"|unrestricted|no rules|disguise|pretext|invented (authority|approval)|orders? (bots|assistants|AI)|leet|encoded"
+    r"|altered spelling",
     re.IGNORECASE,
 )
 """Words by which a trace tells that the text tries to steer a model."""
-MAYBE_STEERS = re.compile(r"role ?-?play|pretend|fiction|frame|character|hypothe|\bcover\b|novel|story|instruction", re.I)
+MAYBE_STEERS = re.compile(
+    r"role ?-?play|pretend|fiction|frame|character|hypothe|\bcover\b|novel|story|instruction", re.I
+)
 ATTACK_SOURCES = ("gptfuzz", "trustllm_jailbreaktrigger")
-NO_ATTACK_SOURCES = ("guardreasonertrain_prompts", "trustllm_misuse", "jailbreakv_sample600", "star1", "aegis2_sample900",
-                     "dices_990", "diasafety", "frontier_refusals", "gptfuzz")
+NO_ATTACK_SOURCES = (
+    "guardreasonertrain_prompts",
+    "trustllm_misuse",
+    "jailbreakv_sample600",
+    "star1",
+    "aegis2_sample900",
+    "dices_990",
+    "diasafety",
+    "frontier_refusals",
+    "gptfuzz",
+)
 """Sources whose rows may or may not be attacks, and do not say."""
 HATEFUL = ("hatecheck", "hatemoji_build", "toxigen_human")
 STATED_KINDS = {**dict.fromkeys(HATEFUL, "hate"), "safetext": "advice", "med_safety": "advice"}
 
 
-def load_rows(data: str | Path, config: EncoderData) -> tuple[list[Row], dict[str, Any]]:
+def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], dict[str, Any]]:
     """Training rows in a fixed order, and counts for the manifest.
 
     Args:
@@ -95,38 +107,41 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[Row], dict[st
     Raises:
         ConfigError: the folder holds no rows.
     """
-    root = Path(data)
-    traces = read_traces(root / "traces" / "traces.jsonl")
-    chosen = random.Random(config.seed)
-    counts: Counter[str] = Counter()
-    plain: list[Row] = []
-    for path in sorted((root / "train").glob("*.jsonl")):
-        if path.stem in config.leave_out:
-            counts["left_out"] += 1
-            continue
-        rows = [values for _, values in read_jsonl(path) if values["use"] in config.use]
-        chosen.shuffle(rows)
-        taken = _gptfuzz(rows) if path.stem == "gptfuzz" else rows
-        cap = config.caps.get(path.stem, config.default_cap)
-        made = [row for values in taken[:cap] for row in _rows_of(values, traces, config, chosen)]
-        plain += made * config.repeat.get(path.stem, 1)
-    if config.everyday:
-        for path in sorted((root / "everyday").glob("*.jsonl")):
-            if path.stem in TEST_DOMAINS or path.stem in config.leave_out:
-                continue
-            made = [row for _, values in read_jsonl(path) for row in everyday_rows(values)]
-            plain += made * config.repeat.get("everyday", 1)
+    root, chosen = Path(data), random.Random(config.seed)
+    plain = [*_sources(root, config, chosen), *(_everyday(root, config) if config.everyday else ())]
     if not plain:
         raise ConfigError(f"{root} holds no row to train on; give the data folder with --data DIR")
     rows = plain + joined(plain, round(config.joined * len(plain)), chosen)
     rows = [_worn(row, chosen) if chosen.random() < config.worn else row for row in rows]
     chosen.shuffle(rows)
-    sources = Counter(row.source for row in rows)
-    known = {t.value: Counter(str(row.labels[i]) for row in rows) for i, t in enumerate(TASKS)}
-    about = {"rows": len(rows), "sources": dict(sources), "labels": {k: dict(v) for k, v in known.items()}}
+    about: dict[str, Any] = {"sources": dict(Counter(row.source for row in rows))}
+    about["labels"] = {t.value: dict(Counter(str(row.labels[i]) for row in rows)) for i, t in enumerate(TASKS)}
     about["kinds"] = dict(Counter(str(row.kind) for row in rows if row.harmful))
     about["attack"] = dict(Counter(str(row.attack) for row in rows))
     return rows, about
+
+
+def _sources(root: Path, config: EncoderData, chosen: random.Random) -> Iterator[EncoderRow]:
+    traces = read_traces(root / "traces" / "traces.jsonl")
+    for path in sorted((root / "train").glob("*.jsonl")):
+        if path.stem in config.leave_out:
+            continue
+        rows = [values for _, values in read_jsonl(path) if values["use"] in config.use]
+        chosen.shuffle(rows)
+        taken = _gptfuzz(rows) if path.stem == "gptfuzz" else rows
+        made = [
+            row
+            for values in taken[: config.caps.get(path.stem, config.default_cap)]
+            for row in _rows_of(values, traces, config, chosen)
+        ]
+        yield from made * config.repeat.get(path.stem, 1)
+
+
+def _everyday(root: Path, config: EncoderData) -> Iterator[EncoderRow]:
+    for path in sorted((root / "everyday").glob("*.jsonl")):
+        if path.stem not in TEST_DOMAINS and path.stem not in config.leave_out:
+            made = [row for _, values in read_jsonl(path) for row in everyday_rows(values)]
+            yield from made * config.repeat.get("everyday", 1)
 
 
 def read_traces(path: Path) -> dict[str, dict[str, Any]]:
@@ -144,42 +159,48 @@ def context_text(context: Iterable[Mapping[str, str]]) -> str:
     return "".join(f"[{m['role']}] {m['content']}\n" for m in context)
 
 
-def everyday_rows(values: Mapping[str, Any]) -> list[Row]:
+def everyday_rows(values: Mapping[str, Any]) -> list[EncoderRow]:
     """An everyday exchange as it comes, and its request alone."""
     steps = " ".join(values["steps"].get("prompt_harm", ()))
     steering = STEERS.search(steps)
     attack = 1.0 if steering else None if MAYBE_STEERS.search(steps + values["prompt"]) else 0.0
-    labels = tuple(label_of(t, values[t.value]) for t in TASKS)
+    labels = _three(label_of(t, values[t.value]) for t in TASKS)
     kind = kind_of(values["category"])
-    whole = context_text(values["context"]) + values["prompt"]
-    request = Row(whole, None, (labels[0], None, None), kind if labels[0] else None, attack, "everyday")
-    if values["response"] is None:
-        return [request]
-    return [request, Row(whole, values["response"], labels, kind, attack, "everyday")]  # type: ignore[arg-type]
+    text = context_text(values["context"]) + values["prompt"]
+    whole = EncoderRow(text, values["response"], labels, kind, attack, "everyday")
+    return [_request(whole)] if values["response"] is None else [_request(whole), whole]
 
 
 def _rows_of(
     values: Mapping[str, Any], traces: Mapping[str, Mapping[str, Any]], config: EncoderData, chosen: random.Random
-) -> list[Row]:
+) -> list[EncoderRow]:
     source, trace = values["source"], traces.get(values["id"], {})
     given, disputed = trace.get("labels", {}), trace.get("disputed", ())
     gold = {t: values.get(t.value) or given.get(t.value) for t in TASKS}
-    labels = tuple(None if t.value in disputed else label_of(t, gold[t]) for t in TASKS)
+    labels = _three(None if t.value in disputed else label_of(t, gold[t]) for t in TASKS)
     kind = kind_of(trace.get("harm")) or STATED_KINDS.get(source)
     if kind is None and source in config.kinds_from:
         kind = kind_of(values["category"])
-    attack = _attack(values, " ".join(sum(trace.get("steps", {}).values(), [])))
-    if source in HATEFUL:  # a statement may stand as a request or as somebody's reply
-        row = Row(values["prompt"], None, labels, kind, 0.0, source)  # type: ignore[arg-type]
-        return [row]
+    attack = _attack(values, " ".join(step for steps in trace.get("steps", {}).values() for step in steps))
+    if source in HATEFUL:  # a statement: it may stand as a request here, and as somebody's reply in `_said`
+        return [EncoderRow(values["prompt"], None, labels, kind, 0.0, source)]
     response = values["response"] or None
     paired = bool(response) and (labels[1] is not None or labels[2] is not None)
-    rows = []
+    whole = EncoderRow(values["prompt"], response, labels, kind, attack, source)
+    rows = [whole] if paired else []
     if labels[0] is not None and source != "gptfuzz_reply" and (not paired or chosen.random() < config.alone):
-        rows.append(Row(values["prompt"], None, (labels[0], None, None), kind if labels[0] else None, attack, source))
-    if paired:
-        rows.append(Row(values["prompt"], response, labels, kind, attack, source))  # type: ignore[arg-type]
+        rows.append(_request(whole))
     return rows
+
+
+def _request(row: EncoderRow) -> EncoderRow:
+    """The request of an exchange by itself."""
+    return replace(row, response=None, labels=(row.labels[0], None, None), kind=row.kind if row.labels[0] else None)
+
+
+def _three(labels: Iterable[Label]) -> tuple[Label, Label, Label]:
+    prompt_harm, refusal, response_harm = labels
+    return prompt_harm, refusal, response_harm
 
 
 def _attack(values: Mapping[str, Any], steps: str) -> Label:
@@ -257,16 +278,16 @@ CHORES = (
 class _Pools:
     """Material to join."""
 
-    harmful: list[Row]
-    benign: list[Row]
-    bad_replies: list[Row]
-    good_replies: list[Row]
-    refusals: list[Row]
-    hateful: list[Row]
+    harmful: list[EncoderRow]
+    benign: list[EncoderRow]
+    bad_replies: list[EncoderRow]
+    good_replies: list[EncoderRow]
+    refusals: list[EncoderRow]
+    hateful: list[EncoderRow]
     long: list[str]
 
 
-def _pools(rows: Sequence[Row]) -> _Pools:
+def _pools(rows: Sequence[EncoderRow]) -> _Pools:
     asks = [r for r in rows if r.response is None and r.source not in HATEFUL and len(r.prompt) < 400]
     replied = [r for r in rows if r.response and len(r.response) < 1600]
     benign_replies = [r for r in replied if r.labels[2] == 0.0 and r.labels[1] == 0.0 and r.labels[0] == 0.0]
@@ -281,22 +302,22 @@ def _pools(rows: Sequence[Row]) -> _Pools:
     )
 
 
-def joined(rows: Sequence[Row], count: int, chosen: random.Random) -> list[Row]:
+def joined(rows: Sequence[EncoderRow], count: int, chosen: random.Random) -> list[EncoderRow]:
     """Rows made of several: what is harmful in one place of a text is harmful in the whole, and what is not is not."""
     pools = _pools(rows)
     makers = ((_questions, 5), (_inside, 5), (_history, 3), (_reply_inside, 4), (_lent, 4), (_steered, 2), (_said, 2))
-    made: list[Row] = []
+    made: list[EncoderRow] = []
     while len(made) < count:
         maker = chosen.choices([m for m, _ in makers], [w for _, w in makers])[0]
         made.append(maker(pools, chosen))
     return made
 
 
-def _one(pools: _Pools, chosen: random.Random) -> Row:
+def _one(pools: _Pools, chosen: random.Random) -> EncoderRow:
     return chosen.choice(pools.harmful if chosen.random() < 0.5 else pools.benign)
 
 
-def _questions(pools: _Pools, chosen: random.Random) -> Row:
+def _questions(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """One request, harmful or not, among harmless ones."""
     row = _one(pools, chosen)
     others = [r.prompt for r in chosen.choices(pools.benign, k=chosen.choice((1, 2, 2, 3, 5, 9)))]
@@ -320,13 +341,13 @@ def _passage(pools: _Pools, chosen: random.Random) -> str:
     return " ".join(chosen.choices(pools.long, k=chosen.choice((1, 1, 2))))[: chosen.choice((250, 500, 500, 900, 1500))]
 
 
-def _inside(pools: _Pools, chosen: random.Random) -> Row:
+def _inside(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """One request inside a long harmless text."""
     row = _one(pools, chosen)
     return replace(row, prompt=_place(_passage(pools, chosen), row.prompt, chosen), source="joined")
 
 
-def _history(pools: _Pools, chosen: random.Random) -> Row:
+def _history(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """Earlier harmless turns before a request."""
     row = _one(pools, chosen)
     turns = [r for r in chosen.choices(pools.good_replies, k=chosen.choice((1, 1, 2, 3))) if r.labels[0] == 0.0]
@@ -334,7 +355,7 @@ def _history(pools: _Pools, chosen: random.Random) -> Row:
     return replace(row, prompt=before + row.prompt, source="joined")
 
 
-def _reply_inside(pools: _Pools, chosen: random.Random) -> Row:
+def _reply_inside(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """A reply, harmful or not, before or after harmless text."""
     row = chosen.choice(pools.bad_replies if chosen.random() < 0.55 else pools.good_replies)
     text = _place(_passage(pools, chosen), row.response or "", chosen)
@@ -342,19 +363,23 @@ def _reply_inside(pools: _Pools, chosen: random.Random) -> Row:
     return replace(row, response=text, labels=(row.labels[0], refusal, row.labels[2]), source="joined")
 
 
-def _lent(pools: _Pools, chosen: random.Random) -> Row:
+def _lent(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """A request with a reply from elsewhere, so that no label can be read off another."""
     row, share = _one(pools, chosen), chosen.random()
     if share < 0.4:
-        return replace(row, response=chosen.choice(pools.refusals).response, labels=(row.labels[0], 1.0, 0.0), source="lent")
+        return replace(
+            row, response=chosen.choice(pools.refusals).response, labels=(row.labels[0], 1.0, 0.0), source="lent"
+        )
     if share < 0.65:
-        reply = chosen.choice([r for r in chosen.choices(pools.good_replies, k=8) if r.labels[1] == 0.0] or pools.refusals)
+        reply = chosen.choice(
+            [r for r in chosen.choices(pools.good_replies, k=8) if r.labels[1] == 0.0] or pools.refusals
+        )
         return replace(row, response=reply.response, labels=(row.labels[0], None, 0.0), source="lent")
     asked, reply = chosen.choice(pools.benign), chosen.choice(pools.bad_replies)
     return replace(reply, prompt=asked.prompt, labels=(0.0, 0.0, 1.0), source="lent")
 
 
-def _steered(pools: _Pools, chosen: random.Random) -> Row:
+def _steered(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """An order to the model, alone, in a tool's result or inside a long text; and the same text without it."""
     harmful = chosen.random() < 0.4
     deed = chosen.choice(pools.harmful).prompt if harmful else chosen.choice(CHORES)
@@ -367,17 +392,17 @@ def _steered(pools: _Pools, chosen: random.Random) -> Row:
         ask = chosen.choice(pools.benign).prompt
         text = f"[user] {ask}\n[tool] {text}\n" + chosen.choice(("summarise it please", "what does it say?", ask))
     label = 0.0 if calm else 1.0 if harmful else None
-    return Row(text, None, (label, None, None), None, 0.0 if calm else 1.0, "steered")
+    return EncoderRow(text, None, (label, None, None), None, 0.0 if calm else 1.0, "steered")
 
 
-def _said(pools: _Pools, chosen: random.Random) -> Row:
+def _said(pools: _Pools, chosen: random.Random) -> EncoderRow:
     """A statement about people as the reply to a harmless request."""
     row = chosen.choice(pools.hateful)
     ask = chosen.choice(pools.benign).prompt
-    return Row(ask, row.prompt, (0.0, 0.0, row.labels[0]), row.kind if row.labels[0] else None, 0.0, "said")
+    return EncoderRow(ask, row.prompt, (0.0, 0.0, row.labels[0]), row.kind if row.labels[0] else None, 0.0, "said")
 
 
-def _worn(row: Row, chosen: random.Random) -> Row:
+def _worn(row: EncoderRow, chosen: random.Random) -> EncoderRow:
     """The row with letters doubled, dropped, exchanged or written as digits."""
     return replace(row, prompt=_wear(row.prompt, chosen), response=row.response and _wear(row.response, chosen))
 
@@ -397,11 +422,3 @@ def _wear(text: str, chosen: random.Random) -> str:
             else:
                 letters[i] = leet.get(letters[i].lower(), letters[i])
     return "".join(letters)
-
-
-def by_source(rows: Sequence[Row]) -> dict[str, int]:
-    """How many rows each source gives."""
-    found: dict[str, int] = defaultdict(int)
-    for row in rows:
-        found[row.source] += 1
-    return dict(found)
