@@ -6,7 +6,7 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.guards.load import rows
-from guardreasoner.guards.others import texts
+from guardreasoner.guards.others.prompts import FRAMES
 from guardreasoner.guards.others.readiness import missing
 from guardreasoner.guards.others.table import BASELINES
 
@@ -105,7 +105,7 @@ def test_an_adapter_and_a_prompt_text_are_wanted_too(bare):
     assert any("pip install --no-deps wildguard==1.0.1" in lack for lack in wildguard)
     kept = bare / "guardreasoner" / "frames"
     kept.mkdir(parents=True)
-    (kept / f"{texts.WILDGUARD.sha256}.txt").touch()
+    (kept / f"{FRAMES['wildguard']['prompt'].sha256}.txt").touch()
     assert not any("prompt text" in lack for lack in missing(ROWS["wildguard"]))
 
 

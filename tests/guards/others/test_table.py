@@ -12,9 +12,9 @@ from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.load import OURS, load_guard, rows
-from guardreasoner.guards.others import texts
 from guardreasoner.guards.others.fetch import Frame, Place, at_hand, digest, find, read_frame
 from guardreasoner.guards.others.load import load_prompted
+from guardreasoner.guards.others.prompts import FRAMES, POLICY_FRAMES
 from guardreasoner.guards.others.table import BASELINES, NOW, PAPER
 from guardreasoner.plans import Chat, Choice, Free, Scaffold, Text
 from guardreasoner.types import Exchange, Task
@@ -43,7 +43,9 @@ def llama(plan, **args):
 
 def gemma(plan):
     names = {P: "prompt", R: "response"}
-    policies = {side: [f"policy {side} {name}" for name in texts.SHIELDGEMMA[side]] for side in names.values()}
+    policies = {
+        side: [f"policy {side} {name}" for name in POLICY_FRAMES["shieldgemma"][side]] for side in names.values()
+    }
     return [
         ((t,), USER if t is P else BOTH, {"guideline": g}, plan) for t, side in names.items() for g in policies[side]
     ]
@@ -198,16 +200,16 @@ def test_a_retired_model_is_refused_until_another_is_named(monkeypatch):
 
 REFERENCE = os.environ.get("GUARDREASONER_REFERENCE")
 FRAMES = {
-    "aegis_defensive__prompt.txt": texts.AEGIS_DEFENSIVE,
-    "aegis_permissive__prompt.txt": texts.AEGIS_PERMISSIVE,
-    "harmbench_llama2_13b__response.txt": texts.HARMBENCH_LLAMA,
-    "harmbench_mistral_7b__response.txt": texts.HARMBENCH_MISTRAL,
-    "md_judge_v01__response.txt": texts.MD_JUDGE,
-    "nemoguard_8b__prompt.txt": texts.NEMOGUARD["prompt"],
-    "nemoguard_8b__response.txt": texts.NEMOGUARD["response"],
-    "nemotron_safety_guard_v3__prompt.txt": texts.NEMOTRON["prompt"],
-    "nemotron_safety_guard_v3__response.txt": texts.NEMOTRON["response"],
-    "wildguard__response.txt": texts.WILDGUARD,
+    "aegis_defensive__prompt.txt": FRAMES["aegis-defensive"]["prompt"],
+    "aegis_permissive__prompt.txt": FRAMES["aegis-permissive"]["prompt"],
+    "harmbench_llama2_13b__response.txt": FRAMES["harmbench-llama"]["response"],
+    "harmbench_mistral_7b__response.txt": FRAMES["harmbench-mistral"]["response"],
+    "md_judge_v01__response.txt": FRAMES["md-judge"]["response"],
+    "nemoguard_8b__prompt.txt": FRAMES["nemoguard"]["prompt"],
+    "nemoguard_8b__response.txt": FRAMES["nemoguard"]["response"],
+    "nemotron_safety_guard_v3__prompt.txt": FRAMES["nemotron"]["prompt"],
+    "nemotron_safety_guard_v3__response.txt": FRAMES["nemotron"]["response"],
+    "wildguard__response.txt": FRAMES["wildguard"]["prompt"],
 }
 RENDERED = {
     "aegis-guard-defensive": ("aegis_defensive__prompt.txt", "aegis_defensive__response.txt"),
@@ -262,7 +264,7 @@ def test_the_committed_digests_are_those_of_the_reference_texts(reference):
         assert hashlib.sha256((reference / name).read_bytes()).hexdigest() == frame.sha256, name
     policies = json.loads((reference / "shieldgemma_policies.json").read_text())
     seen = 0
-    for side, frames in texts.SHIELDGEMMA.items():
+    for side, frames in POLICY_FRAMES["shieldgemma"].items():
         for name, frame in frames.items():
             assert digest(policies[side][name]) == frame.sha256
             seen += 1
@@ -381,9 +383,8 @@ def test_a_hub_card_is_read_through_the_hubs_own_cache(tmp_path, monkeypatch):
 
 
 def test_places_are_pinned_or_known_by_digest_alone():
-    frames = [f for f in vars(texts).values() if isinstance(f, Frame)]
-    frames += [f for group in (texts.NEMOGUARD, texts.NEMOTRON) for f in group.values()]
-    frames += [f for side in texts.SHIELDGEMMA.values() for f in side.values()]
+    frames = [f for sides in FRAMES.values() for f in sides.values()]
+    frames += [f for side in POLICY_FRAMES["shieldgemma"].values() for f in side.values()]
     assert len(frames) == 19
     for frame in frames:
         assert len(frame.sha256) == 64

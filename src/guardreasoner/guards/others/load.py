@@ -13,9 +13,8 @@ from guardreasoner.formats.base import format_of
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.calibration import read_calibration
 from guardreasoner.guards.others.fetch import Frame, digest, read_frame
-from guardreasoner.guards.others.policies import read_policy
 from guardreasoner.guards.others.prompted import PromptedGuard
-from guardreasoner.guards.others.texts import TEMPLATES
+from guardreasoner.guards.others.prompts import TEMPLATES, read_policy
 from guardreasoner.plans import Chat
 from guardreasoner.types import Exchange, FailMode, Mode, Task
 

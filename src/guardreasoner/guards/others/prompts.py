@@ -1,0 +1,67 @@
+"""What `prompts.yaml` holds: where other people's prompts are published, and our own policies. Reads users' policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from guardreasoner.errors import ConfigError
+from guardreasoner.guards.others.fetch import Frame, Place
+
+_FILE: Mapping[str, Any] = yaml.safe_load(
+    (files("guardreasoner") / "guards" / "others" / "prompts.yaml").read_text(encoding="utf-8")
+)
+
+
+def _place(text: str) -> Place:
+    kind, where, file = text.split(" ")
+    name, version = where.rsplit("@", 1)
+    return Place(kind, name, version, file)  # type: ignore[arg-type]
+
+
+def _frame(row: Mapping[str, Any]) -> Frame:
+    pieces = tuple(piece if isinstance(piece, str) else (piece[0], piece[1]) for piece in row["pieces"])
+    return Frame(row["sha256"], pieces, tuple(map(_place, row["places"])), row.get("holes", {}))
+
+
+FRAMES: Mapping[str, Mapping[str, Frame]] = {
+    name: {side: _frame(row) for side, row in sides.items()} for name, sides in _FILE["frames"].items()
+}
+"""Name -> side (`prompt`, `response`, `system`) -> the template."""
+POLICY_FRAMES: Mapping[str, Mapping[str, Mapping[str, Frame]]] = {
+    name: {side: {policy: _frame(row) for policy, row in rows.items()} for side, rows in sides.items()}
+    for name, sides in _FILE["policy_frames"].items()
+}
+"""Name -> side -> policy -> its text."""
+TEMPLATES: Mapping[str, tuple[str, str]] = {name: (pair[0], pair[1]) for name, pair in _FILE["templates"].items()}
+"""Guard -> SHA-256 of what its own chat template makes of a request, and of a request and its reply."""
+POLICIES: Mapping[str, Mapping[str, str]] = _FILE["policies"]
+"""Side -> policy -> text, in this project's own words."""
+ASK = f"\n\n{_FILE['ask']}"
+"""What follows a policy: how to answer."""
+
+
+def read_policy(path: str | Path) -> dict[str, str]:
+    """A user's policies from a file: plain text is one policy, YAML with a mapping is one per key.
+
+    Returns:
+        Name -> text; the name of a plain text is the file's.
+
+    Raises:
+        ConfigError: the file cannot be read, is empty, or is YAML of another shape.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = yaml.safe_load(text) if file.suffix in (".yaml", ".yml", ".json") else {file.stem: text.strip()}
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{file}: not YAML in UTF-8") from None
+    if not isinstance(found, dict) or not found or not all(isinstance(v, str) and v.strip() for v in found.values()):
+        raise ConfigError(f"{file}: a policy is a text, or YAML with one text per name")
+    return {str(name): text for name, text in found.items()}
