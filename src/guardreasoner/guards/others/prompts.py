@@ -1,4 +1,4 @@
-"""What `prompts.yaml` holds: where other people's prompts are published, and our own policies. Reads users' policies."""
+"""What `prompts.yaml` holds: where prompts of other guards are published, our own policies and a reader of yours."""
 
 from __future__ import annotations
 
