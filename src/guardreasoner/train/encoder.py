@@ -57,12 +57,30 @@ class EncoderConfig:
     seed: int = 42
 
 
-class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
-    """MiniLM with one linear layer over [first state, mean state].
+class Network(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    """MiniLM; `forward` takes ids, mask and segments of shape (rows, tokens) and gives features (rows, 2 x hidden)."""
 
-    `forward` takes ids, mask and segments of shape (rows, tokens) and gives logits (rows, outputs) in the order of
-    `OUTPUTS`, and features (rows, 2 x hidden).
-    """
+    def __init__(self, attention: str) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        raw = json.loads((base_folder() / "config.json").read_text(encoding="utf-8"))
+        raw.pop("architectures", None)
+        raw |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        self.width = 2 * raw["hidden_size"]
+        self.bert = BertModel(BertConfig(**raw, attn_implementation=attention), add_pooling_layer=False)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> torch.Tensor:
+        read = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        states, mask = read.last_hidden_state.float(), attention_mask[:, :, None].float()
+        mean = (states * mask).sum(1) / mask.sum(1)
+        return torch.cat([states[:, 0], mean], 1)
+
+
+class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    """The network with one linear layer on top; `forward` gives logits (rows, outputs) in the order of `OUTPUTS`."""
 
     def __init__(self, weights: Path | None = None, *, attention: str = "sdpa") -> None:
         """Args:
@@ -70,30 +88,20 @@ class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         attention: transformers' name for the attention code.
         """
         super().__init__()
-        from transformers import BertConfig, BertModel
-
-        raw = json.loads((base_folder() / "config.json").read_text(encoding="utf-8"))
-        raw.pop("architectures", None)
-        raw |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        self.bert = BertModel(BertConfig(**raw, attn_implementation=attention), add_pooling_layer=False)
-        self.heads = torch.nn.Linear(2 * raw["hidden_size"], len(OUTPUTS))
+        self.network = Network(attention)
         self.drop = torch.nn.Dropout(0.1)
+        self.heads = torch.nn.Linear(self.network.width, len(OUTPUTS))
         if weights is None:
             base = load_file(base_folder() / "model.safetensors")
-            self.bert.load_state_dict({k.removeprefix("bert."): v for k, v in base.items()}, strict=False)
+            self.network.bert.load_state_dict({k.removeprefix("bert."): v for k, v in base.items()}, strict=False)
         else:
             self.load_state_dict(load_file(weights))
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        states = self.bert(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        ).last_hidden_state.float()
-        mask = attention_mask[:, :, None].float()
-        mean = (states * mask).sum(1) / mask.sum(1)
-        features = torch.cat([states[:, 0], mean], 1)
-        return self.heads(self.drop(features)), features
+    ) -> torch.Tensor:
+        logits: torch.Tensor = self.heads(self.drop(self.network(input_ids, attention_mask, token_type_ids)))
+        return logits
 
 
 def base_folder() -> Path:
@@ -256,7 +264,7 @@ def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig)
             group["lr"] = group["peak"] * rate_at(step, len(plan), config.warmup)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is the same after a resume
         with torch.autocast("cpu", torch.bfloat16):
-            logits, _ = model(*padded([encoded[i] for i in chosen]))
+            logits = model(*padded([encoded[i] for i in chosen]))
         loss = loss_of(logits.float(), gold[chosen], kind[chosen], config)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -299,5 +307,5 @@ def logits_of(model: EncoderModel, rows: Sequence[EncoderRow], *, tokens: int = 
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            found[chosen] = model(*padded([encoded[i] for i in chosen]))[0].float().numpy()
+            found[chosen] = model(*padded([encoded[i] for i in chosen])).float().numpy()
     return found
