@@ -65,7 +65,7 @@ class EncoderEngine:
             ConfigError: the folder is not a model folder.
             EngineError: onnxruntime cannot load its model.
         """
-        path = Path(folder)
+        path = self.folder = Path(folder)
         meta = _meta(path)
         self.name = name or path.resolve().name
         self.context_tokens = int(meta["context_tokens"])

@@ -96,6 +96,8 @@ def load_guard(
         return cast(Guard, ReplayGuard(row.model))
     if row.format == "cascade":
         return _cascade(mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
+    if row.format == "encoder":
+        return _encoder(row, mode=mode, fail_mode=fail_mode, **options)
     if row.format == "guardreasoner":
         return _reasoning(row, mode=mode, fail_mode=fail_mode, base_url=base_url, options=options)
     from guardreasoner.guards.others.load import load_prompted
@@ -153,20 +155,24 @@ def find_row(name: str) -> GuardRow:
 
 
 def folder_row(folder: Path) -> GuardRow:
-    """A row for a model folder: ONNX by its `genai_config.json`, else a transformers checkpoint by its `config.json`.
+    """A row for a model folder: an encoder by its `guard.json`, a decoder in ONNX by its `genai_config.json`, else a
+    transformers checkpoint by its `config.json`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is none of these.
     """
+    meta = _read_meta(folder)
+    if meta.get("format") == "encoder":
+        return GuardRow(folder.name, "encoder", "encoder", str(folder))
     if (folder / "genai_config.json").exists():
         engine = "onnx"
     elif (folder / "config.json").exists():
         engine = "hf"
     else:
         raise ConfigError(
-            f"{folder} is no model folder: it has neither genai_config.json (ONNX) nor config.json (transformers)"
+            f"{folder} is no model folder: it has no guard.json of an encoder, no genai_config.json (ONNX) and no "
+            "config.json (transformers)"
         )
-    meta = _read_meta(folder)
     return GuardRow(folder.name, "guardreasoner", engine, str(folder), options={"wire": meta.get("wire", "raw")})
 
 
@@ -178,6 +184,29 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
         return cast("Mapping[str, Any]", json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error})") from None
+
+
+def _encoder(
+    row: GuardRow,
+    *,
+    mode: Mode,
+    fail_mode: FailMode,
+    calibration: Any = None,
+    threads: int | None = None,
+    explaining: None = None,
+    **unknown: Any,
+) -> Guard:
+    from guardreasoner.engines.encoder import EncoderEngine
+    from guardreasoner.guards.calibration import read_calibration
+    from guardreasoner.guards.encoder import EncoderGuard
+
+    if unknown:
+        raise UnknownName(f"option of guard {row.name}", next(iter(unknown)), ("calibration", "threads"))
+    own = Path(row.model) / "calibration.json"
+    found = calibration or (own if calibration is None and own.exists() else None)
+    curves = read_calibration(found) if isinstance(found, str | Path) else found
+    engine = EncoderEngine(row.model, threads=threads, name=row.name)
+    return cast(Guard, EncoderGuard(row.name, engine, mode=mode, fail_mode=fail_mode, calibration=curves))
 
 
 def _reasoning(
