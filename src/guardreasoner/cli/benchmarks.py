@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(table)
     console.print(f"{len(cells)} cells. harmful = rows with the positive label (harmful, refusal)")
     console.print("paper = the count that the paper prints and weights its averages by")
+    console.print("everyday (evaluate --benchmark everyday) comes with the package; it is ours, not the paper's")
     for line in _advice(folder):
         console.print(line)
     return 0

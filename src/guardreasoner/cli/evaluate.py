@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.show_scores import scores_table
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
+from guardreasoner.data.everyday import shipped
 from guardreasoner.data.sources import parse_mapping
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.regression import gate
@@ -33,8 +34,9 @@ SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--benchmark", action="append", metavar="NAME|FILE", help="a name from `guardreasoner "
-                        "benchmarks`, or a labelled .jsonl or .csv file; repeatable (default: all there)")  # fmt: skip
+    parser.add_argument("--benchmark", type=shipped, action="append", metavar="NAME|FILE", help="a name from "
+                        "`guardreasoner benchmarks`, `everyday` (comes with the package), or a labelled .jsonl or .csv "
+                        "file; repeatable (default: all there)")  # fmt: skip
     parser.add_argument("--map", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="N rows per benchmark, stratified by gold")

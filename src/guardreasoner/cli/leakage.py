@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from guardreasoner.data.benchmarks import BENCHMARKS, load_benchmark, local_file, title
+from guardreasoner.data.everyday import shipped
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage, read_training, without
 from guardreasoner.evaluate.run import read_run
@@ -25,7 +26,9 @@ from guardreasoner.records import write_jsonl
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", nargs="+", type=Path, metavar="TRAIN", help="training rows: .jsonl files or folders")
-    parser.add_argument("--benchmark", action="append", metavar="NAME|FILE", help="repeatable (default: all at hand)")
+    parser.add_argument(
+        "--benchmark", type=shipped, action="append", metavar="NAME|FILE", help="repeatable (default: all at hand)"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
     parser.add_argument("--method", choices=METHODS, default="ngram", help="how texts are compared (default ngram)")
     parser.add_argument("--threshold", type=float, metavar="X", help="similarity of a near-duplicate (default "

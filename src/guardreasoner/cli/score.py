@@ -11,6 +11,7 @@ from typing import get_args
 from rich.console import Console
 
 from guardreasoner.cli.show_scores import scores_table
+from guardreasoner.data.everyday import shipped
 from guardreasoner.evaluate.score import as_row, score_file
 from guardreasoner.types import Rule
 
@@ -20,7 +21,7 @@ CAPITALS = "some answers are capitalised; the released script stops at them, her
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="RUN/verdicts/<Benchmark>.jsonl, or an official "
                         "generated_predictions.jsonl")  # fmt: skip
-    parser.add_argument("--benchmark", required=True, metavar="NAME|FILE", help="what the file answers")
+    parser.add_argument("--benchmark", type=shipped, required=True, metavar="NAME|FILE", help="what the file answers")
     parser.add_argument("--task", metavar="TASK", help="only prompt_harm, refusal or response_harm")
     parser.add_argument(
         "--rule", choices=get_args(Rule), default="strict", help="how answers are read (default strict)"

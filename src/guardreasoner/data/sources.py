@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from guardreasoner.errors import ConfigError, DataError, UnknownName, need
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
 from guardreasoner.records import read_jsonl
-from guardreasoner.types import TASKS, Example, Exchange, Labels, Task
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Task
 
 T = TypeVar("T")
 
@@ -311,6 +311,14 @@ def _example(row: Mapping[str, Any], columns: Mapping[str, str], *, default_id: 
         id=str(row.get(columns["id"]) or default_id),
         prompt=prompt,
         response=response,
+        context=_context(row.get("context"), where),
         source=str(row.get(columns["source"]) or Path(file).stem),
     )
     return Example(exchange, Labels.of(labels), str(row.get(columns["category"]) or ""))
+
+
+def _context(given: Any, where: tuple[str, int]) -> tuple[Message, ...]:
+    try:
+        return tuple(Message(**m) for m in given or ())
+    except TypeError:
+        raise DataError("a list of {role, content} is wanted", file=where[0], line=where[1], field="context") from None
