@@ -10,12 +10,12 @@ import pytest
 from guardreasoner.engines.anthropic import AnthropicEngine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.engines.moderation import ModerationEngine
-from guardreasoner.errors import ConfigError, PlanUnsupported
+from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported
 from guardreasoner.guards.load import load_guard
 from guardreasoner.plans import Chat, Choice, Free, Judged, Scaffold, Text, Turn
 from guardreasoner.types import Exchange, Labels
 
-pytest.importorskip("httpx", reason="the openai extra is not installed")
+pytest.importorskip("aiohttp", reason="the openai extra is not installed")
 
 KEY = "planted-key-4711"
 CHAT = Chat((Turn("system", (Scaffold("Be brief."),)), Turn("user", (Scaffold("Q: "), Judged("hat?")))))
@@ -153,13 +153,24 @@ def test_a_lasting_failure_ends_after_bounded_retries(provider, make, status, fi
 
 
 @pytest.mark.parametrize("make", [claude, moderator])
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
-def test_what_the_server_says_about_the_request_is_not_tried_again(provider, make, status):
+@pytest.mark.parametrize(("status", "finish"), [(400, "unavailable"), (413, "input_too_long"), (422, "unavailable")])
+def test_what_the_server_says_about_the_request_is_not_tried_again(provider, make, status, finish):
     provider.script = [(status, {"error": {"message": f"no {KEY}"}})]
     ((completion,),) = make(provider).run([CHAT], PLAN if make is claude else ())
-    assert (completion.finish, len(provider.seen)) == ("unavailable", 1)
+    assert (completion.finish, len(provider.seen)) == (finish, 1)
     assert KEY not in completion.error
     assert "hat" not in completion.error
+
+
+@pytest.mark.parametrize("make", [claude, moderator])
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_key_or_an_unknown_model_ends_the_run_in_one_sentence(provider, make, status):
+    provider.script = [(status, {"error": {"message": f"no {KEY}"}})]
+    with pytest.raises(EngineError, match=f"HTTP {status}") as caught:
+        make(provider).run([CHAT], PLAN if make is claude else ())
+    assert len(provider.seen) == 1
+    assert KEY not in str(caught.value)
+    assert "hat" not in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [claude, moderator])
@@ -254,7 +265,6 @@ def openai_answer(text, **choice):
 
 @pytest.mark.parametrize(("name", "roles"), [("gpt-4o", ["system", "user"]), ("gemini-1-5-pro", ["user"])])
 def test_chat_rows_send_the_papers_messages_to_an_openai_compatible_server(provider, monkeypatch, name, roles):
-    pytest.importorskip("openai", reason="the openai extra is not installed")
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     provider.script = [(200, openai_answer("Answers:\nRequest: harmful\nCompletion: None\nResponse: None"))]
     guard = load_guard(name, base_url=f"{provider.url}/v1", api="chat", backoff_s=0.01)

@@ -1,4 +1,4 @@
-"""Claude models through Anthropic's Messages API (`POST /v1/messages`, version 2023-06-01), over httpx.
+"""Claude models through Anthropic's Messages API (`POST /v1/messages`, version 2023-06-01).
 
 A provider's refusal (`stop_reason: refusal`) has finish `refused`. The API cannot force text and gives no
 log-probabilities: a plan is one `Free` step.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardreasoner.engines.base import Capabilities
-from guardreasoner.engines.http import JsonClient, Reply, key_from
+from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Chat, Completion, Finish, Free, Plan, Prompt, segments_of
 
@@ -38,14 +38,14 @@ class AnthropicEngine:
             key: the environment variable that holds the API key.
             temperature: whether to send one; some newer models take none.
             name: shown in verdicts; None = the model's name.
-            client: see `JsonClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
+            client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
 
         Raises:
             ConfigError: there is no key.
         """
         root = (base_url or os.environ.get("ANTHROPIC_BASE_URL") or URL).rstrip("/").removesuffix("/v1")
         headers = {"x-api-key": key_from(key), "anthropic-version": VERSION}
-        self.client = JsonClient(f"{root}/v1/messages", headers, **client)
+        self.client = HttpClient(root, headers, model=model, key=key, **client)
         self.model, self.temperature, self.name = model, temperature, name or model
         self.capabilities = Capabilities(force=False, logprobs=False, context_tokens=None)
 
@@ -62,11 +62,12 @@ class AnthropicEngine:
 
         Raises:
             PlanUnsupported: the plan is anything but one `Free` step.
+            EngineError: the server refuses the key, or has no such model.
         """
         if len(plan) != 1 or not isinstance(plan[0], Free):
             raise PlanUnsupported(f"{self.name} is a chat API: it cannot force text or score words")
         bodies = [self._body(p, plan[0], temperature) for p in prompts for _ in range(n)]
-        done = self.client.each(bodies, lambda body: _completion(self.client.post(body, deadline)))
+        done = self.client.run([self._ask(body, deadline) for body in bodies])
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
@@ -76,6 +77,12 @@ class AnthropicEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self.client.close()
+
+    async def _ask(self, body: Mapping[str, Any], deadline: float | None) -> Completion:
+        try:
+            return await self.client.post("/v1/messages", body, _completion, deadline=deadline)
+        except CallFailed as failed:
+            return Completion("", failed.finish, error=str(failed))
 
     def _body(self, prompt: Prompt, step: Free, temperature: float) -> dict[str, Any]:
         turns = prompt.turns if isinstance(prompt, Chat) else ()
@@ -97,16 +104,11 @@ class AnthropicEngine:
         return body
 
 
-def _completion(reply: Reply) -> Completion:
-    if reply.body is None:
-        return Completion("", reply.finish, error=reply.error)
-    content, usage = reply.body.get("content"), reply.body.get("usage")
-    usage = usage if isinstance(usage, Mapping) else {}
+def _completion(answer: Mapping[str, Any]) -> Completion:
+    usage = answer.get("usage") or {}
     counts = (int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
-    if reply.body.get("stop_reason") == "refusal":
+    if answer.get("stop_reason") == "refusal":
         return Completion("", "refused", *counts, error="the provider refused to answer")
-    if not isinstance(content, list):
-        return Completion("", "unavailable", *counts, error="the server answered without content")
-    blocks = [b for b in content if isinstance(b, Mapping) and b.get("type") == "text"]
-    finish: Finish = "length" if reply.body.get("stop_reason") == "max_tokens" else "stop"
-    return Completion("".join(str(b.get("text") or "") for b in blocks), finish, *counts)
+    text = "".join(str(b.get("text") or "") for b in answer["content"] if b.get("type") == "text")
+    finish: Finish = "length" if answer.get("stop_reason") == "max_tokens" else "stop"
+    return Completion(text, finish, *counts)

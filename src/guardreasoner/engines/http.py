@@ -1,145 +1,294 @@
-"""JSON over HTTP to a provider: one client, bounded retries with backoff and jitter, a deadline on every call.
+"""JSON over HTTP: the one client behind every provider, with bounded retries, a limit in flight and deadlines.
 
-Status codes become finishes once, here: 429 and 529 = overloaded, 5xx and no connection = unavailable, too slow =
-timeout. These are tried again; what the provider says about the request itself (4xx) is not. The key is read from the
-environment when the client is made; it is in no message.
+Failures are translated here, once. A `CallFailed` is about one call: its `finish` says what a completion says, and the
+retryable ones are tried again, with backoff and jitter, until the deadline. A plain `EngineError` means that no further
+call can succeed: a refused key, an unknown model, an empty account. Messages hold nothing of the request, and no key.
+
+aiohttp carries the calls: it takes a tenth of the CPU time of the providers' SDKs (`bench/synthesize.py`), which
+decides how many calls fit in flight.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import random
+import re
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Any, Generic, TypeVar
 
-from guardreasoner.errors import ConfigError, need
+from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.plans import Finish
 
 T = TypeVar("T")
-RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-BUSY = frozenset({429, 529})
+MAX_WAIT_S = 30.0
+"""Longest wait between two tries, whatever the server asks for."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class CallFailed(EngineError):
+    """One call failed; trying again may help where `retryable` is true."""
+
+    def __init__(
+        self, finish: Finish, message: str, *, status: int = 0, retryable: bool = False, wait_s: float = 0.0
+    ) -> None:
+        """Args:
+        finish: of the completion that there is not.
+        message: one sentence.
+        status: HTTP status; 0 = there was no answer.
+        retryable: whether the same request may succeed later.
+        wait_s: seconds that the server asks to wait.
+        """
+        super().__init__(message)
+        self.finish, self.status, self.retryable, self.wait_s = finish, status, retryable, wait_s
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back: a JSON object, or why there is none."""
+class Received(Generic[T]):
+    """What came back from one call."""
 
-    body: Mapping[str, Any] | None
-    finish: Finish = "stop"
-    error: str | None = None
-    status: int = 0
-    """HTTP status; 0 = there was no answer."""
+    value: T
+    headers: Mapping[str, str]
+    """Names in lower case."""
 
 
-class JsonClient:
-    """POSTs JSON objects; safe to share between threads."""
+class HttpClient:
+    """POSTs JSON to one server: from threads by `run`, on a loop of its own, or awaited by `once` on the caller's."""
 
     def __init__(
         self,
-        url: str,
+        root: str,
         headers: Mapping[str, str],
         *,
+        model: str,
+        key: str,
         timeout_s: float = 120.0,
         retries: int = 4,
         in_flight: int = 16,
         backoff_s: float = 0.5,
     ) -> None:
         """Args:
-        url: the whole address.
-        headers: with the key.
-        timeout_s: of one attempt.
-        retries: attempts after the first.
-        in_flight: requests at a time.
-        backoff_s: wait before the first retry; doubles, with jitter, up to 30 s.
+            root: the address that paths are added to.
+            headers: of every request, with the key.
+            model: named in messages.
+            key: the environment variable of the key, named in messages.
+            timeout_s: of one attempt.
+            retries: attempts after the first.
+            in_flight: calls at a time.
+            backoff_s: wait before the first retry; doubles, with jitter, up to 30 s.
 
         Raises:
-            MissingDependency: httpx is not installed.
+            MissingDependency: aiohttp is not installed.
         """
-        self.url, self.timeout_s, self.retries, self.backoff_s = url, timeout_s, retries, backoff_s
-        self.in_flight = in_flight
-        self._httpx = need("httpx", "openai")
-        limits = self._httpx.Limits(max_connections=in_flight)
-        self._client = self._httpx.Client(headers=dict(headers), timeout=timeout_s, limits=limits)
+        self._http = need("aiohttp", "openai")
+        self._root, self._headers, self._model, self._key = root.rstrip("/"), dict(headers), model, key
+        self.timeout_s, self.retries, self.in_flight, self.backoff_s = timeout_s, retries, in_flight, backoff_s
+        self._session: Any = None
+        self._free = asyncio.Semaphore(in_flight)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
 
-    def post(self, body: Mapping[str, Any], deadline: float | None = None) -> Reply:
-        """One request, tried again where that may help, until the deadline (`time.monotonic()` seconds)."""
-        reply = Reply(None, "unavailable", "the server was not asked")
-        for attempt in range(self.retries + 1):
-            left = self.timeout_s if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return Reply(None, "timeout", "the deadline passed")
-            reply, wait = self._attempt(body, min(left, self.timeout_s))
-            if reply.body is not None or (reply.status and reply.status not in RETRIED):
-                return reply
-            backoff = min(30.0, self.backoff_s * 2**attempt) * random.uniform(0.5, 1.0)
-            pause = max(wait * random.uniform(1.0, 1.25), backoff)  # never sooner than the server asks
-            if attempt == self.retries or (deadline is not None and time.monotonic() + pause >= deadline):
-                return reply
-            time.sleep(pause)
-        return reply
+    async def post(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, deadline: float | None = None
+    ) -> T:
+        """One answer, tried again where that may help, until the deadline (`time.monotonic()` seconds).
 
-    def each(self, items: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
-        """`work` on every item, `in_flight` at a time, results in order."""
-        if len(items) <= 1:
-            return [work(item) for item in items]
-        with ThreadPoolExecutor(min(self.in_flight, len(items)), thread_name_prefix="http") as pool:
-            return list(pool.map(work, items))
+        Args:
+            path: added to the root.
+            body: sent as JSON.
+            read: takes what it wants from the parsed answer; an answer that it cannot read counts as a failure.
+            deadline: None = `timeout_s` per attempt is the only limit.
+
+        Raises:
+            CallFailed: this call came to nothing.
+            EngineError: no further call can succeed.
+        """
+
+        async def call() -> T:
+            async with self._free:
+                return (await self.once(path, body, read, timeout_s=self._left(deadline))).value
+
+        return await retried(call, retries=self.retries, backoff_s=self.backoff_s, deadline=deadline)
+
+    async def once(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, timeout_s: float
+    ) -> Received[T]:
+        """A single attempt, on the running loop; see `post`."""
+        if self._session is None:
+            connector = self._http.TCPConnector(limit=self.in_flight)
+            self._session = self._http.ClientSession(connector=connector, headers=self._headers, trust_env=True)
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._session.post(self._root + path, json=body, allow_redirects=False) as response:
+                    content = await response.read()
+                    headers = {k.lower(): v for k, v in response.headers.items()}
+                    status = int(response.status)
+        except TimeoutError:
+            raise CallFailed("timeout", f"the server did not answer within {timeout_s:.3g} s", retryable=True) from None
+        except (self._http.ClientError, OSError):
+            raise CallFailed("unavailable", "the server cannot be reached", retryable=True) from None
+        if status != 200:
+            raise failure(status, headers, content, model=self._model, key=self._key)
+        try:
+            return Received(read(json.loads(content)), headers)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            problem = "the server's answer cannot be read"
+            raise CallFailed("unavailable", problem, status=status, retryable=True) from None
+
+    def run(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Run coroutines together on the client's own event loop; their results in order."""
+
+        async def all_of_it() -> list[T]:
+            return list(await asyncio.gather(*work))
+
+        return self._submit(all_of_it()).result()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections; new ones are opened when the client is used again."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self.aclose(), loop).result(timeout=5)
+            loop.call_soon_threadsafe(loop.stop)
 
-    def _attempt(self, body: Mapping[str, Any], timeout_s: float) -> tuple[Reply, float]:
-        """One attempt and the seconds the server asks to wait."""
+    async def aclose(self) -> None:
+        """The same for a caller that awaited `once` on a loop of its own."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._free = asyncio.Semaphore(self.in_flight)
+                threading.Thread(target=self._loop.run_forever, name="http", daemon=True).start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _left(self, deadline: float | None) -> float:
+        left = self.timeout_s if deadline is None else min(self.timeout_s, deadline - time.monotonic())
+        if left <= 0:
+            raise CallFailed("timeout", "the deadline passed before the answer was complete")
+        return left
+
+
+async def retried(
+    call: Callable[[], Awaitable[T]],
+    *,
+    retries: int,
+    backoff_s: float,
+    deadline: float | None = None,
+    limited_retries: int | None = None,
+) -> T:
+    """The result of a call, tried again after a retryable `EngineError`.
+
+    Args:
+        call: makes one attempt.
+        retries: attempts after the first.
+        backoff_s: wait before the first retry; doubles, with jitter. Never less than what the server asks for.
+        deadline: `time.monotonic()` seconds; no wait goes beyond it.
+        limited_retries: in place of `retries` after HTTP 429; None = the same.
+
+    Raises:
+        EngineError: the last failure.
+    """
+    for attempt in count():
         try:
-            answer = self._client.post(self.url, json=body, timeout=timeout_s)
-        except self._httpx.TimeoutException:
-            return Reply(None, "timeout", f"no answer within {timeout_s:.1f} s"), 0.0
-        except self._httpx.HTTPError as error:
-            return Reply(None, "unavailable", f"the server cannot be reached ({type(error).__name__})"), 0.0
-        status = int(answer.status_code)
-        if status == 200:
-            try:
-                found = answer.json()
-            except ValueError:
-                found = None
-            if isinstance(found, dict):
-                return Reply(found, status=status), 0.0
-            return Reply(None, "unavailable", "the server answered with something that is no JSON object", 200), 0.0
-        finish: Finish = "overloaded" if status in BUSY else "unavailable"
-        return Reply(None, finish, _said(status), status), _retry_after(answer.headers.get("retry-after"))
+            return await call()
+        except EngineError as error:
+            limited = limited_retries is not None and getattr(error, "status", 0) == 429
+            if not error.retryable or attempt >= (limited_retries if limited and limited_retries else retries):
+                raise
+            asked = min(MAX_WAIT_S, getattr(error, "wait_s", 0.0)) * random.uniform(1.0, 1.25)
+            backoff = min(MAX_WAIT_S, backoff_s * 2 ** min(attempt, 16)) * random.uniform(0.5, 1.0)
+            pause = max(asked, backoff)
+            if deadline is not None and time.monotonic() + pause >= deadline:
+                raise
+        await asyncio.sleep(pause)
+    raise AssertionError("unreachable")
 
 
-def key_from(variable: str) -> str:
-    """An API key from the environment.
+def failure(status: int, headers: Mapping[str, str], content: bytes, *, model: str, key: str) -> EngineError:
+    """What an HTTP status other than 200 means."""
+    code = _error_code(content)
+    if status in (401, 403):
+        return EngineError(
+            f"the server does not accept the API key in {key} for {printable(model)} (HTTP {status}): "
+            "renew it and run the same command again"
+        )
+    if status == 404:
+        return EngineError(
+            f"the server knows no model {printable(model)!r} or no such address (HTTP 404); check model and base_url"
+        )
+    if code == "insufficient_quota":
+        return EngineError("the account has no quota left (HTTP 429); add credit and run again")
+    finish: Finish = "unavailable"
+    if code in ("content_filter", "content_policy_violation"):
+        finish, message = "refused", "the provider refused the request"
+    elif code == "context_length_exceeded" or status == 413:
+        finish, message = "input_too_long", "the prompt does not fit in the model's context"
+    elif status == 429:
+        finish, message = "overloaded", "the server asks to slow down"
+    elif status in (503, 529):
+        finish, message = "overloaded", "the server is overloaded"
+    elif status >= 500 or status in (408, 409, 425):
+        message = "the server failed"
+    else:
+        message = "the server does not take this request"
+    again = status >= 500 or status in (408, 409, 425, 429)
+    wait = retry_after(headers) if again else 0.0
+    return CallFailed(finish, f"{message} (HTTP {status})", status=status, retryable=again, wait_s=wait)
+
+
+def _error_code(content: bytes) -> str | None:
+    try:
+        return str(json.loads(content)["error"]["code"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the server asks to wait (`retry-after-ms`, `retry-after`); 0 = it does not say."""
+    asked = seconds(headers.get("retry-after-ms", "") + "ms")
+    return asked if asked is not None else seconds(headers.get("retry-after", "")) or 0.0
+
+
+def seconds(text: str) -> float | None:
+    """A header's duration (`6m0s`, `17ms`, `2`), or the time until its date; None where it is neither."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    if (parts := _DURATION.findall(text)) and "".join(a + b for a, b in parts) == text:
+        return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = parse(text)
+        except ValueError:
+            continue
+        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None
+
+
+def key_from(variable: str, *, required: bool = True) -> str:
+    """An API key from the environment; empty where there is none and none is required.
 
     Raises:
         ConfigError: the variable is not set.
     """
     key = os.environ.get(variable, "").strip()
-    if not key:
+    if not key and required:
         raise ConfigError(f"{variable} is not set; put your API key there")
     return key
-
-
-def _said(status: int) -> str:
-    known = {
-        400: "the server refused the request as malformed",
-        401: "the server did not accept the API key",
-        403: "the API key may not use this model",
-        404: "the server knows no such model or address",
-        413: "the request is too large for the server",
-        429: "the server asks to slow down, still after retries",
-        529: "the server is overloaded, still after retries",
-    }
-    return f"{known.get(status, 'the server failed')} (HTTP {status})"
-
-
-def _retry_after(header: str | None) -> float:
-    try:
-        return min(30.0, max(0.0, float(header or 0)))
-    except ValueError:
-        return 0.0

@@ -1,4 +1,4 @@
-"""A moderation endpoint (`POST /v1/moderations`), OpenAI's or any server that speaks it, over httpx.
+"""A moderation endpoint (`POST /v1/moderations`), OpenAI's or any server that speaks it.
 
 The text of a completion is one entry of the endpoint's `results` as JSON; format `moderation` reads it. Several texts
 go in one request.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardreasoner.engines.base import Capabilities
-from guardreasoner.engines.http import JsonClient, key_from
+from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 
@@ -38,13 +38,14 @@ class ModerationEngine:
             key: the environment variable that holds the API key.
             batch: texts in one request.
             name: shown in verdicts; None = the model's name.
-            client: see `JsonClient`.
+            client: see `HttpClient`.
 
         Raises:
             ConfigError: there is no key.
         """
         root = (base_url or os.environ.get("OPENAI_BASE_URL") or URL).rstrip("/")
-        self.client = JsonClient(f"{root}/moderations", {"authorization": f"Bearer {key_from(key)}"}, **client)
+        headers = {"authorization": f"Bearer {key_from(key)}"}
+        self.client = HttpClient(root, headers, model=model or "moderation", key=key, **client)
         self.model, self.batch, self.name = model, batch, name or model or "moderation"
         self.capabilities = Capabilities(force=False, logprobs=False, context_tokens=None, samples=False)
 
@@ -61,12 +62,13 @@ class ModerationEngine:
 
         Raises:
             PlanUnsupported: the plan wants text.
+            EngineError: the server refuses the key, or has no such model.
         """
         if plan:
             raise PlanUnsupported(f"{self.name} is a moderation endpoint: it writes no text")
         texts = ["".join(s.text for s in segments_of(p)) for p in prompts]
         parts = [texts[i : i + self.batch] for i in range(0, len(texts), self.batch)]
-        done = self.client.each(parts, lambda part: self._ask(part, deadline))
+        done = self.client.run([self._ask(part, deadline) for part in parts])
         return [[completion] * n for part in done for completion in part]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
@@ -77,12 +79,15 @@ class ModerationEngine:
         """See `Engine.close`."""
         self.client.close()
 
-    def _ask(self, texts: Sequence[str], deadline: float | None) -> list[Completion]:
+    async def _ask(self, texts: Sequence[str], deadline: float | None) -> list[Completion]:
         body: dict[str, Any] = {"input": list(texts)} | ({"model": self.model} if self.model else {})
-        reply = self.client.post(body, deadline)
-        if reply.body is None:
-            return [Completion("", reply.finish, error=reply.error)] * len(texts)
-        results = reply.body.get("results")
-        if not isinstance(results, list) or len(results) != len(texts):
-            return [Completion("", "unavailable", error="the server did not answer each text")] * len(texts)
-        return [Completion(json.dumps(r if isinstance(r, Mapping) else None)) for r in results]
+
+        def read(answer: Mapping[str, Any]) -> list[Completion]:
+            if len(answer["results"]) != len(texts):
+                raise ValueError("the server did not answer each text")
+            return [Completion(json.dumps(r if isinstance(r, Mapping) else None)) for r in answer["results"]]
+
+        try:
+            return await self.client.post("/moderations", body, read, deadline=deadline)
+        except CallFailed as failed:
+            return [Completion("", failed.finish, error=str(failed))] * len(texts)

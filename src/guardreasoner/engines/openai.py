@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server, through the official SDK.
+"""Any OpenAI-compatible server.
 
 Two kinds of server, and what they can do:
 
@@ -12,16 +12,17 @@ so; where the model's tokenizer is given, token ids are sent instead and nothing
 
 from __future__ import annotations
 
-import asyncio
+import os
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from guardreasoner.engines.base import Capabilities
 from guardreasoner.engines.encoding import Encoder, clean, encoder_from, encoder_of
-from guardreasoner.engines.openai_client import CallFailed, ChatReply, OpenAIClient
+from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.engines.special import break_up
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.plans import (
@@ -40,6 +41,10 @@ from guardreasoner.plans import (
 )
 
 Api = Literal["auto", "chat", "completions"]
+URL = "https://api.openai.com/v1"
+CHAT_HOSTS = ("api.openai.com", "generativelanguage.googleapis.com", "openrouter.ai")
+"""Providers that have a chat API and nothing else."""
+T = TypeVar("T")
 TOP_LOGPROBS = 20
 """The most that vLLM gives unless told otherwise."""
 
@@ -71,6 +76,16 @@ class _Written:
         )
 
 
+class _TextAnswer(NamedTuple):
+    """What a completions server answered."""
+
+    text: str
+    finish: str
+    logprobs: Mapping[str, Any]
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class OpenAIEngine:
     """A model behind an OpenAI-compatible server. Safe to share between threads."""
 
@@ -87,6 +102,8 @@ class OpenAIEngine:
         special_strings: Sequence[str] = (),
         context_tokens: int | None = None,
         name: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        max_tokens_field: str | None = None,
         **client: Any,
     ) -> None:
         """Args:
@@ -100,21 +117,28 @@ class OpenAIEngine:
             special_strings: of the model, besides those of the common families.
             context_tokens: of the model, if known.
             name: shown in verdicts; None = the model's name.
-            client: `in_flight` (calls at a time), `timeout_s` (of one attempt), `retries` (attempts after the first, of
-                errors that may pass), `backoff_s` (first wait between attempts; doubles, with jitter), `extra_body`
-                (further fields of every request), `max_tokens_field` (name of the budget in chat requests; None =
-                `max_completion_tokens` at OpenAI, `max_tokens` elsewhere).
+            extra_body: further fields of every request.
+            max_tokens_field: name of the budget in chat requests; None = `max_completion_tokens` at OpenAI,
+                `max_tokens` elsewhere.
+            client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
 
         Raises:
-            MissingDependency: the SDK is not installed.
+            MissingDependency: aiohttp is not installed.
             ConfigError: there is no key, or no such api.
         """
         if api not in ("auto", "chat", "completions"):
             raise ConfigError(f"api must be auto, chat or completions, not {api!r}")
-        self.client = OpenAIClient(model, base_url=base_url, key=key, **client)
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or URL
+        host = urlsplit(url).hostname or ""
+        chat_only = any(host == h or host.endswith(f".{h}") for h in CHAT_HOSTS)
+        secret = key_from(key, required=chat_only)
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        self.client = HttpClient(url, headers, model=model, key=key, **client)
         if api == "auto":
-            api = "chat" if self.client.chat_only else "completions"
-        self.api, self.name = api, name or model
+            api = "chat" if chat_only else "completions"
+        self.api, self.model, self.name = api, model, name or model
+        self.extra_body = dict(extra_body or {})
+        self._max_tokens = max_tokens_field or ("max_completion_tokens" if host == "api.openai.com" else "max_tokens")
         self.top_p, self.temperature, self.special_strings = top_p, temperature, tuple(special_strings)
         forces = api == "completions"
         self.encoder = _encoder(tokenizer) if tokenizer and forces else None
@@ -139,30 +163,9 @@ class OpenAIEngine:
         for prompt in prompts:
             self._check(prompt, plan)
 
-        async def every() -> list[Completion]:
-            rows = [self._row(prompt, plan, deadline, temperature) for prompt in prompts for _ in range(n)]
-            return list(await asyncio.gather(*rows))
-
-        done = self.client.submit(every()).result()
+        rows = [self._row(prompt, plan, deadline, temperature) for prompt in prompts for _ in range(n)]
+        done = self.client.run(rows)
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
-
-    async def chat(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-        deadline: float | None = None,
-    ) -> ChatReply:
-        """One answer to a chat of messages, from any event loop; failures that may pass are tried again.
-
-        Raises:
-            EngineError: the server refuses the key, or has no such model.
-        """
-        body = self._sampling(temperature) | _stops(stop)
-        call = self.client.chat(messages, body, max_tokens=max_tokens, deadline=deadline)
-        return await asyncio.wrap_future(self.client.submit(call))
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Engine.offsets`; without a tokenizer four characters are taken for a token."""
@@ -197,8 +200,8 @@ class OpenAIEngine:
                     await self._free(written, step, deadline, temperature)
                 else:
                     await self._choose(written, step, deadline, temperature)
-        except CallFailed as failure:
-            return written.completion(failure.finish, str(failure))
+        except CallFailed as failed:
+            return written.completion(failed.finish, str(failed))
         return written.completion()
 
     async def _chat_row(self, prompt: Prompt, plan: Plan, deadline: float | None, temperature: float) -> Completion:
@@ -215,12 +218,19 @@ class OpenAIEngine:
         else:
             messages = [{"role": "user", "content": text_of(prompt)}]
         (step,) = (s for s in plan if isinstance(s, Free))
-        body = self._sampling(temperature) | _stops(step.stop)
-        reply = await self.client.chat(messages, body, max_tokens=step.max_tokens, deadline=deadline)
-        text = _until(reply.text, step.stop)
+        body = {"messages": messages, self._max_tokens: step.max_tokens} | self._sampling(temperature)
+        if step.stop:
+            body["stop"] = list(step.stop)[:4]  # OpenAI takes four at most
+        answer = await self._post("/chat/completions", body, _read_chat, deadline)
         notes = {"special_tokens": special} if special else {}
-        counts = (reply.prompt_tokens, reply.completion_tokens)
-        return Completion(text, reply.finish, *counts, notes=notes, error=reply.error)
+        return replace(answer, text=_until(answer.text, step.stop), notes=notes)
+
+    async def _post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], deadline: float | None) -> T:
+        return await self.client.post(path, {"model": self.model, **body, **self.extra_body}, read, deadline=deadline)
+
+    async def _complete(self, written: _Written, body: Mapping[str, Any], deadline: float | None) -> _TextAnswer:
+        """Go on with what is written so far."""
+        return await self._post("/completions", {"prompt": _sent(written), **body}, _read_text, deadline)
 
     def _text(self, segments: Sequence[Segment]) -> tuple[str, int]:
         """Segments as the text that is sent, and how many special-token strings were broken up in judged text."""
@@ -254,14 +264,13 @@ class OpenAIEngine:
         body = self._sampling(temperature) | {"max_tokens": step.max_tokens}
         if step.stop:
             body["stop"] = list(step.stop)
-        answer = await self.client.complete(_sent(written), body, deadline)
-        choice = answer.choices[0]
-        self._count(written, answer)
-        written.sampled += getattr(answer.usage, "completion_tokens", None) or 0
-        self._append(written, _until(choice.text or "", step.stop), ours=False)
-        if choice.finish_reason == "content_filter":
+        answer = await self._complete(written, body, deadline)
+        written.prompt_tokens = written.prompt_tokens or answer.prompt_tokens
+        written.sampled += answer.completion_tokens
+        self._append(written, _until(answer.text, step.stop), ours=False)
+        if answer.finish == "content_filter":
             raise CallFailed("refused", "the provider refused to answer")
-        if choice.finish_reason == "length":
+        if answer.finish == "length":
             written.finish = "length"
 
     async def _choose(self, written: _Written, step: Choice, deadline: float | None, temperature: float) -> None:
@@ -274,9 +283,9 @@ class OpenAIEngine:
     async def _score(self, written: _Written, words: Sequence[str], deadline: float | None) -> dict[str, float]:
         """Log-probability of each word: as one of the likeliest next tokens, else token by token, echoed."""
         body = {"max_tokens": 1, "temperature": 0.0, "logprobs": TOP_LOGPROBS}
-        answer = await self.client.complete(_sent(written), body, deadline)
-        self._count(written, answer)
-        top = _top(answer.choices[0])
+        answer = await self._complete(written, body, deadline)
+        written.prompt_tokens = written.prompt_tokens or answer.prompt_tokens
+        top = _top(answer.logprobs)
         if not top:
             raise CallFailed("unavailable", "the server gives no log-probabilities, so it cannot score words")
         scores = {word: top[word] for word in words if word in top}
@@ -298,13 +307,12 @@ class OpenAIEngine:
             longer.ids, skip = [*written.ids, *tail], len(written.ids)
         body = {"max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
         try:
-            answer = await self.client.complete(_sent(longer), body, deadline)
-        except CallFailed as failure:
-            if failure.finish == "unavailable" and not failure.again:
+            answer = await self._complete(longer, body, deadline)
+        except CallFailed as failed:
+            if failed.finish == "unavailable" and not failed.retryable:
                 return None
             raise
-        found = answer.choices[0].logprobs
-        values, offsets = getattr(found, "token_logprobs", None), getattr(found, "text_offset", None)
+        values, offsets = answer.logprobs.get("token_logprobs"), answer.logprobs.get("text_offset")
         if not values or not offsets or len(values) < 2:
             return None
         if longer.ids is not None:
@@ -313,10 +321,6 @@ class OpenAIEngine:
             start = len(written.sent) + offsets[0]
             part = [v for v, at in zip(values, offsets, strict=False) if start <= at < start + len(word)]
         return float(sum(part)) if part and None not in part else None
-
-    def _count(self, written: _Written, answer: Any) -> None:
-        if not written.prompt_tokens:
-            written.prompt_tokens = getattr(answer.usage, "prompt_tokens", None) or 0
 
     def _sampling(self, temperature: float) -> dict[str, Any]:
         if not self.temperature:
@@ -341,20 +345,28 @@ def _until(text: str, stops: Sequence[str]) -> str:
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
-def _stops(stop: Sequence[str]) -> dict[str, Any]:
-    """Stop strings of a chat; OpenAI takes four at most."""
-    return {"stop": list(stop)[:4]} if stop else {}
+def _read_chat(answer: Mapping[str, Any]) -> Completion:
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+    message = choice["message"]
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        return Completion("", "refused", *counts, error="the provider refused to answer")
+    finish: Finish = "length" if choice.get("finish_reason") == "length" else "stop"
+    return Completion(message.get("content") or "", finish, *counts)
 
 
-def _top(choice: Any) -> dict[str, float]:
+def _read_text(answer: Mapping[str, Any]) -> _TextAnswer:
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+    finish = str(choice.get("finish_reason") or "")
+    return _TextAnswer(choice.get("text") or "", finish, choice.get("logprobs") or {}, *counts)
+
+
+def _top(logprobs: Mapping[str, Any]) -> dict[str, float]:
     """The likeliest first tokens by their text; the form of a chat's log-probabilities is read too (llama.cpp)."""
-    found = choice.logprobs
-    tops = getattr(found, "top_logprobs", None)
-    if tops:
+    if tops := logprobs.get("top_logprobs"):
         return {str(token): float(value) for token, value in dict(tops[0] or {}).items()}
-    content = getattr(found, "content", None)
-    if content:
-        first = content[0] if isinstance(content[0], dict) else dict(content[0])
-        rows = first.get("top_logprobs") or [first]
-        return {str(r["token"]): float(r["logprob"]) for r in map(dict, rows)}
+    if content := logprobs.get("content"):
+        rows = content[0].get("top_logprobs") or content[:1]
+        return {str(r["token"]): float(r["logprob"]) for r in rows}
     return {}

@@ -7,26 +7,26 @@ repeats only the calls that were in flight.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardreasoner.errors import EngineError, GuardReasonerError
+from guardreasoner.engines.http import CallFailed, retried
+from guardreasoner.errors import EngineError, EngineOverloaded, GuardReasonerError
 from guardreasoner.records import Appender, Counts
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.cost import ANSWER_TOKENS, STEP_TOKENS, CostBudget, worst_case
 from guardreasoner.teach.pace import Pace
 from guardreasoner.teach.question import Messages, Reject, TeacherAnswer, next_move
-from guardreasoner.teach.teachers import ServerBusy, Teacher, TeacherReply
+from guardreasoner.teach.teachers import Teacher, TeacherReply
 from guardreasoner.types import Example, Trace
 
-TRIES = 8
-"""Tries of one call whose failure may pass: a minute in all."""
-LIMITED_TRIES = 60
-"""Tries of a call that the server sends back because of its rate limit, with the wait that it asks for in between."""
+RETRIES = 7
+"""Of one call whose failure may pass: a minute in all."""
+LIMITED_RETRIES = 59
+"""Of a call that the server sends back because of its rate limit, with the wait that it asks for in between."""
 BACKOFF_S = 0.5
-"""First wait between tries; it doubles, up to a minute, and varies by half."""
+"""First wait between tries; it doubles, with jitter."""
 SUSPECT = 10
 """So many first answers that are all refused by the server mean that the recipe is wrong, not the examples."""
 
@@ -145,35 +145,29 @@ class TeacherRun:
     async def _tried(self, messages: Messages) -> TeacherReply:
         """Ask until there is an answer, a bounded number of times."""
         tokens = sum(len(m["content"]) for m in messages) / 4 + ANSWER_TOKENS + 6 * STEP_TOKENS
-        attempt = 0
-        while True:
-            attempt += 1
+        config = self.config
+
+        async def call() -> TeacherReply:
             await self.pace.turn(tokens)
             try:
                 reply = await self.teacher.ask(
                     messages,
-                    max_tokens=self.config.max_tokens,
-                    temperature=self.config.temperature,
-                    timeout_s=self.config.timeout_s,
+                    max_tokens=config.max_tokens,
+                    temperature=config.temperature,
+                    timeout_s=config.timeout_s,
                 )
-            except EngineError as error:
-                if not error.retryable:
-                    raise
-                if attempt >= (LIMITED_TRIES if isinstance(error, ServerBusy) and error.limited else TRIES):
-                    raise type(error)(
-                        f"{error}, {attempt} times in a row; the same command goes on from here"
-                    ) from None
-                await self._rest(error, attempt)
-            else:
-                self.pace.learn(reply.headers)
-                return reply
+            except CallFailed as failed:
+                self.pace.hold(min(failed.wait_s, 120.0))
+                raise
+            self.pace.learn(reply.headers)
+            return reply
 
-    async def _rest(self, error: EngineError, attempt: int) -> None:
-        wait = min(60.0, BACKOFF_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
-        asked = error.wait_s if isinstance(error, ServerBusy) else None
-        if asked:
-            self.pace.hold(min(asked, 120.0))
-        await asyncio.sleep(wait)
+        try:
+            return await retried(call, retries=RETRIES, backoff_s=BACKOFF_S, limited_retries=LIMITED_RETRIES)
+        except EngineError as error:
+            if error.retryable:
+                raise EngineOverloaded(f"{error}, still after retries; the same command goes on from here") from None
+            raise
 
 
 async def ask_all(state: TeacherRun, todo: Sequence[Example]) -> None:

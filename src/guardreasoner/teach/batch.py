@@ -15,13 +15,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from guardreasoner.engines.http import key_from
 from guardreasoner.errors import EngineError, EngineOverloaded, need
 from guardreasoner.records import Appender
 from guardreasoner.teach.ask import TeacherRun
 from guardreasoner.teach.config import SynthesizeConfig, plain_url
 from guardreasoner.teach.cost import worst_case
 from guardreasoner.teach.question import Messages, Reject, TeacherAnswer, next_move
-from guardreasoner.teach.teachers import PROVIDERS, key_of, read_openai
+from guardreasoner.teach.teachers import PROVIDERS, read_openai
 from guardreasoner.types import Example
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 150_000_000
@@ -44,7 +45,8 @@ def client_of(config: SynthesizeConfig) -> Any:
         MissingDependency: the SDK is not installed.
     """
     provider = PROVIDERS["openai"]
-    key = key_of(provider, config.key, config.base_url)
+    required = config.key is not None or config.base_url is None
+    key = key_from(config.key or provider.key, required=required)
     openai = need("openai", "openai")
     base_url = plain_url(config.base_url or provider.base_url)
     return openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=6, timeout=config.timeout_s)

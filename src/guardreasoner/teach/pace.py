@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+
+from guardreasoner.engines.http import seconds
 
 HEADERS = (
     ("requests", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -27,9 +26,6 @@ HEADERS = (
     ),
 )
 """What is limited, and the headers with the limit, what is left of it, and when it is whole again."""
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass
@@ -98,26 +94,6 @@ class Pace:
             if limit > 0:
                 self._buckets[name].learn(limit, left, seconds(headers.get(reset_key, "")), self._ceilings[name])
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody through for so long."""
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
-
-
-def seconds(text: str) -> float | None:
-    """A header's duration (`6m0s`, `17ms`, `2`), or the time until its date; None where it is neither."""
-    text = text.strip()
-    if not text:
-        return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    if (parts := _DURATION.findall(text)) and "".join(a + b for a, b in parts) == text:
-        return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            date = parse(text)
-        except ValueError:
-            continue
-        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    return None
+    def hold(self, wait_s: float) -> None:
+        """Let no call through for so long."""
+        self._held_until = max(self._held_until, time.monotonic() + wait_s)

@@ -1,21 +1,19 @@
 """Who answers a teacher's question: chat servers by HTTP, engines in this process, or an object of your own.
 
-A provider is a row: where its page is, how a request is dressed, how a reply is read. aiohttp carries the calls because
-it costs a tenth of the CPU of the SDKs (`bench/synthesize.py`), which on two cores decides how many fit in flight.
+A provider is a row: its address, how a request is written, how a reply is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from guardreasoner.errors import ConfigError, EngineError, EngineOverloaded, EngineTimeout, need, printable
+from guardreasoner.engines.http import CallFailed, HttpClient, key_from
+from guardreasoner.errors import EngineError
 from guardreasoner.plans import Chat, Free, Judged, Scaffold, Turn
 from guardreasoner.teach.config import SynthesizeConfig, plain_url
-from guardreasoner.teach.pace import seconds
 from guardreasoner.teach.question import Messages
 
 
@@ -48,14 +46,6 @@ class Teacher(Protocol):
     async def close(self) -> None:
         """Give back connections."""
         ...
-
-
-class ServerBusy(EngineOverloaded):
-    """The server is overloaded or cannot be reached; `wait_s` is what it asked for, `limited` a rate limit."""
-
-    def __init__(self, message: str, wait_s: float | None = None, *, limited: bool = False) -> None:
-        super().__init__(message)
-        self.wait_s, self.limited = wait_s, limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +114,6 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 
-def key_of(provider: Provider, variable: str | None, base_url: str | None) -> str:
-    """The key from the environment; servers of one's own may want none.
-
-    Raises:
-        ConfigError: the variable is not set.
-    """
-    name = variable or provider.key
-    found = os.environ.get(name, "")
-    if not found and (variable or base_url is None):
-        raise ConfigError(f"the teacher {provider.name} needs a key: set the environment variable {name}")
-    return found
-
-
 class HttpTeacher:
     """A model behind one of the `PROVIDERS`' wires."""
 
@@ -161,74 +138,30 @@ class HttpTeacher:
             MissingDependency: aiohttp is not installed.
         """
         self.name = model
-        self._provider = provider
-        self._options = dict(options or {})
-        self._url = plain_url(base_url or provider.base_url) + provider.path
-        self._variable = key or provider.key
-        secret = key_of(provider, key, base_url)
-        self._headers = provider.headers(secret) if secret else {}
-        self._http = need("aiohttp", "openai")
-        self._concurrency = concurrency
-        self._session: Any = None
+        self._provider, self._options = provider, dict(options or {})
+        variable = key or provider.key
+        secret = key_from(variable, required=key is not None or base_url is None)
+        self._client = HttpClient(
+            plain_url(base_url or provider.base_url),
+            provider.headers(secret) if secret else {},
+            model=model,
+            key=variable,
+            in_flight=concurrency,
+        )
 
     async def ask(self, messages: Messages, *, max_tokens: int, temperature: float, timeout_s: float) -> TeacherReply:
-        if self._session is None:
-            connector = self._http.TCPConnector(limit=self._concurrency)
-            self._session = self._http.ClientSession(connector=connector, headers=self._headers)
         body = self._provider.body(self.name, messages, max_tokens, temperature) | self._options
         body = {k: v for k, v in body.items() if v is not None}
         try:
-            async with asyncio.timeout(timeout_s):
-                async with self._session.post(self._url, json=body, allow_redirects=False) as response:
-                    content = await response.read()
-                    headers = {k.lower(): v for k, v in response.headers.items()}
-                    status = response.status
-        except TimeoutError:
-            raise EngineTimeout(f"the teacher did not answer within {timeout_s:g} s") from None
-        except (self._http.ClientError, OSError) as error:
-            raise ServerBusy(f"the teacher's server cannot be reached ({type(error).__name__})") from None
-        return self._read(status, headers, content)
-
-    def _read(self, status: int, headers: Mapping[str, str], content: bytes) -> TeacherReply:
-        if status == 200:
-            return _reply(self._provider, headers, content)
-        if status in (408, 409, 425, 429) or status >= 500:
-            raise ServerBusy(
-                f"the teacher's server is overloaded (HTTP {status})", _asked_wait(headers), limited=status == 429
-            )
-        if status in (400, 413, 422):
-            return TeacherReply("", "invalid", headers=headers)
-        if status in (401, 403):
-            raise EngineError(
-                f"the teacher's server refused the key in {self._variable} (HTTP {status}): "
-                "renew it and run the same command again"
-            )
-        raise EngineError(
-            f"the teacher's server has no {printable(self.name)} at {self._url} (HTTP {status}): check model, base_url"
-        )
+            found = await self._client.once(self._provider.path, body, self._provider.read, timeout_s=timeout_s)
+        except CallFailed as failed:
+            if failed.status in (400, 413, 422):
+                return TeacherReply("", "invalid")
+            raise
+        return replace(found.value, headers=found.headers)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-
-def _reply(provider: Provider, headers: Mapping[str, str], content: bytes) -> TeacherReply:
-    import json
-    from dataclasses import replace
-
-    try:
-        return replace(provider.read(json.loads(content)), headers=headers)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise ServerBusy("the teacher's server sent a reply of unknown form") from None
-
-
-def _asked_wait(headers: Mapping[str, str]) -> float | None:
-    if "retry-after-ms" in headers:
-        found = seconds(headers["retry-after-ms"] + "ms")
-        if found is not None:
-            return found
-    return seconds(headers.get("retry-after", ""))
+        await self._client.aclose()
 
 
 class EngineTeacher:
