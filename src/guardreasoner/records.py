@@ -6,13 +6,13 @@ and, when it is done, writes `manifest.json`: what it was asked, what it read, w
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import tempfile
 import time
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from importlib import metadata
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from guardreasoner.errors import DataError, RunFolderError
+from guardreasoner.errors import ConfigError, DataError, RunFolderError
 from guardreasoner.types import (
     Example,
     Exchange,
@@ -120,23 +121,53 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_line(content: bytes, *, file: str, line: int) -> dict[str, Any]:
-    """The object that one line of JSON holds.
+    """The object that one line of JSON holds; a byte order mark before it is skipped.
 
     Raises:
         DataError: the line is not UTF-8, not JSON, or not an object.
     """
-    try:
-        value = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8", file=file, line=line) from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        detail = (
-            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        )
-        raise DataError(f"not JSON ({detail})", file=file, line=line) from None
+    value = parse_json(content, file=file, line=line)
     if not isinstance(value, dict):
         raise DataError(f"a JSON {type(value).__name__} where an object is wanted", file=file, line=line)
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A JSON number that a float or an int of Python cannot hold, as it was written: 1e999, or 5,000 digits."""
+
+    text: str
+
+
+def parse_json(content: bytes, *, file: str, line: int | None = None) -> Any:
+    """The value that UTF-8 bytes of JSON hold; numbers beyond Python's own as `Number`.
+
+    Raises:
+        DataError: the bytes are not UTF-8, or not JSON.
+    """
+    try:
+        return _DECODER.decode(content.removeprefix(BOM_UTF8).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8", file=file, line=line) from None
+    except RecursionError:
+        raise DataError("not JSON (nested too deeply)", file=file, line=line) from None
+    except json.JSONDecodeError as error:
+        at = error.lineno if line is None else line
+        raise DataError(f"not JSON ({error.msg} at column {error.colno})", file=file, line=at) from None
+
+
+def _float(text: str) -> float | Number:
+    value = float(text)
+    return value if isfinite(value) else Number(text)
+
+
+def _int(text: str) -> int | Number:
+    return int(text) if len(text) <= _LONGEST_INT else Number(text)
+
+
+_LONGEST_INT = 4000
+"""Digits; Python refuses to read more than 4,300, against attacks by arithmetic."""
+_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int)
 
 
 def read_nouns(kind: type[T], path: str | Path) -> Iterator[T]:
@@ -253,11 +284,28 @@ class Counts:
         return {"in": self.in_, "out": self.out, "dropped": dict(sorted(self.dropped.items()))}
 
 
+def apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse to write over, or into a folder that holds, what is to be read; links are followed.
+
+    Raises:
+        ConfigError: an input is `out`, or lies in it.
+    """
+    target = Path(out).resolve()
+    for given in inputs:
+        source = Path(given).resolve()
+        same = source.exists() and target.exists() and source.samefile(target)
+        if same or source == target or target in source.parents:
+            what = "is its own output" if same or source == target else f"lies in the output {out}"
+            raise ConfigError(f"{given} {what}, which would overwrite it; give another output")
+
+
 class RunFolder:
     """One stage's folder `DIR/<stage>`: locked to one process, bound to one configuration, resumable.
 
     Raises on opening:
-        RunFolderError: another process holds it, or it was made with another configuration (the key is named).
+        RunFolderError: another process holds it, it was made with another configuration (the key is named), or
+            `fresh` would empty a folder that no run made.
+        ConfigError: an input lies in the folder, and would be overwritten.
     """
 
     def __init__(
@@ -272,6 +320,7 @@ class RunFolder:
     ) -> None:
         self.path = Path(out) / stage
         self.stage = stage
+        apart(self.path, inputs)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._acquire()
         try:
@@ -326,6 +375,10 @@ class RunFolder:
         self.close()
 
     def _acquire(self) -> IO[str]:
+        try:
+            import fcntl  # here, so that judging and reading work without it
+        except ModuleNotFoundError:
+            raise RunFolderError("run folders need the file locks of Linux or macOS; on Windows, work in WSL") from None
         stream = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until close
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -339,9 +392,13 @@ class RunFolder:
     def _empty(self) -> None:
         import shutil
 
-        for entry in self.path.iterdir():
-            if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        entries = [entry for entry in self.path.iterdir() if entry.name != ".lock"]
+        if entries and not (self.path / "run.json").exists():
+            raise RunFolderError(
+                f"{self.path} holds files that no run made, so --fresh leaves them; give another --out"
+            )
+        for entry in entries:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _state(self) -> dict[str, Any]:
         return json.loads((self.path / "run.json").read_text())  # type: ignore[no-any-return]

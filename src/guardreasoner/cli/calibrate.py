@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from guardreasoner.cli.options import add_guard, guard_options
-from guardreasoner.data.sources import read_examples
+from guardreasoner.data.labelled import parse_mapping, read_examples
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
 from guardreasoner.guards.calibration import Calibration, read_calibration
@@ -20,6 +20,7 @@ from guardreasoner.records import sha256, write_atomic
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("labelled", type=Path, metavar="LABELLED.jsonl", help="rows with prompt, response and labels")
+    parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
     parser.add_argument("--target", default="f1", help="f1, fpr=0.01, precision=0.9, recall=0.9 or p=0.5 (default f1)")
     parser.add_argument("--budget", type=float, default=0.0, help="share of rows `auto` may send on to reasoning")
     parser.add_argument("--out", type=Path, required=True, help="the calibration file; other modes in it are kept")
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.budget < 1:
         raise ConfigError("--budget is a share, from 0 up to but not 1")
     mode = "instant" if args.mode == "auto" else args.mode
-    examples = list(read_examples(args.labelled))
+    examples = read_examples(args.labelled, parse_mapping(args.map))
     guard = load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()})
     try:
         fits = fit_guard(guard, examples, mode=mode, target=target, budget=args.budget)

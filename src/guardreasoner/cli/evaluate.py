@@ -18,7 +18,7 @@ from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.show_scores import scores_table
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
-from guardreasoner.data.sources import parse_mapping
+from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.regression import gate
 from guardreasoner.evaluate.run import Result, evaluate, read_run
@@ -35,9 +35,10 @@ SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", type=shipped, action="append", metavar="NAME|FILE", help="a name from "
-                        "`guardreasoner benchmarks`, `everyday` (comes with the package), or a labelled .jsonl or .csv "
-                        "file; repeatable (default: all there)")  # fmt: skip
-    parser.add_argument("--map", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
+                        "`guardreasoner benchmarks`, `everyday` (comes with the package), or a labelled table (.csv, "
+                        ".jsonl, .parquet ...); repeatable (default: all there)")  # fmt: skip
+    parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own, and "
+                        "what label values mean: prompt_harm=label:unsafe=harmful:*=unharmful")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="N rows per benchmark, stratified by gold")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
                 guard,
                 examples,
                 args.out,
-                config={"asked": args.guard, "map": args.map, **_public(options)},
+                config={"asked": args.guard, "map": ",".join(args.map) if args.map else None, **_public(options)},
                 limit=args.limit,
                 seed=args.seed,
                 corrections=corrections,

@@ -14,15 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.sources import (
-    Skip,
-    Source,
-    load_rows,
-    read_examples,
-    read_input_block,
-    read_json_list,
-    take,
-)
+from guardreasoner.data.labelled import Column, read_examples
+from guardreasoner.data.sources import Skip, Source, load_rows, read_input_block, take
+from guardreasoner.data.tables import read_table, stem_of, strict, suffix_of
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.metrics import find_labels
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Task
@@ -213,7 +207,6 @@ BENCHMARKS: dict[str, Benchmark] = {
 """The paper's benchmarks, in the order of its tables."""
 
 _MISSPELT = {"xstestreponseharmful": "XSTestResponseHarmful"}
-_FILES = (".jsonl", ".csv", ".json")
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -230,13 +223,13 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def is_file(name: str) -> bool:
-    """Whether a benchmark is given as a file of the user's own."""
-    return name.lower().endswith(_FILES)
+    """Whether a benchmark is given as a file of the user's own, rather than by a name of the table."""
+    return bool(suffix_of(name)) or "/" in name or Path(name).is_file()
 
 
 def title(name: str) -> str:
     """The name under which results of a benchmark are kept: the table's spelling, or the file's stem."""
-    return Path(name).stem if is_file(name) else find_benchmark(name).name
+    return stem_of(name) if is_file(name) else find_benchmark(name).name
 
 
 def data_folder(given: str | Path | None = None) -> Path | None:
@@ -261,12 +254,12 @@ def local_file(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 
 def load_benchmark(
-    name: str, data_dir: str | Path | None = None, *, mapping: Mapping[str, str] | None = None
+    name: str, data_dir: str | Path | None = None, *, mapping: Mapping[str, Column] | None = None
 ) -> list[Example]:
     """The examples of one benchmark, in its own order.
 
     Args:
-        name: a name of the table, or a `.jsonl`, `.csv` or `.json` file of the user's own.
+        name: a name of the table, or a table of the user's own (`data.tables`).
         data_dir: folder with `benchmarks/0_*.json` (the official files); without it, and without
             `GUARDREASONER_DATA`, the rows come from the hub.
         mapping: field -> column, for a file of the user's own.
@@ -295,7 +288,7 @@ def read_official(benchmark: Benchmark, path: str | Path) -> list[Example]:
     Raises:
         DataError: the file is broken, or a row has no label for this benchmark.
     """
-    rows = read_json_list(path)
+    rows = [row for _, row in strict(read_table(path))]
     if rows and all("prompt_harm_label" in row for row in rows):
         taken = take(benchmark.row, rows, str(path))
         return _numbered(benchmark, [t for t in taken if isinstance(t, Example)])

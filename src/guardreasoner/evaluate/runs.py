@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data.benchmarks import BENCHMARKS, find_benchmark, load_benchmark, local_file
-from guardreasoner.data.sources import read_examples, read_input_block
+from guardreasoner.data.labelled import parse_mapping, read_examples
+from guardreasoner.data.sources import read_input_block
+from guardreasoner.data.tables import stem_of
 from guardreasoner.errors import DataError, UnknownName
 from guardreasoner.evaluate.run import read_run
 from guardreasoner.evaluate.stored import Judged, Stored, read_stored
@@ -118,5 +120,6 @@ def _official(root: Path, files: Sequence[Path], data_dir: str | Path | None) ->
 def _examples(benchmark: str, manifest: Mapping[str, Any], data_dir: str | Path | None) -> list[Example]:
     if benchmark in BENCHMARKS:
         return load_benchmark(benchmark, data_dir) if local_file(benchmark, data_dir) else []
-    own = [Path(p) for p in manifest.get("inputs", {}) if Path(p).stem == benchmark]
-    return read_examples(str(own[0]), None) if own and own[0].exists() else []
+    own = [Path(p) for p in manifest.get("inputs", {}) if stem_of(p) == benchmark]
+    mapping = parse_mapping(manifest.get("config", {}).get("map"))
+    return read_examples(str(own[0]), mapping) if own and own[0].exists() else []

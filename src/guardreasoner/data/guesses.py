@@ -1,0 +1,88 @@
+"""What a labelled file of somebody else's probably means: told in the error, never assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from guardreasoner.errors import printable
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "user_input", "request", "question", "query", "instruction", "input", "user", "text", "goal",
+               "behavior", "sentence", "comment", "content", "message"),
+    "response": ("response", "model_response", "reply", "answer", "output", "completion", "generation", "assistant"),
+    "messages": ("messages", "conversation", "chat"),
+    "refusal": ("refusal", "refused", "is_refusal", "response_refusal_label"),
+    "prompt_harm": ("prompt_harm", "prompt_harm_label", "prompt_label"),
+    "response_harm": ("response_harm", "response_harm_label", "response_label"),
+}  # fmt: skip
+"""Field -> what others call it, the likeliest first."""
+LABELS = ("label", "labels", "toxicity", "toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "flagged",
+          "is_safe", "safe", "benign", "jailbreak", "is_jailbreak", "malicious", "injection", "class", "target", "y",
+          "category")  # fmt: skip
+"""What a column of harm labels is called."""
+GOOD = frozenset(("safe", "benign", "harmless", "unharmful", "ok", "okay", "good", "clean", "normal", "neutral",
+                  "legitimate", "non-toxic", "not toxic", "nontoxic", "allowed", "pass"))  # fmt: skip
+READABLE = frozenset(("harmful", "unharmful", "unsafe", "safe", "harmless", "benign", "1", "0", "true", "false", "yes",
+                      "no", "", "none", "null", "nan", "n/a"))  # fmt: skip
+"""Values of a harm label that need no mapping."""
+MOST_VALUES, LONGEST_VALUE = 8, 24
+"""More or longer values than these are texts, not labels, and are not shown."""
+
+
+def word_of(value: Any) -> str:
+    """A label's cell as one lower-case word: True is `true`, 1.0 is `1`, None is empty."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    word = "" if value is None else str(value).strip().lower()
+    return word.removesuffix(".0") if word in ("0.0", "1.0") else word
+
+
+def columns_found(names: Iterable[str]) -> str:
+    """The columns of a file, for an error."""
+    shown = [printable(str(name), 40) for name in names]
+    return f"columns found: {', '.join(shown[:20])}{', …' if len(shown) > 20 else ''}"
+
+
+def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> str:
+    """The `--map` that would read rows, or the part of it that can be guessed; empty = no guess.
+
+    Args:
+        rows: of the file.
+        asked: field -> column, as mapped already.
+    """
+    columns = {str(name): None for row in rows for name in row}
+    by_lower = {name.strip().lower(): name for name in reversed(columns)}
+    found = dict(asked)
+    for field, names in NAMES.items():
+        hit = next((by_lower[n] for n in names if n in by_lower and by_lower[n] not in found.values()), None)
+        if hit is not None:
+            found.setdefault(field, hit)
+    parts = [f"{field}={name}" for field, name in found.items() if field != name]
+    if not any(field.endswith("_harm") or field == "refusal" for field in found):
+        label = next((by_lower[n] for n in LABELS if n in by_lower and by_lower[n] not in found.values()), None)
+        if label is not None:
+            about = "response_harm" if "response" in found else "prompt_harm"
+            parts.append(f"{about}={label}{_meanings(label, [row.get(label) for row in rows])}")
+    return _quoted(",".join(parts))
+
+
+def _meanings(column: str, cells: Sequence[Any]) -> str:
+    """`:unsafe=harmful:*=unharmful` where the values of a column of labels are not read as they are."""
+    values = sorted({word_of(cell) for cell in cells} - {""})
+    if not values or len(values) > MOST_VALUES or any(len(v) > LONGEST_VALUE or set(v) & set(",:=") for v in values):
+        return ""
+    inverted = any(word in column.lower().split("_") for word in ("safe", "benign"))
+    if inverted and set(values) <= {"0", "1", "true", "false", "yes", "no"}:
+        good = [v for v in values if v in ("1", "true", "yes")]
+        return f":{(good or ['1'])[0]}=unharmful:*=harmful"
+    if set(values) <= READABLE:
+        return ""
+    good = [v for v in values if v in GOOD]
+    if good:
+        return "".join(f":{v}=unharmful" for v in good) + ":*=harmful"
+    return f":{values[-1]}=harmful:*=unharmful"
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if set(text) & set("* ()&;|<>$") else text
