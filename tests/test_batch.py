@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.batch import Tally, files, run_batch, run_on_ray
-from guardreasoner.batch.files import pieces, rows_of
+from guardreasoner.batch import BatchCounts, files, run_batch, run_on_ray
+from guardreasoner.batch.files import portions, rows_of
 from guardreasoner.cli.main import main
+from guardreasoner.data import tables
 from guardreasoner.errors import ConfigError, DataError, EngineError, RunFolderError
 from guardreasoner.guards.base import Judging
 from guardreasoner.types import TASKS, Exchange, Labels, Verdict
@@ -150,23 +151,23 @@ def test_an_output_of_another_input_or_configuration_is_refused(tmp_path):
         judge(tmp_path / "nowhere.jsonl", tmp_path / "x.jsonl")
 
 
-def test_pieces_cover_the_file_and_none_is_larger_than_it_may_be(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PIECE_LINES", 7)
-    monkeypatch.setattr(files, "PIECE_BYTES", 300)
+def test_portions_cover_the_file_and_none_is_larger_than_it_may_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PORTION_LINES", 7)
+    monkeypatch.setattr(files, "PORTION_BYTES", 300)
     content = [r for row in rows(50) for r in (row, "")] + [{"prompt": "x" * 1000}, {"prompt": "end"}]
     source = write(tmp_path / "in.jsonl", content)
-    found = list(pieces(source))
+    found = list(portions(source))
     assert found[0].start == 0
     assert found[-1].end == source.stat().st_size
     assert all(a.end == b.start for a, b in pairwise(found))
-    got = [(line, row) for piece in found for line, row in rows_of(str(source), piece)]
+    got = [(line, row) for portion in found for line, row in rows_of(portion)]
     assert [row for _, row in got] == [c for c in content if c]
     assert [line for line, _ in got] == [i for i, c in enumerate(content, 1) if c]
-    assert [len(list(rows_of(str(source), p))) for p in found] == [p.rows for p in found]
+    assert [len(list(rows_of(p))) for p in found] == [p.rows for p in found]
 
 
 def test_a_line_that_is_too_long_is_an_error_and_the_next_one_is_judged(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LONGEST_LINE", 100)
+    monkeypatch.setattr(tables, "LONGEST_LINE", 100)
     source = write(tmp_path / "in.jsonl", [{"prompt": "x" * 350}, {"prompt": "bad"}])
     judge(source, tmp_path / "out.jsonl")
     long, good = read(tmp_path / "out.jsonl")
@@ -214,7 +215,7 @@ def test_a_broken_parquet_file_is_told(tmp_path):
 
 
 def test_progress_goes_from_nothing_to_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PIECE_LINES", 20)
+    monkeypatch.setattr(files, "PORTION_LINES", 20)
     told = []
     judge(write(tmp_path / "in.jsonl", rows(100)), tmp_path / "o.jsonl", progress=lambda s, n: told.append((s, n)))
     assert [n for _, n in told] == [20, 40, 60, 80, 100]
@@ -223,7 +224,7 @@ def test_progress_goes_from_nothing_to_all(tmp_path, monkeypatch):
 
 
 def test_a_tally_counts_what_is_not_ok():
-    tally = Tally()
+    tally = BatchCounts()
     for row in (
         {"status": "ok", "flagged": True},
         {"status": "timeout", "fail_mode": "open"},
@@ -296,7 +297,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 @pytest.mark.slow
 def test_ray_gives_the_same_verdicts_and_resumes(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="ray is not installed")
-    monkeypatch.setattr(files, "PIECE_LINES", 50)
+    monkeypatch.setattr(files, "PORTION_LINES", 50)
     content = [*rows(500), "not json"]
     source = write(tmp_path / "in.jsonl", content)
     judge(source, tmp_path / "local.jsonl")

@@ -117,14 +117,33 @@ class Completion:
     error: str | None = None
     """One sentence where `finish` is not a completion."""
 
+    def __post_init__(self) -> None:
+        """A completion whose words have no finite scores is none: a model that overflowed gives NaN for everything."""
+        if self.complete and not all(map(scored, self.choices)):
+            object.__setattr__(self, "finish", "unavailable")
+            object.__setattr__(self, "error", NOT_FINITE)
+
     @property
     def complete(self) -> bool:
         """Whether the plan ran to its end."""
         return self.finish in ("stop", "length")
 
 
+NOT_FINITE = "the model's scores are no finite numbers (NaN or infinity), so it decides nothing; its weights are broken"
+
+
+def scored(scores: Mapping[str, float]) -> bool:
+    """Whether log-probabilities can decide between words: none is NaN or +infinity, and one at least is finite."""
+    return all(s < math.inf for s in scores.values()) and (not scores or max(scores.values()) > -math.inf)
+
+
 def pick(step: Choice, scores: Mapping[str, float], temperature: float, rng: random.Random) -> str:
-    """The word a `Choice` writes: by margin at temperature 0, else sampled from the words' own distribution."""
+    """The word a `Choice` writes: by margin at temperature 0, else sampled from the words' own distribution.
+
+    Where the scores are not finite the word means nothing, and `Completion` says so.
+    """
+    if not scored(scores):
+        return step.words[0]
     if temperature <= 0:
         first, rest = step.words[0], step.words[1:]
         best = max(rest, key=scores.__getitem__)

@@ -206,6 +206,19 @@ class Verdict:
     error: str | None = None
     """One sentence, or None."""
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasoning steps as text, in order."""
+        return tuple(step.text for step in self.steps)
+
+    def __bool__(self) -> bool:
+        """Refused, since nobody could tell what `if verdict` means: harmful, harmless, or judged at all?
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a verdict is neither true nor false; ask verdict.flagged, or verdict.status == 'ok'")
+
 
 @dataclass(frozen=True, slots=True)
 class Preference:

@@ -109,7 +109,7 @@ def test_a_bad_line_is_named_in_its_place_and_the_rest_is_judged(capsys, monkeyp
     assert "not JSON" in rows[1]["error"]
     assert "not UTF-8" in rows[2]["error"]
     assert "field 'prompt'" in rows[3]["error"]
-    assert "no prompt" in rows[4]["error"]
+    assert "has no prompt" in rows[4]["error"]
     assert "both prompt and response are empty" in rows[5]["error"]
     assert rows[6]["labels"]["prompt_harm"] == "harmful"  # the text after the NUL is judged
     assert "Traceback" not in err

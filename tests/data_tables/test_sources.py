@@ -1,4 +1,4 @@
-"""Reading rows: the hub (faked), files of the user's own, labels, frames."""
+"""Reading published rows: the hub and GitHub (faked), frames."""
 
 import gzip
 import io
@@ -12,17 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.data import sources
-from guardreasoner.data.sources import (
-    Source,
-    input_block,
-    load_rows,
-    parse_mapping,
-    read_examples,
-    read_input_block,
-    read_label,
-)
-from guardreasoner.errors import ConfigError, DataError, MissingDependency, UnknownName
-from guardreasoner.types import Task
+from guardreasoner.data.sources import Source, input_block, load_rows, read_input_block
+from guardreasoner.errors import DataError, MissingDependency
 
 GATED = Source("some/gated", "test", gated=True)
 
@@ -100,87 +91,3 @@ texts = st.text().filter(lambda t: "AI assistant:" not in t)
 @given(texts, st.none() | texts.filter(lambda t: t != "None"))
 def test_an_input_block_reads_back(prompt, response):
     assert read_input_block(input_block(prompt, response)) == (prompt, response)
-
-
-def write(tmp_path, name, text):
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_a_jsonl_file_of_ones_own_is_read_with_default_ids(tmp_path):
-    path = write(
-        tmp_path, "mine.jsonl", '{"prompt": "a", "prompt_harm": "unsafe"}\n\n{"prompt": "b", "prompt_harm": 0}\n'
-    )
-    examples = read_examples(path)
-    assert [(e.exchange.id, e.gold.prompt_harm) for e in examples] == [("mine:0", "harmful"), ("mine:1", "unharmful")]
-    assert examples[0].exchange.source == "mine"
-
-
-def test_a_csv_file_is_read_with_a_mapping(tmp_path):
-    path = write(tmp_path, "mine.csv", 'q,a,bad,no\n"one\ntwo",sure,1,false\nthree,,0,\n')
-    mapping = parse_mapping("prompt=q, response=a, prompt_harm=bad, refusal=no")
-    first, second = read_examples(path, mapping)
-    assert (first.exchange.prompt, first.exchange.response) == ("one\ntwo", "sure")
-    assert first.gold.as_dict() == {"prompt_harm": "harmful", "refusal": "compliance", "response_harm": None}
-    assert (second.exchange.response, second.gold.refusal) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            '{"prompt": "a"}\n{"prompt": "a", "prompt_harm": "very"}\n',
-            r"line 2, field 'prompt_harm': not harmful/unharm",
-        ),
-        ('{"text": "a"}\n', r"line 1, field 'prompt': no such column; say which it is with --map prompt=COLUMN"),
-        ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', r"line 2, field 'id': the id of line 1 again"),
-        ('{"prompt": "", "response": ""}\n', "line 1, field 'prompt': neither request nor reply"),
-        ('{"prompt": ["a"]}\n', "line 1, field 'prompt': a text is wanted"),
-        ('{"prompt": \n', "line 1: not JSON"),
-        ("", "no rows"),
-    ],
-)
-def test_a_broken_row_is_named_by_file_line_and_field(tmp_path, text, message):
-    with pytest.raises(DataError, match=message):
-        read_examples(write(tmp_path, "mine.jsonl", text))
-
-
-def test_judged_text_under_a_wrong_mapping_is_not_quoted(tmp_path):
-    path = write(tmp_path, "mine.jsonl", '{"prompt": "a", "reply": "planted words"}\n')
-    with pytest.raises(DataError) as error:
-        read_examples(path, {"refusal": "reply"})
-    assert "planted" not in str(error.value)
-
-
-def test_a_csv_row_of_another_length_is_named(tmp_path):
-    with pytest.raises(DataError, match="line 2: another number of cells"):
-        read_examples(write(tmp_path, "mine.csv", "prompt,prompt_harm\na,1,2\n"))
-
-
-def test_another_kind_of_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="own is a"):
-        read_examples(write(tmp_path, "mine.txt", "a"))
-
-
-def test_a_mapping_is_checked():
-    with pytest.raises(UnknownName, match="did you mean 'prompt'"):
-        parse_mapping("promt=a")
-    with pytest.raises(ConfigError, match="FIELD=COLUMN"):
-        parse_mapping("prompt")
-    assert parse_mapping(None) == {}
-
-
-@pytest.mark.parametrize(
-    ("value", "task", "label"),
-    [
-        (True, Task.prompt_harm, "harmful"),
-        (0, Task.response_harm, "unharmful"),
-        (1.0, Task.refusal, "refusal"),
-        ("Complied ", Task.refusal, "compliance"),
-        (None, Task.refusal, None),
-        ("NaN", Task.prompt_harm, None),
-    ],
-)
-def test_labels_have_aliases(value, task, label):
-    assert read_label(value, task) == label

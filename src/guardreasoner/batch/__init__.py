@@ -1,6 +1,6 @@
 """A guard over a file of any size."""
 
-from guardreasoner.batch.run import Job, Tally, run_batch, run_here
+from guardreasoner.batch.run import BatchCounts, run_batch, run_here
 from guardreasoner.batch.spread import run_on_ray
 
-__all__ = ["Job", "Tally", "run_batch", "run_here", "run_on_ray"]
+__all__ = ["BatchCounts", "run_batch", "run_here", "run_on_ray"]

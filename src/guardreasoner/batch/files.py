@@ -1,129 +1,199 @@
-"""The files of a batch run: JSONL and Parquet read in pieces that fit in memory, verdicts written as Parquet."""
+"""The files of a batch run: the input in portions that fit in memory, the output as lines, CSV or Parquet."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from guardreasoner.errors import DataError, need
+from guardreasoner.data.tables import (
+    DELIMITERS,
+    Line,
+    Row,
+    bounded_lines,
+    checked_suffix,
+    open_parquet,
+    parquet_rows,
+    read_line,
+    read_table,
+    suffix_of,
+    write_delimited,
+)
+from guardreasoner.errors import need
 from guardreasoner.records import dumps, parse_line
 
 CHUNK = 64
 """Rows judged together."""
-PIECE_LINES, PIECE_BYTES = 2_000, 4_000_000
-"""A piece of a JSONL file ends at whichever comes first."""
-LONGEST_LINE = 64_000_000
-"""Bytes; a longer line is an error in its place."""
+PORTION_LINES, PORTION_BYTES = 2_000, 4_000_000
+"""A portion of JSON lines ends at whichever comes first."""
+SPLITTABLE = (".jsonl", ".ndjson", ".parquet")
+"""Inputs that are read from the middle; the others are one portion."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of the input that is judged as a whole."""
+class Portion:
+    """A part of the input that one guard judges. It can be pickled, so that it is judged elsewhere."""
 
+    source: str
     start: int
-    """JSONL: first byte. Parquet: row group."""
+    """JSON lines: first byte. Parquet: row group. Else 0."""
     end: int
-    """JSONL: byte behind the last one. Parquet: the row group behind it."""
+    """Behind the last one, in the same unit; else the number of rows."""
     line: int
     """Number of its first line or row, from 1."""
     rows: int
+    skip: int = 0
+    """Rows that were judged before."""
 
 
-def pieces(source: Path) -> Iterator[Piece]:
+def portions(source: Path) -> Iterator[Portion]:
     """The input in parts that fit in memory.
 
     Raises:
+        ConfigError: its suffix is not known.
+        MissingDependency: it is Parquet, and pyarrow is not installed.
         DataError: the file cannot be read.
     """
-    if source.suffix == ".parquet":
-        metadata = _parquet(source).metadata
+    suffix, name = checked_suffix(source), str(source)
+    if suffix == ".parquet":
+        metadata = open_parquet(source).metadata
         line = 1
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
-            yield Piece(group, group + 1, line, rows)
+            yield Portion(name, group, group + 1, line, rows)
             line += rows
-        return
+    elif suffix in SPLITTABLE:
+        yield from _portions_of_lines(source)
+    else:
+        rows = sum(1 for _ in read_table(source))
+        yield Portion(name, 0, rows, 1, rows)
+
+
+def _portions_of_lines(source: Path) -> Iterator[Portion]:
     with open(source, "rb") as stream:
         start, first, number, rows = 0, 1, 0, 0
-        for content in _lines(stream):
+        for content in bounded_lines(stream):
             number += 1
             rows += bool(content.strip())
-            if number - first + 1 >= PIECE_LINES or stream.tell() - start >= PIECE_BYTES:
-                yield Piece(start, stream.tell(), first, rows)
+            if number - first + 1 >= PORTION_LINES or stream.tell() - start >= PORTION_BYTES:
+                yield Portion(str(source), start, stream.tell(), first, rows)
                 start, first, rows = stream.tell(), number + 1, 0
         if number >= first:
-            yield Piece(start, stream.tell(), first, rows)
+            yield Portion(str(source), start, stream.tell(), first, rows)
 
 
-def rows_of(source: str, piece: Piece) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
-    """Line (from 1) and content of each row of a piece; empty lines are no rows."""
-    if source.endswith(".parquet"):
-        batches = _parquet(Path(source)).iter_batches(CHUNK, row_groups=list(range(piece.start, piece.end)))
-        rows = (row for batch in batches for row in batch.to_pylist())
-        yield from enumerate(rows, piece.line)
-        return
-    with open(source, "rb") as stream:
-        stream.seek(piece.start)
-        line = piece.line - 1
-        for content in _lines(stream):
-            line += 1
+def rows_of(portion: Portion) -> Iterator[Line]:
+    """Line (from 1) and content of each row of a portion; empty lines are no rows."""
+    source = Path(portion.source)
+    suffix = suffix_of(source)
+    if suffix == ".parquet":
+        rows = parquet_rows(open_parquet(source), range(portion.start, portion.end), source)
+        yield from enumerate(rows, portion.line)
+    elif suffix in SPLITTABLE:
+        yield from _rows_of_lines(portion)
+    else:
+        yield from read_table(source)
+
+
+def _rows_of_lines(portion: Portion) -> Iterator[Line]:
+    with open(portion.source, "rb") as stream:
+        stream.seek(portion.start)
+        for line, content in enumerate(bounded_lines(stream), portion.line):
             if content.strip():
-                yield line, _parsed(content, source, line)
-            if stream.tell() >= piece.end:
+                yield line, read_line(content, portion.source, line)
+            if stream.tell() >= portion.end:
                 return
 
 
-def _parsed(content: bytes, file: str, line: int) -> dict[str, Any] | DataError:
-    if len(content) >= LONGEST_LINE:
-        return DataError(f"a line of more than {LONGEST_LINE} bytes", file=file, line=line)
-    try:
-        return parse_line(content, file=file, line=line)
-    except DataError as error:
-        return error
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of bounded length; of a longer one only its beginning."""
-    while content := stream.readline(LONGEST_LINE):
-        rest = content
-        while not rest.endswith(b"\n") and (rest := stream.readline(LONGEST_LINE)):
-            pass
-        yield content
-
-
-def _parquet(source: Path) -> Any:
-    parquet = need("pyarrow.parquet", "data")
-    try:
-        return parquet.ParquetFile(source)
-    except (OSError, ValueError) as error:
-        raise DataError(f"is no Parquet file ({type(error).__name__})", file=str(source)) from None
-
-
 def size_of(source: Path) -> int:
-    """What `Piece.end` counts up to."""
-    return max(1, _parquet(source).metadata.num_row_groups if source.suffix == ".parquet" else source.stat().st_size)
+    """What `Portion.end` counts up to, where the input is splittable."""
+    parquet = suffix_of(source) == ".parquet"
+    return max(1, open_parquet(source).metadata.num_row_groups if parquet else source.stat().st_size)
 
 
-def write_parquet(lines: Path, out: Path) -> None:
-    """Turn lines of output into a Parquet file, whole or not at all. What has no fixed shape is JSON text there."""
+def write_table(lines: Path, out: Path) -> None:
+    """Turn lines of output into the table that a suffix asks for, whole or not at all."""
+    part = out.with_name(f".{out.name}.part")
+    suffix = suffix_of(out)
+    packed = suffix.endswith(".gz")
+    try:
+        if suffix == ".parquet":
+            _write_parquet(lines, part)
+        else:
+            with gzip.open(part, "wb", compresslevel=6) if packed else open(part, "wb") as stream:
+                _write_text(lines, stream, suffix.removesuffix(".gz"))  # type: ignore[arg-type]
+        os.replace(part, out)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _write_text(lines: Path, stream: IO[bytes], suffix: str) -> None:
+    if suffix not in DELIMITERS:
+        with open(lines, "rb") as source:
+            shutil.copyfileobj(source, stream)
+        return
+    names: dict[str, None] = {}
+    for row in _flat_rows(lines):
+        names.update(dict.fromkeys(row))
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="") as text:
+        write_delimited(_flat_rows(lines), list(names), text, DELIMITERS[suffix])
+
+
+def _flat_rows(lines: Path) -> Iterator[Row]:
+    for row in _read(lines):
+        yield _flat(row)
+
+
+def _flat(row: Row) -> Row:
+    """`labels`, `scores` and `usage` as a column per key: `labels.prompt_harm`."""
+    flat: Row = {}
+    for name, value in row.items():
+        if isinstance(value, dict) and name in ("labels", "scores", "usage"):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _read(lines: Path) -> Iterator[Row]:
+    with open(lines, "rb") as stream:
+        for number, content in enumerate(stream, 1):
+            yield parse_line(content, file=str(lines), line=number)
+
+
+def _write_parquet(lines: Path, part: Path) -> None:
     arrow, parquet = need("pyarrow", "data"), need("pyarrow.parquet", "data")
     schema = _schema(arrow)
-    part = out.with_name(f".{out.name}.part")
-    with open(lines, "rb") as stream, parquet.ParquetWriter(part, schema) as writer:
-        rows = (_columns(parse_line(content, file=str(lines), line=0), schema.names) for content in stream)
+    with parquet.ParquetWriter(part, schema) as writer:
+        rows = (_columns(row, schema.names) for row in _read(lines))
         while chunk := list(islice(rows, 2_000)):
             writer.write_table(arrow.Table.from_pylist(chunk, schema))
-    os.replace(part, out)
 
 
-def _columns(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    extra = {k: v for k, v in row.items() if k not in names}
-    loose: dict[str, Any] = {name: dumps(row[name]) for name in ("kinds", "notes") if name in row}
-    return {**row, **loose, "extra": dumps(extra) if extra else None}
+def _columns(row: Row, names: Iterable[str]) -> Row:
+    """What has no fixed shape is JSON text, and so are the user's own fields, together in `extra`."""
+    own = set(names) - {"extra"}
+    extra = {name: value for name, value in row.items() if name not in own}
+    kept = {name: _utf8(value) for name, value in row.items() if name in own}
+    loose = {name: dumps(row[name]) for name in ("kinds", "notes") if name in row}
+    return {**kept, **loose, "extra": dumps(extra) if extra else None}
+
+
+def _utf8(value: Any) -> Any:
+    """Lone surrogates, which no UTF-8 can hold, spelled out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _utf8(inner) for key, inner in value.items()}
+    return [_utf8(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _schema(arrow: Any) -> Any:

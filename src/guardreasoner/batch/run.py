@@ -1,10 +1,9 @@
-"""A guard over a file of any size: JSONL or Parquet in, a verdict per row out, in order, in bounded memory, resumable.
+"""A guard over a file of any size: a table in, a verdict per row out, in order, in bounded memory, resumable.
 
-The input is cut into pieces (some thousand lines, or a row group). A runner judges them: here, one after the other, or
-over Ray Data. What was written is never judged again: the same command goes on behind the last whole line.
+The input is cut into portions (some thousand lines, or a row group). A runner judges them: here, one after the other,
+or over Ray Data. What was written is never judged again: the same command goes on behind the last whole line.
 
-A row has `prompt`, and if you like `response`, `context`, `id`; other fields pass through. A row that cannot be read
-gives `{line, error}` in its place.
+What a row is says `data.rows`. One that cannot be read gives `{line, error}` in its place.
 """
 
 from __future__ import annotations
@@ -12,36 +11,25 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.batch.files import CHUNK, Piece, pieces, rows_of, size_of, write_parquet
-from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.guards.base import Guard
-from guardreasoner.records import RunFolder, dumps, parse_line, to_dict
-from guardreasoner.types import Exchange, Message
-
-OWN_FIELDS = ("id", "prompt", "response", "context")
+from guardreasoner.batch.files import CHUNK, SPLITTABLE, Portion, portions, rows_of, size_of, write_table
+from guardreasoner.data.rows import line_of, read_row
+from guardreasoner.data.tables import WRITABLE, checked_suffix, open_parquet, suffix_of
+from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.guards.base import Guard, judge_all
+from guardreasoner.records import RunFolder, apart, dumps, parse_line, to_dict
 
 Opener = Callable[[], Guard]
 Progress = Callable[[float, int], None]
 """Told the share of the input that is done, and the rows so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to judge: picklable, so that it can be done elsewhere."""
-
-    source: str
-    piece: Piece
-    skip: int = 0
-    """Rows of the piece that were judged before."""
-
-
 @dataclass
-class Tally:
+class BatchCounts:
     """What was written."""
 
     rows: int = 0
@@ -68,8 +56,8 @@ class Tally:
         return {"flagged": self.flagged, "unjudged": dict(self.unjudged), "unjudged_closed": self.closed}
 
 
-Runner = Callable[[Iterator[Job], Opener], Iterator[tuple[Job, list[str]]]]
-"""Judges jobs; gives each with its lines of output, in order."""
+Runner = Callable[[Iterator[Portion], Opener], Iterator[tuple[Portion, list[str]]]]
+"""Judges portions; gives each with its lines of output, in order."""
 
 
 def run_batch(
@@ -85,12 +73,13 @@ def run_batch(
     """Judge every row of a file.
 
     Args:
-        source: `.jsonl` (or any other text of JSON lines) or `.parquet`.
-        out: `.jsonl` or `.parquet`; beside it `<out>.run/` remembers what it was made from.
+        source: a table (`data.tables`).
+        out: `.jsonl`, `.csv`, `.tsv` or `.parquet`, all but the last also with `.gz`; beside it `<out>.run/` remembers
+            what it was made from.
         opener: makes the guard, where it is needed.
         config: what decides the verdicts (guard, mode, ...); a finished or begun output of another one is refused.
         runner: None = in this process.
-        progress: called after every piece.
+        progress: called after every portion.
         fresh: throw away what is there.
 
     Returns:
@@ -98,119 +87,114 @@ def run_batch(
 
     Raises:
         DataError: the input cannot be read.
+        MissingDependency: a Parquet file, and pyarrow is not installed.
         RunFolderError: the output is in use, or belongs to another input or configuration.
-        ConfigError: the output exists and was not made by this function.
+        ConfigError: the output exists and was not made by this function, is the input, or has an unknown suffix.
         GuardReasonerError: the guard as a whole failed; the same command resumes.
     """
     source, out = Path(source), Path(out)
-    if not source.is_file():
-        raise DataError("there is no such file", file=str(source))
     folder = Path(f"{out}.run")
+    _check(source, out)
     if out.exists() and not folder.exists() and not fresh:
         raise ConfigError(f"{out} exists and is no output of a batch run; give another OUT, or --fresh to replace it")
     with RunFolder(folder.parent, folder.name, config=config, inputs=[source], fresh=fresh) as run:
         if run.manifest is not None and out.exists():
             return run.manifest
-        lines = run.path / "lines.jsonl" if out.suffix == ".parquet" else out
+        lines = out if suffix_of(out) == ".jsonl" else run.path / "lines.jsonl"
         if fresh or (out.exists() and lines != out):
             out.unlink(missing_ok=True)
-        tally = _judge(source, lines, opener, runner=runner or run_here, progress=progress)
+        counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress)
         if lines != out:
-            write_parquet(lines, out)
-        counts = {
-            "in": tally.rows,
-            "out": tally.rows - tally.bad,
-            "dropped": {"unreadable": tally.bad} if tally.bad else {},
+            write_table(lines, out)
+        rows = {
+            "in": counts.rows,
+            "out": counts.rows - counts.bad,
+            "dropped": {"unreadable": counts.bad} if counts.bad else {},
         }
-        return run.finish(counts, verdicts=tally.as_dict())
+        return run.finish(rows, verdicts=counts.as_dict())
 
 
-def _judge(source: Path, lines: Path, opener: Opener, *, runner: Runner, progress: Progress) -> Tally:
-    tally = _resume(lines)
-    size = size_of(source)
+def _check(source: Path, out: Path) -> None:
+    """Whatever can be known to go wrong before a row is judged."""
+    suffix = checked_suffix(source)
+    if not source.exists():
+        raise DataError("there is no such file", file=str(source))
+    if not source.is_file():
+        raise DataError("is no file; give one file", file=str(source))
+    if suffix == ".parquet":
+        open_parquet(source)
+    if checked_suffix(out, WRITABLE) == ".parquet":
+        need("pyarrow.parquet", "data")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give a file as OUT")
+    apart(out, [source])
+
+
+def _judge(source: Path, lines: Path, opener: Opener, *, runner: Runner, progress: Progress) -> BatchCounts:
+    counts = _resume(lines)
+    size = size_of(source) if suffix_of(source) in SPLITTABLE else None
     with open(lines, "ab") as stream:
-        for job, written in runner(_jobs(source, tally.rows), opener):
+        for portion, written in runner(_left(source, counts.rows), opener):
             stream.write("".join(f"{line}\n" for line in written).encode())
             stream.flush()
             for line in written:
-                tally.add(_loads(line))
-            progress(min(1.0, job.piece.end / size), tally.rows)
+                counts.add(_loads(line))
+            share = portion.end / size if size else counts.rows / max(1, portion.rows)
+            progress(min(1.0, share), counts.rows)
         os.fsync(stream.fileno())
-    return tally
+    return counts
 
 
-def _jobs(source: Path, done: int) -> Iterator[Job]:
+def _left(source: Path, done: int) -> Iterator[Portion]:
     """What is left of the input, behind so many rows."""
-    for piece in pieces(source):
-        if done >= piece.rows:
-            done -= piece.rows
+    for portion in portions(source):
+        if done >= portion.rows:
+            done -= portion.rows
             continue
-        yield Job(str(source), piece, done)
+        yield replace(portion, skip=done)
         done = 0
 
 
-def run_here(jobs: Iterator[Job], opener: Opener) -> Iterator[tuple[Job, list[str]]]:
-    """The plain runner: one guard, in this process. Gives a piece's lines chunk by chunk, as they are judged."""
+def run_here(left: Iterator[Portion], opener: Opener) -> Iterator[tuple[Portion, list[str]]]:
+    """The plain runner: one guard, in this process. Gives a portion's lines chunk by chunk, as they are judged."""
     guard: Guard | None = None
     try:
-        for job in jobs:
+        for portion in left:
             guard = guard or opener()
-            for written in judge_job(job, guard):
-                yield job, written
+            for written in judge_portion(portion, guard):
+                yield portion, written
     finally:
         if guard is not None:
             guard.close()
 
 
-def judge_job(job: Job, guard: Guard) -> Iterator[list[str]]:
-    """The lines of output of one job, in chunks."""
-    rows = islice(rows_of(job.source, job.piece), job.skip, None)
+def judge_portion(portion: Portion, guard: Guard) -> Iterator[list[str]]:
+    """The lines of output of one portion, in chunks."""
+    rows = islice(rows_of(portion), portion.skip, None)
     while chunk := list(islice(rows, CHUNK)):
-        read = [read_row(row, file=job.source, line=line) for line, row in chunk]
-        verdicts = iter(guard.judge([r[0] for r in read if not isinstance(r, DataError)]))
-        written = []
-        for (line, _), row in zip(chunk, read, strict=True):
-            if isinstance(row, DataError):
-                written.append(dumps({"line": line, "error": str(row)}))
-            else:
-                written.append(dumps({**row[1], **to_dict(next(verdicts))}))
-        yield written
+        read = [(line, read_row(row, file=portion.source, line=line)) for line, row in chunk]
+        verdicts = iter(judge_all(guard, [given.exchange for _, given in read if not isinstance(given, DataError)]))
+        yield [
+            dumps({"line": line, "error": str(given)})
+            if isinstance(given, DataError)
+            else dumps(line_of(given.passing, to_dict(next(verdicts))))
+            for line, given in read
+        ]
 
 
-def read_row(
-    row: Mapping[str, Any] | DataError, *, file: str, line: int
-) -> tuple[Exchange, dict[str, Any]] | DataError:
-    """An exchange and the fields that pass through, or what is wrong with the row."""
-    if isinstance(row, DataError):
-        return row
-    prompt, response, context = row.get("prompt"), row.get("response"), row.get("context")
-    for name, value in (("prompt", prompt), ("response", response)):
-        if value is not None and not isinstance(value, str):
-            return DataError(f"a {type(value).__name__} where a text is wanted", file=file, line=line, field=name)
-    if not prompt and not response:
-        return DataError("both prompt and response are empty", file=file, line=line, field="prompt")
-    try:
-        earlier = tuple(Message(str(m["role"]), str(m["content"])) for m in context or ())
-    except (TypeError, KeyError):
-        return DataError("a list of messages with role and content is wanted", file=file, line=line, field="context")
-    identity = str(row["id"]) if row.get("id") is not None else str(line)
-    extra = {k: v for k, v in row.items() if k not in OWN_FIELDS}
-    return Exchange(identity, prompt or "", response, earlier), extra
-
-
-def _resume(lines: Path) -> Tally:
+def _resume(lines: Path) -> BatchCounts:
     """What an earlier run wrote; a torn last line is cut off."""
-    tally, whole = Tally(), 0
+    counts, whole = BatchCounts(), 0
     if not lines.exists():
-        return tally
+        return counts
     with open(lines, "rb+") as stream:
         for content in stream:
             if not content.endswith(b"\n"):
                 break
             whole += len(content)
-            tally.add(_loads(content.decode()))
+            counts.add(_loads(content.decode()))
         stream.truncate(whole)
-    return tally
+    return counts
 
 
 def _loads(line: str) -> dict[str, Any]:

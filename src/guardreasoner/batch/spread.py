@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from guardreasoner.batch.files import Piece
-from guardreasoner.batch.run import Job, Opener, Runner, judge_job
-from guardreasoner.errors import need
+from guardreasoner.batch.files import SPLITTABLE, Portion
+from guardreasoner.batch.run import Opener, Runner, judge_portion
+from guardreasoner.data.tables import suffix_of
+from guardreasoner.errors import ConfigError, need
 
 COLUMNS = ("start", "end", "line", "rows", "skip")
-"""A job as a row of a Ray data set."""
+"""A portion as a row of a Ray data set; its `source` is the same for all."""
 
 
 def run_on_ray(workers: int = 2) -> Runner:
@@ -21,12 +22,14 @@ def run_on_ray(workers: int = 2) -> Runner:
     The input must be readable under the same path wherever a worker runs.
     """
 
-    def run(jobs: Iterator[Job], opener: Opener) -> Iterator[tuple[Job, list[str]]]:
-        rest = list(jobs)
+    def run(left: Iterator[Portion], opener: Opener) -> Iterator[tuple[Portion, list[str]]]:
+        rest = list(left)
         if not rest:
             return
+        if suffix_of(rest[0].source) not in SPLITTABLE:
+            raise ConfigError("--runner ray cuts .jsonl or .parquet into portions; turn the input into one of them")
         data = _start_ray()
-        items = [{"number": i, "skip": j.skip, **asdict(j.piece)} for i, j in enumerate(rest)]
+        items = [{"number": i, **{k: v for k, v in asdict(p).items() if k in COLUMNS}} for i, p in enumerate(rest)]
         judged = data.from_items(items, override_num_blocks=len(items)).map_batches(
             RayJudge,
             batch_size=1,
@@ -36,7 +39,7 @@ def run_on_ray(workers: int = 2) -> Runner:
         early: dict[int, list[str]] = {}
         expected = 0
         for row in judged.iter_rows():
-            early[int(row["number"])] = row["lines"].splitlines()
+            early[int(row["number"])] = row["lines"].split("\n")
             while expected in early:
                 yield rest[expected], early.pop(expected)
                 expected += 1
@@ -45,17 +48,17 @@ def run_on_ray(workers: int = 2) -> Runner:
 
 
 class RayJudge:
-    """One worker: a guard, and the pieces it is given."""
+    """One worker: a guard, and the portions it is given."""
 
     def __init__(self, source: str, opener: Opener) -> None:
         self.source, self.guard = source, opener()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The lines of each piece, as one text."""
+        """The lines of each portion, as one text."""
         texts = []
         for start, end, line, rows, skip in zip(*(batch[k].tolist() for k in COLUMNS), strict=True):
-            job = Job(self.source, Piece(start, end, line, rows), skip)
-            texts.append("\n".join(line for chunk in judge_job(job, self.guard) for line in chunk))
+            portion = Portion(self.source, start, end, line, rows, skip)
+            texts.append("\n".join(line for chunk in judge_portion(portion, self.guard) for line in chunk))
         return {"number": batch["number"], "lines": texts}
 
 

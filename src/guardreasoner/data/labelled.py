@@ -145,8 +145,9 @@ def _check_columns(
             raise DataError(f"{there}; say which it is with --map {name}=COLUMN", file=file)
     labels = [t for t in TASKS if columns[t.value].name in found]
     texts = [name for name in TEXTS if columns[name].name in found]
-    if texts and any(TASKS[t].needs_response for t in labels) and texts == ["prompt"]:
-        wrong = f"{labels[-1]} is about the reply, and there is no column {columns['response'].name!r}"
+    replies = [t for t in labels if TASKS[t].needs_response and _says(rows, columns[t.value].name)]
+    if texts == ["prompt"] and replies:
+        wrong = f"{replies[0]} is about the reply, and there is no column {columns['response'].name!r}"
     elif not texts:
         wrong = "there is no column 'prompt'"
     elif not labels:
@@ -155,6 +156,10 @@ def _check_columns(
         return
     fits = fitting_map(rows, asked={k: c.name for k, c in asked.items()})
     raise DataError(f"{wrong}; {columns_found(found)}{f'; try --map {fits}' if fits else ''}", file=file)
+
+
+def _says(rows: Iterable[Row], column: str) -> bool:
+    return any(word_of(row.get(column)) not in _NONE for row in rows)
 
 
 def _example(row: Row, columns: Mapping[str, Column], *, default_id: str, where: tuple[str, int]) -> Example:

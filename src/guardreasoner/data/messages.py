@@ -57,6 +57,8 @@ def _part(part: Any, field: str) -> str:
 
 def kind_of(value: Any) -> str:
     """What JSON calls a value."""
+    if isinstance(value, str):
+        return "text"
     if isinstance(value, Mapping):
         return "JSON object"
     if isinstance(value, list | tuple):

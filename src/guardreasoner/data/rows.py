@@ -70,12 +70,14 @@ def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
     """
     identity = _identity(row.get("id"), name)
     prompt, response = text_of(row.get("prompt"), "prompt"), text_of(row.get("response"), "response")
-    if row.get("messages") is not None:
+    if row.get("messages") is None:
+        if prompt is None and response is None:
+            raise DataError("the row has no prompt, no response and no messages", field="prompt")
+        exchange = Exchange(identity, prompt or "", response, _context(row.get("context")))
+    else:
         if prompt is not None or response is not None or row.get("context") is not None:
             raise DataError("give messages, or prompt, response and context, not both", field="messages")
         exchange = as_exchange(row["messages"], identity)
-    else:
-        exchange = Exchange(identity, prompt or "", response, _context(row.get("context")))
     if not exchange.prompt and not exchange.response:
         raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
     return exchange

@@ -29,7 +29,7 @@ WRITABLE = (".jsonl", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".tsv.
 LONGEST_LINE = 64_000_000
 """Bytes; a longer line is an error in its place."""
 _CHUNK = 64
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def suffix_of(path: str | Path) -> str:
@@ -140,7 +140,7 @@ def _json_list(stream: IO[bytes], file: Path) -> Iterator[Line]:
 
 def _delimited(stream: IO[bytes], file: Path) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
-    delimiter = _DELIMITERS[suffix_of(file).removesuffix(".gz")]
+    delimiter = DELIMITERS[suffix_of(file).removesuffix(".gz")]
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True, delimiter=delimiter)
     names: list[str] | None = None

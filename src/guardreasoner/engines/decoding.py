@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from guardreasoner.engines.base import OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
 from guardreasoner.engines.grounding import only
-from guardreasoner.plans import Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
+from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
 
 Logits = NDArray[np.float32]
 """Scores over the vocabulary, shape (vocabulary,)."""
@@ -78,6 +78,7 @@ class Generation:
     """Told the text so far, whenever there is more of it."""
     text: str = ""
     finish: Finish = "stop"
+    error: str | None = None
     sampled: int = 0
     choices: list[Mapping[str, float]] = field(default_factory=list)
     _fed: int = 0
@@ -119,6 +120,8 @@ class Generation:
             else:
                 rest = sum(_forced(self.encoder, s) + isinstance(s, Free) for s in self.plan[k + 1 :])
                 yield from self._write(step, self.settings.context - rest - len(self.ids))
+            if self.error:
+                return
             self._tell()
 
     def completion(self, finish: Finish | None = None, error: str | None = None) -> Completion:
@@ -131,7 +134,7 @@ class Generation:
             completion_tokens=self.sampled,
             choices=tuple(self.choices),
             notes={"special_tokens": self.encoded.special} if self.encoded.special else {},
-            error=error,
+            error=error or self.error,
         )
 
     def _look(self) -> Generator[Extension, Logits, Logits]:
@@ -174,6 +177,9 @@ class Generation:
         quotes = self.encoder.quotes(self.encoded.ids, step.grounded) if step.grounded else None
         for _ in range(min(step.max_tokens, room)):
             logits = yield from self._look()
+            if not np.isfinite(logits.max()):
+                self.finish, self.error = "unavailable", NOT_FINITE
+                break
             allowed = quotes.allowed(self.ids[start:]) if quotes else None
             token = sample(logits if allowed is None else only(logits, allowed), self.settings, self._rng)
             self.sampled += 1

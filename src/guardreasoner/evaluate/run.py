@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data import fingerprints
-from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, MissingDependency
+from guardreasoner.errors import ConfigError, DataError, MissingDependency
 from guardreasoner.evaluate.score import Average, averages, score_rows
 from guardreasoner.evaluate.statistics import estimates, outcomes
 from guardreasoner.evaluate.stored import Judged, Stored, judged, read_lines
-from guardreasoner.guards.base import Guard
+from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.records import Appender, Counts, RunFolder, sha256, to_dict, write_jsonl
 from guardreasoner.review.corrections import latest, settle
-from guardreasoner.types import TASKS, Example, Labels, Score, Task, Verdict
+from guardreasoner.types import TASKS, Example, Labels, Score, Task
 
 CHUNK = 32
 """Exchanges per call of the guard; verdicts are on disk after each."""
@@ -165,7 +165,7 @@ def judge(
             if progress:
                 progress(title, len(wanted) - len(todo) + start, len(wanted))
             chunk = todo[start : start + CHUNK]
-            for example, verdict in zip(chunk, _ask(guard, chunk), strict=True):
+            for example, verdict in zip(chunk, judge_all(guard, [e.exchange for e in chunk]), strict=True):
                 row = to_dict(verdict) | {
                     "gold": example.gold.as_dict(),
                     "prompt_hash": fingerprints.text_hash(example.exchange.prompt),
@@ -175,16 +175,6 @@ def judge(
     if progress:
         progress(title, len(wanted), len(wanted))
     return [done[i] for i in wanted]
-
-
-def _ask(guard: Guard, chunk: Sequence[Example]) -> list[Verdict]:
-    verdicts = guard.judge([e.exchange for e in chunk])
-    if [v.exchange_id for v in verdicts] != [e.exchange.id for e in chunk]:
-        raise GuardReasonerError(
-            f"guard {guard.name} broke its contract: {len(verdicts)} verdicts for {len(chunk)} exchanges, "
-            "or in another order; judge() must answer each exchange once, by id, in input order"
-        )
-    return verdicts
 
 
 def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Judged]:

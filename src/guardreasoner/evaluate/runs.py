@@ -62,7 +62,7 @@ class Run:
         for stored in self.stored:
             for row in stored.rows:
                 example = self.examples.get((stored.benchmark, row.id))
-                verdict = row.verdict or official_verdict(row.id, row.text or "")
+                verdict = official_verdict(row.id, row.text or "") if row.verdict is None else row.verdict
                 exchange = example.exchange if example else None
                 found.append(Case(stored.benchmark, row, verdict, exchange, example.category if example else ""))
         return found

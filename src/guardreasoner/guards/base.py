@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from queue import SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
 
-from guardreasoner.types import TASKS, Exchange, FailMode, Status, Task, Verdict
+from guardreasoner.data.messages import as_exchange, kind_of
+from guardreasoner.errors import DataError, GuardReasonerError
+from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Status, Step, Task, Verdict
 
 
 @runtime_checkable
 class Guard(Protocol):
-    """Judges exchanges."""
+    """Judges exchanges. `Judging` brings everything but `judge`; use it as a context manager, or call `close`."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -29,27 +36,192 @@ class Guard(Protocol):
         """One verdict on one request and, if given, its reply."""
         ...
 
+    async def acheck(self, prompt: str, response: str | None = None) -> Verdict:
+        """The same for callers with an event loop."""
+        ...
+
+    def check_messages(self, messages: Sequence[Mapping[str, Any]]) -> Verdict:
+        """One verdict on the last request of a chat, and the reply if one follows it."""
+        ...
+
+    async def acheck_messages(self, messages: Sequence[Mapping[str, Any]]) -> Verdict:
+        """The same for callers with an event loop."""
+        ...
+
+    def stream(self, prompt: str, response: str | None = None) -> Iterator[Step | Verdict]:
+        """The reasoning step by step, while it is written, and then the verdict."""
+        ...
+
     def close(self) -> None:
         """Give back memory and connections; safe to call twice."""
         ...
 
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
 
 class Judging:
-    """`ajudge`, `check` and `close` in terms of `judge`, for guards that have nothing better."""
+    """Everything that a guard does, in terms of `judge`: derive a guard of your own from it."""
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict per exchange, in input order; a failure is a verdict whose `status` says so."""
         raise NotImplementedError
 
     async def ajudge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """As `judge`, in a thread, for callers with an event loop."""
         import asyncio
 
         return await asyncio.to_thread(self.judge, exchanges)
 
     def check(self, prompt: str, response: str | None = None) -> Verdict:
-        return self.judge([Exchange(id="check", prompt=prompt, response=response)])[0]
+        """One verdict on one request and, if given, its reply.
+
+        Raises:
+            DataError: both are empty, or one is no text.
+        """
+        return self.judge([_exchange(prompt, response)])[0]
+
+    async def acheck(self, prompt: str, response: str | None = None) -> Verdict:
+        """As `check`, for callers with an event loop."""
+        return (await self.ajudge([_exchange(prompt, response)]))[0]
+
+    def check_messages(self, messages: Sequence[Mapping[str, Any]]) -> Verdict:
+        """One verdict on the last request of a chat, and the reply if one follows it.
+
+        Args:
+            messages: OpenAI messages. Earlier turns, instructions, tool calls and tool results are judged with the
+                last request, as its context.
+
+        Raises:
+            DataError: it is no list of messages, there is no text in it, or it holds what cannot be judged (an image).
+        """
+        return self.judge([as_exchange(messages, "check")])[0]
+
+    async def acheck_messages(self, messages: Sequence[Mapping[str, Any]]) -> Verdict:
+        """As `check_messages`, for callers with an event loop."""
+        return (await self.ajudge([as_exchange(messages, "check")]))[0]
+
+    def stream(self, prompt: str, response: str | None = None) -> Iterator[Step | Verdict]:
+        """The reasoning step by step, while it is written, and then the verdict.
+
+        A guard that cannot say its steps early gives them all at the end. To stop early, close the iterator.
+
+        Raises:
+            DataError: as `check`.
+        """
+        exchange = _exchange(prompt, response)
+        if "on_step" in inspect.signature(self.judge).parameters:
+            return _streamed(self, exchange)
+        verdict = self.judge([exchange])[0]
+        return iter([*verdict.steps, verdict])
 
     def close(self) -> None:
-        return None
+        """Give back memory and connections; safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _exchange(prompt: Any, response: Any) -> Exchange:
+    if isinstance(prompt, list | tuple):
+        raise DataError("a list where a request is wanted; for a list of messages call check_messages", field="prompt")
+    exchange = Exchange("check", prompt, response)
+    validate(exchange)
+    return exchange
+
+
+class _Stopped(Exception):
+    """Nobody listens any more."""
+
+
+def _streamed(guard: Judging, exchange: Exchange) -> Iterator[Step | Verdict]:
+    said: SimpleQueue[Step | Verdict | BaseException] = SimpleQueue()
+    stopped = False
+
+    def say(_: int, step: Step) -> None:
+        if stopped:
+            raise _Stopped
+        said.put(step)
+
+    def run() -> None:
+        try:
+            said.put(guard.judge([exchange], on_step=say)[0])  # type: ignore[call-arg]
+        except BaseException as error:
+            said.put(error)
+
+    Thread(target=run, daemon=True).start()
+    count = 0
+    try:
+        while not isinstance(item := said.get(), Verdict):
+            if isinstance(item, BaseException):
+                raise item
+            count += 1
+            yield item
+        yield from item.steps[count:]
+        yield item
+    finally:
+        stopped = True
+
+
+def validate(exchange: Exchange) -> None:
+    """Refuse an exchange in which there is nothing to judge.
+
+    Raises:
+        DataError: both texts are empty, one is no text, or it is no exchange at all.
+    """
+    if not isinstance(exchange, Exchange):
+        raise DataError(f"judge takes a list of Exchange objects, not a {kind_of(exchange)}")
+    for name, text in (("prompt", exchange.prompt), ("response", exchange.response)):
+        if not isinstance(text, str) and not (text is None and name == "response"):
+            raise DataError(f"a {kind_of(text)} where a text is wanted", field=name)
+    if not exchange.prompt and not exchange.response:
+        raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
+
+
+def judge_all(guard: Guard, exchanges: Sequence[Exchange]) -> list[Verdict]:
+    """The verdicts of any guard, checked: one row that breaks a guard takes no other with it, and none is lost.
+
+    Raises:
+        GuardReasonerError: the guard as a whole failed, or answered with other verdicts than it was asked for.
+    """
+    try:
+        verdicts = guard.judge(exchanges) if exchanges else []
+    except GuardReasonerError:
+        raise
+    except Exception as error:
+        if len(exchanges) > 1:
+            return [verdict for exchange in exchanges for verdict in judge_all(guard, [exchange])]
+        blank, died = Verdict(exchanges[0].id, guard.name, "", "ok"), f"the guard died ({type(error).__name__})"
+        return [unjudged(blank, "unavailable", died, fail_mode_of(guard))]
+    if [v.exchange_id for v in verdicts] != [e.id for e in exchanges]:
+        raise GuardReasonerError(
+            f"guard {guard.name} broke its contract: {len(verdicts)} verdicts for {len(exchanges)} exchanges, "
+            "or in another order; judge() must answer each exchange once, by id, in input order"
+        )
+    return [verdict if _finite(verdict) else _refused(verdict, guard) for verdict in verdicts]
+
+
+def fail_mode_of(guard: Guard) -> FailMode:
+    """What becomes of what a guard could not judge; `closed` where it does not say."""
+    return "open" if getattr(guard, "fail_mode", "closed") == "open" else "closed"
+
+
+def _finite(verdict: Verdict) -> bool:
+    scores = verdict.scores.values()
+    return verdict.status != "ok" or all(p is None or math.isfinite(p) for p in scores)
+
+
+def _refused(verdict: Verdict, guard: Guard) -> Verdict:
+    blank = replace(verdict, labels=Labels(), scores=dict.fromkeys(t.value for t in TASKS))
+    return unjudged(blank, "unparsed", "the guard gave a score that is no finite number", fail_mode_of(guard))
 
 
 def unjudged(verdict: Verdict, status: Status, error: str | None, fail_mode: FailMode) -> Verdict:

@@ -24,8 +24,8 @@ import yaml
 
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.formats.base import FORMATS, format_of, label, options_of
-from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged
-from guardreasoner.guards.reasoning import flagged, validate
+from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged, validate
+from guardreasoner.guards.reasoning import flagged
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
 THRESHOLD = 0.5

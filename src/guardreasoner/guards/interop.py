@@ -12,11 +12,12 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from guardreasoner.data.messages import as_exchange
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.base import label
-from guardreasoner.guards.base import Guard, Judging, unjudged
-from guardreasoner.guards.reasoning import flagged, validate
-from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Message, Task, Usage, Verdict
+from guardreasoner.guards.base import Guard, Judging, unjudged, validate
+from guardreasoner.guards.reasoning import flagged
+from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Task, Usage, Verdict
 
 Conversation = Sequence[Mapping[str, str]]
 Moderate = Callable[..., list[float]]
@@ -35,14 +36,6 @@ def as_moderate(guard: Guard) -> Moderate:
         return [harm_of(v, e) for v, e in zip(guard.judge(exchanges), exchanges, strict=True)]
 
     return moderate
-
-
-def as_exchange(conversation: Conversation, name: str) -> Exchange:
-    """A conversation as an exchange: the last user turn is the request, an assistant turn after it the reply."""
-    turns = [Message(str(t["role"]), str(t["content"])) for t in conversation]
-    response = turns.pop().content if turns and turns[-1].role == "assistant" else None
-    prompt = turns.pop().content if turns and turns[-1].role != "assistant" else ""
-    return Exchange(name, prompt, response, tuple(turns))
 
 
 def harm_of(verdict: Verdict, exchange: Exchange) -> float:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from guardreasoner.engines.base import Engine, within
-from guardreasoner.errors import ConfigError, DataError, EngineError, UnknownName
+from guardreasoner.errors import ConfigError, EngineError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.guards.base import Judging
+from guardreasoner.guards.base import Judging, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.explaining import Explaining, Told, early, explained, unexplained
 from guardreasoner.guards.readings import (
@@ -362,16 +362,6 @@ class ReasoningGuard(Judging):
             fail_mode=self.fail_mode,
             flagged=self.fail_mode == "closed",
         )
-
-
-def validate(exchange: Exchange) -> None:
-    """Refuse an exchange in which there is nothing to judge.
-
-    Raises:
-        DataError: both texts are empty.
-    """
-    if not exchange.prompt and not exchange.response:
-        raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
 
 
 def flagged(labels: Labels) -> bool:

@@ -119,5 +119,5 @@ def _passed(verdict: Verdict | None) -> dict[str, Any]:
     """LiteLLM ignores what it does not know; a person who reads the wire sees what was not judged."""
     return {
         "action": "NONE",
-        "guardreasoner": {"status": verdict.status, "fail_mode": verdict.fail_mode} if verdict else None,
+        "guardreasoner": {"status": verdict.status, "fail_mode": verdict.fail_mode} if verdict is not None else None,
     }

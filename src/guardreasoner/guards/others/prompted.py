@@ -24,9 +24,9 @@ from guardreasoner.errors import (
     UnknownName,
 )
 from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
-from guardreasoner.guards.base import GuardRow, Judging, unjudged
+from guardreasoner.guards.base import GuardRow, Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.reasoning import flagged, validate
+from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
 from guardreasoner.plans import Completion, Free, Plan, PlanStep, Scaffold, Text, segments_of
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict

@@ -337,7 +337,7 @@ def _blocked(call: Call, found: Examined) -> Response:
     settings, verdict = call.service.policy.proxy, found.verdict
     if settings.on_block == "error":
         error = Refused(400, call.rules.message, "content_filter").body()
-        error["error"]["guardreasoner"] = brief(verdict) if verdict else None
+        error["error"]["guardreasoner"] = None if verdict is None else brief(verdict)
         return reply(error, 400, {HEADER: "blocked"})
     made: Body = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
