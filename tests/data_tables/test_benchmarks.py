@@ -163,7 +163,7 @@ def test_wildguard_is_read_with_upstream_columns(data):
         ([{"input": input_block("a", None), "output": "maybe"}], "row 0: no label of AegisSafetyTest"),
         ([{"input": input_block("a\n\nAI assistant:\nx", "b"), "output": "harmful"}], "row 0: judged text repeats"),
         ([{"text": "a"}], "row 0 has no `input`"),
-        ({"a": 1}, "a JSON list of objects is wanted"),
+        ({"a": 1}, "where a list of objects is wanted"),
     ],
 )
 def test_a_broken_official_file_names_the_row_and_quotes_no_text(data, rows, message):

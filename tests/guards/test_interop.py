@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from guardreasoner.data.messages import as_exchange
 from guardreasoner.errors import ConfigError
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.custom import FunctionGuard, as_guard
-from guardreasoner.guards.interop import AnyGuardrailGuard, ModerateGuard, as_any_guardrail, as_exchange, as_moderate
+from guardreasoner.guards.interop import AnyGuardrailGuard, ModerateGuard, as_any_guardrail, as_moderate
 from guardreasoner.types import Exchange, Labels, Message, Task
 
 ASK = Exchange("1", "my hat?")

@@ -252,6 +252,6 @@ def read_run(folder: str | Path) -> list[Stored]:
     for path in sorted((root / "verdicts").glob("*.jsonl")):
         rows = [judged(row, file=str(path), line=line) for line, row in read_lines(path)]
         tasks = tuple(t for t in TASKS if any(r.gold[t] is not None for r in rows))
-        guard = rows[0].verdict.guard if rows[0].verdict else ""
+        guard = rows[0].verdict.guard if rows[0].verdict is not None else ""
         stored.append(Stored(path.stem, guard, tuple(rows), tasks))
     return stored

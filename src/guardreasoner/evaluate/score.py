@@ -118,7 +118,9 @@ def score_rows(stored: Stored, task: Task, *, rule: Rule = "strict", weight: int
 
 def _answers(rows: Sequence[Judged], task: Task) -> bool:
     """False when every judged row leaves the task out: the guard does not do it."""
-    judged = [r.verdict for r in rows if r.gold[task] is not None and r.verdict and r.verdict.status == "ok"]
+    judged = [
+        r.verdict for r in rows if r.gold[task] is not None and r.verdict is not None and r.verdict.status == "ok"
+    ]
     return not judged or any(v.labels[task] is not None for v in judged)
 
 
@@ -149,10 +151,10 @@ def _tally(rows: Sequence[Judged], gold: Sequence[str | None], task: Task, *, ru
 
 
 def _ranking(rows: Sequence[Judged], gold: Sequence[str | None], task: Task) -> Mapping[str, Any]:
-    scores = [row.verdict.scores.get(task.value) if row.verdict else None for row in rows]
+    scores = [row.verdict.scores.get(task.value) if row.verdict is not None else None for row in rows]
     if all(score is None for score in scores):
         return {}
-    calibrated = all(row.verdict.calibrated for row in rows if row.verdict and row.verdict.status == "ok")
+    calibrated = all(row.verdict.calibrated for row in rows if row.verdict is not None and row.verdict.status == "ok")
     try:
         return {**metrics.ranking(scores, gold, task), "calibrated": calibrated}
     except MissingDependency as error:

@@ -89,7 +89,7 @@ def outcomes(stored: Stored, task: Task) -> Outcomes:
     rows = [row for row in stored.rows if row.gold[task] is not None]
     gold = [str(row.gold[task]) for row in rows]
     said = [label_of(row, task) for row in rows]
-    given = [row.verdict.scores.get(task.value) if row.verdict else None for row in rows]
+    given = [row.verdict.scores.get(task.value) if row.verdict is not None else None for row in rows]
     read = from_labels(said, gold, task)
     positive = TASKS[task].positive
     return Outcomes(

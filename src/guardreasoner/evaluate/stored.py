@@ -219,7 +219,7 @@ def _read_verdicts(
         )  # fmt: skip
     guard = next(iter(rows.values())).verdict
     kept = [rows[i] for i in wanted if i in rows]
-    return Stored(name, guard.guard if guard else "", tuple(kept), tasks)
+    return Stored(name, "" if guard is None else guard.guard, tuple(kept), tasks)
 
 
 def judged(row: dict[str, Any], *, file: str | None = None, line: int | None = None) -> Judged:

@@ -368,7 +368,7 @@ def _remember(call: Call, text: str, verdict: Verdict) -> None:
 
 def _report(call: Call, found: Examined, replies: Sequence[Verdict]) -> Body:
     return {
-        "request": brief(found.verdict) if found.verdict else None,
+        "request": None if found.verdict is None else brief(found.verdict),
         "replies": [brief(v) for v in replies],
         "removed_messages": len(found.cut),
         "unread": call.unread,
@@ -377,7 +377,7 @@ def _report(call: Call, found: Examined, replies: Sequence[Verdict]) -> Body:
 
 def _word(call: Call, found: Examined, replies: Sequence[Verdict]) -> str:
     """The verdict in one word, for a header: blocked, unjudged, flagged or passed."""
-    verdicts = [*([found.verdict] if found.verdict else []), *replies]
+    verdicts = [*([] if found.verdict is None else [found.verdict]), *replies]
     if any(blocks(v, REPLY_TASKS) for v in replies):
         return "blocked"
     if call.unread or found.passed_unjudged or any(v.fail_mode == "open" for v in verdicts):
