@@ -183,7 +183,7 @@ def _columns(row: Row, names: Iterable[str]) -> Row:
     own = set(names) - {"extra"}
     extra = {name: value for name, value in row.items() if name not in own}
     kept = {name: _utf8(value) for name, value in row.items() if name in own}
-    loose = {name: dumps(row[name]) for name in ("kinds", "notes") if name in row}
+    loose: Row = {name: dumps(row[name]) for name in ("kinds", "notes") if name in row}
     return {**kept, **loose, "extra": dumps(extra) if extra else None}
 
 

@@ -1,4 +1,4 @@
-"""`guardreasoner batch`: a guard over a JSONL or Parquet file of any size."""
+"""`guardreasoner batch`: a guard over a table of any size."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ PLAIN_EVERY_S = 10.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN", help="rows with prompt, and if you like response, context and id, or "
+                        "with messages: .jsonl, .json, .csv, .tsv (also .gz) or .parquet")  # fmt: skip
     parser.add_argument(
-        "input", metavar="IN", help=".jsonl or .parquet with prompt, and if you like response, context, id"
+        "out", metavar="OUT", help=".jsonl, .csv, .tsv (also .gz) or .parquet; what is there is resumed"
     )
-    parser.add_argument("out", metavar="OUT", help=".jsonl or .parquet; what is there is resumed")
     parser.add_argument("--runner", choices=("local", "ray"), default="local", help="where it runs (default local)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="guards of --runner ray (default 2)")
     parser.add_argument("--fresh", action="store_true", help="throw away what OUT holds")

@@ -17,7 +17,7 @@ from guardreasoner.errors import GuardReasonerError
 
 COMMANDS: dict[str, str] = {
     "check": "judge one exchange, or JSON lines from standard input",
-    "batch": "judge a JSONL or Parquet file of any size, resumable",
+    "batch": "judge a table of any size (JSON lines, CSV, Parquet), resumable",
     "serve": "run the HTTP service and the playground",
     "evaluate": "run a guard over benchmarks, keep verdicts, score them",
     "score": "re-score stored predictions",
