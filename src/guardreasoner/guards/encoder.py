@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.encoder import EncoderEngine, Pair, Scores
 from guardreasoner.errors import EngineError, EngineTimeout, InputTooLong, UnknownName
-from guardreasoner.guards.base import Judging, unjudged
+from guardreasoner.guards.base import Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.language import unsupported
 from guardreasoner.guards.normalise import differs, normalise
-from guardreasoner.guards.reasoning import flagged, validate
+from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import windows
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
