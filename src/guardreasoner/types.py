@@ -56,7 +56,7 @@ class Message:
     """One earlier turn of a conversation."""
 
     role: str
-    """`user` or `assistant`."""
+    """`assistant`, or who spoke to it: `user`, `system`, `developer`, `tool`, `function`."""
     content: str
 
 

@@ -177,10 +177,10 @@ def test_messages_are_read_as_text_never_as_a_python_repr():
     made = as_exchange(messages, "x")
     assert (made.prompt, made.response) == ("three", "No.")
     assert made.context == (
-        Message("user", "Be kind."),
+        Message("system", "Be kind."),
         Message("user", "one\ntwo"),
         Message("assistant", '[tool call] find({"q": "soup"})\n[tool call] run(ls)'),
-        Message("user", "hot soup"),
+        Message("tool", "hot soup"),
     )
     assert exchange_of({"messages": messages}, "x") == made
     assert read_turns([{"role": "assistant", "content": None}]) == [Message("assistant", "")]

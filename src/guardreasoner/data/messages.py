@@ -106,24 +106,25 @@ def _call(call: Any, field: str) -> str:
 
 
 def read_turns(messages: Any, field: str = "messages") -> list[Message]:
-    """Messages as turns of `user` (whatever is said to the model: instructions and tool results too) and `assistant`.
+    """Messages as roles and texts, one each.
 
     Raises:
         DataError: it is no list of messages.
     """
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
         raise DataError(f'want a list of {{"role", "content"}}, not a {kind_of(messages)}', field=field)
-    read = [read_message(message, f"{field}[{i}]") for i, message in enumerate(messages)]
-    return [Message("assistant" if role == "assistant" else "user", text) for role, text in read]
+    return [Message(*read_message(message, f"{field}[{i}]")) for i, message in enumerate(messages)]
 
 
 def as_exchange(messages: Any, name: str, field: str = "messages") -> Exchange:
     """A conversation as an exchange: the last request, the reply if one follows it, and what came before as context.
+
+    Whatever is said to the model is a request: a tool's result too.
 
     Raises:
         DataError: it is no list of messages, or holds what cannot be judged.
     """
     turns = read_turns(messages, field)
     response = turns.pop().content if turns and turns[-1].role == "assistant" else None
-    prompt = turns.pop().content if turns and turns[-1].role == "user" else ""
+    prompt = turns.pop().content if turns and turns[-1].role != "assistant" else ""
     return Exchange(name, prompt, response, tuple(turns))
