@@ -13,7 +13,7 @@ import pytest
 
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
-from guardreasoner.engines.onnx import OnnxEngine, available_cores
+from guardreasoner.engines.onnx import OnnxEngine
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats import guardreasoner as ours
 from guardreasoner.plans import Free, Judged, Scaffold
@@ -238,7 +238,3 @@ print([m for m in ("torch", "transformers", "onnxruntime_genai") if m in sys.mod
     assert list(home.rglob("*")) == []
     if trace:
         assert "AF_INET" not in (tmp_path / "calls").read_text()
-
-
-def test_available_cores_is_at_least_one():
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

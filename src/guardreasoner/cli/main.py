@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from guardreasoner import __version__
+from guardreasoner.engines.hardware import wait_gently
 from guardreasoner.errors import GuardReasonerError
 
 COMMANDS: dict[str, str] = {
@@ -70,6 +71,7 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    wait_gently()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((w for w in words if not w.startswith("-")), None)
     args = parser_for(command).parse_args(words)

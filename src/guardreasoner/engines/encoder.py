@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from guardreasoner.engines.encoding import clean
-from guardreasoner.engines.onnx import available_cores, faults, load_runtime
+from guardreasoner.engines.hardware import available_cores
+from guardreasoner.engines.onnx import faults, load_runtime
 from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong
 from guardreasoner.records import write_atomic
 

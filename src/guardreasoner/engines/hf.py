@@ -17,6 +17,7 @@ import numpy as np
 from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_of
+from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.plans import Completion, Plan, Prompt
 
@@ -58,12 +59,12 @@ class HfEngine:
             adapter_revision: commit of the adapter's hub id.
             adapter_subfolder: where in the repository or folder they lie.
             device: cpu, cuda, cuda:1, ...; None = cuda where there is one.
-            dtype: auto (as stored), float32, bfloat16 or float16.
+            dtype: float32, bfloat16, float16, or auto: as stored, but float32 on a CPU that does not multiply bfloat16.
             kind: causal, or image-text for models that also see (used on text only).
             max_batch: rows that decode together.
             max_batch_tokens: rows of a batch times the longest of them.
             context_tokens: None = what the model's config says.
-            threads: of torch on the CPU, for the whole process; None = as it is.
+            threads: of torch on the CPU, for the whole process; None = at most the cores that are there.
             top_p: nucleus of sampling, where temperature > 0.
             seed: of sampling; the same prompt with the same seed gives the same samples.
             show_special: keep markers such as `<|channel|>` in the text, for formats that are made of them.
@@ -75,8 +76,7 @@ class HfEngine:
             EngineError: the weights cannot be loaded.
         """
         self.torch = need("torch", "hf")
-        if threads:
-            self.torch.set_num_threads(threads)
+        limit_threads(self.torch, threads)
         self.device = device or ("cuda" if self.torch.cuda.is_available() else "cpu")
         self.model = load_model(model, kind, revision=revision, dtype=dtype, device=self.device)
         if adapter:
@@ -229,13 +229,19 @@ def load_model(model: str, kind: Kind, *, revision: str | None, dtype: str, devi
     transformers.logging.disable_progress_bar()
     try:
         loaded = getattr(transformers, _CLASSES[kind]).from_pretrained(
-            model, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            model, revision=revision, dtype=_stored(dtype, device), use_safetensors=True, trust_remote_code=False
         )
     except OSError as error:
         raise EngineError(_not_loaded(model, error)) from None
     except ValueError as error:
         raise ConfigError(f"transformers cannot use {printable(model)}: {_first_line(error)}") from None
     return loaded.to(device).eval()
+
+
+def _stored(dtype: str, device: str) -> str:
+    """What `auto` comes to on a device."""
+    slow = dtype == "auto" and device == "cpu" and not multiplies_bf16(need("torch", "hf"))
+    return "float32" if slow else dtype
 
 
 def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfolder: str = "") -> Any:

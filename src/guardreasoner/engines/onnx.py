@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_from
+from guardreasoner.engines.hardware import available_cores
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.plans import Completion, Plan, Prompt
 
@@ -361,13 +362,3 @@ def faults(runtime: ModuleType) -> tuple[type[Exception], ...]:
         ),
         RuntimeError,
     )
-
-
-def available_cores() -> int:
-    """Cores this process may use: by affinity, and by the control group's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores

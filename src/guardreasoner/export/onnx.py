@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from guardreasoner.engines.decoding import Extension
+from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.hf import load_model
-from guardreasoner.engines.onnx import OnnxBatch, OnnxModel, available_cores
+from guardreasoner.engines.onnx import OnnxBatch, OnnxModel
 from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
 from guardreasoner.guards.explaining import Explaining

@@ -42,6 +42,9 @@ def run_dpo(
         RunFolderError: the folder is in use, or was made with another configuration.
     """
     need("trl", "train")
+    from guardreasoner.train.trainer import settled
+
+    config = settled(config)
     root = Path(out)
     preferences, start = root / mined / "preferences.jsonl", Path(config.start or root / "sft" / "checkpoint")
     if not preferences.exists():

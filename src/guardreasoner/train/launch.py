@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from guardreasoner.engines.hardware import available_cores
 from guardreasoner.errors import ConfigError, need
 
 
@@ -39,7 +40,7 @@ def launch(command: Sequence[str], processes: int) -> int:
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise ConfigError(f"--processes {processes}, but this machine has {gpus} GPUs; give at most {gpus}")
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = max(1, available_cores() // processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     words = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),

@@ -136,6 +136,8 @@ def outlooks(
     """
     for module in ("torch", "transformers", "trl"):
         need(module, "train")
+    from guardreasoner.train.trainer import settled
+
     obstacles: list[str] = []
     parameters, rows, per_row = 0, 0, 0.0
     try:
@@ -155,7 +157,7 @@ def outlooks(
             continue
         each = per_row * (2 if isinstance(config, DpoConfig) else 1)
         try:
-            flops = flops or speed(config.precision)
+            flops = flops or speed(settled(config).precision)
             found.append(look(name, config, rows=count, tokens_per_row=each, parameters=parameters, flops=flops))
         except ConfigError as error:
             obstacles.append(f"{name}: {error}")
@@ -217,9 +219,11 @@ def _disk(found: Sequence[Outlook], out: Path) -> list[str]:
 def _dtype(recipe: Recipe) -> list[str]:
     import torch
 
+    from guardreasoner.engines.hardware import multiplies_bf16
+
     wants = "bf16" in (recipe.sft.precision, recipe.dpo.precision)
-    if wants and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        return ["this GPU cannot compute in bf16; set precision: fp32"]
+    if wants and torch.cuda.is_available() and not multiplies_bf16(torch, "cuda"):
+        return ["this GPU cannot compute in bf16; set precision: fp32, or auto"]
     return []
 
 

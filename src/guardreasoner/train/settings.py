@@ -76,8 +76,9 @@ class TrainingConfig:
     """LLaMA-Factory's default."""
     adam_beta2: float = 0.999
     """adamw_torch's default."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """`--bf16`: float32 weights, bfloat16 products; fp32 where two runs must agree to the last digits."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 (`--bf16`: float32 weights, bfloat16 products) where the hardware multiplies it, fp32 elsewhere; fp32 where
+    two runs must agree to the last digits. The manifest holds what `auto` came to."""
     gradient_checkpointing: bool = True
     """Recompute activations; LLaMA-Factory's default."""
     group_by_length: bool = True
@@ -99,7 +100,7 @@ class TrainingConfig:
     keep: Literal["last", "best"] = "last"
     """Which weights the stage hands on; `best` = by validation loss."""
     threads: int | None = None
-    """CPU threads per process; None = torch's choice."""
+    """CPU threads per process; None = its share of the cores that are there."""
     tensorboard: bool = False
     """Write TensorBoard logs beside `log.jsonl`."""
     seed: int = 42

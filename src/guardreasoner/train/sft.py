@@ -41,6 +41,9 @@ def run_sft(
         EngineError: the base model cannot be loaded.
     """
     need("trl", "train")
+    from guardreasoner.train.trainer import settled
+
+    config = settled(config)
     traces = Path(out) / "synthesize" / "traces.jsonl"
     if not traces.exists():
         raise DataError("no reasoning traces yet; run `guardreasoner synthesize` first", file=str(traces))

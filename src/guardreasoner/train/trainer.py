@@ -12,19 +12,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.errors import ConfigError, need
 from guardreasoner.records import RunFolder, write_atomic
 from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
+Config = TypeVar("Config", bound=TrainingConfig)
 COMPLETE = "complete"
 """A file in a trainer checkpoint that was written to its end; a kill in the middle leaves a folder without it."""
 SHOWN = ("loss", "verdict_loss", "text_loss", "preference_loss", "sft_loss", "learning_rate", "eval_loss")
@@ -88,20 +90,27 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     }
 
 
+def settled(config: Config) -> Config:
+    """The configuration with `precision: auto` replaced by what it comes to on this machine."""
+    if config.precision != "auto":
+        return config
+    fast = multiplies_bf16(torch, "cuda" if torch.cuda.is_available() else "cpu")
+    return replace(config, precision="bf16" if fast else "fp32")
+
+
 def check_hardware(config: TrainingConfig) -> None:
     """Refuse, before any time is spent, what this machine cannot do.
 
     Raises:
         ConfigError: bf16 on a GPU that lacks it, or sharding without several processes.
     """
-    if config.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise ConfigError("this GPU cannot compute in bf16; set precision: fp32")
+    if config.precision == "bf16" and torch.cuda.is_available() and not multiplies_bf16(torch, "cuda"):
+        raise ConfigError("this GPU cannot compute in bf16; set precision: fp32, or auto")
     if config.distributed != "ddp" and world_size() == 1:
         raise ConfigError(f"distributed: {config.distributed} needs several processes; add --processes N, or set ddp")
     if config.tensorboard:
         need("tensorboard", "tensorboard")
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    limit_threads(torch, config.threads, processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def check_disk(folder: Path, model: Any, config: TrainingConfig) -> None:
