@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,11 @@ def test_ranking_has_no_auroc_where_all_rows_are_of_one_class():
 def test_calibration_error_is_the_gap_between_score_and_frequency():
     assert metrics.expected_calibration_error([0.9] * 10, [True] * 9 + [False]) == pytest.approx(0.0)
     assert metrics.expected_calibration_error([1.0, 0.0], [False, True]) == pytest.approx(1.0)
+    draw = random.Random(1)
+    p = [draw.random() for _ in range(20_000)]
+    hits = [draw.random() < value for value in p]
+    assert metrics.expected_calibration_error(p, hits) < 0.02
+    assert metrics.expected_calibration_error([0.999 if value > 0.5 else 0.001 for value in p], hits) > 0.2
 
 
 def test_metrics_import_without_scikit_learn():

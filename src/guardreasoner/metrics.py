@@ -11,6 +11,7 @@ Percentages are unrounded. F1, precision and recall of a class that never occurs
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,12 @@ TALLY: dict[Rule, Callable[[Iterable[str | None], Iterable[str | None], Task], T
 def constant(gold: Sequence[str | None], task: Task) -> Confusion:
     """What always answering with the positive label gets: the floor that every F1 is read against."""
     return from_labels([TASKS[task].positive] * len(gold), gold, task).confusion
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The smallest value that at least a share q of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
 def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float | None:

@@ -7,7 +7,8 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.errors import ConfigError
-from guardreasoner.evaluate.speed import measure, quantile
+from guardreasoner.evaluate.speed import measure
+from guardreasoner.metrics import quantile
 from guardreasoner.types import Exchange, Usage, Verdict
 from tiny import tiny_onnx_folder
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import Capabilities, rough_offsets
 from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Chat, Completion, Finish, Free, Plan, Prompt, segments_of
@@ -72,7 +72,7 @@ class AnthropicEngine:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Engine.offsets`; four characters are taken for a token."""
-        return [(i, min(i + 4, len(text))) for i in range(0, len(text), 4)]
+        return rough_offsets(text)
 
     def close(self) -> None:
         """See `Engine.close`."""

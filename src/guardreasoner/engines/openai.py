@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import Capabilities, rough_offsets
 from guardreasoner.engines.encoding import Encoder, clean, encoder_from, encoder_of
 from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.engines.special import break_up
@@ -171,7 +171,7 @@ class OpenAIEngine:
         """See `Engine.offsets`; without a tokenizer four characters are taken for a token."""
         if self.encoder is not None:
             return self.encoder.offsets(text)
-        return [(i, min(i + 4, len(text))) for i in range(0, len(text), 4)]
+        return rough_offsets(text)
 
     def close(self) -> None:
         """Close the connections; new ones are opened when the engine is used again."""

@@ -20,6 +20,7 @@ from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.load import load_guard
+from guardreasoner.metrics import expected_calibration_error
 from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
 from guardreasoner.types import TASKS, Example, Labels, Mode, Task, Verdict
 
@@ -80,7 +81,7 @@ class Fit:
     auroc: float
     brier: float
     ece: float
-    """Expected calibration error over 10 equal-mass bins."""
+    """Expected calibration error (`metrics.expected_calibration_error`)."""
     ece_before: float
     attained: Mapping[str, float]
     """f1, precision, recall and fpr at the threshold, on these rows."""
@@ -150,8 +151,8 @@ def fit(x: Floats, y: NDArray[np.bool_], *, task: Task, mode: str, target: Targe
         int(y.sum()),
         float(quality.roc_auc_score(y, x)),
         float(quality.brier_score_loss(y, p)),
-        ece(p, y),
-        ece(1 / (1 + np.exp(-x)), y),
+        expected_calibration_error(p.tolist(), y.tolist()),
+        expected_calibration_error((1 / (1 + np.exp(-x))).tolist(), y.tolist()),
         at_threshold(p, y, threshold),
         _interval(p, y, target),
     )
@@ -209,13 +210,6 @@ def band(p: Floats, threshold: float, budget: float) -> tuple[float, float] | No
     centre = math.log(threshold / (1 - threshold))
     width = float(np.quantile(np.abs(logit - centre), min(1.0, budget)))
     return tuple(float(1 / (1 + math.exp(-v))) for v in (centre - width, centre + width))  # type: ignore[return-value]
-
-
-def ece(p: Floats, y: NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error over bins of equal mass (Naeini et al. 2015, with quantile bins)."""
-    order = np.argsort(p, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return float(sum(len(part) * abs(p[part].mean() - y[part].mean()) for part in parts) / len(p))
 
 
 def _interval(p: Floats, y: NDArray[np.bool_], target: Target, resamples: int = 200) -> tuple[float, float]:

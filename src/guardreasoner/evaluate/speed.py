@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import statistics
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import ConfigError
+from guardreasoner.metrics import quantile
 from guardreasoner.types import Exchange, Verdict
 
 WARM_UP = 3
@@ -87,12 +87,6 @@ def measure(
         ok=sum(v.status == "ok" for v in verdicts),
         n=len(exchanges),
     )
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """The smallest value that at least a share q of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
 def peak_memory_mb() -> float:

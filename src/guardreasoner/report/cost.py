@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from guardreasoner.data.published import find_table
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.runs import Run
+from guardreasoner.metrics import quantile
 from guardreasoner.records import read_jsonl
 
 PAPER_GUARDS = ("guardreasoner-1b", "guardreasoner-3b", "guardreasoner-8b")
@@ -35,7 +37,7 @@ class Cost:
 def run_cost(run: Run, label: str) -> Cost | None:
     """Mean, median and 95th percentile over the rows that were judged; None = the run holds no usage."""
     usage = [c.verdict.usage for c in run.cases if c.verdict.status == "ok"]
-    times = sorted(u.latency_ms for u in usage if u.latency_ms > 0)
+    times = [u.latency_ms for u in usage if u.latency_ms > 0]
     if not times:
         return None
     memory = run.manifest.get("memory_gb")
@@ -43,8 +45,8 @@ def run_cost(run: Run, label: str) -> Cost | None:
         label,
         ms_per_query=sum(times) / len(times),
         tokens_per_query=sum(u.completion_tokens for u in usage) / len(usage),
-        p50_ms=times[len(times) // 2],
-        p95_ms=times[min(len(times) - 1, int(0.95 * len(times)))],
+        p50_ms=statistics.median(times),
+        p95_ms=quantile(times, 0.95),
         memory_gb=float(memory) if memory is not None else None,
         queries=len(times),
         where="this run, in batches as evaluated",
