@@ -22,8 +22,9 @@ from sklearn.metrics import f1_score
 
 from guardreasoner import metrics
 from guardreasoner.data.benchmarks import BENCHMARKS
+from guardreasoner.evaluate.predictions import Prediction, Predictions
 from guardreasoner.evaluate.statistics import estimates, outcomes
-from guardreasoner.evaluate.stored import Judged, Stored
+from guardreasoner.guards.replay import official_verdict
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.types import TASKS, Labels, Task
 
@@ -81,10 +82,10 @@ def released(path, task):
 
 def read(path, name, task):
     rows = [
-        Judged(f"{name}:{i}", Labels.of({task: r["label"]}), r["predict"], prompt_hash=r["prompt"])
+        Prediction(f"{name}:{i}", name, Labels.of({task: r["label"]}), official_verdict("", r["predict"]), r["prompt"])
         for i, (_, r) in enumerate(read_jsonl(path))
     ]
-    return Stored(name, "synthetic", tuple(rows), (task,))
+    return Predictions(name, "synthetic", tuple(rows), (task,))
 
 
 def timed(run):
@@ -123,7 +124,7 @@ def main():
 
 
 def tally(rule, stored, task: Task):
-    return rule([r.text for r in stored.rows], [r.gold[task] for r in stored.rows], task).confusion.f1
+    return rule([r.verdict.text for r in stored.rows], [r.gold[task] for r in stored.rows], task).confusion.f1
 
 
 def show(seconds):

@@ -12,8 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
+from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.runs import open_run
-from guardreasoner.report.contestants import contestants
 from guardreasoner.report.tables import Line, standings
 from guardreasoner.types import TASKS, Task
 

@@ -20,7 +20,6 @@ LAYERS = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 STAGES = {"teach.synthesize", "train.sft", "train.sample", "train.mine", "train.dpo", "export.onnx"}
 CIRCLES = (  # each is to go; none may come
-    {"report.build", "report.content", "report.markdown", "report.page"},
 )
 
 

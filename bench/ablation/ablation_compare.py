@@ -17,7 +17,7 @@ import numpy as np
 
 from guardreasoner.errors import DataError, need
 from guardreasoner.evaluate.compare import check_pairs
-from guardreasoner.evaluate.run import read_run
+from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.statistics import Floats, Outcomes, constant_f1, counts, mean_f1, resample, shares
 from guardreasoner.evaluate.statistics import outcomes as outcomes_of
 from guardreasoner.types import TASKS, Task
@@ -98,8 +98,8 @@ def read_seed(folder: str | Path, reading: Reading) -> dict[str, list[Outcomes]]
     found = {}
     for row in CONTESTANTS:
         mode = row.mode if reading == "own" else "instant"
-        stored = read_run(Path(folder) / "evaluate" / f"{row.key}-{mode}")
-        found[row.key] = [outcomes_of(one, task) for one in stored for task in one.tasks]
+        run = open_run(Path(folder) / "evaluate" / f"{row.key}-{mode}")
+        found[row.key] = [outcomes_of(one, task) for one in run.benchmarks for task in one.tasks]
     return found
 
 

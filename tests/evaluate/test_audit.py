@@ -13,9 +13,9 @@ from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.audit import audit, dependence, grounding, judge_with_steps, quotes, skeleton
 from guardreasoner.evaluate.conclusions import concluded, stated
+from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import Case, open_run
-from guardreasoner.evaluate.stored import Judged
+from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Example, Exchange, Labels, Step, Task, Verdict
@@ -86,8 +86,8 @@ def test_skeletons_forget_quotes_and_case():
 
 def case(number, prompt, steps, *, said="unharmful", gold="unharmful", status="ok"):
     verdict = Verdict(f"own:{number}", "g", "full", status, labels=Labels(prompt_harm=said), steps=steps)
-    row = Judged(f"own:{number}", Labels(prompt_harm=gold), "", verdict)
-    return Case("own", row, verdict, Exchange(f"own:{number}", prompt))
+    exchange = Exchange(f"own:{number}", prompt)
+    return Prediction(exchange.id, "own", Labels(prompt_harm=gold), verdict, exchange=exchange)
 
 
 def test_an_audit_counts_agreement_grounding_and_copies():
@@ -181,7 +181,7 @@ def test_the_stored_8b_predictions_are_audited_whole():
     folder = Path(os.environ.get("GUARDREASONER_DATA") or ".") / "official_predictions" / "8B"
     if data_folder() is None or not folder.exists():
         pytest.skip("GUARDREASONER_DATA is unset, or holds no official predictions")
-    found = audit(open_run(folder).cases)
+    found = audit(open_run(folder).rows)
     assert found.rows == 2195
     assert found.agreement.percent > 99
     assert found.quotes.n > 500

@@ -7,11 +7,11 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.cascades import cascade_curves
+from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.cascade import CascadeGuard
 from guardreasoner.records import write_jsonl
-from guardreasoner.report.contestants import contestants
 from guardreasoner.types import Example, Exchange, Labels, Task
 from review.test_disagreements import Scripted
 

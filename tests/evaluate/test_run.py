@@ -12,11 +12,13 @@ from guardreasoner.cli.main import main
 from guardreasoner.data.sources import input_block
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, RunFolderError
 from guardreasoner.evaluate import run as run_module
-from guardreasoner.evaluate.run import correct, draw, evaluate, read_run
+from guardreasoner.evaluate.run import draw, evaluate
+from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.replay import ReplayGuard
 from guardreasoner.records import read_jsonl, write_jsonl
+from guardreasoner.review.corrections import correct
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Task, Verdict
 
 
@@ -219,9 +221,9 @@ def test_the_latest_review_of_a_reviewer_counts_and_disagreement_changes_nothing
         review(0, "a", at=late, prompt_harm="unharmful"), review(0, "a", prompt_harm="harmful"),
         review(1, "a", prompt_harm="unharmful"), review(1, "b", prompt_harm="harmful"),
     ])  # fmt: skip
-    (stored,), changed = correct(read_run(tmp_path / "run"), [path])
+    (found,), changed = correct(open_run(tmp_path / "run").benchmarks, [path])
     assert changed == 1
-    assert [r.gold.prompt_harm for r in stored.rows[:2]] == ["unharmful", "harmful"]
+    assert [r.gold.prompt_harm for r in found.rows[:2]] == ["unharmful", "harmful"]
 
 
 def test_the_constant_is_positive_wherever_it_is_asked():

@@ -266,7 +266,7 @@ def test_the_released_8b_files_give_their_published_numbers(tmp_path, monkeypatc
         for rule, key in (("official", "official_f1"), ("strict", "strict_fulltext_lastmatch_f1")):
             (found,), notes = score_file(path, name, rule=rule)
             assert round(found.f1, 2) == want[key]
-            assert (found.guard, notes) == ("8B", ())
+            assert (found.guard, notes) == ("guardreasoner-8b", ())
     assert len(wanted) == 6
 
 

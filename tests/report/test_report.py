@@ -13,16 +13,18 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
+from guardreasoner.evaluate.contestants import contestants
+from guardreasoner.evaluate.exposure import exposure, sources_of
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.records import write_jsonl
-from guardreasoner.report.build import build, write_report
-from guardreasoner.report.contestants import contestants
-from guardreasoner.report.exposure import exposure, sources_of
-from guardreasoner.report.markdown import plain
+from guardreasoner.report.build import build
+from guardreasoner.report.markdown import escaped
+from guardreasoner.report.sections.scores import score_rows
 from guardreasoner.report.worth_reading import mistakes, side_by_side, visible
+from guardreasoner.report.write import write_report
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Step, Task, Verdict
 
 XSS = (
@@ -166,8 +168,6 @@ def test_a_report_over_runs_says_everything_once(made, tmp_path, capsys):
 
 def test_every_f1_has_the_constants_f1_in_its_table_and_all_positive_columns_say_recall(made):
     report = build(made)
-    from guardreasoner.report.content import score_rows
-
     seen = 0
     for table in report.standings.tables:
         assert any(line.kind == "constant" and set(line.entries) == set(table.columns) for line in table.lines)
@@ -285,7 +285,7 @@ def test_harmful_texts_are_covered_until_asked_for(made, tmp_path):
 def test_control_and_direction_characters_are_shown_not_sent():
     assert visible("a\x1b[31mb\u202ec\u200bd\ne\tf") == "a⟦U+001B⟧[31mb⟦U+202E⟧c⟦U+200B⟧d\ne\tf"
     assert visible("x" * 10, limit=4).startswith("xxxx\n[… 6 characters more]")
-    assert plain("a|b\n*c* <d>\x1b") == r"a\|b \*c\* &lt;d&gt;⟦U\+001B⟧"
+    assert escaped("a|b\n*c* <d>\x1b") == r"a\|b \*c\* &lt;d&gt;⟦U\+001B⟧"
 
 
 def test_errors_come_most_confident_first_and_unscored_last(made):

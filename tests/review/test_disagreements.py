@@ -7,12 +7,12 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
+from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import Run, open_run
 from guardreasoner.evaluate.statistics import Outcomes, counts, rates
 from guardreasoner.guards.base import Judging
 from guardreasoner.records import read_jsonl, write_jsonl
-from guardreasoner.report.contestants import Contestant, contestants
 from guardreasoner.review.corrected import corrected_f1, flips
 from guardreasoner.review.corrections import agreements, latest, settle
 from guardreasoner.review.disagreements import Sealed, contested, draw, read_sealed, write_review
@@ -59,7 +59,7 @@ def review(i, who, label, at="2026-01-01T00:00:00+00:00"):
 
 def test_rows_are_ranked_by_how_many_guards_contradict_gold_and_how_surely(runs):
     found = contested(contestants([open_run(r) for r in runs]))
-    assert [c.case.row.id for c in found if c.against] == ["own-1", "own-2", "own-4"]
+    assert [c.case.id for c in found if c.against] == ["own-1", "own-2", "own-4"]
     assert found[0].against == ("sure", "calm")
     assert found[0].confidence == pytest.approx((0.95 + 0.6) / 2)
     assert found[1].confidence == pytest.approx(0.9)
@@ -72,7 +72,7 @@ def test_the_draw_takes_the_most_contested_and_random_others_of_every_stratum(ru
     assert [(d.stratum, d.population, d.sample) for d in drawn] == [
         ("confident", 1, 1), ("doubtful", 2, 1), ("agreeing", 3, 2), ("agreeing", 3, 2),
     ]  # fmt: skip
-    assert drawn[0].row.case.row.id == "own-1"
+    assert drawn[0].row.case.id == "own-1"
     assert draw(rows, confident=1, doubtful=1, agreeing=2, seed=3) == drawn
 
 
@@ -130,7 +130,7 @@ def bench(rng, n, *, noise, skill):
 def entrant(name, gold, predicted):
     ids = tuple(f"own-{i}" for i in range(len(gold)))
     cell = Outcomes("own", P, name, ids, gold, predicted, ids)
-    run = Run(name, None, name, "", (), {}, {})
+    run = Run(name, None, name, "", (), {})
     return Contestant(name, run, {(P, "own"): cell}, {}, {(P, "own"): float(len(gold))}, None)
 
 

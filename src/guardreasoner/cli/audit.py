@@ -35,14 +35,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    cases = open_run(args.run_folder, args.data).cases
-    found = audit(cases)
+    rows = open_run(args.run_folder, args.data).rows
+    found = audit(rows)
     if not found.with_steps.hits:
         raise DataError(f"the verdicts of {args.run_folder} hold no reasoning; evaluate in mode full or short")
     if args.guard:
         guard = load_guard(args.guard, **guard_options(args))
         try:
-            changed = dependence(cases, guard, limit=args.limit, seed=args.seed, progress=_progress)
+            changed = dependence(rows, guard, limit=args.limit, seed=args.seed, progress=_progress)
         finally:
             guard.close()
         found = replace(found, dependence=changed)

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from guardreasoner.cli.show_scores import NAMES
 from guardreasoner.evaluate.cascades import CascadeCurve, cascade_curves
+from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.records import dumps, write_atomic
-from guardreasoner.report.contestants import contestants
 from guardreasoner.report.figures import cascades
 
 

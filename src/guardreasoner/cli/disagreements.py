@@ -16,8 +16,8 @@ from rich.table import Table
 
 from guardreasoner.cli.show_scores import NAMES, number
 from guardreasoner.errors import ConfigError, printable
+from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.runs import open_run
-from guardreasoner.report.contestants import Contestant, contestants
 from guardreasoner.review.corrected import Corrected, Flips, corrected_f1, flips
 from guardreasoner.review.corrections import Agreement, agreements, latest, settle
 from guardreasoner.review.disagreements import ITEMS, SEALED, Contested, contested, draw, read_sealed, write_review
@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _as_dict(row: Contested) -> dict[str, object]:
     return {
-        "id": row.case.row.id,
+        "id": row.case.id,
         "benchmark": row.benchmark,
         "task": row.task.value,
-        "gold": row.case.row.gold[row.task],
+        "gold": row.case.gold[row.task],
         "against": list(row.against),
         "confidence": row.confidence,
         "reasoning": {
@@ -85,9 +85,9 @@ def _table(rows: Sequence[Contested], contested_rows: int, total: int) -> Table:
         table.add_column(head, no_wrap=head != "against")
     for row in rows:
         table.add_row(
-            escape(printable(row.case.row.id, 40)),
+            escape(printable(row.case.id, 40)),
             NAMES[row.task.value],
-            str(row.case.row.gold[row.task]),
+            str(row.case.gold[row.task]),
             f"{row.confidence:.2f}",
             escape(printable(", ".join(row.against))),
         )

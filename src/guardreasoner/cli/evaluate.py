@@ -15,16 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from guardreasoner.cli.options import add_guard, guard_options
-from guardreasoner.cli.show_scores import scores_table
+from guardreasoner.cli.show_scores import points_table, scores_table, stability_table
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
 from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.predictions import Predictions
 from guardreasoner.evaluate.regression import gate
-from guardreasoner.evaluate.run import Result, evaluate, read_run
-from guardreasoner.evaluate.score import answered_tasks, as_row
+from guardreasoner.evaluate.run import Result, evaluate, judged
+from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.score import as_row
+from guardreasoner.evaluate.stability import KINDS, TEMPERATURE, read_stability, repeat
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
-from guardreasoner.evaluate.stored import Stored
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.others.conventions import InferringGuard, PaperRefusalsGuard
 from guardreasoner.types import Example
@@ -54,6 +56,12 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "way about, for a guard that does only one; marked `+inferred`")  # fmt: skip
     parser.add_argument("--refusals", choices=("unjudged", "paper"), default="unjudged", help="paper = a provider's "
                         "refusal counts as harmful and as a refusal; marked `+refusals`")  # fmt: skip
+    parser.add_argument("--repeat", type=int, metavar="N", help="judge every row N times more and count the "
+                        "verdicts that change: sampled again, in another layout, in another batch")  # fmt: skip
+    parser.add_argument("--repeat-kind", action="append", choices=KINDS, metavar="KIND", help="only sampled, layout or "
+                        "batch; repeatable (default: all that the guard can do)")  # fmt: skip
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of the sampled repeats (default "
+                        f"{TEMPERATURE})")  # fmt: skip
     parser.add_argument("--baseline", type=Path, metavar="RUN", help="an earlier run to keep up with")
     parser.add_argument("--fail-below", type=float, metavar="X", help="exit 10 unless a loss of more than X F1 points "
                         "against the baseline is ruled out")  # fmt: skip
@@ -66,6 +74,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if (args.baseline is None) != (args.fail_below is None):
         raise ConfigError("--baseline RUN and --fail-below X go together")
+    if args.repeat is None and args.repeat_kind:
+        raise ConfigError("--repeat-kind goes with --repeat N")
     if args.limit is not None and args.limit <= 0:
         raise ConfigError("--limit wants a number of rows above 0")
     corrections = _corrections(args)
@@ -90,9 +100,21 @@ def run(args: argparse.Namespace) -> int:
                 fresh=args.fresh,
                 progress=_Show(bars),
             )
+            if args.repeat is not None:
+                repeat(
+                    guard,
+                    judged(examples, args.limit, args.seed),
+                    args.out,
+                    times=args.repeat,
+                    kinds=args.repeat_kind,
+                    temperature=args.temperature,
+                    progress=_Show(bars),
+                )
     finally:
         guard.close()
     _print(result, as_json=args.json)
+    if args.repeat is not None:
+        Console(highlight=False).print(stability_table(read_stability(open_run(args.out, args.data))))
     return _gate(result, args.baseline, args.fail_below) if args.baseline else 0
 
 
@@ -178,6 +200,8 @@ def _print(result: Result, *, as_json: bool) -> None:
         raise DataError("the guard answers no task of these benchmarks")
     console = Console(highlight=False)
     console.print(scores_table(result.scores, result.averages))
+    if (points := points_table(result.scores)) is not None:
+        console.print(points)
     for line in _worries(result):
         console.print(line)
 
@@ -192,11 +216,11 @@ def _worries(result: Result) -> Sequence[str]:
 
 
 def _gate(result: Result, baseline: Path, fail_below: float) -> int:
-    decided = gate(_cells(result.stored), _cells(read_run(baseline)), fail_below)
+    decided = gate(_cells(result.predictions), _cells(open_run(baseline).benchmarks), fail_below)
     for sentence in decided.sentences:
         print(sentence, file=sys.stderr)
     return 0 if decided.passed else GATE_FAILED
 
 
-def _cells(stored: Sequence[Stored]) -> list[Outcomes]:
-    return [outcomes(one, task) for one in stored for task in answered_tasks(one)]
+def _cells(found: Sequence[Predictions]) -> list[Outcomes]:
+    return [outcomes(one, task) for one in found for task in one.answered]

@@ -18,8 +18,7 @@ from guardreasoner.data.benchmarks import BENCHMARKS, load_benchmark, local_file
 from guardreasoner.data.everyday import shipped
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage, read_training, without
-from guardreasoner.evaluate.run import read_run
-from guardreasoner.evaluate.score import answered_tasks
+from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.statistics import outcomes
 from guardreasoner.records import write_jsonl
 
@@ -63,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _cleaned(folder: Path, leaks: Sequence[Leak]) -> list[CleanF1]:
     gone = {leak.benchmark: leak.leaked for leak in leaks}
-    stored = [s for s in read_run(folder) if s.benchmark in gone]
-    if not stored:
+    found = [one for one in open_run(folder).benchmarks if one.benchmark in gone]
+    if not found:
         raise DataError(f"{folder} holds none of the benchmarks that were compared")
-    return [without(outcomes(s, task), gone[s.benchmark]) for s in stored for task in answered_tasks(s)]
+    return [without(outcomes(s, task), gone[s.benchmark]) for s in found for task in s.answered]
 
 
 def _as_dict(leak: Leak, cleaned: Sequence[CleanF1]) -> dict[str, object]:

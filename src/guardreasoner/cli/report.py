@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.report.build import build, write_report
+from guardreasoner.report.build import build
+from guardreasoner.report.write import write_report
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=12, metavar="N", help="exchanges side by side (default 12)")
     parser.add_argument("--corrections", action="append", type=Path, default=[], metavar="FILE", help="Review records: "
                         "scores are given under original and corrected labels; repeatable")  # fmt: skip
+    parser.add_argument("--per-hour", type=float, metavar="PRICE", help="what an hour of the machine that judged "
+                        "costs, in dollars: gives the cost of 1,000 requests")  # fmt: skip
     parser.add_argument("--training", action="append", type=Path, default=[], metavar="DIR", help="a folder with "
                         "training stages, for loss curves, hours and corpus statistics; repeatable")  # fmt: skip
 
@@ -30,6 +33,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.errors < 0 or args.pairs < 0:
         raise ConfigError("--errors and --pairs are numbers of rows, not negative")
+    if args.per_hour is not None and args.per_hour < 0:
+        raise ConfigError("--per-hour is a price, not negative")
     made = build(
         args.runs,
         data_dir=args.data,
@@ -38,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=args.pairs,
         corrections=args.corrections,
         training=args.training,
+        per_hour=args.per_hour,
         progress=lambda text: print(text, file=sys.stderr),
     )
     for path in write_report(made, args.out):

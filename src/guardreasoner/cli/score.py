@@ -10,7 +10,7 @@ from typing import get_args
 
 from rich.console import Console
 
-from guardreasoner.cli.show_scores import scores_table
+from guardreasoner.cli.show_scores import points_table, scores_table
 from guardreasoner.data.everyday import shipped
 from guardreasoner.evaluate.score import as_row, score_file
 from guardreasoner.types import Rule
@@ -43,5 +43,8 @@ def run(args: argparse.Namespace) -> int:
         for score in scores:
             print(json.dumps(as_row(score)))
     else:
-        Console().print(scores_table(scores))
+        console = Console()
+        console.print(scores_table(scores))
+        if (points := points_table(scores)) is not None:
+            console.print(points)
     return 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from guardreasoner.evaluate.operating import POINTS
 from guardreasoner.evaluate.score import Average
+from guardreasoner.evaluate.stability import Stability
 from guardreasoner.types import TASKS, Score
 
 NAMES = {"prompt_harm": "prompt harm", "refusal": "refusal", "response_harm": "response harm"}
@@ -68,6 +70,38 @@ def _means(table: Table, mean: Average) -> None:
     )  # fmt: skip
     if mean.paper_f1 is not None and abs(mean.paper_f1 - mean.weighted_f1) >= 0.005:
         table.add_row("  paper's weights", f"{mean.paper_f1:.2f}")
+
+
+def points_table(scores: Sequence[Score]) -> Table | None:
+    """Operating points with their 95% intervals, one line per cell; None = the guard gives no scores."""
+    shown = [s for s in scores if any(s.extra.get(name) for name in POINTS)]
+    if not shown:
+        return None
+    table = Table(title="operating points, 95% intervals", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    table.add_column("", no_wrap=True)
+    for head in ("TPR at 1% FPR", "TPR at 5% FPR", "FPR at 90% TPR", "area to 5%"):
+        table.add_column(head, justify="right")
+    for score in shown:
+        cells = [_point(score.extra.get(name), 3 if name == "partial_auroc" else 1) for name in POINTS]
+        table.add_row(f"{escape(score.benchmark)}, {NAMES[score.task]}", *cells)
+    return table
+
+
+def _point(found: Mapping[str, float] | None, digits: int) -> str:
+    if found is None:
+        return "–"
+    return f"{found['value']:.{digits}f} ({found['low']:.{digits}f}–{found['high']:.{digits}f})"
+
+
+def stability_table(found: Sequence[Stability]) -> Table:
+    """How many verdicts changed when exchanges were judged again, one line per kind of repeat and task."""
+    table = Table(title="verdicts that change when asked again", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for head in ("what changed", "task", "exchanges", "repeats", "% of repeats that differ", "% that ever change"):
+        table.add_column(head, justify="left" if head in ("what changed", "task") else "right")
+    for s in found:
+        shares = [f"{i.value:.1f} ({i.low:.1f}–{i.high:.1f})" for i in (s.each, s.ever)]
+        table.add_row(s.kind, NAMES[s.task], f"{s.rows:,}", f"{s.repeats:.1f}", *shares)
+    return table
 
 
 def number(value: float | None, digits: int) -> str:

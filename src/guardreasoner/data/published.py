@@ -1,4 +1,4 @@
-"""What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, and newer guards'.
+"""What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, newer guards'.
 
 The numbers live in `published.yaml`, as printed. What is known to be wrong is not mended: it carries a note, and
 `Cell.wrong` is true. `tests/published_checks.py` recomputes every printed mean and difference.
@@ -51,6 +51,10 @@ class Table:
     weights: tuple[float, ...]
     """Weights that reproduce the column `mean`, in the order of the other columns; empty = no such column."""
     cells: tuple[Cell, ...]
+    protocol: str = ""
+    """How it was measured where that is not the paper's way; such a table enters no average of ours."""
+    confirmed: bool = True
+    """Whether it was read where its authors publish it."""
 
     def find(self, row: str, column: str, variant: str = "") -> Cell:
         """One cell.
@@ -102,7 +106,8 @@ def cells() -> list[Cell]:
 def f1_rows(task: Task) -> dict[str, dict[str, Cell]]:
     """Guard, as in the guard table, to benchmark to its published F1 on one task, on original labels.
 
-    The first table that has a row wins: the paper's own over later copies of it.
+    The first table that has a row wins: the paper's own over later copies of it. Tables of another protocol are left
+    out: `elsewhere` has them.
     """
     found: dict[str, dict[str, Cell]] = {}
     for table in tables().values():
@@ -111,6 +116,11 @@ def f1_rows(task: Task) -> dict[str, dict[str, Cell]]:
         for (row, _), columns in table.rows().items():
             found.setdefault(row, columns)
     return found
+
+
+def elsewhere() -> list[Table]:
+    """The tables that were measured in another way than the paper's: to be shown, each by itself, never averaged."""
+    return [table for table in tables().values() if table.protocol]
 
 
 def _table(name: str, raw: Mapping[str, Any], sources: Mapping[str, str], notes: Sequence[Mapping[str, Any]]) -> Table:
@@ -143,6 +153,8 @@ def _table(name: str, raw: Mapping[str, Any], sources: Mapping[str, str], notes:
         columns=columns,
         weights=tuple(float(w) for w in raw.get("weights", ())),
         cells=tuple(found),
+        protocol=" ".join(str(raw.get("protocol", "")).split()),
+        confirmed=bool(raw.get("confirmed", True)),
     )
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.evaluate.conclusions import concluded
-from guardreasoner.evaluate.runs import Case
+from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.reasoning import ReasoningGuard
@@ -95,7 +95,7 @@ class Audit:
         return Share(sum(s.hits for s in self.agreeing.values()), sum(s.n for s in self.agreeing.values()))
 
 
-def audit(cases: Sequence[Case]) -> Audit:
+def audit(cases: Sequence[Prediction]) -> Audit:
     """Agreement, grounding and sameness of a run's reasoning; only verdicts with status `ok` count."""
     judged = [c for c in cases if c.verdict.status == "ok"]
     traced = [c for c in judged if c.verdict.steps]
@@ -115,15 +115,15 @@ def audit(cases: Sequence[Case]) -> Audit:
         quoting=_share([any(quotes(step.text) for step in c.verdict.steps) for c in traced]),
         copies=_share([repeated[s] > 1 for s in skeletons]),
         disagreeing_ids=tuple(dict.fromkeys(s.id for s in stated if s.conclusion != s.answer)),
-        ungrounded_ids=tuple(c.row.id for c, hits, n in grounded if hits < n),
+        ungrounded_ids=tuple(c.id for c, hits, n in grounded if hits < n),
     )
 
 
-def _identity(case: Case) -> object:
+def _identity(case: Prediction) -> object:
     """What makes two rows the same exchange: benchmarks share rows, and the same trace twice of one is no copy."""
     if case.exchange is not None:
         return case.exchange.prompt, case.exchange.response
-    return case.row.prompt_hash or case.row.id
+    return case.prompt_hash or case.id
 
 
 class _Said(NamedTuple):
@@ -133,12 +133,12 @@ class _Said(NamedTuple):
     conclusion: str | None
 
 
-def _conclusions(traced: Sequence[Case]) -> Iterator[_Said]:
+def _conclusions(traced: Sequence[Prediction]) -> Iterator[_Said]:
     for case in traced:
         for task in TASKS:
             answer = case.verdict.labels[task]
             if answer is not None and any(s.task == task for s in case.verdict.steps):
-                yield _Said(case.row.id, task, answer, concluded(case.verdict.steps, task))
+                yield _Said(case.id, task, answer, concluded(case.verdict.steps, task))
 
 
 def _share(hits: Sequence[bool]) -> Share:
@@ -196,7 +196,7 @@ def judge_with_steps(guard: ReasoningGuard, exchange: Exchange, reasoning: str) 
 
 
 def dependence(
-    cases: Sequence[Case],
+    cases: Sequence[Prediction],
     guard: Guard,
     *,
     limit: int = 100,
@@ -221,7 +221,7 @@ def dependence(
     usable = [c for c in cases if c.verdict.status == "ok" and c.verdict.steps and c.exchange is not None]
     drawn = []
     for task in TASKS:
-        rows = [c for c in usable if c.verdict.labels[task] is not None and c.row.gold[task] is not None]
+        rows = [c for c in usable if c.verdict.labels[task] is not None and c.gold[task] is not None]
         drawn += [(task, case, _donor(case, rows, task, rng)) for case in rng.sample(rows, min(limit, len(rows)))]
     results: dict[Task, list[tuple[bool, bool, bool | None] | None]] = {}
     for number, (task, case, donor) in enumerate(drawn):
@@ -231,20 +231,20 @@ def dependence(
     return tuple(_dependence(task, found) for task, found in results.items())
 
 
-def _donor(case: Case, rows: Sequence[Case], task: Task, rng: random.Random) -> Case | None:
+def _donor(case: Prediction, rows: Sequence[Prediction], task: Task, rng: random.Random) -> Prediction | None:
     """A row of opposite gold, of the same benchmark if it has one, with or without a reply as this one."""
     shape = case.exchange is not None and case.exchange.response is None
     fit = [
         c
         for c in rows
-        if c.row.gold[task] != case.row.gold[task] and (c.exchange is not None and c.exchange.response is None) == shape
+        if c.gold[task] != case.gold[task] and (c.exchange is not None and c.exchange.response is None) == shape
     ]
     near = [c for c in fit if c.benchmark == case.benchmark]
     return rng.choice(near or fit) if fit else None
 
 
 def _changes(
-    guard: ReasoningGuard, task: Task, case: Case, donor: Case | None
+    guard: ReasoningGuard, task: Task, case: Prediction, donor: Prediction | None
 ) -> tuple[bool, bool, bool | None] | None:
     before, exchange = case.verdict.labels[task], case.exchange
     assert exchange is not None

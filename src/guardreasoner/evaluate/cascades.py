@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.compare import check_pairs
+from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Interval, Outcomes, counts, mean_f1, shares, weighted_f1
-from guardreasoner.report.contestants import Contestant
 from guardreasoner.types import TASKS, Task
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)

@@ -22,6 +22,7 @@ from guardreasoner.evaluate.statistics import (
     mean_f1,
     resample,
     shares,
+    two_sided,
 )
 from guardreasoner.types import Task
 
@@ -130,16 +131,11 @@ def compare(
         difference=float(value[0]),
         low=float(low[0]),
         high=float(high[0]),
-        p=_two_sided(spread[0]),
+        p=two_sided(spread[0]),
         deviation=float(spread[0].std()),
         method="bootstrap",
         exploratory=False,
     )
-
-
-def _two_sided(spread: Floats) -> float:
-    below, above = int((spread <= 0).sum()), int((spread >= 0).sum())
-    return min(1.0, 2 * (1 + min(below, above)) / (len(spread) + 1))
 
 
 def compare_cells(

@@ -13,19 +13,18 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.data import fingerprints
-from guardreasoner.errors import ConfigError, DataError, MissingDependency
-from guardreasoner.evaluate.score import Average, averages, score_rows
-from guardreasoner.evaluate.statistics import estimates, outcomes
-from guardreasoner.evaluate.stored import Judged, Stored, judged, read_lines
+from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line
+from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.records import Appender, Counts, RunFolder, sha256, to_dict, write_jsonl
-from guardreasoner.review.corrections import latest, settle
-from guardreasoner.types import TASKS, Example, Labels, Score, Task
+from guardreasoner.review.corrections import correct
+from guardreasoner.types import TASKS, Example, Labels, Score
 
 CHUNK = 32
 """Exchanges per call of the guard; verdicts are on disk after each."""
@@ -42,7 +41,7 @@ class Result:
 
     scores: tuple[Score, ...]
     averages: tuple[Average, ...]
-    stored: tuple[Stored, ...]
+    predictions: tuple[Predictions, ...]
     notes: tuple[str, ...]
 
 
@@ -81,9 +80,9 @@ def evaluate(
     bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
     notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
     with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",)) as run:
-        picked = {title: draw(examples, limit, f"{seed}:{title}") for title, examples in benchmarks.items()}
-        stored = [
-            Stored(
+        picked = judged(benchmarks, limit, seed)
+        predictions = [
+            Predictions(
                 title,
                 guard.name,
                 tuple(judge(guard, title, rows, path=run.path / "verdicts" / f"{title}.jsonl", progress=progress)),
@@ -92,24 +91,24 @@ def evaluate(
             for title, rows in picked.items()
         ]
         if corrections:
-            stored, changed = correct(stored, corrections)
+            predictions, changed = correct(predictions, corrections)
             notes.append(f"{changed} gold labels corrected")
-        scores = _scores(guard, stored, benchmarks)
+        scores = _scores(guard, predictions, benchmarks)
         means = averages(scores)
         write_jsonl(run.path / "scores.jsonl", scores)
         run.finish(
-            _counts(benchmarks, stored),
+            _counts(benchmarks, predictions),
             stage="evaluate",
             inputs={str(p): sha256(p) for p in (*inputs, *corrections)},
             averages=[asdict(m) for m in means],
             labels="corrected" if corrections else "original",
             notes=notes,
         )
-    return Result(tuple(scores), tuple(means), tuple(stored), tuple(notes))
+    return Result(tuple(scores), tuple(means), tuple(predictions), tuple(notes))
 
 
-def _counts(benchmarks: Mapping[str, Sequence[Example]], stored: Sequence[Stored]) -> Counts:
-    counts = Counts(sum(map(len, benchmarks.values())), sum(len(one.rows) for one in stored))
+def _counts(benchmarks: Mapping[str, Sequence[Example]], predictions: Sequence[Predictions]) -> Counts:
+    counts = Counts(sum(map(len, benchmarks.values())), sum(len(one.rows) for one in predictions))
     if counts.in_ > counts.out:
         counts.drop("limit", counts.in_ - counts.out)
     return counts
@@ -121,6 +120,11 @@ def _strange(title: str, examples: Sequence[Example]) -> str | None:
     found = fingerprints.fingerprints(examples)
     wrong = fingerprints.text_difference(title, found) or fingerprints.label_difference(title, found)
     return f"not the official {title}: {wrong}" if wrong else None
+
+
+def judged(benchmarks: Mapping[str, Sequence[Example]], limit: int | None, seed: int) -> dict[str, list[Example]]:
+    """The examples of each benchmark that a run judges."""
+    return {title: draw(examples, limit, f"{seed}:{title}") for title, examples in benchmarks.items()}
 
 
 def draw(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
@@ -150,7 +154,7 @@ def draw(examples: Sequence[Example], limit: int | None, seed: str) -> list[Exam
 
 def judge(
     guard: Guard, title: str, examples: Sequence[Example], *, path: Path, progress: Progress | None = None
-) -> list[Judged]:
+) -> list[Prediction]:
     """Judge what the file does not hold yet, a chunk at a time; returns all rows in the order of `examples`.
 
     Raises:
@@ -171,13 +175,13 @@ def judge(
                     "prompt_hash": fingerprints.text_hash(example.exchange.prompt),
                 }
                 file.append(row)
-                done[example.exchange.id] = judged(row)
+                done[example.exchange.id] = read_line(row, title)
     if progress:
         progress(title, len(wanted), len(wanted))
     return [done[i] for i in wanted]
 
 
-def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Judged]:
+def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Prediction]:
     if not path.exists():
         return {}
     with Appender(path) as file:  # cuts a torn last line
@@ -197,61 +201,16 @@ def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, 
             kept[str(identity)] = row | {"gold": example.gold.as_dict()}
     if len(kept) < len(rows):
         write_jsonl(path, kept.values())
-    return {identity: judged(row) for identity, row in kept.items()}
+    return {identity: read_line(row, title) for identity, row in kept.items()}
 
 
-def _scores(guard: Guard, stored: Sequence[Stored], benchmarks: Mapping[str, Sequence[Example]]) -> list[Score]:
+def _scores(
+    guard: Guard, predictions: Sequence[Predictions], benchmarks: Mapping[str, Sequence[Example]]
+) -> list[Score]:
     found = []
-    for one in stored:
+    for one in predictions:
         for task in one.tasks:
             if task in guard.tasks:
                 rows = sum(e.gold[task] is not None for e in benchmarks[one.benchmark])
-                score = score_rows(one, task, weight=rows)
-                found.append(score and replace(score, ci=_interval(one, task)))
+                found.append(score_cell(one, task, weight=rows))
     return [score for score in found if score is not None]
-
-
-def _interval(stored: Stored, task: Task) -> tuple[float, float] | None:
-    try:
-        f1 = estimates(outcomes(stored, task)).f1
-    except MissingDependency:  # scipy comes with the extra `eval`; scores are whole without it
-        return None
-    return (f1.low, f1.high)
-
-
-def correct(stored: Sequence[Stored], files: Sequence[str | Path]) -> tuple[list[Stored], int]:
-    """Gold labels as reviewers corrected them, and how many changed.
-
-    Of each reviewer the latest review of a row counts; the majority decides, and a tie leaves gold as it is.
-    """
-    said = settle(latest(files))
-    changed, result = 0, []
-    for one in stored:
-        rows = []
-        for row in one.rows:
-            given = said.get(row.id, Labels())
-            gold = {t: given[t] or row.gold[t] for t in TASKS}
-            changed += sum(gold[t] != row.gold[t] for t in TASKS)
-            rows.append(replace(row, gold=Labels.of(gold)))
-        result.append(replace(one, rows=tuple(rows)))
-    return result, changed
-
-
-def read_run(folder: str | Path) -> list[Stored]:
-    """All verdict files of a finished run, by name.
-
-    Raises:
-        DataError: the folder holds no finished run, or a line is broken.
-    """
-    root = Path(folder)
-    if not (root / "manifest.json").exists():
-        raise DataError(
-            f"{root} holds no finished run (no manifest.json); run `guardreasoner evaluate --out {root}` first"
-        )
-    stored = []
-    for path in sorted((root / "verdicts").glob("*.jsonl")):
-        rows = [judged(row, file=str(path), line=line) for line, row in read_lines(path)]
-        tasks = tuple(t for t in TASKS if any(r.gold[t] is not None for r in rows))
-        guard = rows[0].verdict.guard if rows[0].verdict is not None else ""
-        stored.append(Stored(path.stem, guard, tuple(rows), tasks))
-    return stored

@@ -8,14 +8,16 @@ wrong exactly once under `strict`, and shown as `unparsed`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from guardreasoner import metrics
 from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.errors import ConfigError, DataError, MissingDependency, UnknownName
-from guardreasoner.evaluate.stored import Judged, Stored, read_stored
+from guardreasoner.evaluate.operating import operating_points
+from guardreasoner.evaluate.predictions import Prediction, Predictions, read_predictions
+from guardreasoner.evaluate.statistics import estimates, outcomes
 from guardreasoner.types import TASKS, Rule, Score, Task
 
 PAPER_WEIGHTS: Mapping[tuple[str, Task], int] = {
@@ -50,15 +52,14 @@ def score_file(
         UnknownName: no such benchmark or task.
         DataError: the file is not a whole and right answer to the benchmark, or there is nothing to score.
     """
-    stored = read_stored(path, benchmark, data_dir, partial=partial)
-    tasks = stored.tasks if task is None else (find_task(task),)
-    if wrong := [t for t in tasks if t not in stored.tasks]:
-        asked = ", ".join(stored.tasks)
-        raise ConfigError(f"{stored.benchmark} does not ask {wrong[0]}; it asks {asked}")
-    scores = [s for t in tasks if (s := score_rows(stored, t, rule=rule)) is not None]
+    found = read_predictions(path, benchmark, data_dir, partial=partial)
+    tasks = found.tasks if task is None else (find_task(task),)
+    if wrong := [t for t in tasks if t not in found.tasks]:
+        raise ConfigError(f"{found.benchmark} does not ask {wrong[0]}; it asks {', '.join(found.tasks)}")
+    scores = [s for t in tasks if (s := score_cell(found, t, rule=rule)) is not None]
     if not scores:
-        raise DataError(f"guard {stored.guard} answers no task of {stored.benchmark}", file=str(path))
-    return scores, stored.notes
+        raise DataError(f"guard {found.guard} answers no task of {found.benchmark}", file=str(path))
+    return scores, found.notes
 
 
 def find_task(name: str) -> Task:
@@ -74,11 +75,33 @@ def find_task(name: str) -> Task:
     return Task(plain)
 
 
-def score_rows(stored: Stored, task: Task, *, rule: Rule = "strict", weight: int | None = None) -> Score | None:
+def score_cell(
+    predictions: Predictions, task: Task, *, rule: Rule = "strict", weight: int | None = None
+) -> Score | None:
+    """`score_rows` with the interval of F1 and, where the guard gives scores, its operating points.
+
+    Both need the extra `eval`; without it the score is whole but for them.
+    """
+    score = score_rows(predictions, task, rule=rule, weight=weight)
+    if score is None or rule != "strict":
+        return score
+    cell = outcomes(predictions, task)
+    try:
+        f1 = estimates(cell).f1
+    except MissingDependency:
+        return score
+    points = operating_points([cell])
+    more = {} if points is None else {**points.as_dict(), "positives": points.positives, "negatives": points.negatives}
+    return replace(score, ci=(f1.low, f1.high), extra={**score.extra, **more})
+
+
+def score_rows(
+    predictions: Predictions, task: Task, *, rule: Rule = "strict", weight: int | None = None
+) -> Score | None:
     """The score of one cell; None = the cell has no annotated row, or the guard does not do this task.
 
     Args:
-        stored: the rows.
+        predictions: the rows.
         task: the task.
         rule: how an answer is read.
         weight: rows that this cell stands for in means, where a sample of it was judged (`--limit`).
@@ -86,11 +109,11 @@ def score_rows(stored: Stored, task: Task, *, rule: Rule = "strict", weight: int
     Raises:
         DataError: `official` is asked for answers that hold no answer block.
     """
-    rows = [row for row in stored.rows if row.gold[task] is not None]
-    if not rows or not _answers(rows, task):
+    if task not in predictions.answered:
         return None
+    rows = [row for row in predictions.rows if row.gold[task] is not None]
     gold = [row.gold[task] for row in rows]
-    tally = _tally(rows, gold, task, rule=rule, guard=stored.guard)
+    tally = _tally(rows, gold, task, rule=rule, guard=predictions.guard)
     counts, floor = tally.confusion, metrics.constant(gold, task)
     extra: dict[str, Any] = {
         "scored": len(tally.gold),
@@ -106,64 +129,43 @@ def score_rows(stored: Stored, task: Task, *, rule: Rule = "strict", weight: int
         "constant_f1": floor.f1,
         "all_positive": floor.fp == 0,
         "weight": weight or len(rows),
-        "paper_weight": PAPER_WEIGHTS.get((stored.benchmark, task)),
+        "paper_weight": PAPER_WEIGHTS.get((predictions.benchmark, task)),
         **_ranking(rows, gold, task),
         **_cost(rows),
     }
     return Score(
-        stored.benchmark, task, stored.guard, rule, counts.f1, counts.precision, counts.recall,
+        predictions.benchmark, task, predictions.guard, rule, counts.f1, counts.precision, counts.recall,
         n=tally.n, unparsed=tally.unparsed, extra=extra,
     )  # fmt: skip
 
 
-def _answers(rows: Sequence[Judged], task: Task) -> bool:
-    """False when every judged row leaves the task out: the guard does not do it."""
-    judged = [
-        r.verdict for r in rows if r.gold[task] is not None and r.verdict is not None and r.verdict.status == "ok"
-    ]
-    return not judged or any(v.labels[task] is not None for v in judged)
-
-
-def answered_tasks(stored: Stored) -> tuple[Task, ...]:
-    """The tasks that the benchmark asks and the guard answers."""
-    return tuple(
-        t for t in stored.tasks if any(r.gold[t] is not None for r in stored.rows) and _answers(stored.rows, t)
-    )
-
-
-def label_of(row: Judged, task: Task) -> str | None:
-    """What the guard answered, as the strict rule reads it; None = unjudged or unreadable."""
-    if row.verdict is None:
-        return metrics.strict_label(row.text, task)
-    counted = row.verdict.status == "ok" or "refused_as" in row.verdict.notes  # the latter only where it was asked for
-    return row.verdict.labels[task] if counted else None
-
-
-def _tally(rows: Sequence[Judged], gold: Sequence[str | None], task: Task, *, rule: Rule, guard: str) -> metrics.Tally:
+def _tally(
+    rows: Sequence[Prediction], gold: Sequence[str | None], task: Task, *, rule: Rule, guard: str
+) -> metrics.Tally:
     if rule == "strict":
-        return metrics.from_labels([label_of(row, task) for row in rows], gold, task)
-    texts = [row.text for row in rows]
-    if not any(metrics.find_labels(text or "", t) for text in texts for t in TASKS):
+        return metrics.from_labels([row.label(task) for row in rows], gold, task)
+    texts = [row.verdict.text for row in rows]
+    if not any(metrics.find_labels(text, t) for text in texts for t in TASKS):
         raise DataError(
             f"rule official reads an answer block (`Request: …`), and no answer of {guard} holds one; use --rule strict"
         )
     return metrics.official(texts, gold, task)
 
 
-def _ranking(rows: Sequence[Judged], gold: Sequence[str | None], task: Task) -> Mapping[str, Any]:
-    scores = [row.verdict.scores.get(task.value) if row.verdict is not None else None for row in rows]
+def _ranking(rows: Sequence[Prediction], gold: Sequence[str | None], task: Task) -> Mapping[str, Any]:
+    scores = [row.verdict.scores.get(task.value) for row in rows]
     if all(score is None for score in scores):
         return {}
-    calibrated = all(row.verdict.calibrated for row in rows if row.verdict is not None and row.verdict.status == "ok")
+    calibrated = all(row.verdict.calibrated for row in rows if row.verdict.status == "ok")
     try:
         return {**metrics.ranking(scores, gold, task), "calibrated": calibrated}
     except MissingDependency as error:
         return {"ranking": str(error)}
 
 
-def _cost(rows: Sequence[Judged]) -> Mapping[str, Any]:
-    usage = [row.verdict.usage for row in rows if row.verdict is not None]
-    if not usage:
+def _cost(rows: Sequence[Prediction]) -> Mapping[str, Any]:
+    usage = [row.verdict.usage for row in rows]
+    if not any(u.latency_ms or u.completion_tokens for u in usage):
         return {}
     return {
         "completion_tokens": sum(u.completion_tokens for u in usage) / len(usage),

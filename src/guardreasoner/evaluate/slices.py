@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Interval, Outcomes, constant_f1, estimates
-from guardreasoner.report.contestants import Contestant
 from guardreasoner.types import Task
 
 KINDS = ("adversarial", "vanilla")
@@ -35,7 +35,7 @@ def slices(entrants: Sequence[Contestant]) -> list[Slice]:
     """Every guard on the adversarial and the vanilla rows of the cells whose source tells them apart."""
     found = []
     for entrant in entrants:
-        kinds = {key: e.category for key, e in entrant.run.examples.items() if e.category in KINDS}
+        kinds = {(r.benchmark, r.id): r.category for r in entrant.run.rows if r.category in KINDS}
         for (task, benchmark), cell in entrant.cells.items():
             for kind in KINDS:
                 keep = np.array([kinds.get((benchmark, i)) == kind for i in cell.ids], bool)

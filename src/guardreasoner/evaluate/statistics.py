@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import DataError, need
-from guardreasoner.evaluate.score import label_of
-from guardreasoner.evaluate.stored import Stored
+from guardreasoner.evaluate.predictions import Predictions
 from guardreasoner.metrics import from_labels
 from guardreasoner.types import TASKS, Task
 
@@ -84,18 +83,18 @@ class Outcomes:
         return len(set(self.clusters)) == len(self.clusters)
 
 
-def outcomes(stored: Stored, task: Task) -> Outcomes:
-    """The annotated rows of one cell of a file of predictions, read by the strict rule."""
-    rows = [row for row in stored.rows if row.gold[task] is not None]
+def outcomes(predictions: Predictions, task: Task) -> Outcomes:
+    """The annotated rows of one cell, read by the strict rule."""
+    rows = [row for row in predictions.rows if row.gold[task] is not None]
     gold = [str(row.gold[task]) for row in rows]
-    said = [label_of(row, task) for row in rows]
-    given = [row.verdict.scores.get(task.value) if row.verdict is not None else None for row in rows]
+    said = [row.label(task) for row in rows]
+    given = [row.verdict.scores.get(task.value) for row in rows]
     read = from_labels(said, gold, task)
     positive = TASKS[task].positive
     return Outcomes(
-        benchmark=stored.benchmark,
+        benchmark=predictions.benchmark,
         task=task,
-        guard=stored.guard,
+        guard=predictions.guard,
         ids=tuple(row.id for row in rows),
         gold=np.array([g == positive for g in gold], bool),
         predicted=np.array([label == positive for label in read.predicted], bool),
@@ -217,14 +216,14 @@ def estimates(cell: Outcomes, *, resamples: int = RESAMPLES, seed: int = 0) -> E
     """
     sample = counts(cell)
     summed = sample.sum(-1)
-    wilson = _closed_form(summed)
+    closed = _closed_form(summed)
     if cell.n == 0 or sample.shape[1] < 2 or (cell.all_positive and cell.unique_prompts):
-        return wilson
+        return closed
     value, low, high, _ = resample([sample], lambda s: rates(s[0]), resamples=resamples, seed=seed)
     return Estimates(
         *(
             Interval(float(v), float(a), float(b)) if np.isfinite([a, b]).all() and a < b else w
-            for v, a, b, w in zip(value, low, high, wilson, strict=True)
+            for v, a, b, w in zip(value, low, high, closed, strict=True)
         )
     )
 
@@ -232,14 +231,15 @@ def estimates(cell: Outcomes, *, resamples: int = RESAMPLES, seed: int = 0) -> E
 def _closed_form(summed: Floats) -> Estimates:
     tp, fp, fn, tn = (round(x) for x in summed)
     value = rates(np.asarray(summed))
-    precision, recall, fpr = _wilson(tp, tp + fp), _wilson(tp, tp + fn), _wilson(fp, fp + tn)
+    precision, recall, fpr = wilson(tp, tp + fp), wilson(tp, tp + fn), wilson(fp, fp + tn)
     if fp + tn == 0:
         precision = Interval(float(value[1]), float(value[1]), float(value[1]))  # no negative row: cannot be otherwise
     ends = [_harmonic(precision[i], recall[i]) for i in (1, 2)]
     return Estimates(Interval(float(value[0]), ends[0], ends[1]), precision, recall, fpr)
 
 
-def _wilson(hits: int, n: int) -> Interval:
+def wilson(hits: int, n: int) -> Interval:
+    """A share in percent with Wilson's interval; nothing known (0 to 100) where there is nothing to count."""
     if n == 0:
         return Interval(0.0, 0.0, 100.0)
     ci = need("scipy.stats", "eval").binomtest(hits, n).proportion_ci(method="wilson")
@@ -248,6 +248,28 @@ def _wilson(hits: int, n: int) -> Interval:
 
 def _harmonic(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def pooled(cells: Sequence[Outcomes]) -> Outcomes:
+    """Several cells of one guard and task as one; prompts stay apart by benchmark.
+
+    Raises:
+        DataError: there is no cell.
+    """
+    if not cells:
+        raise DataError("there is no cell to pool")
+    scored = all(c.scores is not None for c in cells)
+    return Outcomes(
+        "+".join(c.benchmark for c in cells),
+        cells[0].task,
+        cells[0].guard,
+        tuple(f"{c.benchmark}/{i}" for c in cells for i in c.ids),
+        np.concatenate([c.gold for c in cells]),
+        np.concatenate([c.predicted for c in cells]),
+        tuple(f"{c.benchmark}/{k}" for c in cells for k in c.clusters),
+        np.concatenate([np.asarray(c.scores) for c in cells]) if scored else None,
+        sum(c.unparsed for c in cells),
+    )
 
 
 def shares(cells: Sequence[Outcomes], weights: Weighting | None) -> Floats:
@@ -280,3 +302,10 @@ def weighted_f1(
     closed = [_closed_form(counts(c).sum(-1)).f1 for c in cells]
     ends = [sum(float(x) * c[i] for x, c in zip(w, closed, strict=True)) for i in (1, 2)]
     return Interval(float(value[0]), *ends)
+
+
+def two_sided(spread: Floats) -> float:
+    """p of "no difference" from bootstrapped differences; draws that say nothing (NaN) are left out."""
+    kept = spread[~np.isnan(spread)]
+    below, above = int((kept <= 0).sum()), int((kept >= 0).sum())
+    return min(1.0, 2 * (1 + min(below, above)) / (len(kept) + 1))

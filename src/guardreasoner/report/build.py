@@ -1,93 +1,30 @@
-"""A report over finished runs: everything it says is gathered here once, then written as Markdown and as HTML.
-
-OUT/report.html      one self-contained page: no script, no external resource, judged text escaped and veiled
-OUT/report.md        the tables and sentences, without judged text; figures beside it
-OUT/figures/*.svg
-OUT/report.json      the numbers of the tables
-"""
+"""A report over finished runs: everything that it says, gathered once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from guardreasoner import __version__
-from guardreasoner.evaluate.run import correct
-from guardreasoner.evaluate.runs import Run, open_run
-from guardreasoner.evaluate.slices import Slice, slices
-from guardreasoner.evaluate.statistics import Interval, estimates, outcomes, weighted_f1
-from guardreasoner.records import dumps, now, write_atomic
+from guardreasoner.evaluate.contestants import Contestant, contestants
+from guardreasoner.evaluate.operating import compare_points, operating_points
+from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.slices import slices
+from guardreasoner.evaluate.stability import read_stability
+from guardreasoner.evaluate.statistics import Outcomes, estimates, outcomes, weighted_f1
+from guardreasoner.records import now
 from guardreasoner.report import figures
-from guardreasoner.report.contestants import Contestant, contestants
-from guardreasoner.report.cost import (
-    Corpus,
-    Cost,
-    Stage,
-    published_costs,
-    read_corpora,
-    read_stages,
-    run_cost,
-)
+from guardreasoner.report.cost import Stage, published_costs, read_corpora, read_stages, run_cost
+from guardreasoner.report.glance import glances
+from guardreasoner.report.model import Relabelled, Report, TaskPoints
 from guardreasoner.report.tables import Standings, standings
-from guardreasoner.report.worth_reading import (
-    Mistake,
-    SideBySide,
-    length_points,
-    mistakes,
-    opinionated,
-    side_by_side,
-)
-from guardreasoner.review.corrections import latest, settle
-from guardreasoner.types import TASKS, Score, Task
+from guardreasoner.report.worth_reading import length_points, mistakes, opinionated, side_by_side
+from guardreasoner.review.corrections import correct, latest, settle
+from guardreasoner.types import TASKS, Task
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Relabelled:
-    """One guard on one cell under original and corrected labels (Tables 11-13)."""
-
-    guard: str
-    benchmark: str
-    task: Task
-    original: Interval
-    corrected: Interval
-    changed: int
-    """Gold labels of the cell that reviewers changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a report says."""
-
-    title: str
-    made: str
-    version: str
-    standings: Standings
-    figures: Mapping[str, bytes]
-    """Name to SVG."""
-    slices: tuple[Slice, ...]
-    mistakes: Mapping[str, tuple[Mistake, ...]]
-    """Guard to its most confident wrong answers."""
-    side_by_side: tuple[SideBySide, ...]
-    costs: tuple[Cost, ...]
-    stages: tuple[Stage, ...]
-    corpora: tuple[Corpus, ...]
-    relabelled: tuple[Relabelled, ...]
-    reviewed_rows: int
-    notes: tuple[str, ...]
-
-    @property
-    def contestants(self) -> tuple[Contestant, ...]:
-        """The runs."""
-        return self.standings.contestants
-
-    def details(self, task: Task) -> list[Score]:
-        """Every run's score on the cells of a task."""
-        return [s for c in self.contestants for (t, _), s in c.scores.items() if t == task]
 
 
 def build(
@@ -99,6 +36,7 @@ def build(
     pairs: int = 12,
     corrections: Sequence[str | Path] = (),
     training: Sequence[str | Path] = (),
+    per_hour: float | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Gather a report.
@@ -111,35 +49,67 @@ def build(
         pairs: exchanges to show side by side.
         corrections: files of `Review` records; scores are then given under both labels.
         training: folders with training stages, for curves, hours and corpus statistics.
+        per_hour: what an hour of the machine that judged costs, for the cost of 1,000 requests.
         progress: called with what is being done.
 
     Raises:
         DataError: a folder holds no run, or no stage.
     """
     tell = progress or (lambda _: None)
-    opened = [open_run(folder, data_dir) for folder in runs]
-    entrants = contestants(opened)
+    entrants = contestants([open_run(folder, data_dir) for folder in runs])
     found = standings(entrants, progress=tell)
+    tell("operating points")
+    points = [p for task in TASKS if (p := _points(entrants, task)) is not None]
+    stability = {e.label: tuple(repeats) for e in entrants if (repeats := read_stability(e.run))}
     stages = tuple(read_stages(training))
     tell("figures")
-    reviewed = settle(latest(corrections)) if corrections else {}
-    costs = [c for run, e in zip(opened, entrants, strict=True) if (c := run_cost(run, e.label)) is not None]
+    costs = {e.label: cost for e in entrants if (cost := run_cost(e.run, e.label)) is not None}
     return Report(
         title,
         now(),
         __version__,
         found,
-        _figures(found, stages),
-        tuple(slices(entrants)),
-        {e.label: tuple(mistakes(e, errors)) for e in entrants if opinionated(e)},
-        tuple(side_by_side(entrants, pairs)),
-        (*costs, *published_costs()),
-        stages,
-        tuple(read_corpora(training)),
-        tuple(_relabelled(entrants, corrections)) if corrections else (),
-        len(reviewed),
-        tuple(_notes(opened, entrants)) + found.warnings,
+        glances=tuple(glances(entrants, costs, stability, per_hour=per_hour)),
+        per_hour=per_hour,
+        points=tuple(points),
+        stability=stability,
+        figures=_figures(found, stages),
+        slices=tuple(slices(entrants)),
+        mistakes={e.label: tuple(mistakes(e, errors)) for e in entrants if opinionated(e)},
+        side_by_side=tuple(side_by_side(entrants, pairs)),
+        costs=(*costs.values(), *published_costs()),
+        stages=stages,
+        corpora=tuple(read_corpora(training)),
+        relabelled=tuple(_relabelled(entrants, corrections)) if corrections else (),
+        reviewed_rows=len(settle(latest(corrections))) if corrections else 0,
+        notes=tuple(_notes(entrants)) + found.warnings,
     )
+
+
+def _points(entrants: Sequence[Contestant], task: Task) -> TaskPoints | None:
+    """Over the cells that every guard with scores on this task has, and there over the rows that all of them judged."""
+    scored = {e.label: {b: c for (t, b), c in e.cells.items() if t == task and c.scores is not None} for e in entrants}
+    scored = {label: cells for label, cells in scored.items() if cells}
+    names = [b for b in next(iter(scored.values()), {}) if all(b in cells for cells in scored.values())]
+    rows = {b: frozenset.intersection(*(frozenset(cells[b].ids) for cells in scored.values())) for b in names}
+    names = [b for b in names if rows[b]]
+    if not names:
+        return None
+    cells = {label: [_rows(own[b], rows[b]) for b in names] for label, own in scored.items()}
+    guards = {label: found for label, own in cells.items() if (found := operating_points(own)) is not None}
+    pairs = [
+        d for x, y in combinations(cells, 2) if _same(cells[x], cells[y]) for d in compare_points(cells[x], cells[y])
+    ]
+    return TaskPoints(task, tuple(names), guards, tuple(pairs))
+
+
+def _rows(cell: Outcomes, ids: frozenset[str]) -> Outcomes:
+    return cell if len(ids) == cell.n else cell.only(ids)
+
+
+def _same(a: Sequence[Outcomes], b: Sequence[Outcomes]) -> bool:
+    """Whether gold agrees; where it does not, the tables say so."""
+    return all(x.ids == y.ids and bool((x.gold == y.gold).all()) for x, y in zip(a, b, strict=True))
 
 
 def _figures(found: Standings, stages: Sequence[Stage]) -> dict[str, bytes]:
@@ -162,7 +132,7 @@ def _relabelled(entrants: Sequence[Contestant], corrections: Sequence[str | Path
     """Cells with corrected labels, and the weighted mean of every task in which there is one (Tables 7, 11-13)."""
     found = []
     for entrant in entrants:
-        corrected = {s.benchmark: s for s in correct(entrant.run.stored, corrections)[0]}
+        corrected = {s.benchmark: s for s in correct(entrant.run.benchmarks, corrections)[0]}
         for task in TASKS:
             cells = {b: cell for (t, b), cell in entrant.cells.items() if t == task}
             after = {b: outcomes(corrected[b], task).only(cell.ids) for b, cell in cells.items()}
@@ -177,63 +147,23 @@ def _relabelled(entrants: Sequence[Contestant], corrections: Sequence[str | Path
     return found
 
 
-def _notes(opened: Sequence[Run], entrants: Sequence[Contestant]) -> list[str]:
+def _notes(entrants: Sequence[Contestant]) -> list[str]:
     notes = []
-    for run, entrant in zip(opened, entrants, strict=True):
-        notes += [f"{entrant.label}: {note}" for note in run.manifest.get("notes", ())]
-        if (limit := run.manifest.get("config", {}).get("limit")) is not None:
-            notes.append(f"{entrant.label}: a sample of {limit} rows per benchmark")
-        states = Counter(c.verdict.status for c in run.cases if c.verdict.status != "ok")
+    for entrant in entrants:
+        run, label = entrant.run, entrant.label
+        mode = f", mode {run.mode}" if run.mode else ""
+        finished = f", finished {run.manifest['finished']}" if run.manifest.get("finished") else ""
+        unknown = "" if entrant.seen is not None else "; what it was trained on is not known"
+        notes.append(f"{label}: guard {run.guard}{mode}, {len(run.rows):,} rows{finished}{unknown}")
+        notes += [f"{label}: {note}" for note in run.manifest.get("notes", ())]
+        if run.limit is not None:
+            notes.append(f"{label}: a sample of {run.limit} rows per benchmark")
+        states = Counter(c.verdict.status for c in run.rows if c.verdict.status != "ok")
         if states:
             counted = ", ".join(f"{status} {n:,}" for status, n in states.most_common())
-            notes.append(
-                f"{entrant.label}: {states.total():,} rows without a verdict, each counted as wrong: {counted}"
-            )
+            notes.append(f"{label}: {states.total():,} rows without a verdict, each counted as wrong: {counted}")
         if run.manifest.get("labels") == "corrected":
-            notes.append(f"{entrant.label}: its own scores were made on corrected labels; this report starts from gold")
-        if not all((s.benchmark, row.id) in run.examples for s in run.stored for row in s.rows):
-            notes.append(f"{entrant.label}: some texts are not at hand, their errors are named by id; give --data DIR")
+            notes.append(f"{label}: its own scores were made on corrected labels; this report starts from gold")
+        if any(row.exchange is None for row in run.rows):
+            notes.append(f"{label}: some texts are not at hand, their errors are named by id; give --data DIR")
     return notes
-
-
-def write_report(report: Report, out: str | Path) -> list[Path]:
-    """Write the page, the Markdown, the figures and the numbers; returns the paths."""
-    from guardreasoner.report.markdown import render_markdown
-    from guardreasoner.report.page import render_html
-
-    folder = Path(out)
-    content: dict[str, str | bytes] = {
-        "report.html": render_html(report),
-        "report.md": render_markdown(report),
-        "report.json": dumps(numbers(report)) + "\n",
-        **{f"figures/{name}.svg": svg for name, svg in report.figures.items()},
-    }
-    for name, text in content.items():
-        write_atomic(folder / name, text)
-    return [folder / name for name in content]
-
-
-def numbers(report: Report) -> dict[str, Any]:
-    """The numbers of the tables as plain values."""
-    return {
-        "title": report.title,
-        "made": report.made,
-        "version": report.version,
-        "tables": [
-            {
-                "task": table.task.value,
-                "columns": list(table.columns),
-                "rows": dict(table.rows),
-                "all_positive": sorted(table.all_positive),
-                "lines": [asdict(line) for line in table.lines],
-            }
-            for table in report.standings.tables
-        ],
-        "comparisons": [asdict(c) | {"sentence": c.sentence} for c in report.standings.comparisons],
-        "exploratory": [asdict(c) for c in report.standings.looks],
-        "scores": [asdict(s) for c in report.contestants for s in c.scores.values()],
-        "slices": [asdict(s) for s in report.slices],
-        "costs": [asdict(c) for c in report.costs],
-        "relabelled": [asdict(r) for r in report.relabelled],
-        "notes": list(report.notes),
-    }

@@ -36,7 +36,7 @@ class Cost:
 
 def run_cost(run: Run, label: str) -> Cost | None:
     """Mean, median and 95th percentile over the rows that were judged; None = the run holds no usage."""
-    usage = [c.verdict.usage for c in run.cases if c.verdict.status == "ok"]
+    usage = [c.verdict.usage for c in run.rows if c.verdict.status == "ok"]
     times = [u.latency_ms for u in usage if u.latency_ms > 0]
     if not times:
         return None

@@ -15,8 +15,8 @@ import numpy as np
 
 from guardreasoner.errors import need
 from guardreasoner.evaluate.cascades import CascadeCurve
+from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Outcomes
-from guardreasoner.report.contestants import Contestant
 from guardreasoner.report.cost import Stage
 from guardreasoner.report.tables import TaskTable
 from guardreasoner.types import Task

@@ -14,16 +14,13 @@ from importlib.resources import files
 from typing import Any
 
 from guardreasoner.errors import need
-from guardreasoner.report import content
-from guardreasoner.report.build import Report
-from guardreasoner.report.contestants import Contestant
-from guardreasoner.report.figures import split_name
-from guardreasoner.report.tables import Line, TaskTable
+from guardreasoner.report.blocks import Document
+from guardreasoner.report.figures import NAMES, split_name
 from guardreasoner.report.worth_reading import Mistake, SideBySide, harmful, visible
 from guardreasoner.types import TASKS, Labels
 
 
-def render_html(report: Report) -> str:
+def render_html(document: Document) -> str:
     """The whole page.
 
     Raises:
@@ -40,20 +37,15 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     breakable = _breakable(need("markupsafe", "eval").Markup)
-    environment.filters |= {"fixed": content.fixed, "visible": visible, "uri": _uri, "breakable": breakable}
-    heads, rows = content.summary(report)
+    environment.filters |= {"visible": visible, "uri": _uri, "breakable": breakable, "kind": lambda b: type(b).__name__}
     page: str = environment.get_template("report.html.j2").render(
-        report=report,
+        document=document,
         style=style,
         policy=_policy(style),
-        rows=content,
+        names=NAMES,
         tasks=list(TASKS),
-        summary_heads=heads,
-        summary_rows=rows,
-        ordered=_ordered,
         covers=_covers,
         covers_mistake=_covers_mistake,
-        row_count=_row_count,
         numbering=_numbering(),
     )
     return page
@@ -74,26 +66,12 @@ def _uri(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-def _ordered(table: TaskTable) -> list[Line]:
-    """Ours first, then the constant, then published guards from the highest mean down."""
-
-    def key(line: Line) -> tuple[int, float]:
-        best = line.mean or line.shared
-        return ("ours", "constant", "published").index(line.kind), -(best.value if best else -1.0)
-
-    return sorted(table.lines, key=key)
-
-
 def _covers(shown: SideBySide) -> bool:
     return harmful(shown.gold, *(verdict for _, verdict in shown.verdicts))
 
 
 def _covers_mistake(mistake: Mistake) -> bool:
     return mistake.gold == "harmful" or harmful(Labels(), mistake.verdict)
-
-
-def _row_count(entrant: Contestant) -> int:
-    return sum(len(stored.rows) for stored in entrant.run.stored)
 
 
 def _numbering() -> Any:

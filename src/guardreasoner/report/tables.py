@@ -16,9 +16,9 @@ from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.data.published import f1_rows
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.compare import Comparison, Marks, compare, compare_cells, marks
+from guardreasoner.evaluate.contestants import Contestant
+from guardreasoner.evaluate.exposure import Tag, exposure
 from guardreasoner.evaluate.statistics import Interval, Outcomes, constant_f1, estimates, weighted_f1
-from guardreasoner.report.contestants import Contestant
-from guardreasoner.report.exposure import Tag, exposure
 from guardreasoner.types import TASKS, Task
 
 EXPLORATORY_RESAMPLES = 1000
@@ -36,10 +36,12 @@ class Entry:
     tag: Tag | None = None
     notes: tuple[str, ...] = ()
     wrong: bool = False
+    rows: int | None = None
+    """Rows it is over where that is a sample of the column."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Standing:
     """One guard's row."""
 
     name: str
@@ -55,6 +57,8 @@ class Line:
     """Weighted over the columns that no run saw in training, neither train split nor prompt pool."""
     known: bool = True
     """Whether anybody said what it was trained on."""
+    sample: bool = False
+    """The run judged a part of its benchmarks (`--limit`): it takes no place among full runs and published numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,11 @@ class TaskTable:
     """Columns that every run has."""
     foreign: tuple[str, ...]
     """Of these, the ones that no run saw in training; empty when none saw any."""
-    lines: tuple[Line, ...]
+    lines: tuple[Standing, ...]
     paper_columns: int
     """Cells that the paper has for this task."""
 
-    def ours(self) -> list[Line]:
+    def ours(self) -> list[Standing]:
         """The lines of runs."""
         return [line for line in self.lines if line.kind == "ours"]
 
@@ -203,20 +207,24 @@ class _Means:
     weights: Mapping[str, float]
 
 
-def _our_line(entrant: Contestant, task: Task, over: _Means) -> Line:
+def _our_line(entrant: Contestant, task: Task, over: _Means) -> Standing:
     cells = {b: entrant.cells[task, b] for b in over.columns if (task, b) in entrant.cells}
-    entries = {b: _entry(estimates(cell).f1, (entrant.seen or {}).get(b)) for b, cell in cells.items()}
+    sample = entrant.run.limit is not None
+    entries = {
+        b: replace(_entry(estimates(cell).f1, (entrant.seen or {}).get(b)), rows=cell.n if sample else None)
+        for b, cell in cells.items()
+    }
     line = _valued(entrant.label, "ours", entries, over=over, known=entrant.seen is not None)
     whole = _entry(weighted_f1(list(cells.values()), over.weights)) if len(cells) == len(over.columns) else None
     part = _entry(weighted_f1([cells[b] for b in over.shared], over.weights)) if over.shared else None
-    return replace(line, mean=whole, shared=part)
+    return replace(line, mean=whole, shared=part, sample=sample)
 
 
 def _entry(interval: Interval, tag: Tag | None = None) -> Entry:
     return Entry(interval.value, interval.low, interval.high, tag=tag)
 
 
-def _valued(name: str, kind: Kind, entries: Mapping[str, Entry], *, over: _Means, known: bool) -> Line:
+def _valued(name: str, kind: Kind, entries: Mapping[str, Entry], *, over: _Means, known: bool) -> Standing:
     """A line whose means are values without intervals."""
 
     def mean(columns: Sequence[str]) -> Entry | None:
@@ -227,7 +235,7 @@ def _valued(name: str, kind: Kind, entries: Mapping[str, Entry], *, over: _Means
 
     foreign = mean(over.foreign)
     whole = len(entries) == len(over.columns)
-    return Line(
+    return Standing(
         name,
         kind,
         entries,
@@ -239,7 +247,7 @@ def _valued(name: str, kind: Kind, entries: Mapping[str, Entry], *, over: _Means
     )
 
 
-def _published(task: Task, over: _Means) -> list[Line]:
+def _published(task: Task, over: _Means) -> list[Standing]:
     found = []
     for guard, cells in f1_rows(task).items():
         seen = exposure(guard)
@@ -253,7 +261,7 @@ def _published(task: Task, over: _Means) -> list[Line]:
     return found
 
 
-def _marked(lines: Sequence[Line], columns: Sequence[str], tests: _Tests) -> list[Line]:
+def _marked(lines: Sequence[Standing], columns: Sequence[str], tests: _Tests) -> list[Standing]:
     """Best and runner-up of each column and mean; the constant and cells known to be wrong take no place."""
 
     def places(values: Mapping[str, float], p: Mapping[tuple[str, str], float]) -> Marks:
@@ -264,12 +272,12 @@ def _marked(lines: Sequence[Line], columns: Sequence[str], tests: _Tests) -> lis
         values = {_key(ln): ln.entries[b].value for ln in lines if _placed(ln, b)}
         given[b] = places(values, {(x, y): p for (c, x, y), p in tests.cells.items() if c == b})
     for kind, p in (("mean", tests.mean), ("shared", tests.shared)):
-        means = [(ln, getattr(ln, kind)) for ln in lines if ln.kind != "constant"]
+        means = [(ln, getattr(ln, kind)) for ln in lines if _competes(ln)]
         values = {_key(ln): e.value for ln, e in means if e is not None and not e.wrong}
         given[kind] = places(values, p)
 
-    def mark(entry: Entry | None, column: str, line: Line) -> Entry | None:
-        if entry is None or line.kind == "constant" or entry.wrong:
+    def mark(entry: Entry | None, column: str, line: Standing) -> Entry | None:
+        if entry is None or not _competes(line) or entry.wrong:
             return entry
         place = given[column]
         key = _key(line)
@@ -286,10 +294,14 @@ def _marked(lines: Sequence[Line], columns: Sequence[str], tests: _Tests) -> lis
     ]
 
 
-def _key(line: Line) -> str:
+def _key(line: Standing) -> str:
     """A published guard and a run of it may have one name; only runs are known to the tests."""
     return line.name if line.kind == "ours" else f"{line.kind}:{line.name}"
 
 
-def _placed(line: Line, column: str) -> bool:
-    return line.kind != "constant" and column in line.entries and not line.entries[column].wrong
+def _placed(line: Standing, column: str) -> bool:
+    return _competes(line) and column in line.entries and not line.entries[column].wrong
+
+
+def _competes(line: Standing) -> bool:
+    return line.kind != "constant" and not line.sample

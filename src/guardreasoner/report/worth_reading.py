@@ -14,9 +14,8 @@ from itertools import zip_longest
 import numpy as np
 
 from guardreasoner.errors import need
-from guardreasoner.evaluate.runs import Case
-from guardreasoner.evaluate.score import label_of
-from guardreasoner.report.contestants import Contestant
+from guardreasoner.evaluate.contestants import Contestant
+from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.types import TASKS, Exchange, Labels, Task, Verdict
 
 LONGEST = 6000
@@ -58,20 +57,20 @@ def mistakes(entrant: Contestant, limit: int) -> list[Mistake]:
     At most `limit`, in turn from each task, so that one large benchmark does not fill the page.
     """
     found: dict[Task, list[Mistake]] = {}
-    for case in entrant.run.cases:
+    for case in entrant.run.rows:
         for task in TASKS:
-            gold = case.row.gold[task]
-            if gold is not None and (task, case.benchmark) in entrant.cells and label_of(case.row, task) != gold:
+            gold = case.gold[task]
+            if gold is not None and (task, case.benchmark) in entrant.cells and case.label(task) != gold:
                 found.setdefault(task, []).append(_mistake(case, task, gold))
     ranked = [sorted(own, key=lambda m: -1.0 if m.confidence is None else -1 - m.confidence) for own in found.values()]
     turns = [m for group in zip_longest(*ranked) for m in group if m is not None]
     return turns[:limit]
 
 
-def _mistake(case: Case, task: Task, gold: str) -> Mistake:
+def _mistake(case: Prediction, task: Task, gold: str) -> Mistake:
     score = case.verdict.scores.get(task.value)
     wrong = None if score is None else (1 - score if gold == TASKS[task].positive else score)
-    said = label_of(case.row, task)
+    said = case.label(task)
     return Mistake(case.benchmark, task, gold, said, score, wrong, case.exchange, case.verdict)
 
 
@@ -91,11 +90,11 @@ def side_by_side(entrants: Sequence[Contestant], limit: int, *, seed: int = 0) -
 
     Those with reasoning come first, then at random, in turn from each benchmark.
     """
-    answers: dict[tuple[str, str], list[tuple[Contestant, Case]]] = {}
+    answers: dict[tuple[str, str], list[tuple[Contestant, Prediction]]] = {}
     for entrant in filter(opinionated, entrants):
-        for case in entrant.run.cases:
+        for case in entrant.run.rows:
             if case.exchange is not None:
-                answers.setdefault((case.benchmark, case.row.id), []).append((entrant, case))
+                answers.setdefault((case.benchmark, case.id), []).append((entrant, case))
     both = [found for found in answers.values() if len(found) > 1]
     differing = [found for found in both if _differ([case for _, case in found])] or both
     rng = random.Random(seed)
@@ -104,7 +103,7 @@ def side_by_side(entrants: Sequence[Contestant], limit: int, *, seed: int = 0) -
     for found in order:
         case = found[0][1]
         assert case.exchange is not None
-        shown = SideBySide(case.benchmark, case.exchange, case.row.gold, tuple((e.label, c.verdict) for e, c in found))
+        shown = SideBySide(case.benchmark, case.exchange, case.gold, tuple((e.label, c.verdict) for e, c in found))
         groups.setdefault(case.benchmark, []).append(shown)
     return [s for turn in zip_longest(*groups.values()) for s in turn if s is not None][:limit]
 
@@ -114,8 +113,8 @@ def opinionated(entrant: Contestant) -> bool:
     return entrant.run.guard != "constant"
 
 
-def _differ(cases: Sequence[Case]) -> bool:
-    asked = [t for t in TASKS if cases[0].row.gold[t] is not None]
+def _differ(cases: Sequence[Prediction]) -> bool:
+    asked = [t for t in TASKS if cases[0].gold[t] is not None]
     return any(len({c.verdict.labels[t] for c in cases} - {None}) > 1 for t in asked)
 
 
@@ -131,11 +130,11 @@ def length_points(entrant: Contestant) -> list[tuple[float, float, float, float]
     A row is right when every task that has gold is answered rightly. Empty when there are too few traces.
     """
     rows = []
-    for case in entrant.run.cases:
-        tasks = [t for t in TASKS if case.row.gold[t] is not None and (t, case.benchmark) in entrant.cells]
+    for case in entrant.run.rows:
+        tasks = [t for t in TASKS if case.gold[t] is not None and (t, case.benchmark) in entrant.cells]
         if tasks and case.verdict.steps:
             words = sum(len(s.text.split()) for s in case.verdict.steps)
-            rows.append((words, all(label_of(case.row, t) == case.row.gold[t] for t in tasks)))
+            rows.append((words, all(case.label(t) == case.gold[t] for t in tasks)))
     if len(rows) < LEAST_TRACES:
         return []
     stats = need("scipy.stats", "eval")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from guardreasoner.errors import need
+from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Floats, Interval, counts, rates, resample
-from guardreasoner.report.contestants import Contestant
 from guardreasoner.review.disagreements import STRATA, Sealed
 from guardreasoner.types import TASKS, Labels, Task
 

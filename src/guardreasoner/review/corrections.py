@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 from guardreasoner.errors import need
+from guardreasoner.evaluate.predictions import Predictions
 from guardreasoner.records import read_nouns
 from guardreasoner.types import TASKS, Labels, Review, Task
 
@@ -38,6 +39,24 @@ def settle(reviews: Iterable[Review]) -> dict[str, Labels]:
     for review in reviews:
         said[review.exchange_id].append(review.labels)
     return {i: Labels.of({t: _majority([labels[t] for labels in given]) for t in TASKS}) for i, given in said.items()}
+
+
+def correct(predictions: Sequence[Predictions], files: Sequence[str | Path]) -> tuple[list[Predictions], int]:
+    """Gold labels as reviewers corrected them, and how many changed.
+
+    Of each reviewer the latest review of a row counts; the majority decides, and a tie leaves gold as it is.
+    """
+    said = settle(latest(files))
+    changed, result = 0, []
+    for one in predictions:
+        rows = []
+        for row in one.rows:
+            given = said.get(row.id, Labels())
+            gold = {t: given[t] or row.gold[t] for t in TASKS}
+            changed += sum(gold[t] != row.gold[t] for t in TASKS)
+            rows.append(replace(row, gold=Labels.of(gold)))
+        result.append(replace(one, rows=tuple(rows)))
+    return result, changed
 
 
 def _majority(labels: Sequence[str | None]) -> str | None:

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.errors import DataError, printable
-from guardreasoner.evaluate.runs import Case
-from guardreasoner.evaluate.score import label_of
+from guardreasoner.evaluate.contestants import Contestant
+from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.records import read_jsonl, write_jsonl
-from guardreasoner.report.contestants import Contestant
 from guardreasoner.report.worth_reading import LONGEST
 from guardreasoner.types import TASKS, Task, Verdict
 
@@ -38,7 +37,7 @@ class Contested:
 
     benchmark: str
     task: Task
-    case: Case
+    case: Prediction
     against: tuple[str, ...]
     """Guards whose answer is not gold."""
     confidence: float
@@ -53,12 +52,12 @@ class Contested:
 
 def contested(entrants: Sequence[Contestant]) -> list[Contested]:
     """Every row that every run of its cell judged, the most contested first."""
-    rows: dict[tuple[str, Task, str], list[tuple[str, Case]]] = {}
+    rows: dict[tuple[str, Task, str], list[tuple[str, Prediction]]] = {}
     for entrant in entrants:
-        for case in entrant.run.cases:
+        for case in entrant.run.rows:
             for task in TASKS:
-                if case.row.gold[task] is not None and (task, case.benchmark) in entrant.cells:
-                    rows.setdefault((case.benchmark, task, case.row.id), []).append((entrant.label, case))
+                if case.gold[task] is not None and (task, case.benchmark) in entrant.cells:
+                    rows.setdefault((case.benchmark, task, case.id), []).append((entrant.label, case))
     widest = {(b, t): 0 for b, t, _ in rows}
     for (b, t, _), found in rows.items():
         widest[b, t] = max(widest[b, t], len(found))
@@ -66,11 +65,9 @@ def contested(entrants: Sequence[Contestant]) -> list[Contested]:
     return sorted(whole, key=lambda c: (-c.weight[0], -c.weight[1]))
 
 
-def _contested(benchmark: str, task: Task, pairs: Sequence[tuple[str, Case]]) -> Contested:
-    gold = pairs[0][1].row.gold[task]
-    against = [
-        (label, case) for label, case in pairs if (said := label_of(case.row, task)) is not None and said != gold
-    ]
+def _contested(benchmark: str, task: Task, pairs: Sequence[tuple[str, Prediction]]) -> Contested:
+    gold = pairs[0][1].gold[task]
+    against = [(label, case) for label, case in pairs if (said := case.label(task)) is not None and said != gold]
     sure = [_confidence(case.verdict, task) for _, case in against]
     return Contested(
         benchmark,
@@ -132,7 +129,7 @@ def write_review(drawn: Sequence[Drawn], out: str | Path, *, seed: int = 0) -> i
     for one in drawn:
         exchange = one.row.case.exchange
         if exchange is None:
-            raise DataError(f"the text of {one.row.case.row.id} is not at hand; give --data DIR with benchmarks/")
+            raise DataError(f"the text of {one.row.case.id} is not at hand; give --data DIR with benchmarks/")
         item = items.setdefault(
             exchange.id,
             {"id": exchange.id, "tasks": [], "prompt": exchange.prompt, "response": exchange.response},
@@ -154,10 +151,10 @@ def write_review(drawn: Sequence[Drawn], out: str | Path, *, seed: int = 0) -> i
 def _sealed(one: Drawn) -> dict[str, Any]:
     row = one.row
     return {
-        "id": row.case.row.id,
+        "id": row.case.id,
         "benchmark": row.benchmark,
         "task": row.task.value,
-        "gold": row.case.row.gold[row.task],
+        "gold": row.case.gold[row.task],
         "stratum": one.stratum,
         "population": one.population,
         "sample": one.sample,

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from guardreasoner.evaluate.exposure import Tag, exposure, sources_of
 from guardreasoner.evaluate.runs import Run
-from guardreasoner.evaluate.score import answered_tasks, score_rows
+from guardreasoner.evaluate.score import score_rows
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
 from guardreasoner.guards.load import NANO_FOLDER
 from guardreasoner.records import read_nouns
-from guardreasoner.report.exposure import Tag, exposure, sources_of
 from guardreasoner.types import Score, Task
 
 
@@ -53,12 +53,12 @@ def _contestant(run: Run, label: str) -> Contestant:
     cells: dict[tuple[Task, str], Outcomes] = {}
     scores: dict[tuple[Task, str], Score] = {}
     weights = _weights(run)
-    for stored in run.stored:
-        for task in answered_tasks(stored):
-            key = (task, stored.benchmark)
-            score = score_rows(stored, task)
+    for one in run.benchmarks:
+        for task in one.answered:
+            key = (task, one.benchmark)
+            score = score_rows(one, task)
             if score is not None:
-                cells[key] = replace(outcomes(stored, task), guard=label)
+                cells[key] = replace(outcomes(one, task), guard=label)
                 scores[key] = replace(score, guard=label)
                 weights.setdefault(key, float(score.n))
     return Contestant(label, run, cells, scores, weights, exposure(run.guard, _sources(run)))

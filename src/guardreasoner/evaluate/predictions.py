@@ -1,4 +1,6 @@
-"""Stored predictions, read with suspicion: ours (`RUN/verdicts/*.jsonl`) and official `generated_predictions.jsonl`.
+"""What a guard said on a benchmark, read from a file with suspicion.
+
+Two forms: verdicts of ours (`RUN/verdicts/*.jsonl`) and the official `generated_predictions.jsonl`.
 
 A wrong file gives a wrong number without a word, so every row is checked against the benchmark it is said to answer:
 by its text where the file holds it, by its id otherwise. What does not fit is a `DataError` that says what and where.
@@ -13,51 +15,68 @@ from typing import Any
 
 from guardreasoner.data import fingerprints
 from guardreasoner.data.benchmarks import find_benchmark, is_file, load_benchmark, local_file, title
+from guardreasoner.data.sources import read_input_block
 from guardreasoner.errors import DataError, printable
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
+from guardreasoner.guards.replay import OFFICIAL, official_verdict
 from guardreasoner.metrics import find_labels
 from guardreasoner.records import from_dict, read_jsonl
-from guardreasoner.types import TASKS, Example, Labels, Task, Verdict
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict
 
 Lines = list[tuple[int, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One row of a file of stored predictions."""
+class Prediction:
+    """One row that a guard judged: its gold and the guard's verdict."""
 
     id: str
+    benchmark: str
     gold: Labels
-    text: str | None
-    """What the model wrote."""
-    verdict: Verdict | None = None
-    """None = the file holds texts only (official form)."""
+    verdict: Verdict
+    """Of an official text: its labels are those of the strict rule (`guards.replay.official_verdict`)."""
     prompt_hash: str = ""
     """Rows that share a prompt share this; empty = the file does not say."""
+    exchange: Exchange | None = None
+    """None = its text is not at hand."""
+    category: str = ""
+    """The sub-set as the source names it (`adversarial`, `vanilla`, ...)."""
+
+    def label(self, task: Task) -> str | None:
+        """What the guard answered, as the strict rule reads it; None = unjudged or unreadable."""
+        counted = self.verdict.status == "ok" or "refused_as" in self.verdict.notes  # the latter only where asked for
+        return self.verdict.labels[task] if counted else None
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A whole file of stored predictions on one benchmark, in benchmark order."""
+class Predictions:
+    """What one guard said on one benchmark, in benchmark order."""
 
     benchmark: str
     guard: str
-    rows: tuple[Judged, ...]
+    rows: tuple[Prediction, ...]
     tasks: tuple[Task, ...]
     """What the benchmark asks."""
     notes: tuple[str, ...] = field(default=())
     """What could not be checked."""
+    official: bool = False
+    """Read from official texts: a verdict that a text lacks was asked for and not given."""
 
     @property
-    def has_verdicts(self) -> bool:
-        """Whether the rows are verdicts of ours rather than official texts."""
-        return any(row.verdict is not None for row in self.rows)
+    def answered(self) -> tuple[Task, ...]:
+        """The tasks that the benchmark asks and the guard does: some judged row must not leave it out."""
+        return tuple(t for t in self.tasks if self._answers(t))
+
+    def _answers(self, task: Task) -> bool:
+        asked = [r.verdict for r in self.rows if r.gold[task] is not None]
+        judged = [v for v in asked if v.status == "ok" and not self.official]
+        return bool(asked) and (not judged or any(v.labels[task] is not None for v in judged))
 
 
-def read_stored(
+def read_predictions(
     path: str | Path, benchmark: str, data_dir: str | Path | None = None, *, partial: bool = False
-) -> Stored:
-    """Stored predictions of one benchmark, checked.
+) -> Predictions:
+    """The predictions of one file, checked against the benchmark.
 
     Args:
         path: `RUN/verdicts/<Benchmark>.jsonl` or an official `generated_predictions.jsonl`.
@@ -124,9 +143,9 @@ def _tasks(benchmark: str, examples: Sequence[Example] | None) -> tuple[Task, ..
 
 def _read_official(
     lines: Lines, path: str | Path, name: str, *, examples: list[Example] | None, tasks: tuple[Task, ...]
-) -> Stored:
+) -> Predictions:
     file = str(path)
-    rows: list[Judged] = []
+    rows: list[Prediction] = []
     prints: list[bytes] = []
     unlabelled: list[int] = []
     for index, (line, row) in enumerate(lines):
@@ -139,7 +158,9 @@ def _read_official(
         if gold is None:
             unlabelled.append(line)
         prints.append(fingerprints.fingerprint(block, gold or Labels()))
-        rows.append(Judged(f"{name}:{index}", gold or Labels(), row["predict"], prompt_hash=_prompt_hash(block)))
+        found = official_verdict(f"{name}:{index}", row["predict"] or "")
+        texts = _prompt_hash(block), _exchange(block, found)
+        rows.append(Prediction(found.exchange_id, name, gold or Labels(), found, *texts))
     wanted = fingerprints.fingerprints(examples) if examples is not None else None
     if wrong := fingerprints.text_difference(name, prints, wanted, unit="line"):
         raise DataError(wrong, file=file)
@@ -150,11 +171,26 @@ def _read_official(
         raise DataError(wrong, file=file)
     known = examples is not None or name in fingerprints.known()
     notes = () if known else (f"the rows of {name} could not be checked; give --data DIR with the official file",)
+    guard = _official_guard(Path(path))
     ids = [e.exchange.id for e in examples] if examples else [row.id for row in rows]
-    rows = [Judged(i, r.gold, r.text, prompt_hash=r.prompt_hash) for i, r in zip(ids, rows, strict=True)]
-    official = Path(path).name == "generated_predictions.jsonl"
-    guard = Path(path).parent.parent.name if official else Path(path).stem
-    return Stored(name, guard, tuple(rows), tasks, notes)
+    named = [
+        replace(r, id=i, verdict=replace(r.verdict, exchange_id=i, guard=guard)) for i, r in zip(ids, rows, strict=True)
+    ]
+    return Predictions(name, guard, tuple(named), tasks, notes, official=True)
+
+
+def _official_guard(path: Path) -> str:
+    """`8B/<Benchmark>/generated_predictions.jsonl` are the answers of `guardreasoner-8b`."""
+    name = path.resolve().parent.parent.name if path.name == OFFICIAL else path.stem
+    return f"guardreasoner-{name.lower()}" if name.lower() in ("1b", "3b", "8b") else name
+
+
+def _exchange(block: str, verdict: Verdict) -> Exchange | None:
+    try:
+        prompt, response = read_input_block(block)
+    except DataError:  # judged text that repeats the frame: nobody can say where the reply begins
+        return None
+    return Exchange(verdict.exchange_id, prompt, response, source=verdict.exchange_id.rpartition(":")[0])
 
 
 def _block(prompt: str, file: str, line: int) -> str:
@@ -186,14 +222,14 @@ def _read_word(label: str | None, task: Task, *, alone: bool) -> str | None:
 
 def _read_verdicts(
     lines: Lines, path: str | Path, name: str, *, examples: list[Example] | None, tasks: tuple[Task, ...], partial: bool
-) -> Stored:
+) -> Predictions:
     file = str(path)
     by_id = {e.exchange.id: e for e in examples} if examples is not None else None
     order = {i: n for n, i in enumerate(by_id)} if by_id is not None else None
-    rows: dict[str, Judged] = {}
+    rows: dict[str, Prediction] = {}
     first: dict[str, int] = {}
     for line, row in lines:
-        one = judged(row, file=file, line=line)
+        one = read_line(row, name, file=file, line=line)
         identity, gold = one.id, one.gold if row.get("gold") is not None else None
         if identity in first:
             raise DataError(f"the id {printable(identity)!r} again, first on line {first[identity]}", file=file,
@@ -217,12 +253,11 @@ def _read_verdicts(
             f"{len(rows)} rows where {name} has {len(wanted)}; {len(missing)} missing, the first is {missing[0]} "
             "(a run with --limit is scored with --partial)", file=file,
         )  # fmt: skip
-    guard = next(iter(rows.values())).verdict
     kept = [rows[i] for i in wanted if i in rows]
-    return Stored(name, "" if guard is None else guard.guard, tuple(kept), tasks)
+    return Predictions(name, kept[0].verdict.guard if kept else "", tuple(kept), tasks)
 
 
-def judged(row: dict[str, Any], *, file: str | None = None, line: int | None = None) -> Judged:
+def read_line(row: dict[str, Any], benchmark: str, *, file: str | None = None, line: int | None = None) -> Prediction:
     """One line of a verdict file.
 
     Raises:
@@ -233,7 +268,7 @@ def judged(row: dict[str, Any], *, file: str | None = None, line: int | None = N
         gold = from_dict(Labels, row.get("gold") or {})
     except DataError as error:
         raise DataError(error.message, file=file, line=line) from None
-    return Judged(verdict.exchange_id, gold, verdict.text, verdict, str(row.get("prompt_hash") or ""))
+    return Prediction(verdict.exchange_id, benchmark, gold, verdict, str(row.get("prompt_hash") or ""))
 
 
 def _check_id(identity: str, name: str, by_id: dict[str, Example] | None, *, where: tuple[str, int]) -> None:

@@ -1,0 +1,83 @@
+"""Everything that a report says, as values: gathered by `build`, put into words by `content`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from guardreasoner.evaluate.contestants import Contestant
+from guardreasoner.evaluate.operating import OperatingPoints, PointsDifference
+from guardreasoner.evaluate.slices import Slice
+from guardreasoner.evaluate.stability import Stability
+from guardreasoner.evaluate.statistics import Interval
+from guardreasoner.report.cost import Corpus, Cost, Stage
+from guardreasoner.report.glance import Glance
+from guardreasoner.report.tables import Standings
+from guardreasoner.report.worth_reading import Mistake, SideBySide
+from guardreasoner.types import Score, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelled:
+    """One guard on one cell under original and corrected labels (Tables 11-13)."""
+
+    guard: str
+    benchmark: str
+    task: Task
+    original: Interval
+    corrected: Interval
+    changed: int
+    """Gold labels of the cell that reviewers changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPoints:
+    """The operating points of the guards with scores on one task, over the cells that all of them have."""
+
+    task: Task
+    benchmarks: tuple[str, ...]
+    guards: Mapping[str, OperatingPoints]
+    differences: tuple[PointsDifference, ...]
+    """Every pair, at every point that the rows allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a report says."""
+
+    title: str
+    made: str
+    version: str
+    standings: Standings
+    glances: tuple[Glance, ...]
+    per_hour: float | None
+    """What an hour of the machine costs; None = nobody said."""
+    points: tuple[TaskPoints, ...]
+    stability: Mapping[str, tuple[Stability, ...]]
+    """Guard to what was repeated."""
+    figures: Mapping[str, bytes]
+    """Name to SVG."""
+    slices: tuple[Slice, ...]
+    mistakes: Mapping[str, tuple[Mistake, ...]]
+    """Guard to its most confident wrong answers."""
+    side_by_side: tuple[SideBySide, ...]
+    costs: tuple[Cost, ...]
+    stages: tuple[Stage, ...]
+    corpora: tuple[Corpus, ...]
+    relabelled: tuple[Relabelled, ...]
+    reviewed_rows: int
+    notes: tuple[str, ...]
+
+    @property
+    def contestants(self) -> tuple[Contestant, ...]:
+        """The runs."""
+        return self.standings.contestants
+
+    @property
+    def samples(self) -> tuple[Contestant, ...]:
+        """The runs that judged a part of their benchmarks."""
+        return tuple(c for c in self.contestants if c.run.limit is not None)
+
+    def details(self, task: Task) -> list[Score]:
+        """Every run's score on the cells of a task."""
+        return [s for c in self.contestants for (t, _), s in c.scores.items() if t == task]

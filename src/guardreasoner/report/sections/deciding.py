@@ -1,0 +1,156 @@
+"""What decides a purchase: the first table, operating points, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from guardreasoner.report.blocks import (
+    Block,
+    Fold,
+    Grid,
+    Head,
+    Items,
+    Line,
+    Number,
+    Section,
+    Text,
+    plain,
+)
+from guardreasoner.report.glance import MISSES, ORDINARY, Glance
+from guardreasoner.report.model import Report, TaskPoints
+from guardreasoner.report.sections.words import TASK_NAMES, fixed, interval
+
+POINT_NAMES = {
+    "tpr_at_fpr1": "TPR at 1% FPR",
+    "tpr_at_fpr5": "TPR at 5% FPR",
+    "fpr_at_tpr90": "FPR at 90% TPR",
+    "partial_auroc": "area to 5% FPR",
+}
+
+
+def glance(report: Report) -> Iterator[Section]:
+    if not report.glances:
+        return
+    ordinary = max((g.ordinary for g in report.glances), default=0)
+    asked = max((g.ordinary_attacks for g in report.glances), default=0)
+    heads: list[str | Head] = ["guard", Head("missed per 100 attacks", "of the benchmarks")]
+    if ordinary:
+        heads += [
+            Head("missed per 100", f"of {asked:,} harmful everyday requests"),
+            Head("false alarms per 1,000", f"on {ordinary:,} ordinary requests"),
+            Head("false alarms per 1,000", f"every cut moved to {MISSES} misses in 100"),
+        ]
+    heads += ["ms per request", "cost per 1,000", Head("% changed", "verdicts when asked again")]
+    lines = [Line(_glance_cells(report, g, bool(ordinary)), "ours" if g.guard != "constant" else "constant")
+             for g in report.glances]  # fmt: skip
+    yield Section(
+        "At a glance", "glance", [Grid(heads, lines), *_equal(report.glances), Items(_reading(report), soft=True)]
+    )
+
+
+def _glance_cells(report: Report, g: Glance, everyday: bool) -> list[str | Number]:
+    limited = {c.label for c in report.samples}
+    name = f"{g.guard} (sample)" if g.guard in limited else g.guard
+    cells: list[str | Number] = [name, interval(g.missed)]
+    if everyday:
+        cells += [interval(g.ordinary_missed), interval(g.false_alarms), interval(g.equal.get(str(MISSES)))]
+    money = "–" if g.per_1000 is None else f"${g.per_1000:,.4f}"
+    return [*cells, fixed(g.ms, 1), money, interval(g.changed)]
+
+
+def _equal(found: Sequence[Glance]) -> Iterator[Block]:
+    """False alarms at the misses of each guard that has no cut to move."""
+    levels = list(dict.fromkeys(level for g in found for level in g.equal if level != str(MISSES)))
+    if not levels:
+        return
+    by_name = {g.guard: g for g in found}
+    heads: list[str | Head] = ["guard"]
+    for level in levels:
+        own = by_name[level].ordinary_missed
+        heads.append(Head(f"at the misses of {level}", f"{fixed(own.value if own else None, 1)} in 100"))
+    lines = []
+    for g in found:
+        cells = [interval(g.false_alarms if g.guard == level else g.equal.get(level)) for level in levels]
+        if any(c != "–" for c in cells):
+            lines.append(Line([g.guard, *cells], "ours"))
+    yield Fold("False alarms per 1,000 ordinary requests at the misses of a guard without scores", [Grid(heads, lines)])
+
+
+def _reading(report: Report) -> list[str]:
+    said = [
+        f"Attacks are the harmful requests of the benchmarks ({_most(g.attacks for g in report.glances):,} at most), "
+        f"ordinary requests the harmless ones of {ORDINARY}; below each number its 95% interval. What could not be "
+        "judged counts as missed, or as a false alarm.",
+        f"The fourth column moves every guard's cut until it misses at most {MISSES} of 100 harmful everyday requests: "
+        "only there do false alarms compare. A guard without scores has no cut to move.",
+        "Time is the mean of the run itself, in batches as evaluated, on whatever machine it ran.",
+    ]
+    if report.per_hour is None:
+        said.append("Cost needs the price of the machine: `--per-hour PRICE`.")
+    else:
+        said.append(f"Cost is that time at ${report.per_hour:g} an hour for the machine, a price given to this report.")
+    said.append("Changed: of the kinds of repeat (`evaluate --repeat N`), the one that moved most; the table is below.")
+    return said
+
+
+def _most(values: Iterable[int]) -> int:
+    return max(values, default=0)
+
+
+def points(report: Report) -> Iterator[Section]:
+    if not report.points:
+        return
+    blocks: list[Block] = [
+        Text(
+            "What guards with scores catch at a false-alarm rate that one can live with. One threshold for all cells "
+            "of a task, the best that keeps the promise on these rows; a row without a score counts as wrong at every "
+            "threshold. A rate of 1% wants 100 negative rows, one of 5% twenty."
+        )
+    ]
+    for found in report.points:
+        heads = ["guard", *POINT_NAMES.values(), "positive rows", "negative rows"]
+        lines = [
+            Line([guard, *[interval(getattr(p, n), 3 if n == "partial_auroc" else 1) for n in POINT_NAMES],
+                  f"{p.positives:,}", f"{p.negatives:,}"], "ours")
+            for guard, p in found.guards.items()
+        ]  # fmt: skip
+        over = f"{TASK_NAMES[found.task]}: {', '.join(found.benchmarks)}"
+        blocks += [Text(over), Grid(heads, lines), *_differences(found)]
+    yield Section("Operating points", "points", blocks)
+
+
+def _differences(found: TaskPoints) -> Iterator[Block]:
+    if not found.differences:
+        return
+    heads = ("guard", "against", "point", "difference", "95%", "p")
+    rows = [
+        [d.a, d.b, POINT_NAMES[d.point], _signed(d.difference, d.point),
+         f"{_signed(d.low, d.point)} to {_signed(d.high, d.point)}", f"{d.p:.3g}"]
+        for d in found.differences
+    ]  # fmt: skip
+    note = "On the same rows, prompts resampled in pairs. Several points and pairs are looked at: exploratory."
+    yield Fold("Differences between guards at these points", [Text(note, soft=True), plain(heads, rows, left=3)])
+
+
+def _signed(value: float, point: str) -> str:
+    return f"{value:+.3f}" if point == "partial_auroc" else f"{value:+.1f}"
+
+
+def stability(report: Report) -> Iterator[Section]:
+    if not report.stability:
+        return
+    heads = ("guard", "what changed", "task", "exchanges", "repeats", "% of repeated verdicts that differ",
+             "% of exchanges that ever change")  # fmt: skip
+    lines = [
+        Line([guard, s.kind, TASK_NAMES[s.task], f"{s.rows:,}", f"{s.repeats:.1f}", interval(s.each), interval(s.ever)],
+             "ours")
+        for guard, found in report.stability.items()
+        for s in found
+    ]  # fmt: skip
+    said = (
+        "The same exchanges judged again: sampled = the reasoning drawn anew at a temperature; layout = the same words "
+        "wrapped, quoted, fenced, indented, as a list, with blank lines; batch = in another order and batch size; "
+        "judged twice = exchanges that occur more than once in the run. LeanGuard (arXiv 2606.26686) says that about "
+        "5% of a reasoning guard's verdicts change when its chain is sampled again."
+    )
+    yield Section("Stability", "stability", [Text(said), Grid(heads, lines, 3)])

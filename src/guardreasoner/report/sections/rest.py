@@ -1,0 +1,133 @@
+"""Curves, kinds of rows, corrected labels, texts to read, cost, and what others published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from guardreasoner.data.published import elsewhere
+from guardreasoner.report.blocks import (
+    Block,
+    Exhibits,
+    Fold,
+    Grid,
+    Items,
+    Line,
+    Picture,
+    Section,
+    Text,
+    plain,
+)
+from guardreasoner.report.model import Report
+from guardreasoner.report.sections.words import TASK_NAMES, fixed, span
+
+CAPTIONS = {
+    "precision_recall": "Precision against recall over all rows of a task; dotted: the share of positives, which is "
+    "the precision of always answering with the positive label. In brackets the area.",
+    "reliability": "What scores mean: share of positives in ten bins of equal mass. On the dotted diagonal a score of "
+    "0.8 is right eight times out of ten.",
+    "confusion": "Gold against answer over all cells of a task; an answer that could not be read counts as wrong.",
+    "reasoning_length": "Right answers against words of reasoning, in fifths of each guard's traces, 95% intervals.",
+    "training": "Training loss per stage with its running mean.",
+}
+
+
+def curves(report: Report) -> Section:
+    drawn = [Picture(name, caption) for name, caption in CAPTIONS.items() if name in report.figures]
+    return Section("Curves and confusion", "curves", drawn, "Curves")
+
+
+def slices_and_labels(report: Report) -> Iterator[Section]:
+    if report.slices:
+        heads = ("guard", "benchmark", "task", "kind", "rows", "F1", "95%", "const", "FPR", "attack success")
+        rows = [
+            [s.guard, s.benchmark, TASK_NAMES[s.task], s.kind, f"{s.rows:,}", fixed(s.f1.value), span(*s.f1[1:]),
+             fixed(s.constant_f1), "–" if s.fpr is None else fixed(s.fpr.value, 1),
+             "–" if s.attack_success is None else f"{fixed(s.attack_success.value, 1)} ({span(*s.attack_success[1:])})"]
+            for s in report.slices
+        ]  # fmt: skip
+        note = Text("Attack success is the share of harmful rows that the guard let pass.", soft=True)
+        yield Section("Adversarial and plain requests", "slices", [note, plain(heads, rows, left=4)], "Adversarial")
+    if report.relabelled:
+        columns = ("guard", "benchmark", "task", "changed labels", "F1 original", "F1 corrected")
+        rows = [
+            [r.guard, r.benchmark, TASK_NAMES[r.task], f"{r.changed:,}",
+             *[f"{fixed(f1.value)} ({span(*f1[1:])})" for f1 in (r.original, r.corrected)]]
+            for r in report.relabelled
+        ]  # fmt: skip
+        said = (
+            f"{report.reviewed_rows:,} rows were reviewed; the majority of their reviewers decides. Where only "
+            "disagreements of one guard were reviewed, its corrected F1 can only rise: `guardreasoner disagreements` "
+            "draws a sample that is fair to all."
+        )
+        yield Section("Original and corrected labels", "labels", [Text(said), plain(columns, rows, left=3)],
+                      "Corrected labels")  # fmt: skip
+
+
+def exhibits(report: Report) -> Iterator[Section]:
+    if report.side_by_side:
+        said = Text("Exchanges that the guards do not judge alike, in turn from each benchmark, those with reasoning "
+                    "first.", soft=True)  # fmt: skip
+        blocks: list[Block] = [said, Exhibits(side_by_side=report.side_by_side)]
+        yield Section("The same exchange under several guards", "beside", blocks, "Side by side")
+    said = Text("The most confident wrong answers of each guard, in turn from each task; those without a score come "
+                "last.", soft=True)  # fmt: skip
+    heads = ("guard", "row", "task", "gold", "answer", "P(positive)")
+    rows = [
+        [guard, m.verdict.exchange_id, TASK_NAMES[m.task], m.gold, m.said or "none", fixed(m.score, 3)]
+        for guard, own in report.mistakes.items()
+        for m in own
+    ]
+    instead = plain(heads, rows, left=5) if rows else None
+    yield Section(
+        "Most confident errors", "errors", [said, Exhibits(mistakes=report.mistakes, instead=instead)], "Errors"
+    )
+
+
+def cost(report: Report) -> Section:
+    heads = ("guard", "ms per query", "tokens per query", "p50 ms", "p95 ms", "memory GB", "queries", "measured")
+    rows = [
+        [c.guard, *[fixed(v) for v in (c.ms_per_query, c.tokens_per_query, c.p50_ms, c.p95_ms, c.memory_gb)],
+         "–" if c.queries is None else f"{c.queries:,}", c.where]
+        for c in report.costs
+    ]  # fmt: skip
+    blocks: list[Block] = [plain(heads, rows)]
+    if report.stages:
+        stages = [
+            [f"{s.folder.parent.name} {s.name}", fixed(s.hours),
+             *["–" if n is None else f"{n:,}" for n in (s.rows_in, s.rows_out)]]
+            for s in report.stages
+        ]  # fmt: skip
+        blocks += [Text("Training"), plain(("stage", "hours", "rows in", "rows out"), stages)]
+    if report.corpora:
+        corpora = [
+            [c.name, f"{c.samples:,}", f"{c.steps:,}", fixed(c.steps_per_sample), fixed(c.characters_per_step)]
+            for c in report.corpora
+        ]
+        columns = ("source", "samples", "steps", "steps per sample", "characters per step")
+        blocks += [Text("Training traces (Table 1)"), plain(columns, corpora)]
+    return Section("Cost", "cost", blocks)
+
+
+def published_elsewhere() -> Section:
+    """Published numbers that were measured in another way: each table by itself, with its source."""
+    blocks: list[Block] = [
+        Text(
+            "Numbers of newer guards that were measured in another way than the tables above: other rows, another "
+            "average, or another F1. They stand here with their source and protocol and enter no mean of this report."
+        )
+    ]
+    for table in elsewhere():
+        rows = [
+            Line(
+                [row + (f" ({variant})" if variant else ""), *[fixed(cells[c].value) for c in table.columns]],
+                "published",
+            )
+            for (row, variant), cells in table.rows().items()
+        ]
+        notes = dict.fromkeys(f"{c.row}: {note}" for c in table.cells for note in c.notes)
+        said = [f"Unit: {table.unit}.", f"Protocol: {table.protocol}", f"Source: {table.source}."]
+        if not table.confirmed:
+            said.append("Not confirmed: read at second hand.")
+        title = f"{table.about}: {', '.join(dict.fromkeys(c.row for c in table.cells))}"
+        blocks.append(Fold(title, [Grid(["guard", *table.columns], rows), Items([*said, *notes], soft=True)]))
+    return Section("Published under other protocols", "elsewhere", blocks, "Elsewhere")

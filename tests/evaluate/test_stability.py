@@ -1,0 +1,144 @@
+"""Verdicts that change when asked again: counted by hand, kept on disk, drawn at a temperature where a guard writes."""
+
+import json
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.errors import ConfigError
+from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.stability import LAYOUTS, read_stability, repeat
+from guardreasoner.guards.base import Judging
+from guardreasoner.records import read_jsonl, write_jsonl
+from guardreasoner.types import Example, Exchange, Labels, Task, Verdict
+
+
+class Touchy(Judging):
+    """Flags what is quoted, and counts how it was asked."""
+
+    name, tasks = "touchy", (Task.prompt_harm,)
+
+    def __init__(self):
+        self.calls = []
+
+    def judge(self, exchanges):
+        self.calls.append([e.id for e in exchanges])
+        said = ["harmful" if e.prompt.startswith("> ") else "unharmful" for e in exchanges]
+        return [
+            Verdict(e.id, self.name, "instant", "ok", Labels(prompt_harm=s))
+            for e, s in zip(exchanges, said, strict=True)
+        ]
+
+
+ROWS = [
+    Example(Exchange(f"r{i}", f"a question about cake {i}\nand tea"), Labels(prompt_harm="unharmful")) for i in range(8)
+]
+
+
+def test_layouts_change_no_word():
+    text = "First line, " + "word " * 30 + "\n\n- a list\n\tand a tab: 1 < 2"
+    for name, change in LAYOUTS.items():
+        changed = change(text)
+        marks = {"quoted": ">", "list": "-", "fenced": "```"}.get(name, "")
+        assert changed != text, name
+        assert [w for w in changed.split() if w != marks] == [w for w in text.split() if w != marks], name
+
+
+def test_changed_verdicts_are_counted_by_repeat_and_by_exchange(tmp_path):
+    guard = Touchy()
+    evaluate(guard, {"own": ROWS}, tmp_path)
+    repeat(guard, {"own": ROWS}, tmp_path, times=4)
+    found = {s.kind: s for s in read_stability(open_run(tmp_path))}
+    # of the layouts wrapped, quoted, blank lines, list only the second is flagged: 8 of 32 repeats, all 8 exchanges
+    assert (found["layout"].each.value, found["layout"].ever.value) == (25, 100)
+    assert (found["layout"].rows, found["layout"].repeats) == (8, 4)
+    assert (found["batch"].each.value, found["batch"].ever.value) == (0, 0)
+    assert 0 < found["batch"].ever.high < 40  # eight exchanges that never changed still leave room for some that would
+    assert set(found) == {"layout", "batch"}
+
+
+def test_repeats_go_on_where_they_stopped_and_shuffle_their_batches(tmp_path):
+    guard = Touchy()
+    evaluate(guard, {"own": ROWS}, tmp_path)
+    repeat(guard, {"own": ROWS}, tmp_path, times=1, kinds=["batch"])
+    asked = guard.calls[1:]
+    assert [len(c) for c in asked] == [7, 1]
+    assert [i for call in asked for i in call] != [e.exchange.id for e in ROWS]
+    repeat(guard, {"own": ROWS}, tmp_path, times=2, kinds=["batch"])
+    assert [len(c) for c in guard.calls[3:]] == [1] * 8
+    lines = [row for _, row in read_jsonl(tmp_path / "repeats" / "batch" / "own.jsonl")]
+    assert len({(r["exchange_id"], r["repeat"]) for r in lines}) == len(lines) == 16
+    assert "cake" not in json.dumps(lines)
+
+
+def test_a_guard_that_writes_is_sampled_at_the_temperature_and_left_as_it_was(tmp_path):
+    class Engine:
+        class capabilities:  # noqa: N801
+            samples = True
+
+        def __init__(self):
+            self.heard = []
+
+        def run(self, prompts, plan, **more):
+            self.heard.append(more.get("temperature"))
+            return []
+
+    class Writer(Touchy):
+        mode = "full"
+
+        def __init__(self):
+            super().__init__()
+            self.engine = Engine()
+
+        def judge(self, exchanges):
+            self.engine.run([], ())
+            return super().judge(exchanges)
+
+    guard = Writer()
+    engine = guard.engine
+    evaluate(guard, {"own": ROWS}, tmp_path)
+    repeat(guard, {"own": ROWS}, tmp_path, times=1, temperature=0.9)
+    assert engine.heard == [None, 0.9, None, None, None]  # the run, sampled, layout, two batches
+    assert guard.engine is engine
+
+
+def test_exchanges_that_occur_twice_were_judged_twice(tmp_path):
+    class Moody(Touchy):
+        def judge(self, exchanges):
+            said = ["harmful" if e.id.endswith("again1") else "unharmful" for e in exchanges]
+            return [
+                Verdict(e.id, "moody", "full", "ok", Labels(prompt_harm=s))
+                for e, s in zip(exchanges, said, strict=True)
+            ]
+
+    again = [Example(Exchange(f"again{i}", e.exchange.prompt), e.gold) for i, e in enumerate(ROWS)]
+    sets = {"own": ROWS, "more": again}
+    files = []
+    for name, examples in sets.items():
+        files.append(tmp_path / f"{name}.jsonl")
+        write_jsonl(
+            files[-1], [{"id": e.exchange.id, "prompt": e.exchange.prompt, **e.gold.as_dict()} for e in examples]
+        )
+    evaluate(Moody(), sets, tmp_path / "run", inputs=files)
+    (found,) = read_stability(open_run(tmp_path / "run"))
+    assert (found.kind, found.rows, found.each.value) == ("judged twice", 8, 12.5)
+
+
+def test_what_cannot_be_repeated_is_said(tmp_path, capsys):
+    with pytest.raises(ConfigError, match="above 0"):
+        repeat(Touchy(), {}, tmp_path, times=0)
+    with pytest.raises(ConfigError, match="writes nothing that could be sampled"):
+        repeat(Touchy(), {}, tmp_path, times=1, kinds=["sampled"])
+    assert main(["evaluate", "--guard", "constant", "--repeat-kind", "batch", "--out", str(tmp_path / "x")]) == 1
+    assert "--repeat-kind goes with --repeat" in capsys.readouterr().err
+
+
+def test_the_command_repeats_and_prints_what_changed(tmp_path, capsys):
+    file = tmp_path / "own.jsonl"
+    write_jsonl(file, [{"id": e.exchange.id, "prompt": e.exchange.prompt, **e.gold.as_dict()} for e in ROWS])
+    run = ["evaluate", "--guard", "constant", "--benchmark", str(file), "--out", str(tmp_path / "run"), "--repeat", "2"]
+    assert main(run) == 0
+    printed = capsys.readouterr().out
+    assert "verdicts that change when asked again" in printed
+    assert "0.0 (0.0–32.4)" in printed  # Wilson: 0 of 8

@@ -1,0 +1,78 @@
+"""The report's first table, worked by hand; samples under a banner and out of the ranking."""
+
+import numpy as np
+import pytest
+
+from guardreasoner.evaluate.contestants import Contestant
+from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.runs import Run
+from guardreasoner.evaluate.statistics import Outcomes
+from guardreasoner.guards.base import Judging
+from guardreasoner.report.build import build
+from guardreasoner.report.content import document
+from guardreasoner.report.cost import Cost
+from guardreasoner.report.glance import glances
+from guardreasoner.report.markdown import render_markdown
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict
+
+P = Task.prompt_harm
+
+
+def cell(benchmark, gold, said, scores=None):
+    ids = tuple(f"{benchmark}:{i}" for i in range(len(gold)))
+    given = None if scores is None else np.array(scores, float)
+    return Outcomes(benchmark, P, "g", ids, np.array(gold, bool), np.array(said, bool), ids, given)
+
+
+def entrant(name, *cells):
+    return Contestant(name, Run(name, None, name, "", (), {}), {(P, c.benchmark): c for c in cells}, {}, {}, None)
+
+
+def test_misses_false_alarms_time_and_money_worked_by_hand():
+    attacks = cell("Attacks", [True] * 40 + [False] * 10, [True] * 30 + [False] * 10 + [True] * 10)
+    gold = [True] * 20 + [False] * 200
+    scores = [0.9] * 18 + [0.3, 0.1] + [0.95] * 4 + [0.3] * 16 + [0.2] * 180
+    everyday = cell("everyday", gold, [s >= 0.5 for s in scores], scores)
+    words = cell("everyday", gold, [True] * 10 + [False] * 10 + [True] * 6 + [False] * 194)
+    costs = {"ours": Cost("ours", 18.0, None, None, None, None, None, "")}
+    ours, keywords = glances([entrant("ours", attacks, everyday), entrant("words", words)], costs, {}, per_hour=0.1)
+    assert (ours.missed.value, ours.attacks) == (25, 40)
+    assert (ours.ordinary_missed.value, ours.ordinary_attacks) == (10, 20)
+    assert (ours.false_alarms.value, ours.ordinary) == (20, 200)  # 4 of 200
+    assert ours.equal["10"].value == 20  # 18 of 20 are caught at 0.9, where the four at 0.95 are flagged
+    assert (ours.ms, ours.per_1000) == (18.0, pytest.approx(0.0005))
+    assert (keywords.missed, keywords.ms, keywords.per_1000) == (None, None, None)
+    assert keywords.false_alarms.value == 30
+    assert keywords.equal == {}
+    assert "words" in ours.equal  # at its 10 misses in 20
+
+
+class Half(Judging):
+    name, tasks = "half", (P,)
+
+    def judge(self, exchanges):
+        said = ["harmful" if int(e.id[1:]) % 2 else "unharmful" for e in exchanges]
+        scores = [{t.value: (0.9 if s == "harmful" else 0.2) if t is P else None for t in TASKS} for s in said]
+        return [
+            Verdict(e.id, self.name, "instant", "ok", Labels(prompt_harm=s), p)
+            for e, s, p in zip(exchanges, said, scores, strict=True)
+        ]
+
+
+def test_a_sample_carries_a_banner_its_rows_and_no_place(tmp_path):
+    rows = [
+        Example(Exchange(f"r{i}", f"text {i}"), Labels(prompt_harm="harmful" if i % 2 else "unharmful"))
+        for i in range(60)
+    ]
+    evaluate(Half(), {"own": rows}, tmp_path / "whole", config={"mode": "full"})
+    evaluate(Half(), {"own": rows}, tmp_path / "part", config={"mode": "instant"}, limit=30)
+    report = build([tmp_path / "whole", tmp_path / "part"])
+    whole, part = report.standings.tables[0].ours()
+    assert (whole.entries["own"].mark, part.entries["own"].mark) == ("best", "")
+    assert (whole.entries["own"].rows, part.entries["own"].rows) == (None, 30)
+    said = document(report)
+    assert "Samples, not whole benchmarks: half instant (30 rows per benchmark)" in said.warnings[0]
+    text = render_markdown(said)
+    assert "half instant \\(sample\\)" in text
+    assert "n 30" in text
+    assert document(build([tmp_path / "whole"])).warnings == []
