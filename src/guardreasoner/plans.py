@@ -70,7 +70,7 @@ class Free:
     max_tokens: int
     stop: tuple[str, ...] = ()
     grounded: Literal["", "request", "reply"] = ""
-    """Inside “ ” only words of that part of the prompt may be written; engines that cannot see to that ignore it."""
+    """Inside “ ” only words of that part of the prompt may be written; engines that cannot enforce it ignore it."""
 
 
 @dataclass(frozen=True, slots=True)

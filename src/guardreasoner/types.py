@@ -146,7 +146,7 @@ class Step:
     """One reasoning step."""
 
     task: Task | None
-    """The task whose heading it stands under; None = before any heading."""
+    """The task of the heading above it; None = before any heading."""
     text: str
 
 

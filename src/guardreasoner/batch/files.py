@@ -45,7 +45,7 @@ class Portion:
     start: int
     """JSON lines: first byte. Parquet: row group. Else 0."""
     end: int
-    """Behind the last one, in the same unit; else the number of rows."""
+    """One past the last, in the same unit; else the number of rows."""
     line: int
     """Number of its first line or row, from 1."""
     rows: int

@@ -1,9 +1,9 @@
 """A guard over a file of any size: a table in, a verdict per row out, in order, in bounded memory, resumable.
 
 The input is cut into portions (some thousand lines, or a row group). A runner judges them: here, one after the other,
-or over Ray Data. What was written is never judged again: the same command goes on behind the last whole line.
+or over Ray Data. Rows that were written are never judged again: the same command continues after the last whole line.
 
-What a row is says `data.rows`. One that cannot be read gives `{line, error}` in its place.
+`data.rows` defines a row. One that cannot be read gives `{line, error}` in its place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from guardreasoner.records import RunFolder, apart, dumps, parse_line, to_dict
 
 Opener = Callable[[], Guard]
 Progress = Callable[[float, int], None]
-"""Told the share of the input that is done, and the rows so far."""
+"""Called with the share of the input that is done, and the rows so far."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ def run_batch(
 
 
 def _check(source: Path, out: Path) -> None:
-    """Whatever can be known to go wrong before a row is judged."""
+    """Find every error that can be found before a row is judged."""
     suffix = checked_suffix(source)
     if not source.exists():
         raise DataError("there is no such file", file=str(source))
@@ -146,7 +146,7 @@ def _judge(source: Path, lines: Path, opener: Opener, *, runner: Runner, progres
 
 
 def _left(source: Path, done: int) -> Iterator[Portion]:
-    """What is left of the input, behind so many rows."""
+    """The rest of the input after this many rows."""
     for portion in portions(source):
         if done >= portion.rows:
             done -= portion.rows
@@ -183,7 +183,7 @@ def judge_portion(portion: Portion, guard: Guard) -> Iterator[list[str]]:
 
 
 def _resume(lines: Path) -> BatchCounts:
-    """What an earlier run wrote; a torn last line is cut off."""
+    """Read what an earlier run wrote; an incomplete last line is cut off."""
     counts, whole = BatchCounts(), 0
     if not lines.exists():
         return counts

@@ -1,4 +1,4 @@
-"""The same batch run over Ray Data, for those who outgrow one machine."""
+"""The same batch run over Ray Data, for inputs too large for one machine."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.load import load_guard
 
 BARS = {"agreement": ("≥", 99.0), "quotes": ("≥", 95.0), "copies": ("<", 20.0)}
-"""What nano is held to; shown beside every guard."""
+"""Targets for the bundled guard, shown beside every guard."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

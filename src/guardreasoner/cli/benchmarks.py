@@ -1,4 +1,4 @@
-"""`guardreasoner benchmarks`: the 13 cells, which of them are at hand, and what to do about the others."""
+"""`guardreasoner benchmarks`: the 13 cells, which of them have their data here, and where to get the others."""
 
 from __future__ import annotations
 

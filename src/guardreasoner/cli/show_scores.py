@@ -105,5 +105,5 @@ def stability_table(found: Sequence[Stability]) -> Table:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number, or a dash where there is none."""
+    """A number, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"

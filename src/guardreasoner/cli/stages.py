@@ -35,11 +35,11 @@ def data_dir(args: argparse.Namespace) -> Path | None:
 
 
 def spread(args: argparse.Namespace, finished: Path) -> int | None:
-    """Start the same command under torchrun where several processes are asked for; None = go on in this one.
+    """Start the same command under torchrun where several processes are asked for; None = continue in this one.
 
     Args:
         args: the parsed options.
-        finished: the stage's manifest; where it is there, nothing needs several processes.
+        finished: the stage's manifest; if it exists, the stage is done.
 
     Raises:
         ConfigError: `--processes` is not a number that this machine can run.

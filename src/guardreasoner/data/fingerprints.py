@@ -63,7 +63,7 @@ def text_difference(
 
     Args:
         name: a name of the benchmark table, or the title of a file of the user's own.
-        found: fingerprints of the rows at hand, in order.
+        found: fingerprints of the rows that are there, in order.
         wanted: fingerprints of the rows that should be there; those of the official file unless given.
         unit: what to call a row; `line` counts from 1, anything else from 0.
     """

@@ -1,4 +1,4 @@
-"""What a labelled file of somebody else's probably means: told in the error, never assumed."""
+"""Guess what the columns of an unknown labelled file mean: suggested in the error, never assumed."""
 
 from __future__ import annotations
 

@@ -36,28 +36,28 @@ class DataConfig:
     validation_use: tuple[str, ...] | None = None
     """Licence classes that validate; None = the same. Thresholds are fitted on these rows, weights are not."""
     caps: Mapping[str, int] = field(default_factory=dict)
-    """Most rows taken of a source."""
+    """Most rows per source."""
     default_cap: int | None = None
-    """Most rows taken of a source that `caps` does not name; None = all."""
+    """Most rows of a source that `caps` does not name; None = all."""
     leave_out: tuple[str, ...] = ()
     """Sources that validate and never train: random splits flatter, because the source gives the label away."""
     leave_out_cap: int | None = 250
-    """Most validation rows taken of a source that `caps` does not name."""
+    """Most validation rows of a source that `caps` does not name."""
     drop: tuple[str, ...] = ()
     """Sources not used at all."""
     only: tuple[str, ...] = ()
     """The only sources that train, where given (the diversity models leave out one seed set each)."""
     repeat: Mapping[str, int] = field(default_factory=dict)
-    """How many times an epoch a source's rows are seen; copies have ids of their own."""
+    """How many times a source's rows appear in an epoch; copies have their own ids."""
     strip_reply: tuple[str, ...] = ()
-    """Sources whose replies are left away: their rows become requests without a reply."""
+    """Sources whose replies are removed: their rows become requests without a reply."""
     replyless: float = 0.0
-    """Share of exchanges that are shown a second time without their reply, as request-only inputs are."""
+    """Share of exchanges that also appear without their reply, as request-only rows."""
     pair: float = 0.0
-    """Share of request-only rows shown a second time with a reply from elsewhere, so that no task can read another's
-    answer: a refusal, a harmless answer, or (under a harmless request) a harmful one."""
+    """Share of request-only rows that also appear with a reply from another row, so that no task can be answered from
+    another's answer: a refusal, a harmless answer, or (under a harmless request) a harmful one."""
     pair_not_from: tuple[str, ...] = ()
-    """Sources whose replies are not lent to other requests (chit-chat, one-word answers)."""
+    """Sources whose replies are not paired with other requests (small talk, one-word answers)."""
     contrast: bool = False
     """Also our own pairs of requests that share a frightening word (`data/contrast.py`, CC0, permissive)."""
     limit: int | None = None
@@ -159,7 +159,7 @@ def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[
 
 
 def draw(*parts: object) -> float:
-    """A number in [0, 1) that depends on its arguments only: random for the eye, the same in every run."""
+    """A pseudo-random number in [0, 1) that depends only on its arguments."""
     return _draw(*parts) / 2**64
 
 
@@ -252,7 +252,7 @@ def _select(rows: Sequence[_MixRow], config: DataConfig, counts: MixCounts) -> t
 
 
 def _copies(train: Sequence[_MixRow], config: DataConfig) -> list[tuple[str, _MixRow]]:
-    """Rows shown a second time, with the reason."""
+    """Copies of rows, with the reason."""
     copies = [
         ("repeat", _renamed(row, f"#r{n}")) for row in train for n in range(2, config.repeat.get(row.source, 1) + 1)
     ]

@@ -1,7 +1,7 @@
 """Where published rows come from: the hub, a file on GitHub, or the official benchmark files.
 
-A `Source` is one line of a table; `load_rows` gives its upstream rows as they are. What a row means (filter, label
-rule) is said by the tables in `seeds` and `benchmarks`.
+A `Source` is one line of a table; `load_rows` gives its upstream rows unchanged. The tables in `seeds` and `benchmarks`
+say what a row means (filter, label rule).
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from guardreasoner.plans import Completion, Plan, Prompt
 
 T = TypeVar("T")
 GRACE_S = 0.25
-"""How long past the deadline an engine may take to give up by itself."""
+"""Seconds past the deadline in which an engine may still stop by itself."""
 
 OnText = Callable[[int, str], None]
-"""Hears what is being written: a row's place among the prompts, and the text after its prompt so far, free and forced.
+"""Called while text is generated, with the index of the prompt and the text so far, free and forced.
 
-Only what no later token changes is said: whole characters, and no beginning of a stop string that would be taken out
-again. So each text begins with the one before it, and the completion's text begins with each.
+It is given only text that no later token changes: whole characters, and no part of a stop string. So each text starts
+with the one before it, and the completion's text starts with each of them.
 """
 
 
@@ -37,10 +37,10 @@ class Capabilities:
     samples: bool = True
     """n > 1 gives n different samples at temperature > 0."""
     keeps_deadline: bool = False
-    """`run` looks at its deadline between steps that cannot hang, so that nobody has to watch over it."""
+    """`run` checks its deadline itself, between steps that cannot hang."""
     streams: bool = False
-    """`run` also takes `on_text: OnText | None`, which hears the rows while they are written. Of several samples of a
-    prompt it hears the first. It must not call the engine; what it raises ends the run and reaches the caller."""
+    """`run` also takes `on_text: OnText | None`, called as rows are generated (first sample of each prompt). It must
+    not call the engine; an exception in it ends the run and reaches the caller."""
 
 
 @runtime_checkable
@@ -84,20 +84,20 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back memory and connections; safe to call twice."""
+        """Free memory and connections; safe to call twice."""
         ...
 
 
 def rough_offsets(text: str) -> list[tuple[int, int]]:
-    """`Engine.offsets` of an engine without a tokenizer: four characters are taken for a token."""
+    """`Engine.offsets` for an engine without a tokenizer: every four characters count as a token."""
     return [(i, min(i + 4, len(text))) for i in range(0, len(text), 4)]
 
 
 def within(deadline: float | None, work: Callable[[], T]) -> T:
-    """What `work` returns; where there is a deadline, stop waiting shortly after it even if an engine hangs.
+    """The result of `work`; stops waiting shortly after the deadline, even if the engine hangs.
 
     Raises:
-        EngineTimeout: nothing came back in time; what was begun goes on in its thread, unheard.
+        EngineTimeout: there was no result in time; the work continues in its thread and is ignored.
     """
     if deadline is None:
         return work()

@@ -29,19 +29,19 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """What a row wants: keep this many of its tokens, add these, and give the logits after the last."""
+    """A request for logits: keep this many tokens of the context, append these, and score the next one."""
 
     keep: int
     tokens: Sequence[int]
     prefix: int = 0
-    """How many of the tokens begin every prompt of the kind (only where `keep` is 0)."""
+    """How many of the tokens are a prefix shared by all prompts of the kind (only where `keep` is 0)."""
 
 
 class Batch(Protocol):
     """A model's memory of several rows."""
 
     def feed(self, asks: Mapping[int, Extension]) -> Mapping[int, Logits]:
-        """Logits of the rows that ask."""
+        """Logits for each request, by row."""
         ...
 
     def drop(self, row: int) -> None:
@@ -75,7 +75,7 @@ class Generation:
     settings: Settings
     sample: int = 0
     hear: Callable[[str], None] | None = None
-    """Told the text so far, whenever there is more of it."""
+    """Called with the text so far, whenever it has grown."""
     text: str = ""
     finish: Finish = "stop"
     error: str | None = None
@@ -105,7 +105,7 @@ class Generation:
 
     @property
     def longest(self) -> int:
-        """Tokens this row can come to at most."""
+        """The most tokens this row can reach."""
         free = sum(s.max_tokens for s in self.plan if isinstance(s, Free))
         return min(self.settings.context, len(self.ids) + self.forced + free)
 
@@ -125,7 +125,7 @@ class Generation:
             self._tell()
 
     def completion(self, finish: Finish | None = None, error: str | None = None) -> Completion:
-        """What has been written so far."""
+        """The completion so far."""
         self._close()
         return Completion(
             text=self.text,
@@ -138,7 +138,7 @@ class Generation:
         )
 
     def _look(self) -> Generator[Extension, Logits, Logits]:
-        """Logits after everything that stands in the row now."""
+        """Logits after everything in the context."""
         if self._last is None or self._fed < len(self.ids):
             keep = min(self._fed, len(self.ids) - 1)
             self._last = yield Extension(keep, self.ids[keep:], 0 if keep else self.encoded.prefix)
@@ -194,13 +194,13 @@ class Generation:
         self._close()
 
     def _close(self) -> None:
-        """What has been sampled becomes text."""
+        """Turn the sampled ids into text."""
         if self._open is not None:
             self.text += self.encoder.decode(self.ids[self._open :])
             self._open = None
 
     def _tell(self, stops: Sequence[str] = ()) -> None:
-        """Say what has been written, as far as it will stay."""
+        """Report the part of the text that can no longer change."""
         if self.hear is None:
             return
         text = self.text
@@ -235,7 +235,7 @@ class _Watch:
         self.last = frozenset(stop[-1] for stop in self.stops) | {"\ufffd"}
 
     def sees(self, ids: Sequence[int], start: int) -> bool:
-        """Whether a stop string may lie at the end of ids[start:]."""
+        """Whether ids[start:] may end in a stop string."""
         if not self.stops or not (self.always or self.last.intersection(self.encoder.shown(ids[-1]))):
             return False
         tail = self.encoder.decode(ids[max(start, len(ids) - self.reach) :])
@@ -263,7 +263,7 @@ def complete(
         open_batch: (rows, tokens of the longest) -> a batch.
         deadline: `time.monotonic()` seconds, looked at before every token; rows that are not done then are `timeout`.
         n: completions per prompt; at temperature 0 they are copies of one.
-        on_text: hears the first completion of each prompt while it is written.
+        on_text: called with the first completion of each prompt as it grows.
     """
     copies = n if settings.temperature > 0 else 1
     done: list[list[Completion | None]] = [[None] * copies for _ in prompts]
@@ -295,7 +295,7 @@ def ids_of(encoder: Encoder, sampled: Sequence[int], kept: str) -> list[int]:
 
 
 def unstopped(text: str, stops: Sequence[str]) -> str:
-    """A text under way without the beginning of a stop string that it may end in."""
+    """An unfinished text without a partial stop string at its end."""
     held = (k for stop in stops for k in range(1, len(stop) + 1) if text.endswith(stop[:k]))
     return text[: len(text) - max(held, default=0)]
 
@@ -329,7 +329,7 @@ def _forced(encoder: Encoder, step: Free | Text | Choice) -> int:
 
 
 def _hopeless(prompt: Prompt, context: int) -> bool:
-    """Whether a prompt is so long that encoding it would be a waste: no tokenizer packs 64 characters a token."""
+    """Whether a prompt is too long to be worth encoding: no tokenizer averages 64 characters a token."""
     segments = [s for t in prompt.turns for s in t.content] if not isinstance(prompt, tuple) else prompt
     return sum(len(s.text) for s in segments) > 64 * context
 

@@ -1,10 +1,9 @@
 """Prompts to token ids, so that judged text can form no special token; and ids back to text.
 
-A prompt without hostile strings is encoded in one piece, exactly as the model was trained to see it. Where a special
-token would come to lie in judged text, wholly or across its edge, the prompt is encoded segment by segment instead,
-judged text with special tokens disabled, and what a tokenizer cannot disable (added tokens that it does not call
-special, such as `<think>`) is cut in two and encoded as two ordinary strings. The text the model reads is the same
-either way.
+A prompt without hostile strings is encoded in one piece, exactly as the model was trained to see it. If a special token
+would overlap judged text, the prompt is encoded segment by segment instead, with special tokens disabled in judged
+text. Tokens that a tokenizer cannot disable (added tokens that are not marked special, such as `<think>`) are split and
+encoded as two ordinary strings. The model reads the same text either way.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Encoded:
 
     ids: tuple[int, ...]
     prefix: int = 0
-    """How many leading ids come from our own text alone: the same for every prompt of the kind."""
+    """How many leading ids come from our own text only, and are the same for every prompt of the kind."""
     special: int = 0
     """How many special-token strings were found in judged text and made ordinary (blanks and line ends not counted)."""
 
@@ -64,7 +63,7 @@ class Encoder:
         self._chat = chat
         added = self.tokenizer.get_added_tokens_decoder()
         self.guarded = frozenset(i for i, token in added.items() if token.special or _is_marker(token.content))
-        """Ids that may never stand for judged text."""
+        """Ids that judged text must never be encoded to."""
         self._blank = frozenset(i for i in self.guarded if not added[i].content.strip())
         hidden = (i for i, token in added.items() if token.special and _MARKER.fullmatch(token.content))
         self._hidden = frozenset() if show_special else frozenset(hidden)
@@ -98,7 +97,7 @@ class Encoder:
         return Encoded((*lead, *ids), len(lead) + _common(ids, self._fixed_ids(first)), special)
 
     def text(self, prompt: Prompt) -> str:
-        """What the model reads, as text.
+        """The text that the model reads.
 
         Raises:
             PlanUnsupported, EngineError: as `encode`.
@@ -128,7 +127,7 @@ class Encoder:
         return ids[::-1]
 
     def continuation(self, text: str) -> tuple[int, ...]:
-        """The ids of our own text that goes on after other text (no sentence-start marker is added in front)."""
+        """The ids of our own text that continues other text (without a start-of-text token)."""
         if text in self._words:
             return self._words[text]
         ids: Sequence[int] = self._ids(text)
@@ -161,7 +160,7 @@ class Encoder:
         return text
 
     def lasting(self, ids: Sequence[int]) -> str:
-        """The beginning of the text of ids that stays whatever ids follow.
+        """The part of the ids' text that no following id can change.
 
         The last of them may be a part of a character, and a run of byte tokens is read as a whole: one byte that does
         not fit makes all of it U+FFFD.
@@ -217,7 +216,7 @@ class Encoder:
         return self._fixed[text]
 
     def _rendered(self, chat: Chat) -> list[Segment]:
-        """The chat template applied to sentinels, and the judged texts put where the sentinels came to stand."""
+        """Apply the chat template to placeholders, then put the judged texts in their places."""
         if self._chat is None:
             raise PlanUnsupported("this model has no chat template; use a guard whose wire is raw or compact")
         arguments = dict(chat.template_args)
@@ -281,7 +280,7 @@ def clean(text: str) -> str:
 
 
 def _is_marker(content: str) -> bool:
-    """Whether an added token that is not called special still is no word: `<think>`, but not a run of blanks."""
+    """Whether an added token is a marker although it is not called special: `<think>`, but not a run of blanks."""
     return bool(content.strip()) and not content.strip().isalnum()
 
 

@@ -1,4 +1,4 @@
-"""Quotes that are quotes: inside “ ” a model may only go on with words of the prompt's judged text.
+"""Real quotations: inside “ ” a model may write only words of the prompt's judged text, in their order.
 
 A small model learns the form of a quotation long before it learns to copy. Where a plan asks for grounded text, the
 tokens that would leave every occurrence of the quotation so far are taken out before sampling; the model still chooses

@@ -102,7 +102,7 @@ class HfEngine:
         temperature: float = 0.0,
         on_text: OnText | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.run`. Calls from several threads wait for each other, and for what `on_text` does."""
+        """See `Engine.run`. Calls from several threads run one after the other, `on_text` included."""
         settings = Settings(
             context=self.capabilities.context_tokens or 1 << 20,
             ends=self.ends,
@@ -158,7 +158,7 @@ class HfBatch:
         return {row: logits[place] for place, row in enumerate(self.rows) if row in asks}
 
     def drop(self, row: int) -> None:
-        """Forget a row; once half of the places are idle, they are given back."""
+        """Drop a row; once half of the places are idle, their memory is freed."""
         if self.cache is None or row not in self.rows:
             return
         self.rows[self.rows.index(row)] = -1
@@ -221,7 +221,7 @@ def load_model(model: str, kind: Kind, *, revision: str | None, dtype: str, devi
 
     Raises:
         ConfigError: the repository wants to run code of its own, or the options make no sense.
-        EngineError: there are no such weights, or they are locked.
+        EngineError: the weights do not exist or are gated.
     """
     transformers = need("transformers", "hf")
     need("safetensors", "hf")
@@ -239,7 +239,7 @@ def load_model(model: str, kind: Kind, *, revision: str | None, dtype: str, devi
 
 
 def _stored(dtype: str, device: str) -> str:
-    """What `auto` comes to on a device."""
+    """The number format that `auto` stands for on a device."""
     slow = dtype == "auto" and device == "cpu" and not multiplies_bf16(need("torch", "hf"))
     return "float32" if slow else dtype
 

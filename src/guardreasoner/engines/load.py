@@ -1,4 +1,4 @@
-"""An engine by its name."""
+"""Load an engine by name."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.plans import Completion, Plan, Prompt
 
 MIN_PREFIX = 32
-"""Shorter beginnings are not worth keeping."""
+"""Tokens; shorter prefixes are not worth caching."""
 KEPT_PREFIXES = 8
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """On the CPU the fused node takes several times the time of its parts (onnxruntime 1.31)."""
@@ -196,7 +196,7 @@ class OnnxModel:
             raise EngineError(f"onnxruntime cannot load {path} ({reason[:160]}); export the model again") from None
 
     def prefix(self, ids: tuple[int, ...]) -> list[NDArray[Any]] | None:
-        """The cache of a beginning that was kept, one (heads, tokens, head size) array per cache input."""
+        """The cached prefix, one (heads, tokens, head size) array per cache input."""
         with self._lock:
             found = self._prefixes.pop(ids, None)
             if found is not None:
@@ -204,7 +204,7 @@ class OnnxModel:
             return found
 
     def keep_prefix(self, ids: tuple[int, ...], cache: list[NDArray[Any]]) -> None:
-        """Keep the cache of a beginning."""
+        """Cache a prefix."""
         with self._lock:
             while len(self._prefixes) >= KEPT_PREFIXES:
                 self._prefixes.pop(next(iter(self._prefixes)))
@@ -251,7 +251,7 @@ class OnnxBatch:
         return answers | self._together(single)
 
     def drop(self, row: int) -> None:
-        """Forget a row; the last one moves to its place."""
+        """Drop a row; the last one takes its place."""
         slot = self.slot.pop(row, None)
         if slot is None:
             return
@@ -262,9 +262,9 @@ class OnnxBatch:
             self.slot[mover] = slot
 
     def _begin(self, slot: int, ask: Extension) -> Logits:
-        """A whole prompt: its common beginning from memory if it is there, then the rest.
+        """Run a whole prompt: its shared prefix from the cache if possible, then the rest.
 
-        The two are always run apart, so that a row's numbers do not depend on what was asked before.
+        The two are always run separately, so that results do not depend on earlier requests.
         """
         split = ask.prefix if MIN_PREFIX <= ask.prefix < len(ask.tokens) else 0
         if split:
@@ -288,7 +288,7 @@ class OnnxBatch:
         return logits
 
     def _together(self, single: Mapping[int, int]) -> dict[int, Logits]:
-        """One token more for these rows; the others take part with a token that is not kept."""
+        """One more token for these rows; the others run with a dummy token."""
         if not single:
             return {}
         if len(single) == 1:

@@ -3,11 +3,11 @@
 Two kinds of server, and what they can do:
 
     chat          messages in, text out: OpenAI, Gemini, gateways. A plan is one `Free` step.
-    completions   a text (or token ids) to go on with: vLLM, SGLang, llama.cpp. Every step of a plan, by asking again
-                  with the text so far; words are scored by the server's log-probabilities.
+    completions   a text (or token ids) to continue: vLLM, SGLang, llama.cpp. Every step of a plan is a request with the
+                  text so far; words are scored by the server's log-probabilities.
 
-Judged text reaches a server as text, so special-token strings in it are broken up by a blank and the completion says
-so; where the model's tokenizer is given, token ids are sent instead and nothing needs breaking.
+Judged text reaches a server as text, so special-token strings in it are split by a blank, and the completion's notes
+say so. With the model's tokenizer, token ids are sent instead and nothing is split.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from guardreasoner.plans import (
 Api = Literal["auto", "chat", "completions"]
 URL = "https://api.openai.com/v1"
 CHAT_HOSTS = ("api.openai.com", "generativelanguage.googleapis.com", "openrouter.ai")
-"""Providers that have a chat API and nothing else."""
+"""Providers with a chat API only."""
 T = TypeVar("T")
 TOP_LOGPROBS = 20
-"""The most that vLLM gives unless told otherwise."""
+"""vLLM's default maximum."""
 
 
 @dataclass
 class _Written:
-    """What stands after the prompt, and what it cost."""
+    """The completion so far, and its cost."""
 
     text: str = ""
     ids: list[int] | None = None
-    """Prompt and text in token ids, where a tokenizer is at hand."""
+    """Prompt and text as token ids, if there is a tokenizer."""
     sent: str = ""
-    """Prompt and text as they are sent, where there is none."""
+    """Prompt and text as they are sent, if there is none."""
     finish: Finish = "stop"
     prompt_tokens: int = 0
     sampled: int = 0
@@ -77,7 +77,7 @@ class _Written:
 
 
 class _TextAnswer(NamedTuple):
-    """What a completions server answered."""
+    """The answer of a completions server."""
 
     text: str
     finish: str
@@ -229,7 +229,7 @@ class OpenAIEngine:
         return await self.client.post(path, {"model": self.model, **body, **self.extra_body}, read, deadline=deadline)
 
     async def _complete(self, written: _Written, body: Mapping[str, Any], deadline: float | None) -> _TextAnswer:
-        """Go on with what is written so far."""
+        """Continue the text so far."""
         return await self._post("/completions", {"prompt": _sent(written), **body}, _read_text, deadline)
 
     def _text(self, segments: Sequence[Segment]) -> tuple[str, int]:
@@ -341,7 +341,7 @@ def _sent(written: _Written) -> str | list[int]:
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
-    """What stands before the first stop string: some servers take only a few of them, or leave them in."""
+    """The text before the first stop string: some servers accept only a few stop strings, or leave them in."""
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
@@ -363,7 +363,7 @@ def _read_text(answer: Mapping[str, Any]) -> _TextAnswer:
 
 
 def _top(logprobs: Mapping[str, Any]) -> dict[str, float]:
-    """The likeliest first tokens by their text; the form of a chat's log-probabilities is read too (llama.cpp)."""
+    """The likeliest first tokens, in the form of a text or a chat completion (llama.cpp)."""
     if tops := logprobs.get("top_logprobs"):
         return {str(token): float(value) for token, value in dict(tops[0] or {}).items()}
     if content := logprobs.get("content"):

@@ -1,4 +1,4 @@
-"""The fake engine: answers that a test or a demonstration writes down beforehand.
+"""The fake engine: answers scripted by a test or a demonstration.
 
     ScriptedEngine({"kill a process": "Answers: \\nRequest: unharmful\\n"}, default="...")
 

@@ -1,6 +1,6 @@
 """Special-token strings in text for servers that take text only: there they could forge a turn or an answer.
 
-The server's tokenizer is not at hand, so the strings of the common model families are known here; others can be given.
+The server's tokenizer is unknown here, so this module lists the strings of the common model families; add your own.
 """
 
 from __future__ import annotations

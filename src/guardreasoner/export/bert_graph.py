@@ -92,7 +92,7 @@ def quantize(weight: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8],
 
 
 def dequantize(codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What 8-bit codes of `quantize` stand for, float32 (rows, columns).
+    """The values of `quantize`'s 8-bit codes, float32 (rows, columns).
 
     Raises:
         ValueError: codes and scales do not fit together (codes of 4 bits are packed and do not).

@@ -44,7 +44,7 @@ class Options:
     ask: str = ""
     """What a system message says after the policy: how to answer."""
     lead: str = ""
-    """What stands before the answer word and is forced (`<score>`)."""
+    """Forced text before the answer word (`<score>`)."""
     yes_words: tuple[str, ...] = ("Yes",)
     """Spellings of yes, the one that is written first."""
     no_words: tuple[str, ...] = ("No",)

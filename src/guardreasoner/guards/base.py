@@ -1,4 +1,4 @@
-"""Exchange in, Verdict out: the contract every guard keeps, ours or anybody's."""
+"""Exchange in, verdict out: the contract of every guard."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from guardreasoner.teach.teachers import Teacher, TeacherReply
 from guardreasoner.types import Example, Trace
 
 RETRIES = 7
-"""Of one call whose failure may pass: a minute in all."""
+"""Retries of a call that failed for a passing reason: about a minute in all."""
 LIMITED_RETRIES = 59
-"""Of a call that the server sends back because of its rate limit, with the wait that it asks for in between."""
+"""Retries of a call over the rate limit; each waits as long as the server asks."""
 BACKOFF_S = 0.5
 """First wait between tries; it doubles, with jitter."""
 SUSPECT = 10
-"""So many first answers that are all refused by the server mean that the recipe is wrong, not the examples."""
+"""When the server rejects this many first requests, the recipe is wrong, not the examples."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Outputs:
     """Ids with a trace or a reject."""
 
     def settle(self, result: Trace | Reject) -> None:
-        """Write down what became of an example."""
+        """Write an example's trace or reject."""
         if isinstance(result, Trace):
             self.done.add(result.example.exchange.id)
             self.traces.append(result)
@@ -53,7 +53,7 @@ class Outputs:
 
 @dataclass
 class TeacherRun:
-    """One run's state: what was answered, what it cost, what is in flight."""
+    """The state of a run: answers so far, money spent, calls in flight."""
 
     config: SynthesizeConfig
     teacher: Teacher
@@ -66,19 +66,19 @@ class TeacherRun:
     """Set whenever a call has ended."""
     in_flight: int = 0
     stopped: bool = False
-    """The cap left no room for another call."""
+    """The cap has no room for another call."""
     usable: int = 0
     """Traces of this run."""
     proven: bool = False
     """An earlier run had usable answers."""
     invalid: int = 0
-    """Requests that the server did not take."""
+    """Requests that the server rejected."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     calls: int = 0
 
     def keep(self, answer: TeacherAnswer) -> None:
-        """An answer has reached us: it is on file before anything else happens."""
+        """Store an answer on disk, then count it."""
         self.answers.append(answer)
         self.count(answer)
         self.kept.setdefault(answer.id, []).append(answer)
@@ -90,7 +90,7 @@ class TeacherRun:
         self.completion_tokens += answer.completion_tokens
 
     async def example(self, example: Example) -> None:
-        """One example to its trace or reject; returns without one only where the cap was reached."""
+        """Ask about one example until it has a trace or a reject, or the cost cap is reached."""
         id_ = example.exchange.id
         while not self.stopped:
             move = next_move(
@@ -122,7 +122,7 @@ class TeacherRun:
             )
 
     async def _paid(self, messages: Messages) -> TeacherReply | None:
-        """The reply to a question, with its worst case set aside meanwhile; None = the cap leaves no room."""
+        """The reply to a question; its worst-case cost is reserved meanwhile. None = the cap has no room for it."""
         amount = worst_case(messages, self.config, self.budget)
         while not self.budget.reserve(amount):
             if not self.in_flight:

@@ -1,8 +1,8 @@
 """OpenAI's batch API as a teacher: half the price, answers within a day.
 
-Questions go up in files, one batch each; answers are read when a batch is done, and those that cannot be used are asked
-again in a batch of the next round. `batches.jsonl` says what was submitted, before and after it was, so that a killed
-run finds its batches again, also the one whose number never reached it.
+Questions are uploaded as files, one batch each. Answers are read when a batch is done; questions without a usable
+answer go into the next batch. `batches.jsonl` records each submission before and after it is made, so a run that was
+killed finds all its batches again, even one whose id it never received.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from guardreasoner.types import Example
 MOST_REQUESTS, MOST_BYTES = 50_000, 150_000_000
 """Of one batch (OpenAI: 50,000 requests, 200 MB)."""
 TAG = "guardreasoner_submission"
-"""Metadata key by which a batch is found whose number was lost."""
+"""Metadata key that finds a batch whose id was lost."""
 ENDED = ("completed", "expired", "cancelled", "failed")
 STALE_ROUNDS = 3
-"""So many rounds without a single answer end the run."""
+"""The run ends after this many rounds without a single answer."""
 
 Question = tuple[str, Example, Messages]
 """custom_id, example, messages."""
@@ -100,7 +100,7 @@ async def _rounds(client: Any, state: TeacherRun, examples: Sequence[Example], l
 
 
 def _open_questions(state: TeacherRun, examples: Sequence[Example]) -> list[Question]:
-    """What is still to be asked; what can be settled is settled."""
+    """Settle the examples that can be settled; return the questions about the rest."""
     questions = []
     for example in examples:
         id_ = example.exchange.id
@@ -128,7 +128,7 @@ def _custom_id(id_: str, attempt: int) -> str:
 
 
 def _parts(questions: Sequence[Question], state: TeacherRun) -> Iterator[list[bytes]]:
-    """Request lines, as many to a batch as its limits and the cap allow; an empty part = the cap allows none."""
+    """Request lines, split by the limits of a batch and the cost cap. An empty part = the cap allows no more."""
     part: list[bytes] = []
     size = 0
     for custom_id, _, messages in questions:
@@ -174,7 +174,7 @@ async def _submit(client: Any, state: TeacherRun, part: Sequence[bytes], ledger:
 
 
 async def _finish_earlier(client: Any, state: TeacherRun, examples: Sequence[Example], ledger: Appender) -> None:
-    """Read the batches that an earlier run submitted and did not read."""
+    """Read the batches that an earlier run submitted but did not read."""
     numbers: dict[str, str | None] = {}
     read = {row["read"] for row in ledger.existing if "read" in row}
     for row in ledger.existing:
@@ -216,7 +216,7 @@ async def _collect(client: Any, state: TeacherRun, examples: Sequence[Example], 
 
 
 def _keep(state: TeacherRun, row: Mapping[str, Any], waiting: dict[str, tuple[str, int]]) -> None:
-    """One line of a batch's output; lines of answers that we have, and of passing errors, are passed over."""
+    """Keep one line of a batch's output; skip answers we already have and errors that may pass."""
     found = waiting.pop(str(row.get("custom_id")), None)
     response = row.get("response") or {}
     status = response.get("status_code")

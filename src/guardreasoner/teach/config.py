@@ -23,7 +23,7 @@ RESUMABLE = (
 
 @dataclass(frozen=True)
 class SynthesizeConfig:
-    """Who teaches, and how much that may cost."""
+    """Which teacher to use, and how much it may cost."""
 
     teacher: str = "template"
     """`template` (no language model: not reasoning synthesis), `openai` (any OpenAI-compatible server), `anthropic`,
@@ -35,17 +35,17 @@ class SynthesizeConfig:
     key: str | None = None
     """Name of the environment variable that holds the key; None = the provider's usual one."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of every request; null takes one away (`{max_tokens: null, max_completion_tokens: 4096}`)."""
+    """Further fields of every request; null removes one (`{max_tokens: null, max_completion_tokens: 4096}`)."""
     temperature: float = 0.0
     """`train/llm.py`."""
     max_tokens: int = 2048
     """Most tokens of an answer."""
     attempts: int = 3
-    """Most answers per example: the first, and re-asks that say what was wrong (released script: 1, unchecked)."""
+    """Most answers per example: the first, then retries that say what was wrong (released script: 1, unchecked)."""
     unlabelled: Unlabelled = "teacher"
-    """Answers that the data do not give: left to the teacher (paper: BeaverTails), or `skip`ped."""
+    """Labels that the data lack: the `teacher` supplies them (paper: BeaverTails), or `skip` the task."""
     share: float = 1.0
-    """Share of the examples that get reasoning; the others are kept with their labels only."""
+    """Share of the examples that get reasoning; the rest keep their labels only."""
     concurrency: int = 64
     """Most calls in flight."""
     requests_per_minute: float | None = None
@@ -59,9 +59,9 @@ class SynthesizeConfig:
     price_out: float | None = None
     """Dollars per million answer tokens."""
     max_cost: float | None = None
-    """Dollars that are never exceeded: the worst case of every call is set aside before it is made."""
+    """Never exceeded, in dollars: the worst-case cost of each call is reserved before it is made."""
     poll_s: float = 30.0
-    """Seconds between looks at a batch."""
+    """Seconds between checks on a batch."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,10 +84,10 @@ class SynthesizeConfig:
 
 
 def plain_url(base_url: str) -> str:
-    """A server's address without anything secret in it.
+    """A server's address, if it contains no secret.
 
     Raises:
-        ConfigError: it is no http address, or carries a user name, a password or a query.
+        ConfigError: it is not an http address, or contains a user name, a password or a query.
     """
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

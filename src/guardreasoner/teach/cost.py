@@ -1,4 +1,4 @@
-"""What a teacher costs: prices, an estimate beforehand, and a cap that is never exceeded."""
+"""What a teacher costs: prices, an estimate before the run, and a cap that is never exceeded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRICES = {"gpt-4o-2024-08-06": (2.50, 10.00)}
 
 @dataclass
 class CostBudget:
-    """Money spent and set aside."""
+    """Money spent and reserved."""
 
     price_in: float = 0.0
     """Dollars per prompt token."""
@@ -32,18 +32,18 @@ class CostBudget:
     set_aside: float = 0.0
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Dollars of so many tokens."""
+        """The price of these tokens in dollars."""
         return prompt_tokens * self.price_in + completion_tokens * self.price_out
 
     def reserve(self, amount: float) -> bool:
-        """Set the worst case of a call aside, if the cap allows it."""
+        """Reserve the worst-case cost of a call; false = the cap does not allow it."""
         if self.cap is not None and self.spent + self.set_aside + amount > self.cap:
             return False
         self.set_aside += amount
         return True
 
     def settle(self, reserved: float, spent: float) -> None:
-        """A call has ended: what was set aside for it is free again, what it cost is spent."""
+        """Replace a call's reservation by what it really cost."""
         self.set_aside = max(0.0, self.set_aside - reserved)
         self.spent += spent
 
@@ -66,13 +66,13 @@ def budget_of(config: SynthesizeConfig) -> CostBudget:
 
 
 def worst_case(question: Messages, config: SynthesizeConfig, budget: CostBudget) -> float:
-    """Dollars that a call cannot exceed: no token is shorter than a byte."""
+    """The most a call can cost in dollars, counting a token per byte."""
     size = sum(len(m["content"].encode("utf-8", "replace")) + 8 for m in question)
     return budget.cost(size, config.max_tokens)
 
 
 def forecast(examples: Sequence[Example], config: SynthesizeConfig) -> tuple[int, int, float | None]:
-    """Prompt tokens, answer tokens and dollars (None = no price) that a run may take, without re-asks."""
+    """Estimate prompt tokens, answer tokens and dollars (None = no price) of a run without retries."""
     prompt = completion = 0.0
     for example in examples:
         prompt += sum(len(m["content"]) for m in messages(example, config.unlabelled)) / 4

@@ -1,9 +1,9 @@
 """Published reasoning traces into `Trace` records, and the statistics of Table 1.
 
 `yueliu1999/GuardReasonerTrain` has four splits with the columns instruction, input, output. Answers are kept as
-released, byte for byte: the reasoning is the output up to its answer block, and the block is trained as it stands. Gold
-are the block's labels on what there was to judge: where there is no reply, the teacher's "refusal" and "unharmful" are
-part of the answer, but nothing that an answer is judged by.
+released, byte for byte: the reasoning is the output up to its answer block, and the block is trained unchanged. Gold
+labels are the block's, for the texts that exist: where there is no reply, the teacher's "refusal" and "unharmful" stay
+in the answer but are not gold.
 """
 
 from __future__ import annotations

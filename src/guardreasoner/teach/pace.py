@@ -1,4 +1,4 @@
-"""How fast a server may be asked: request and token rates, learned from its headers."""
+"""Rate limits: requests and tokens per minute, learned from a server's headers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HEADERS = (
         "anthropic-ratelimit-tokens-reset",
     ),
 )
-"""What is limited, and the headers with the limit, what is left of it, and when it is whole again."""
+"""What is limited, then the headers for the limit, the remainder, and the time of the next reset."""
 
 
 @dataclass
 class RateLimit:
-    """So many a minute; what is not used is kept up to one minute's worth."""
+    """A rate per minute; unused allowance is kept for up to a minute."""
 
     per_minute: float | None = None
     """None = no limit is known."""
@@ -41,7 +41,7 @@ class RateLimit:
         self.level = self.per_minute or 0.0
 
     def wait(self, amount: float) -> float:
-        """Seconds until so much may be taken; more than a minute's worth waits for a full bucket."""
+        """Seconds until this amount is available; an amount above a minute's allowance waits for the full allowance."""
         if self.per_minute is None:
             return 0.0
         now = time.monotonic()
@@ -50,7 +50,7 @@ class RateLimit:
         return max(0.0, min(amount, self.per_minute) - self.level) * 60 / self.per_minute
 
     def learn(self, limit: float, remaining: float, reset_s: float | None, ceiling: float | None) -> None:
-        """Take over what the server says; a reset that is far away means that the limit is not per minute."""
+        """Adopt the server's numbers; a reset far in the future means that the limit is not per minute."""
         rate = limit
         if reset_s and remaining < limit:
             rate = min(limit, max((limit - remaining) / reset_s * 60, 1.0))
@@ -72,7 +72,7 @@ class Pace:
         self._turn = asyncio.Lock()
 
     async def turn(self, tokens: float) -> None:
-        """Wait for the turn of a call of so many tokens."""
+        """Wait until a call of this many tokens may start."""
         async with self._turn:
             amounts = {"requests": 1.0, "tokens": tokens}
             while True:
@@ -85,7 +85,7 @@ class Pace:
                 bucket.level -= min(amounts[name], bucket.per_minute or 0.0)
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Read a reply's headers (names in lower case); those of unknown form are passed over."""
+        """Read a reply's headers (names in lower case); unknown forms are ignored."""
         for name, limit_key, left_key, reset_key in HEADERS:
             try:
                 limit, left = float(headers[limit_key]), float(headers[left_key])
@@ -95,5 +95,5 @@ class Pace:
                 self._buckets[name].learn(limit, left, seconds(headers.get(reset_key, "")), self._ceilings[name])
 
     def hold(self, wait_s: float) -> None:
-        """Let no call through for so long."""
+        """Let no call through for this long."""
         self._held_until = max(self._held_until, time.monotonic() + wait_s)

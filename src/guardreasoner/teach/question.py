@@ -1,8 +1,8 @@
-"""What an LLM teacher is asked, and whether its answer may train anybody.
+"""What an LLM teacher is asked, and the checks that its answer must pass.
 
 The task follows the paper's synthesis prompt (`reasoning_data_synthesis.py`, paper figure 5) in our words: all three
 tasks step by step, one to ten steps each, every step the smallest unit, the true labels given, the conclusions
-consistent with them. Answers that the data do not give are left to the teacher, as for BeaverTails in the paper.
+consistent with them. The teacher supplies labels that the data lack, as for BeaverTails in the paper.
 Ours: the last step of a task names the label, a request without a reply has one task, and every answer is checked.
 """
 
@@ -67,7 +67,7 @@ That answer cannot be used: {problems}. Write the whole answer again, in the for
 
 @dataclass(frozen=True, slots=True)
 class TeacherAnswer:
-    """One call's answer, as it is kept in `answers.jsonl`."""
+    """The answer to one call, as stored in `answers.jsonl`."""
 
     id: str
     """Of the example."""
@@ -82,7 +82,7 @@ class TeacherAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """An example without a usable answer, as it is kept in `rejects.jsonl`."""
+    """An example without a usable answer, as stored in `rejects.jsonl`."""
 
     id: str
     reasons: tuple[str, ...]
@@ -124,7 +124,7 @@ def _conversation(example: Example) -> str:
 
 
 def check(answer: TeacherAnswer, example: Example, unlabelled: Unlabelled = "teacher") -> tuple[str, ...]:
-    """What is wrong with an answer, in phrases that may be shown to the teacher; empty = it may be used."""
+    """The problems of an answer, as phrases that can be shown to the teacher; empty = usable."""
     if answer.finish == "length":
         return ("it was cut off before its end",)
     if answer.finish in ("refused", "invalid"):
@@ -175,7 +175,7 @@ def next_move(
     attempts: int,
     unlabelled: Unlabelled = "teacher",
 ) -> Trace | Reject | Messages:
-    """What follows from the answers so far: the trace, the end, or the next question.
+    """The next step for an example: its trace, its reject, or the next question.
 
     Args:
         answers: of this example, oldest first.

@@ -65,7 +65,7 @@ def synthesize(
 
     Raises:
         ConfigError: a setting is wrong, a key is missing, or the cost cap was reached (run again with a higher one).
-        EngineError: the teacher's server refuses the key, or does not answer any more.
+        EngineError: the teacher's server refuses the key or has stopped answering.
         RunFolderError: the folder is in use or belongs to another configuration.
     """
     described = asdict(data) if isinstance(data, DataConfig) else {"examples": len(data), "digest": _digest(data)}
@@ -85,7 +85,7 @@ def synthesize(
 
 
 def unique(examples: Sequence[Example]) -> list[Example]:
-    """The examples as a list, if every id is there once.
+    """The examples as a list, if every id is unique.
 
     Raises:
         ConfigError: an id occurs twice.
@@ -124,7 +124,7 @@ def _write(
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """Run to the end, also where an event loop is running already (a notebook)."""
+    """Run a coroutine to its end, even inside a running event loop (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -156,7 +156,7 @@ def _finish(
 
 
 def estimate(data: DataConfig, config: SynthesizeConfig, *, data_dir: str | Path | None = None) -> str:
-    """What a run would take, in a sentence; everything that can be wrong before the first call is found.
+    """What a run would cost, in a sentence; finds every error that can be found before the first call.
 
     Raises:
         ConfigError: as `synthesize`.
@@ -178,11 +178,11 @@ async def _teach(
     teacher: Teacher | None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Ask about every example that has no trace and no reject yet; returns what the manifest says of it.
+    """Ask about every example without a trace or a reject; returns the manifest's entry.
 
     Raises:
-        ConfigError: the cost cap was reached; what is done is kept.
-        EngineError: the server refuses the key or does not answer any more; what is done is kept.
+        ConfigError: the cost cap was reached; finished work is kept.
+        EngineError: the server refuses the key or has stopped answering; finished work is kept.
     """
     budget = budget_of(config)
     with Appender(folder / "answers.jsonl") as answers:
@@ -215,7 +215,7 @@ async def _teach(
 def _state(
     config: SynthesizeConfig, teacher: Teacher, outputs: Outputs, *, answers: Appender, budget: CostBudget
 ) -> TeacherRun:
-    """A run's state, with the answers of earlier runs read back and paid for."""
+    """The state of a run, including the answers and the cost of earlier runs."""
     pace = Pace(config.requests_per_minute, config.tokens_per_minute)
     state = TeacherRun(config, teacher, outputs, answers, {}, budget, pace)
     for row in answers.existing:
@@ -230,7 +230,7 @@ def _state(
 
 @asynccontextmanager
 async def _progress(state: TeacherRun, total: int, todo: int, *, quiet: bool) -> AsyncIterator[None]:
-    """Rate, cost and time left on stderr while the body runs."""
+    """Show rate, cost and time left on stderr while the body runs."""
     bar = Progress(
         TextColumn("synthesize"),
         BarColumn(),

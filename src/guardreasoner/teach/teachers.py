@@ -1,4 +1,4 @@
-"""Who answers a teacher's question: chat servers by HTTP, engines in this process, or an object of your own.
+"""Teachers: chat servers over HTTP, engines in this process, or an object of your own.
 
 A provider is a row: its address, how a request is written, how a reply is read.
 """
@@ -19,11 +19,11 @@ from guardreasoner.teach.question import Messages
 
 @dataclass(frozen=True, slots=True)
 class TeacherReply:
-    """What came back from one call."""
+    """A teacher's reply to one call."""
 
     text: str
     finish: str
-    """`stop`, `length`, `refused`, or `invalid` (the server does not take this request)."""
+    """`stop`, `length`, `refused`, or `invalid` (the server rejects this request)."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -44,13 +44,13 @@ class Teacher(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close connections."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One wire."""
+    """One provider's chat API."""
 
     name: str
     base_url: str
@@ -67,7 +67,7 @@ def _openai_body(model: str, messages: Messages, max_tokens: int, temperature: f
 
 
 def read_openai(reply: Mapping[str, Any]) -> TeacherReply:
-    """A chat completion of OpenAI's wire."""
+    """Read a chat completion in OpenAI's format."""
     choice, usage = reply["choices"][0], reply.get("usage") or {}
     message = choice["message"]
     declined = message.get("refusal") or choice.get("finish_reason") == "content_filter"
@@ -115,7 +115,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 class HttpTeacher:
-    """A model behind one of the `PROVIDERS`' wires."""
+    """A model behind the API of one of the `PROVIDERS`."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class HttpTeacher:
         """Args:
             base_url: None = the provider's own.
             key: name of the environment variable that holds the key.
-            options: further fields of every request; None takes a field away.
+            options: further fields of every request; None removes a field.
             concurrency: connections kept open.
 
         Raises:
@@ -165,7 +165,7 @@ class HttpTeacher:
 
 
 class EngineTeacher:
-    """An engine of this process (`vllm`, `hf`, `onnx`): questions that wait together run as one batch."""
+    """An engine in this process (`vllm`, `hf`, `onnx`); waiting questions run as one batch."""
 
     def __init__(self, engine: Any, *, batch: int = 64) -> None:
         self.name = str(engine.name)
@@ -212,7 +212,7 @@ class EngineTeacher:
 
 
 def _turn(message: Mapping[str, str]) -> Turn:
-    """The instruction is ours; the conversation and the teacher's own earlier answer are not."""
+    """The instruction is trusted text; the conversation and the teacher's earlier answer are not."""
     own = message["role"] == "system"
     return Turn(message["role"], (Scaffold(message["content"]) if own else Judged(message["content"]),))
 

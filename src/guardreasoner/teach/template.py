@@ -35,7 +35,7 @@ _STOP = frozenset(
 
 @dataclass(frozen=True)
 class Lexicon:
-    """How much a word speaks for the positive label of a task: smoothed log-odds over training rows."""
+    """Evidence of each word for a task's positive label: smoothed log-odds over training rows."""
 
     weights: Mapping[Task, Mapping[str, float]]
 
@@ -110,7 +110,7 @@ def _steps(example: Example, task: Task, lexicon: Lexicon) -> list[str]:
 
 
 def _fitted(phrases: list[words.Slots], example: Example, task: Task) -> list[words.Slots]:
-    """The same sentences at the length that fits: all the tasks of an exchange share about a hundred tokens."""
+    """Shorten the phrases: all tasks of an exchange share about a hundred tokens."""
     gold, last = example.gold, phrases[-1]
     if len(phrases) == 3 and example.exchange.response is not None:
         weighed, why = phrases[1]
@@ -129,12 +129,12 @@ def _judged(example: Example, task: Task) -> str:
 
 
 def _window(text: str) -> tuple[str, ...]:
-    """The parts of a text that are quoted from."""
+    """The parts of a text that may be quoted."""
     return (text,) if len(text) <= 2 * QUOTED else (text[:QUOTED], text[-QUOTED:])
 
 
 def _quote(text: str, weights: Mapping[str, float], sign: float, skip: str = "") -> str:
-    """One or two words, verbatim, whose best word speaks most for the label; the first words where none is known."""
+    """One or two words, verbatim, that are the best evidence for the label; the first words where none is known."""
     skipped = {m.group().lower() for m in _WORD.finditer(skip)}
     best, found, where = -math.inf, None, ""
     for part in _window(text):
@@ -160,7 +160,7 @@ def _widened(part: str, start: int, end: int, skipped: set[str]) -> str:
 
 
 def _opening(reply: str, refused: bool) -> str:
-    """What shows that a reply refuses, or the words it starts with."""
+    """The words in which a reply refuses, or those it starts with."""
     head = reply[:QUOTED]
     if refused and (match := words.REFUSAL.search(head)):
         return match.group()
@@ -179,7 +179,7 @@ def _marked(quote: str) -> str:
 
 
 def _kind(example: Example, task: Task, quoted: str) -> str:
-    """The kind of harm: by the category, else by what is said around the quote, else anywhere in the exchange."""
+    """The kind of harm: from the category, else from the words around the quote, else from the whole exchange."""
     if kind := _first(words.KINDS, example.category):
         return kind
     text = _judged(example, task)

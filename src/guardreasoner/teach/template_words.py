@@ -13,7 +13,7 @@ Table = tuple[tuple[str, re.Pattern[str]], ...]
 
 
 def _table(rows: str) -> Table:
-    """One `name: words` a line; a line that starts with `|` goes on with the one before."""
+    """Parse one `name: words` per line; a line that starts with `|` continues the one before."""
     lines = re.sub(r"\n\s*\|", "|", rows.strip()).splitlines()
     pairs = [line.split(": ", 1) for line in lines]
     return tuple((name.strip(), re.compile(pattern, re.I)) for name, pattern in pairs)
@@ -96,7 +96,7 @@ ALARMING = re.compile(
     r")(?:s|ed|e|es|er|ers|ing|ion|ions|ive|ual|y|ly|t|ist|ists|al|ious|ity)*\b",
     re.I,
 )
-"""Words that sound dangerous wherever they stand."""
+"""Words that sound dangerous in any context."""
 
 REQUEST_HARMFUL = (
     _slots(

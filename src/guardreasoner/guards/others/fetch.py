@@ -1,4 +1,4 @@
-"""Other people's prompt text, read from where its owner publishes it and known by its digest.
+"""Prompt texts of other guards, read from where their owners publish them and checked by digest.
 
 This package carries no third-party policy prose. Where a model ships a chat template, that is used. Where it does not
 (WildGuard, Aegis Guard 1.0, MD-Judge, HarmBench, PolyGuard, NemoGuard, ShieldGemma's four policies), a `Frame` says
@@ -6,7 +6,7 @@ where the text is published and what its SHA-256 is, with the holes written `{pr
 
     Frame(sha256="…", pieces=(("<|user|>", "<|assistant|>\\n"),), places=(Place("package", "wildguard", …),))
 
-A text whose digest differs is refused, whoever sent it; one that fits is kept in a cache under its digest.
+A text with another digest is refused, whatever its source; one that matches is cached under its digest.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def find(frame: Frame, source: str) -> str | None:
 
 
 def _readings(source: str) -> Iterator[str]:
-    """The file as it stands, and, for Python, each string constant it holds."""
+    """The file itself and, for Python, each string constant in it."""
     yield source
     with suppress(SyntaxError, ValueError, RecursionError):
         for node in ast.walk(ast.parse(source)):

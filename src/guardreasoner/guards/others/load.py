@@ -1,4 +1,4 @@
-"""From a row of the table to a guard: texts read, policies and options in place, the engine loaded."""
+"""From a row of the table to a guard: read its texts, apply policies and options, load its engine."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def resolve(value: Any, what: str) -> Any:
     """Every frame in a value, read.
 
     Raises:
-        ConfigError: one of them is not at hand.
+        ConfigError: one of them cannot be read.
     """
     if isinstance(value, Frame):
         return read_frame(value, what=what)

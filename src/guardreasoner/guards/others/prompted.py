@@ -33,12 +33,12 @@ from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, 
 
 MAX_WINDOWS = 16
 SPARE_TOKENS = 8
-"""Room for tokens that come to lie differently at the edges of judged text."""
+"""Room for tokens that split differently at the edges of judged text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CallResult:
-    """One call and what came of it."""
+    """One call, its completion and what was read from it."""
 
     call: Call
     completion: Completion
@@ -46,7 +46,7 @@ class _CallResult:
 
 
 class PromptedGuard(Judging):
-    """A guard that is asked in its own words and read in its own way."""
+    """A guard with its own prompt and its own answer format."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class PromptedGuard(Judging):
 
 
 def _text(answers: Sequence[_CallResult]) -> str:
-    """What the model wrote; several calls each under its name."""
+    """The text the model wrote; of several calls, each under its name."""
     if len(answers) == 1:
         return answers[0].completion.text
     return "\n".join(f"[{', '.join((*a.call.tasks, a.call.policy)).strip(', ')}]\n{a.completion.text}" for a in answers)

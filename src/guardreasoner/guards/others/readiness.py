@@ -1,4 +1,4 @@
-"""Whether a guard can run here now, and what is missing: told without a network and without loading anything."""
+"""Whether a guard can run here now, and what is missing, without using the network or loading anything."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _home() -> Path:
 
 
 def _texts(row: GuardRow) -> Iterator[str]:
-    """The prompt texts that are not at hand, by where they are published, each place once."""
+    """The prompt texts that are missing, by where they are published, each place once."""
     places = [f.places[0] for f in _frames(row.options) if f.places and not at_hand(f)]
     for place in dict.fromkeys(places):
         bring = f"pip install --no-deps {place.name}=={place.version}, or be online once"
