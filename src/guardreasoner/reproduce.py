@@ -1,6 +1,6 @@
 """All stages of a recipe in order. Each resumes by itself, and one that is done is not done again.
 
-    DIR/synthesize  sft  sft-VARIANT...  sample  mine  dpo  average  export  calibrate  evaluate
+    DIR/encoder  synthesize  sft  sft-VARIANT...  sample  mine  dpo  average  export  calibrate  evaluate
 
 The training stages run in several processes where that is asked for; no other stage is started twice.
 """
@@ -25,7 +25,7 @@ from guardreasoner.train.sample import run_sample
 from guardreasoner.types import Example
 
 Manifest = dict[str, Any]
-STAGES = ("synthesize", "sft", "sample", "mine", "dpo", "average", "export", "calibrate", "evaluate")
+STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "average", "export", "calibrate", "evaluate")
 
 
 def reproduce(
@@ -92,6 +92,7 @@ def _one(
     name: str, recipe: Recipe, source: str | Path, root: Path, *, data_dir: Path | None, processes: int, fresh: bool
 ) -> Manifest:
     stages: dict[str, Callable[[], Manifest]] = {
+        "encoder": lambda: _encoder(recipe, root, data_dir, fresh),
         "synthesize": lambda: synthesize_stage(recipe, root, data_dir=data_dir, fresh=fresh),
         "sample": lambda: sample_stage(recipe, root, fresh=fresh),
         "mine": lambda: _mine(recipe, root, fresh),
@@ -101,6 +102,14 @@ def _one(
         "evaluate": lambda: _evaluate(recipe, root, data_dir, fresh),
     }
     return stages[name]()
+
+
+def _encoder(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) -> Manifest:
+    from guardreasoner.train.encoder import run
+
+    if data_dir is None:
+        raise ConfigError("the recipe reads the data folder; give --data DIR or set GUARDREASONER_DATA")
+    return run(root, data_dir, recipe.encoder, fresh=fresh)
 
 
 def synthesize_stage(recipe: Recipe, root: Path, *, data_dir: Path | None = None, fresh: bool = False) -> Manifest:
@@ -206,6 +215,10 @@ def final_checkpoint(recipe: Recipe, root: Path) -> Path:
 
 
 def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
+    if "encoder" in recipe.stages:
+        from guardreasoner.export.encoder import run as export_encoder
+
+        return export_encoder(root, fresh=fresh)
     from guardreasoner.export.onnx import run
 
     run(final_checkpoint(recipe, root), root, recipe.export, fresh=fresh)
@@ -223,12 +236,14 @@ def _evaluate(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) ->
     from guardreasoner.guards.load import load_guard
 
     config = recipe.evaluate
-    folder = root / "export" / "model" if config.engine == "onnx" else final_checkpoint(recipe, root)
+    exported = config.engine == "onnx" or "encoder" in recipe.stages
+    folder = root / "export" / "model" if exported else final_checkpoint(recipe, root)
     examples = benchmarks_of(config, data_dir)
     path = root / "evaluate" / "manifest.json"
     if path.exists() and not fresh:
         return _read(path)
-    guard = load_guard(str(folder), mode=config.mode, engine=config.engine)  # type: ignore[arg-type]
+    engine = None if "encoder" in recipe.stages else config.engine
+    guard = load_guard(str(folder), mode=config.mode, engine=engine)  # type: ignore[arg-type]
     try:
         asked = {"mode": config.mode, "engine": config.engine}
         evaluate(guard, examples, root / "evaluate", config=asked, limit=config.limit, fresh=fresh)

@@ -240,12 +240,14 @@ def as_row(fit: Fit) -> dict[str, Any]:
 
 
 def run(out: str | Path, config: CalibrateConfig, *, fresh: bool = False) -> dict[str, Any]:
-    """Calibrate as a stage: fits `export/model` on `synthesize/validation.jsonl` and writes its `calibration.json`.
+    """Calibrate as a stage: fits `export/model` on the run's validation rows and writes its `calibration.json`.
 
     Raises:
         DataError: there are no validation rows, or too few of any task.
     """
-    rows, model = Path(out) / "synthesize" / "validation.jsonl", Path(out) / "export" / "model"
+    model = Path(out) / "export" / "model"
+    first = "encoder" if (Path(out) / "encoder").is_dir() else "synthesize"
+    rows = Path(out) / first / "validation.jsonl"
     inputs = [rows, model / "model.onnx"]
     with RunFolder(out, "calibrate", config=asdict(config), inputs=inputs, fresh=fresh) as folder:
         if folder.manifest is not None and (model / "calibration.json").exists():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +21,14 @@ from torch.nn import functional
 
 from guardreasoner.data.kinds import kinds
 from guardreasoner.errors import need
-from guardreasoner.records import RunFolder, sha256
-from guardreasoner.train.encoder_rows import EncoderData, EncoderRow, load_rows
+from guardreasoner.records import RunFolder, sha256, write_jsonl
+from guardreasoner.train.encoder_rows import EncoderConfig, EncoderRow, load_rows, validation_rows
 from guardreasoner.types import TASKS
 
 Logits = NDArray[np.float32]
 OUTPUTS = (*(t.value for t in TASKS), "attack", *kinds())
 """Names of the network's outputs: three tasks, `attack`, and the kinds of harm."""
 _KINDS = len(TASKS) + 1
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """How nano is trained."""
-
-    data: EncoderData = field(default_factory=EncoderData)
-    tokens: int = 224
-    """Most tokens of one row; the middle of a longer text is left out."""
-    long_tokens: int = 512
-    """The same for the share `long` of the rows."""
-    long: float = 0.06
-    batch_tokens: int = 2560
-    """Tokens of one step, padding included."""
-    batch_rows: int = 40
-    learning_rate: float = 2e-4
-    head_rate: float = 1e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    smoothing: float = 0.02
-    """How far gold stands from 0 and 1."""
-    kind_weight: float = 0.3
-    attack_weight: float = 0.5
-    epochs: int = 1
-    save_minutes: float = 4.0
-    seed: int = 42
 
 
 class Network(torch.nn.Module):  # type: ignore[misc, unused-ignore]
@@ -222,6 +196,7 @@ def run(
         if folder.manifest is not None:
             return folder.manifest
         rows, about = load_rows(data, config.data)
+        about["validation"] = write_jsonl(folder.path / "validation.jsonl", validation_rows(data, config.data))
         seconds, steps, tokens = _train(folder, rows, config)
         digest = sha256(folder.path / "model.safetensors")
         counts = {"in": len(rows), "out": len(rows), "dropped": {}}

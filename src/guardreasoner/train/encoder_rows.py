@@ -19,7 +19,7 @@ from guardreasoner.data.everyday import TEST_DOMAINS
 from guardreasoner.data.kinds import kind_of
 from guardreasoner.errors import ConfigError
 from guardreasoner.records import read_jsonl
-from guardreasoner.types import TASKS, Task
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Task
 
 Label = float | None
 
@@ -37,7 +37,9 @@ class EncoderData:
     repeat: Mapping[str, int] = field(default_factory=dict)
     """How many times a source's rows are seen."""
     leave_out: tuple[str, ...] = ()
-    """Sources, and everyday domains (`a05`), that validate and never train."""
+    """Sources, and everyday domains (`a05`), that validate and never train, whatever their licence."""
+    leave_out_cap: int = 250
+    """Most validation rows of a source."""
     everyday: bool = True
     """Whether everyday rows train (its test domains never do)."""
     kinds_from: tuple[str, ...] = ()
@@ -49,6 +51,32 @@ class EncoderData:
     worn: float = 0.06
     """Share of rows whose letters are disturbed."""
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How nano is trained."""
+
+    data: EncoderData = field(default_factory=EncoderData)
+    tokens: int = 224
+    """Most tokens of one row; the middle of a longer text is left out."""
+    long_tokens: int = 512
+    """The same for the share `long` of the rows."""
+    long: float = 0.06
+    batch_tokens: int = 2560
+    """Tokens of one step, padding included."""
+    batch_rows: int = 40
+    learning_rate: float = 2e-4
+    head_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    smoothing: float = 0.02
+    """How far gold stands from 0 and 1."""
+    kind_weight: float = 0.3
+    attack_weight: float = 0.5
+    epochs: int = 1
+    save_minutes: float = 4.0
+    seed: int = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +170,25 @@ def _everyday(root: Path, config: EncoderData) -> Iterator[EncoderRow]:
         if path.stem not in TEST_DOMAINS and path.stem not in config.leave_out:
             made = [row for _, values in read_jsonl(path) for row in everyday_rows(values)]
             yield from made * config.repeat.get("everyday", 1)
+
+
+def validation_rows(data: str | Path, config: EncoderData) -> list[Example]:
+    """Labelled rows of what is left out, in a fixed order; thresholds are fitted on them, weights are not."""
+    root, chosen = Path(data), random.Random(config.seed)
+    made = []
+    for name in config.leave_out:
+        folder = "train" if (root / "train" / f"{name}.jsonl").exists() else "everyday"
+        path = root / folder / f"{name}.jsonl"
+        if not path.exists() or name in TEST_DOMAINS:
+            raise ConfigError(f"leave_out names {name!r}, which is no source and no domain to validate on in {root}")
+        rows = [values for _, values in read_jsonl(path)]
+        chosen.shuffle(rows)
+        for values in rows[: config.leave_out_cap]:
+            context = tuple(Message(**m) for m in values.get("context") or ())
+            exchange = Exchange(values["id"], values["prompt"], values["response"] or None, context, values["source"])
+            gold = Labels.of({t: values[t.value] for t in TASKS})
+            made.append(Example(exchange, gold, str(values["category"] or "")))
+    return made
 
 
 def read_traces(path: Path) -> dict[str, dict[str, Any]]:

@@ -28,12 +28,15 @@ from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.export.onnx import ExportConfig
 from guardreasoner.teach.config import SynthesizeConfig
+from guardreasoner.train.encoder_rows import EncoderConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import DpoConfig, ModelConfig, SftConfig
 
 T = TypeVar("T")
-RESERVED = frozenset({"sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"})
+RESERVED = frozenset(
+    {"encoder", "sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"}
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Recipe:
     sample: SampleConfig = field(default_factory=SampleConfig)
     mine: MineConfig = field(default_factory=MineConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """How a guard that scores text is trained, where `encoder` is a stage."""
     average: tuple[str, ...] = ()
     """Other recipes whose R-SFT weights are averaged with this one's; each is trained in `DIR/average-NAME`."""
     export: ExportConfig = field(default_factory=ExportConfig)
