@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "audit": "measure whether the reasoning supports the verdicts",
     "leakage": "find training rows that overlap with benchmarks",
     "calibrate": "fit thresholds and probabilities of any guard with scores",
+    "tune": "fit nano's heads and thresholds to labelled rows of your own",
     "import-traces": "read published reasoning traces into Trace records",
     "synthesize": "let a teacher write reasoning for labelled examples",
     "sft": "train on reasoning traces (R-SFT)",

@@ -70,7 +70,7 @@ class EncoderEngine:
         meta = _meta(path)
         self.name = name or path.resolve().name
         self.context_tokens = int(meta["context_tokens"])
-        self.outputs, self._weight, self._bias = read_heads(path)
+        self.outputs, self.weight, self.bias = read_heads(path)
         self.tokenizer = _tokenizer(path)
         vocabulary = self.tokenizer.get_vocab()
         if not {"[CLS]", "[SEP]", "[UNK]"} <= vocabulary.keys():
@@ -80,7 +80,7 @@ class EncoderEngine:
         self.runtime = load_runtime()
         self.session = self._session(path / "model.onnx", threads or min(MOST_THREADS, available_cores()))
         widths = [o.shape[-1] for o in self.session.get_outputs() if o.name == "features"]
-        if {i.name for i in self.session.get_inputs()} != set(INPUTS) or widths != [self._weight.shape[1]]:
+        if {i.name for i in self.session.get_inputs()} != set(INPUTS) or widths != [self.weight.shape[1]]:
             raise ConfigError(f"{path}/model.onnx does not fit its heads.json; export the model again")
 
     def score(self, pairs: Sequence[Pair], *, deadline: float | None = None) -> Scores:
@@ -102,9 +102,9 @@ class EncoderEngine:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise EngineTimeout("the deadline passed before every text was scored")
                 done[key] = self._run(*key)
-        features = np.array([done[key] for key in encoded], np.float32).reshape(len(encoded), self._weight.shape[1])
+        features = np.array([done[key] for key in encoded], np.float32).reshape(len(encoded), self.weight.shape[1])
         return Scores(
-            features @ self._weight.T + self._bias,
+            features @ self.weight.T + self.bias,
             features,
             np.array([len(ids) for ids, _ in encoded], np.int64),
             self._share(encoded, frozenset({self._unknown})),

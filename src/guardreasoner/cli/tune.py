@@ -1,0 +1,55 @@
+"""`guardreasoner tune LABELLED.jsonl`: fit an encoder's heads and thresholds to rows of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from guardreasoner.errors import ConfigError
+from guardreasoner.evaluate.calibrate import Target
+from guardreasoner.guards.load import find_row
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("labelled", type=Path, metavar="LABELLED", help="a table with prompt, response and labels: "
+                        ".jsonl, .csv, .json or .parquet")  # fmt: skip
+    parser.add_argument(
+        "--guard", default="nano", metavar="NAME|FOLDER", help="the encoder to start from (default nano)"
+    )
+    parser.add_argument("--target", default="f1", metavar="RULE", help="how thresholds are chosen, as in `calibrate`: "
+                        "f1 (default), fpr=0.05, ...")  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the new guard; use it with --guard FOLDER"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the rows that are kept out")
+    parser.add_argument("--json", action="store_true", help="one JSON object per task and set of rows")
+
+
+def run(args: argparse.Namespace) -> int:
+    from guardreasoner.train.tune import tune
+
+    row = find_row(args.guard)
+    if row.format != "encoder":
+        raise ConfigError(f"{args.guard} has no heads to tune; tune starts from nano, or from a folder that tune wrote")
+    measures = tune(Path(row.model), args.labelled, args.out, target=Target.parse(args.target), seed=args.seed)
+    if args.json:
+        for measure in measures:
+            print(json.dumps(asdict(measure)))
+        return 0
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for head in ("task", "rows", "n", "F1", "recall", "FPR", "AUROC"):
+        table.add_column(head, justify="left" if head in ("task", "rows") else "right", no_wrap=True)
+    for m in measures:
+        change = [f"{100 * m.before[k]:.1f} > {100 * m.after[k]:.1f}" for k in ("f1", "recall", "fpr")]
+        table.add_row(m.task, m.rows, str(m.n), *change, f"{m.before['auroc']:.3f} > {m.after['auroc']:.3f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print("before > after; own rows held out from the fit say what is gained, everyday says what it costs")
+    console.print(f"use it: guardreasoner check --guard {args.out} 'your text'")
+    return 0
