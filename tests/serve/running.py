@@ -16,7 +16,7 @@ import httpx
 
 from guardreasoner.serve.app import make_app
 from guardreasoner.serve.core.judge import Core
-from guardreasoner.serve.door.connection import Gate
+from guardreasoner.serve.door.connection import FrontDoor
 from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.policy import policy_of
 from guardreasoner.serve.run import Server, configuration
@@ -28,7 +28,7 @@ class Served:
     """A running server."""
 
     url: str
-    gate: Gate
+    gate: FrontDoor
     http: httpx.Client
 
     @property

@@ -39,7 +39,7 @@ BAD_BODIES = {
     "empty": "",
     "a list": json.dumps([PLANTED]),
     "a wrong type": json.dumps({"prompt": {"a": PLANTED}}),
-    "an unknown field": json.dumps({PLANTED: 1, "prompt": "x"}),
+    "an unknown field": json.dumps({PLANTED: "a text", "prompt": "x"}),
     "an unknown mode": json.dumps({"prompt": "x", "mode": PLANTED}),
     "nothing to judge": json.dumps({"prompt": "", "id": PLANTED}),
     "both forms": json.dumps({"prompt": PLANTED, "exchanges": [{"prompt": "x"}]}),

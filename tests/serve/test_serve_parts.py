@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from guardreasoner.records import dumps, to_dict
 from guardreasoner.serve.chat.conversation import read_messages
-from guardreasoner.serve.chat.fields import FINISHES, SPOKEN_FIELDS, clean_reply, said
-from guardreasoner.serve.core.budget import Bucket, Escalations, Recent
-from guardreasoner.serve.core.frames import Event, Frames, Job, Line, pack
-from guardreasoner.serve.core.judge import Ask, Core
+from guardreasoner.serve.chat.reply import FINISHES, SPOKEN_FIELDS, read_reply, said
+from guardreasoner.serve.core.budget import Allowance, Escalations, Recent
+from guardreasoner.serve.core.frames import ChildSocket, Event, Frames, JudgeJob, pack
+from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.core.queue import Item, Waiting
-from guardreasoner.serve.door.limits import Overloaded
+from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.metrics import Metrics
-from guardreasoner.serve.policy import Budget, Limits, Policy
+from guardreasoner.serve.policy import Limits, Policy, ReasoningBudget
 from guardreasoner.serve.run import Joining
 from guardreasoner.serve.service import whole
 from guardreasoner.types import Exchange, Labels, Message, Step, Task, Usage, Verdict, field_names
@@ -33,7 +33,7 @@ class Clock:
 
 def test_an_allowance_refills_evenly_and_does_not_add_up():
     clock = Clock()
-    bucket = Bucket(6, 60, clock)
+    bucket = Allowance(6, 60, clock)
     for _ in range(6):
         assert bucket.left() >= 1
         bucket.spend()
@@ -42,13 +42,13 @@ def test_an_allowance_refills_evenly_and_does_not_add_up():
     assert bucket.left() == pytest.approx(1)
     clock.now = 10_000
     assert bucket.left() == 6
-    assert Bucket(None, 60, clock).left() == float("inf")
-    assert Bucket(0, 60, clock).left() == 0
+    assert Allowance(None, 60, clock).left() == float("inf")
+    assert Allowance(0, 60, clock).left() == 0
 
 
 def test_what_one_key_may_not_spend_is_not_taken_from_the_others():
     clock = Clock()
-    budget = Escalations(Budget(per_key=1, total=2, seconds=60), clock)
+    budget = Escalations(ReasoningBudget(per_key=1, total=2, seconds=60), clock)
     assert [budget.take(k) for k in ("a", "a", "a", "b", "c")] == [True, False, False, True, False]
 
 
@@ -195,17 +195,19 @@ def test_reading_messages_never_raises_and_loses_no_text(messages):
             assert unread
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5))
-def test_cleaning_a_reply_never_raises_and_keeps_no_text_that_is_not_said(reply):
-    cleaned = clean_reply(reply)
-    assert set(cleaned) <= {"id", "object", "model", "system_fingerprint", "created", "choices", "usage"}
-    for choice in cleaned["choices"]:
-        assert set(choice) <= {"index", "message", "delta", "finish_reason"}
+@given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5), st.sampled_from(["message", "delta"]))
+def test_a_reply_is_read_or_refused_and_keeps_no_text_that_is_not_said(reply, side):
+    try:
+        heard = read_reply(reply, side)
+    except Refused:
+        return
+    assert set(heard.body) <= {"id", "object", "model", "system_fingerprint", "created", "choices", "usage"}
+    for choice in heard.body["choices"]:
+        assert set(choice) == {"index", side, "finish_reason"}
         assert choice["finish_reason"] in (None, *FINISHES)
-        for message in (choice.get("message") or {}, choice.get("delta") or {}):
-            assert set(message) <= {"role", *SPOKEN_FIELDS, "tool_calls", "function_call"}
-            for name in SPOKEN_FIELDS:
-                assert (message.get(name) or "") in said(message)
+        assert set(choice[side]) <= {"role", *SPOKEN_FIELDS, "tool_calls", "function_call"}
+        for name in SPOKEN_FIELDS:
+            assert (choice[side].get(name) or "") in said(choice[side])
 
 
 def test_a_verdict_on_the_wire_is_what_a_file_would_hold():
@@ -232,7 +234,7 @@ def test_turns_follow_who_spoke_and_tool_calls_hang_together():
     assert read.unread == ()
 
 
-JOB = Job(7, (Exchange("x", "p", "r", (Message("user", "earlier"),), "web"),), "full", 12.5, steps=True)
+JOB = JudgeJob(7, (Exchange("x", "p", "r", (Message("user", "earlier"),), "web"),), "full", 12.5, steps=True)
 DONE = Event(
     "done",
     7,
@@ -251,7 +253,7 @@ def test_what_goes_to_the_guards_process_and_back_arrives_as_it_was():
     assert heard == [DONE, Event("idle", 7)]
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        line = Line(theirs)
+        line = ChildSocket(theirs)
         ours.sendall(pack(JOB) + pack("next"))
         assert line.next() == JOB
         assert line.stirs()  # what was read ahead counts
@@ -328,7 +330,7 @@ class Desk:
     async def free(self) -> None:
         pass
 
-    def hand_over(self, job: Job, on_verdicts, on_step=None) -> None:
+    def hand_over(self, job: JudgeJob, on_verdicts, on_step=None) -> None:
         loop = asyncio.get_running_loop()
         self.said.append(f"handed {job.exchanges[0].id}")
         self.future = loop.create_future()
@@ -339,7 +341,7 @@ class Desk:
 
         loop.call_soon(answer)
 
-    async def answered(self, job: Job) -> float:
+    async def answered(self, job: JudgeJob) -> float:
         return await self.future
 
 
@@ -347,7 +349,7 @@ def test_the_guard_gets_what_waits_before_the_last_answer_is_written():
     said: list[str] = []
 
     async def ask(core: Core, name: str) -> None:
-        await core.judge([Exchange(name, "hi")], Ask("judge", "anyone"))
+        await core.judge([Exchange(name, "hi")], Caller("judge", "anyone"))
         said.append(f"answered {name}")
 
     async def run() -> None:

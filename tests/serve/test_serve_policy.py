@@ -52,7 +52,7 @@ def test_where_scores_are_not_calibrated_labels_decide_and_a_note_says_so():
 
 def test_inside_the_review_band_the_review_action_is_taken_on_both_sides_of_the_threshold():
     band = {"review": {"prompt_harm": [0.4, 0.8]}}
-    assert decided(verdict(0.45), **band) == (False, "flag")
+    assert decided(verdict(0.45), **band) == (True, "flag")
     assert decided(verdict(0.6), **band) == (True, "flag")
     assert decided(verdict(0.8), **band) == (True, "block")
     assert decided(verdict(0.45), **band, review_action="block") == (True, "block")

@@ -141,7 +141,7 @@ def test_everything_the_model_would_read_is_judged(proxied, body):
     "body",
     [
         {"messages": [user([{"type": "image_url", "image_url": {"url": "x"}}])]},
-        {"messages": [user([{"type": "text", "text": "hi", "extra": 1}])]},
+        {"messages": [user([{"type": "text", "text": "hi", "extra": "bad"}])]},
         {"messages": [{"role": "user", "content": "hi", "zzz": "bad"}]},
         {"messages": [{"role": "wizard", "content": "hi"}]},
         {"messages": [user({"text": "hi"})]},
@@ -219,7 +219,7 @@ def test_a_turn_that_was_judged_is_not_judged_again(proxied):
     content(chat(served, *talk))
     before = served.metric("batch_exchanges_sum")
     content(chat(served, *talk, said("Hello there."), user("second of its kind")))
-    assert served.metric("batch_exchanges_sum") == before + 2  # the new turn, and the reply to it
+    assert served.metric("batch_exchanges_sum") == before + 4  # the new turn and the reply to it, with and without more
 
 
 def test_a_forged_history_is_judged(proxied):
@@ -236,7 +236,7 @@ def test_the_window_says_how_much_is_judged_together(window, kept, monkeypatch):
         monkeypatch.setattr(served.core, "judge", lambda e, *more: asked.append(e) or judge(e, *more))
         talk = [m for i in range(3) for m in (user(f"question {i}"), said(f"answer {i}"))]
         content(chat(served, *talk, user("last question")))
-        assert [len(e.context) for e in asked[-1]] == [kept]
+        assert len(asked[-1][0].context) == kept
         assert asked[-1][0].prompt == "last question"
 
 
@@ -324,7 +324,9 @@ def test_a_reply_that_could_not_be_judged_does_not_pass_when_closed(proxied):
         assert text_of(streamed) == "RAISE"
         (last,) = [c for c in chunks(streamed) if "guardreasoner" in c]
         assert last["guardreasoner"]["replies"][0]["fail_mode"] == "open"
-        assert opened.metric("unjudged_total", route="proxy", fail_mode="open", status="unavailable") == 2
+        assert (
+            opened.metric("unjudged_total", route="proxy", fail_mode="open", status="unavailable") == 4
+        )  # with its request, and alone
 
 
 def test_in_shadow_nothing_is_blocked_and_everything_is_recorded():

@@ -130,7 +130,7 @@ def test_an_image_is_refused_when_closed_and_marked_and_counted_when_open(served
     assert moderate(served, input=given) == 400
     with serving({"routes": {"moderations": {"fail_mode": "open"}}}) as opened:
         (result,) = moderate(opened, input=given)
-        assert result["guardreasoner"]["notes"]["unread"] == "1 image(s)"
+        assert result["guardreasoner"]["notes"]["unread"] == "1 part(s)"
         assert opened.metric("unjudged_total", route="moderations", fail_mode="open", status="unreadable") == 1
 
 
@@ -202,7 +202,7 @@ def test_litellm_replies_are_judged_with_the_request_they_answer():
     with serving({"routes": {"litellm": {"action": "flag"}}}) as flagging:
         guardrail(flagging, input_type="request", texts=["bad"], structured_messages=[user("bad")], litellm_call_id="1")
         guardrail(flagging, input_type="response", texts=["sorry, no"], litellm_call_id="1")
-        assert flagging.metric("verdicts_total", task="refusal", label="refusal") == 1
+        assert flagging.metric("verdicts_total", task="refusal", label="refusal") == 2  # with its request, and alone
         assert (
             flagging.metric("verdicts_total", task="prompt_harm", label="harmful") == 2
         )  # the reply brought its request

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     need("fastapi", "serve"), need("uvicorn", "serve")  # one sentence instead of a traceback from the modules below
     from guardreasoner.serve.app import make_app
-    from guardreasoner.serve.door.keys import UPSTREAM_VARIABLE, check_exposure, names_for, read_keys
+    from guardreasoner.serve.door.keys import check_exposure, names_for, read_keys, read_upstream_key
     from guardreasoner.serve.door.log import set_up
     from guardreasoner.serve.policy import policy_of, read_policy
     from guardreasoner.serve.run import serve
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         policy,
         keys=keys,
         names=names_for(args.host, policy.hosts),
-        upstream_key=os.environ.get(UPSTREAM_VARIABLE),
+        upstream_key=read_upstream_key(os.environ),
     )
     host, port = sock.getsockname()[:2]
     print(f"guardreasoner {args.guard} on http://{_shown(host)}:{port}  (playground at /)", file=sys.stderr, flush=True)

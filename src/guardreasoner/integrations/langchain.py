@@ -5,26 +5,40 @@
 
     agent = create_agent(model, tools, middleware=[GuardReasonerMiddleware("nano", window="last_n")])
 
-Before the model is called the newest turn is judged (user messages and tool results), after it what it answered (text
-and tool calls). A turn that passed is not judged again; one that was blocked is taken out of the state the next time,
-so that it neither reaches the model nor blocks every later turn.
+Before the model is called the newest turn is judged (user messages and tool results), and what it answers (text and
+tool calls) before anybody reads it: `stream_mode="messages"` gives each answer in one piece. A turn that passed is not
+judged again; one that was blocked is taken out of the state the next time, so that it neither reaches the model nor
+blocks every later turn. `astream_events` shows the raw run of the model; do not give it to users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.chat.conversation import Conversation, Judge, Memory, examine, exchange_of, read_messages
+from guardreasoner.serve.chat.conversation import (
+    Conversation,
+    Judge,
+    Memory,
+    examine,
+    exchange_of,
+    pieces_of,
+    read_messages,
+    worst,
+)
 from guardreasoner.serve.core.budget import Recent
 from guardreasoner.serve.inprocess import InProcess, at_once
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.types import Verdict
 
 _types = need("langchain.agents.middleware.types", "langchain")
 _messages = need("langchain_core.messages", "langchain")
 Update = dict[str, Any] | None
+NOT_STREAMED = "nostream"
+"""LangGraph's tag for a model whose tokens `stream_mode="messages"` leaves out (`langgraph.constants.TAG_NOSTREAM`)."""
 
 
 class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, name-defined]
@@ -50,15 +64,15 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
         """Judge the newest turn."""
         return await self._before(state["messages"], self.judging.ajudge)
 
-    @_types.hook_config(can_jump_to=["end"])  # type: ignore[untyped-decorator]
-    def after_model(self, state: Any, runtime: Any) -> Update:
-        """Judge the answer."""
-        return at_once(self._after(state["messages"], self.judging.judge_at_once))
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """Call the model unheard, and judge its answer before anybody reads it."""
+        response = handler(_unheard(request))
+        return at_once(self._answered(request.messages, response, self.judging.judge_at_once))
 
-    @_types.hook_config(can_jump_to=["end"])  # type: ignore[untyped-decorator]
-    async def aafter_model(self, state: Any, runtime: Any) -> Update:
-        """Judge the answer."""
-        return await self._after(state["messages"], self.judging.ajudge)
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Call the model unheard, and judge its answer before anybody reads it."""
+        response = await handler(_unheard(request))
+        return await self._answered(request.messages, response, self.judging.ajudge)
 
     async def _before(self, messages: Sequence[Any], judge: Judge) -> Update:
         talk = self._read(messages)
@@ -67,21 +81,25 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
         found = await examine(talk, self.rules, self.memory, judge)
         gone = [_messages.RemoveMessage(id=messages[p].id) for p in sorted(found.cut)]
         if found.blocked:
-            return self._end(gone)
+            return self._end(gone, found.verdict)
         return {"messages": gone} if gone else None
 
-    async def _after(self, messages: Sequence[Any], judge: Judge) -> Update:
-        talk = self._read(messages)
+    async def _answered(self, messages: Sequence[Any], response: Any, judge: Judge) -> Any:
+        """The model's response, or the policy's message in its place."""
+        answers = response.result if isinstance(response, _types.ModelResponse) else [response]
+        talk = self._read([*messages, *answers])
         if talk is None:
-            return self._end(replacing=messages[-1])
+            return _messages.AIMessage(self.rules.message)
         if not talk.turns or not talk.turns[-1].response:
-            return None
-        exchange = exchange_of(talk, len(talk.turns) - 1, self.rules)
-        verdict = (await judge([exchange]))[0]
-        if blocks(verdict, REPLY_TASKS):
-            return self._end(replacing=messages[-1])
-        self.memory.keep(exchange.prompt, exchange.response, verdict)
-        return None
+            return response
+        turn, whole = talk.turns[-1], exchange_of(talk, len(talk.turns) - 1, self.rules)
+        turn = replace(turn, parts=tuple(p for p in turn.parts if p.side == "out"))
+        verdicts = await judge([exchange for exchange, _ in pieces_of(turn, whole)])
+        stops = [v for v in verdicts if blocks(v, REPLY_TASKS)]
+        if stops:
+            return _messages.AIMessage(self.rules.answer(worst(stops)))
+        self.memory.keep(whole.prompt, whole.response, verdicts[0])
+        return response
 
     def _read(self, messages: Sequence[Any]) -> Conversation | None:
         """The state as turns; None = something in it cannot be judged and must not pass."""
@@ -92,7 +110,21 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
             self.judging.count_unread(len(talk.unread))
         return talk
 
-    def _end(self, before: Sequence[Any] = (), replacing: Any = None) -> dict[str, Any]:
-        """Stop with the policy's message, in place of an answer that must not be read."""
-        same = {"id": replacing.id} if replacing is not None else {}
-        return {"jump_to": "end", "messages": [*before, _messages.AIMessage(self.rules.message, **same)]}
+    def _end(self, before: Sequence[Any] = (), verdict: Verdict | None = None) -> dict[str, Any]:
+        """Stop with the policy's message."""
+        said = self.rules.message if verdict is None else self.rules.answer(verdict)
+        return {"jump_to": "end", "messages": [*before, _messages.AIMessage(said)]}
+
+
+def _unheard(request: Any) -> Any:
+    """The same request, of a model whose tokens are not streamed to the agent's caller while it writes them."""
+    return request.override(model=_muted(request.model))
+
+
+def _muted(model: Any) -> Any:
+    fields = getattr(type(model), "model_fields", {})
+    if "tags" in fields:
+        return model.model_copy(update={"tags": [*(model.tags or ()), NOT_STREAMED]})
+    if "bound" in fields:
+        return model.model_copy(update={"bound": _muted(model.bound)})
+    return model.with_config(tags=[NOT_STREAMED])

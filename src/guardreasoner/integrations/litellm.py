@@ -15,7 +15,7 @@ from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
 from guardreasoner.serve.chat.conversation import Memory
 from guardreasoner.serve.core.budget import Recent
-from guardreasoner.serve.gateway import Call, Gateway, GuardrailRequest
+from guardreasoner.serve.gateway import Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.inprocess import InProcess
 from guardreasoner.serve.policy import Rules
 
@@ -47,7 +47,7 @@ class GuardReasoner(_hooks.CustomGuardrail):  # type: ignore[misc, name-defined]
             self.judging.ajudge,
             self.judging.count_unread,
         )
-        self.calls: Recent[Call] = Recent(10_000, 600.0)
+        self.calls: Recent[RememberedCall] = Recent(10_000, 600.0)
 
     async def apply_guardrail(
         self,
@@ -63,10 +63,11 @@ class GuardReasoner(_hooks.CustomGuardrail):  # type: ignore[misc, name-defined]
         """
         call_id = getattr(logging_obj, "litellm_call_id", None)
         body = GuardrailRequest(input_type=input_type, litellm_call_id=call_id, **{k: inputs.get(k) for k in READ})
+        unread = [f"images[{i}] cannot be judged" for i, _ in enumerate(body.images or [])]
         if input_type == "response":
-            answer = await self.gateway.response(body, self.calls.get(call_id))
+            answer = await self.gateway.response(body, self.calls.get(call_id), unread)
         else:
-            answer, call = await self.gateway.request(body)
+            answer, call = await self.gateway.request(body, unread)
             if call is not None and call_id:
                 self.calls.put(call_id, call)
         if answer["action"] == "BLOCKED":

@@ -18,10 +18,11 @@ from starlette.routing import Route
 
 from guardreasoner import __version__
 from guardreasoner.serve.chat import proxy
+from guardreasoner.serve.chat.models import listed_models
 from guardreasoner.serve.core.frames import Opener
 from guardreasoner.serve.core.judge import Core
 from guardreasoner.serve.core.worker import Worker
-from guardreasoner.serve.door.connection import Gate
+from guardreasoner.serve.door.connection import FrontDoor
 from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.door.metrics import Metrics
@@ -29,6 +30,12 @@ from guardreasoner.serve.policy import Policy
 from guardreasoner.serve.service import Service, reply
 from guardreasoner.serve.wires import judge, litellm, moderations, nemo
 
+READS = ["GET", "HEAD"]
+ABSENT = {
+    path: f"{path} is not served here; send the conversation to /v1/chat/completions"
+    for path in ("/v1/responses", "/v1/completions", "/v1/messages")
+}
+"""Other ways to talk to a model, which clients try, and what they are told."""
 WIRES = (judge, moderations, litellm, nemo, proxy)
 PAGES = {"/": ("playground.html", "text/html"), "/playground.js": ("playground.js", "text/javascript"),
          "/playground.css": ("playground.css", "text/css")}  # fmt: skip
@@ -42,7 +49,7 @@ def make_app(
     keys: Keys | None = None,
     names: Names | None = None,
     upstream_key: str | None = None,
-) -> Gate:
+) -> FrontDoor:
     """The whole server as an ASGI application.
 
     Args:
@@ -54,7 +61,8 @@ def make_app(
     """
     policy = policy or Policy()
     metrics = Metrics()
-    core = Core(Worker(opener, hang_s=policy.limits.hang_s), policy, metrics)
+    worker = Worker(opener, hang_s=policy.limits.hang_s, on_loss=metrics.restarts.inc)
+    core = Core(worker, policy, metrics)
     client = httpx.AsyncClient(timeout=policy.proxy.timeout_s, limits=NO_LIMIT, trust_env=False)
     service = Service(core, policy, metrics, client, upstream_key, keyed=bool(keys and keys.digests))
 
@@ -74,7 +82,7 @@ def make_app(
     labels = {str(getattr(r, "path", "")): str(getattr(r, "name", "other")) for r in known}
     for router in routers:
         app.include_router(router)
-    return Gate(
+    return FrontDoor(
         app,
         keys=keys or Keys({}),
         names=names or Names(()),
@@ -119,11 +127,11 @@ def _operations(app: FastAPI, service: Service) -> None:
     core, metrics = service.core, service.metrics
     began = time.time()
 
-    @app.get("/healthz", name="healthz", summary="The server runs.")
+    @app.api_route("/healthz", methods=READS, name="healthz", summary="The server runs.")
     async def healthz() -> Response:
         return reply({"status": "ok", "seconds": round(time.time() - began, 1)})
 
-    @app.get("/readyz", name="readyz", summary="The guard is loaded, and new work is welcome.")
+    @app.api_route("/readyz", methods=READS, name="readyz", summary="The guard is loaded, and new work is welcome.")
     async def readyz() -> Response:
         state = "ready" if core.ready else "draining" if core.draining else "loading"
         return reply({"status": state, "guard": core.worker.name}, 200 if core.ready else 503)
@@ -133,9 +141,22 @@ def _operations(app: FastAPI, service: Service) -> None:
         metrics.ready.set(core.ready)
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
+    @app.api_route("/v1/models", methods=READS, name="models", summary="Models: the upstream's, or the guard.")
+    async def models() -> Response:
+        return reply({"object": "list", "data": await listed_models(service)})
+
+    for path, message in ABSENT.items():
+        app.add_route(path, _absent(message), methods=["GET", "POST"], name="absent", include_in_schema=False)
     for path, (name, kind) in PAGES.items():
         content = (files("guardreasoner.serve") / "pages" / name).read_text(encoding="utf-8")
         app.add_route(path, _page(content, kind), methods=["GET"], name="playground", include_in_schema=False)
+
+
+def _absent(message: str):  # type: ignore[no-untyped-def]
+    async def refuse(_: Request) -> Response:
+        raise Refused(404, message, "not_found")
+
+    return refuse
 
 
 def _page(content: str, kind: str):  # type: ignore[no-untyped-def]

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import (
     Conversation,
     Judge,
     Memory,
-    Turn,
     examine,
     read_messages,
     read_value,
+    round_of,
     spoken,
+    worst,
 )
+from guardreasoner.serve.fields import Field as Row
+from guardreasoner.serve.fields import FieldTable, Loose
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.types import Exchange, Message, Verdict
 
+FIELDS = FieldTable(
+    (
+        Row("input_type", "=request|response"),
+        Row("texts[]", "text"),
+        Row("images[]", "refused"),
+        Row("tools", "value"),
+        Row("tool_calls", "value"),
+        Row("structured_messages", "value"),
+        *(
+            Row(name, "note")
+            for name in ("litellm_call_id", "litellm_trace_id", "litellm_version", "model", "request_headers",
+                         "request_data", "additional_provider_specific_params")
+        ),
+    )
+)  # fmt: skip
+"""LiteLLM 1.106's body. `structured_messages` and `tool_calls` are read by the table of chat messages."""
+
 
 class GuardrailRequest(BaseModel):
-    """The body, as LiteLLM 1.106 sends it; other fields say nothing that is judged."""
+    """The body, once its fields have been checked."""
 
     input_type: Literal["request", "response"]
     texts: list[str] | None = None
@@ -35,7 +56,7 @@ class GuardrailRequest(BaseModel):
     additional_provider_specific_params: dict[str, Any] | None = None
 
 
-Call = tuple[str, tuple[Message, ...]]
+RememberedCall = tuple[str, tuple[Message, ...]]
 """A remembered request: its last turn and what came before it."""
 
 
@@ -49,10 +70,12 @@ class Gateway:
     count_unread: Callable[[int], None]
     """Told how many things passed unread (fail mode `open`)."""
 
-    async def request(self, body: GuardrailRequest) -> tuple[dict[str, Any], Call | None]:
+    async def request(
+        self, body: GuardrailRequest, unread: Sequence[str] = ()
+    ) -> tuple[dict[str, Any], RememberedCall | None]:
         """The answer to a request, and what to remember of it."""
         talk = _conversation(body, self.rules)
-        if refusal := self._unread((*talk.unread, *(["images"] if body.images else []))):
+        if refusal := self._unread((*unread, *talk.unread)):
             return refusal, None
         found = await examine(talk, self.rules, self.memory, self.judge)
         if found.blocked and found.verdict is not None:
@@ -60,59 +83,91 @@ class Gateway:
         call = (talk.turns[-1].prompt, found.context) if talk.turns else None
         if not found.cut:
             return _passed(found.verdict), call
-        cut = {t for p in found.cut for t in _raw_texts(body.structured_messages or [], p)}
-        texts = [self.rules.message if t in cut else t for t in body.texts or []]
+        texts = self._texts_without(body, found.cut)
+        if texts is None:
+            reason = f"{self.rules.message} (an earlier turn that was blocked cannot be cut out)"
+            return {"action": "BLOCKED", "blocked_reason": reason, "judged": True}, None
         return {"action": "GUARDRAIL_INTERVENED", "texts": texts}, call
 
-    async def response(self, body: GuardrailRequest, call: Call | None) -> dict[str, Any]:
-        """The answer to a reply, judged together with the request it answers where that is known."""
-        unread: list[str] = ["images"] if body.images else []
-        calls = spoken({"tool_calls": body.tool_calls or []}, "tool_calls", unread)
-        if refusal := self._unread(unread):
+    async def response(
+        self, body: GuardrailRequest, call: RememberedCall | None, unread: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The answer to a reply, judged together with the request it answers where that is known, and by itself."""
+        checked = chat_fields.REQUEST.read(body.tool_calls or [], "tool_calls", "messages[].tool_calls")
+        if refusal := self._unread((*unread, *checked.refused)):
             return refusal
         prompt, context = call or ("", ())
+        calls = "\n".join(spoken({"tool_calls": body.tool_calls}))
         replies = [t for t in (*(body.texts or []), calls) if t]
-        if not replies:
+        labels = [Exchange(loose.where, loose.text) for loose in checked.loose]
+        if not replies and not labels:
             return {"action": "NONE"}
-        asked = [Exchange(f"reply-{i}", prompt, text, context) for i, text in enumerate(replies)]
-        verdicts = await self.judge(asked)
-        for exchange, verdict in zip(asked, verdicts, strict=True):
+        with_request = [Exchange(f"reply-{i}", prompt, text, context) for i, text in enumerate(replies)]
+        alone = [Exchange(e.id, "", e.response) for e in with_request if e.prompt or e.context]
+        verdicts = await self.judge([*with_request, *alone, *labels])
+        bad = [v for v in verdicts[len(with_request) + len(alone) :] if blocks(v)]
+        bad += [v for v in verdicts[: len(with_request) + len(alone)] if blocks(v, REPLY_TASKS)]
+        if bad:
+            return self._blocked(worst(bad))
+        for exchange, verdict in zip(with_request, verdicts[: len(with_request)], strict=True):
             self.memory.keep(prompt, exchange.response, verdict)
-        stopped = next((v for v in verdicts if blocks(v, REPLY_TASKS)), None)
-        return self._blocked(stopped) if stopped else _passed(verdicts[0])
+        return _passed(worst(verdicts))
 
     def _unread(self, unread: Sequence[str]) -> dict[str, Any] | None:
         """A block when there is something that cannot be judged, under `closed`; counted under `open`."""
         if not unread:
             return None
         if self.rules.fail_mode == "closed" and not self.rules.shadow:
-            reason = f"{self.rules.message} ({unread[0]} cannot be judged)"
-            return {"action": "BLOCKED", "blocked_reason": reason, "judged": False}
+            return {"action": "BLOCKED", "blocked_reason": f"{self.rules.message} ({unread[0]})", "judged": False}
         self.count_unread(len(unread))
         return None
 
     def _blocked(self, verdict: Verdict) -> dict[str, Any]:
         why = "" if verdict.status == "ok" else f" (not judged: {verdict.status})"
-        return {"action": "BLOCKED", "blocked_reason": self.rules.message + why, "judged": verdict.status == "ok"}
+        reason = self.rules.answer(verdict) + why
+        return {"action": "BLOCKED", "blocked_reason": reason, "judged": verdict.status == "ok"}
+
+    def _texts_without(self, body: GuardrailRequest, cut: frozenset[int]) -> list[str] | None:
+        """The texts with those of some messages replaced, place by place; None where texts cannot hold the cut.
+
+        LiteLLM puts back texts and nothing else: what a message holds beside them would stay for the model to read.
+        """
+        rows, texts = body.structured_messages or [], body.texts or []
+        places = list(_texts_in_order(rows))
+        if [text for _, text in places] != texts or any(_holds_more(rows[place]) for place in cut):
+            return None
+        return [self.rules.message if place in cut else text for place, text in places]
 
 
 def _conversation(body: GuardrailRequest, rules: Rules) -> Conversation:
     """The messages, then what no message holds: loose texts and tool descriptions, each by itself."""
     rows = body.structured_messages
     talk = read_messages(rows, rules.trusted_roles) if rows else Conversation(())
-    held = {t for place in range(len(rows or [])) for t in _raw_texts(rows or [], place)}
-    loose = [Turn(t, None, ()) for t in body.texts or [] if t and t not in held]
+    held = {text for _, text in _texts_in_order(rows or [])}
+    loose = [Loose(f"texts[{i}]", t) for i, t in enumerate(body.texts or []) if t and t not in held]
     if body.tools and "tool" not in rules.trusted_roles:
-        loose.append(Turn(read_value(body.tools), None, ()))
+        loose.append(Loose("tools", read_value(body.tools)))
     if body.tool_calls and not rows:
-        loose.append(Turn(read_value(body.tool_calls), None, ()))
-    return Conversation(talk.turns, (*talk.alone, *loose), talk.unread)
+        loose.append(Loose("tool_calls", read_value(body.tool_calls)))
+    return replace(talk, alone=(*talk.alone, *map(round_of, loose)))
 
 
-def _raw_texts(rows: Sequence[Any], place: int) -> list[str]:
-    content = rows[place].get("content") if isinstance(rows[place], Mapping) else None
-    parts: list[Any] = content if isinstance(content, list) else [{"text": content}]
-    return [p["text"] for p in parts if isinstance(p, Mapping) and isinstance(p.get("text"), str)]
+def _texts_in_order(rows: Sequence[Any]) -> Iterator[tuple[int, str]]:
+    """Every text as LiteLLM finds them in messages, with the place of its message."""
+    for place, row in enumerate(rows):
+        content = row.get("content") if isinstance(row, Mapping) else None
+        parts: Sequence[Any] = content if isinstance(content, list) else [{"text": content}]
+        for part in parts:
+            if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+                yield place, part["text"]
+
+
+def _holds_more(row: Any) -> bool:
+    """Whether a message says anything that is not in its texts."""
+    if not isinstance(row, Mapping):
+        return True
+    found = [text for _, text in _texts_in_order([row]) if text]
+    return spoken(row) != found or bool(row.get("name"))
 
 
 def _passed(verdict: Verdict | None) -> dict[str, Any]:

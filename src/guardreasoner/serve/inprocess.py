@@ -34,14 +34,21 @@ class InProcess:
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Decided verdicts, in order."""
-        given = {"mode": self.rules.mode, "deadline": time.monotonic() + self.rules.deadline_s}
+        return [decide(v, self.rules) for v in self._judge(exchanges, time.monotonic() + self.rules.deadline_s)]
+
+    def _judge(self, exchanges: Sequence[Exchange], deadline: float) -> list[Verdict]:
+        """Verdicts; where the guard fails on several exchanges at once, each is tried by itself."""
+        given = {"mode": self.rules.mode, "deadline": deadline}
         try:
             verdicts = self.guard.judge(exchanges, **{k: v for k, v in given.items() if k in self.options})
-        except GuardReasonerError as error:
-            verdicts = [self._failed(e, str(error)) for e in exchanges]
         except Exception as error:
-            verdicts = [self._failed(e, f"the guard failed ({type(error).__name__})") for e in exchanges]
-        return [decide(v, self.rules) for v in verdicts]
+            if len(exchanges) > 1:
+                return [v for e in exchanges for v in self._judge([e], deadline)]
+            why = str(error) if isinstance(error, GuardReasonerError) else f"the guard failed ({type(error).__name__})"
+            return [self._failed(exchanges[0], why)]
+        if [v.exchange_id for v in verdicts] != [e.id for e in exchanges]:
+            return [self._failed(e, "the guard's answers do not match what it was asked") for e in exchanges]
+        return verdicts
 
     async def ajudge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """The same, in a thread."""

@@ -26,6 +26,10 @@ from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.types import TASKS, FailMode, Mode, Task, Verdict
 
 Action = Literal["block", "flag", "pass"]
+KindAction = Literal["block", "flag", "pass", "support"]
+SEVERITY: tuple[KindAction, ...] = ("block", "support", "flag", "pass")
+"""The first of these that any task asks for is what happens."""
+STOPS = SEVERITY[:2]
 Route = Literal["judge", "moderations", "litellm", "nemo", "guard", "proxy"]
 Window = Literal["last", "last_n", "full"]
 ROUTES: tuple[Route, ...] = get_args(Route)
@@ -38,12 +42,15 @@ class _Section(BaseModel):
 
 
 class Kind(_Section):
-    """What to do about one kind of harm, found by words in the verdict's `harm`."""
+    """What to do about one kind of harm."""
 
     match: str = Field(min_length=1)
-    """Case-folded; found anywhere in `harm`."""
-    action: Action | None = None
+    """Case-folded; found anywhere in the verdict's `harm`, or in the name of one of its `kinds`."""
+    action: KindAction | None = None
+    """`support` stops the request and answers with the `support` text, whether or not a task is flagged."""
     thresholds: Mapping[Task, Score | None] = Field(default_factory=dict)
+    probability: Score = Field(default=0.5, ge=0, le=1)
+    """P at or above which one of the verdict's `kinds` counts."""
 
 
 class Rules(_Section):
@@ -73,6 +80,8 @@ class Rules(_Section):
     """Roles whose messages only the operator can write: not judged."""
     message: str = "This was blocked by the content policy."
     """What a blocked caller reads."""
+    support: str | None = None
+    """What somebody in a crisis reads, where a kind of harm has the action `support`."""
 
     @field_validator("review")
     @classmethod
@@ -88,6 +97,16 @@ class Rules(_Section):
             raise ValueError("a threshold lies between 0 and 1")
         return values
 
+    @model_validator(mode="after")
+    def _supported(self) -> Rules:
+        if not (self.support or "").strip() and any(k.action == "support" for k in self.kinds):
+            raise ValueError("the action support needs a text: write it under `support`")
+        return self
+
+    def answer(self, verdict: Verdict) -> str:
+        """What the caller reads in place of what a verdict stopped."""
+        return self.support or self.message if verdict.notes.get("action") == "support" else self.message
+
 
 class Limits(_Section):
     """Bounds on what one request may hold and on what may wait."""
@@ -102,6 +121,8 @@ class Limits(_Section):
     """Exchanges in one request."""
     characters: int = Field(default=400_000, ge=100)
     """Judged text of one exchange."""
+    values: int = Field(default=50_000, ge=100)
+    """Values in one body: items, fields and what they hold."""
     requests: int = Field(default=512, ge=1)
     """Requests in progress, whatever they wait for; beyond it 429."""
     queue: int = Field(default=256, ge=1)
@@ -114,7 +135,7 @@ class Limits(_Section):
     """How long past its deadline the guard may stay silent before its process is replaced."""
 
 
-class Budget(_Section):
+class ReasoningBudget(_Section):
     """How many reasoning passes callers may cause; null = no limit."""
 
     per_key: int | None = Field(default=None, ge=0)
@@ -175,7 +196,7 @@ class Policy(Rules):
     hosts: tuple[str, ...] = ()
     """Names by which the server may be called; empty = loopback names only, or any where a key is needed."""
     limits: Limits = Field(default_factory=Limits)
-    budget: Budget = Field(default_factory=Budget)
+    budget: ReasoningBudget = Field(default_factory=ReasoningBudget)
     cache: Cache = Field(default_factory=Cache)
     proxy: Proxy = Field(default_factory=Proxy)
     log_text: bool = False
@@ -212,13 +233,27 @@ def read_policy(path: str | Path | None) -> Policy:
     if path is None:
         return Policy()
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_OneOfEach)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         raise ConfigError(f"{path}: not YAML{'' if line is None else f' (line {line + 1})'}") from None
     return policy_of(data or {}, str(path))
+
+
+class _OneOfEach(yaml.SafeLoader):
+    """YAML as it should be: a key that stands twice is an error, not a choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = node.value[number][0].start_mark
+                raise ConfigError(f"line {mark.line + 1}: the key {str(key)!r} stands twice; keep one of them")
+        return super().construct_mapping(node, deep)
 
 
 def policy_of(data: Any, where: str = "policy") -> Policy:
@@ -244,11 +279,47 @@ def _told(error: ValidationError, prefix: str) -> ConfigError:
     path = [*([prefix] if prefix else []), *(str(p) for p in first["loc"])]
     if first["type"] == "extra_forbidden":
         return UnknownName("policy key", ".".join(path), _keys(path[:-1]))
-    return ConfigError(f"{'.'.join(path) or 'policy'}: {first['msg'].removeprefix('Value error, ')}")
+    return ConfigError(f"{'.'.join(path) or 'policy'}: {_plain(first)}")
+
+
+def _plain(complaint: Any) -> str:
+    """What a value must be, in words of our own."""
+    kind, given = complaint["type"], complaint.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return str(complaint["msg"]).partition(", ")[2]
+    for start, words in WANTED.items():
+        if kind.startswith(start):
+            return words.format(**given)
+    return "this value is not possible here"
+
+
+WANTED = {
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite_number": "must be a number",
+    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be less than {lt}",
+    "string_too_short": "must not be empty",
+    "string": "must be text",
+    "tuple": "must be a list",
+    "list": "must be a list",
+    "too": "must have another number of items",
+    "dict": "must be a mapping",
+    "mapping": "must be a mapping",
+    "model": "must be a mapping",
+    "missing": "is missing",
+    "none_required": "must be null",
+}
+"""Kind of a complaint, or how it begins -> what to say."""
 
 
 def _keys(section: list[str]) -> Iterator[str]:
-    models: dict[str, type[BaseModel]] = {"limits": Limits, "budget": Budget, "cache": Cache, "proxy": Proxy}
+    models: dict[str, type[BaseModel]] = {"limits": Limits, "budget": ReasoningBudget, "cache": Cache, "proxy": Proxy}
     top = section[0] if section else ""
     model = Kind if "kinds" in section else models.get(top, Rules) if top else Policy
     return (".".join([*section, name]) for name in model.model_fields)
@@ -262,19 +333,28 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
     """
     if verdict.status != "ok":
         mode: FailMode = "open" if rules.shadow else rules.fail_mode
-        action: Action = "pass" if mode == "open" else "block"
-        notes = {**verdict.notes, "action": action, **({"shadow": _would(rules)} if rules.shadow else {})}
+        did = "pass" if mode == "open" else "block"
+        notes = {**verdict.notes, "action": did, **({"shadow": _would(rules)} if rules.shadow else {})}
         return replace(verdict, flagged=mode == "closed", fail_mode=mode, notes=notes)
     kind = _kind(verdict, rules)
     thresholds = {**rules.thresholds, **kind.thresholds} if kind else rules.thresholds
-    tasks = [task.value for task in TASKS if _flags(verdict, task, thresholds)]
-    flagged = bool(tasks)
-    review = any(_within(verdict, task, band) for task, band in rules.review.items())
-    action = rules.review_action if review else rules.action if flagged else "pass"
-    if flagged and kind is not None and kind.action is not None:
-        action = kind.action
-    flagged = (flagged and action != "pass") or action == "block"
-    notes = {**verdict.notes, "action": action, "flagged": tasks, **({"review": True} if review else {})}
+    tasks = [task for task in TASKS if _flags(verdict, task, thresholds)]
+    actions: dict[Task, KindAction] = {}
+    for task in TASKS:
+        band = rules.review.get(task)
+        if task in tasks and kind is not None and kind.action is not None:
+            actions[task] = kind.action
+        elif _within(verdict, task, band):
+            actions[task] = rules.review_action
+        elif task in tasks:
+            actions[task] = rules.action
+    if kind is not None and kind.action == "support":
+        actions.setdefault(Task.prompt_harm, "support")
+    action: KindAction = next(a for a in SEVERITY if a == "pass" or a in actions.values())
+    flagged = action != "pass"
+    notes = {**verdict.notes, "action": action, "flagged": [t.value for t in tasks]}
+    notes |= {"actions": {t.value: a for t, a in actions.items()}} if actions else {}
+    notes |= {"review": True} if any(_within(verdict, t, band) for t, band in rules.review.items()) else {}
     if rules.thresholds and not verdict.calibrated:
         notes["thresholds"] = "the guard's labels decided: its scores are not calibrated"
     if rules.shadow:
@@ -289,10 +369,27 @@ def blocks(verdict: Verdict, tasks: Sequence[Task] = tuple(TASKS)) -> bool:
     Args:
         tasks: those that matter here: a harmless reply is not stopped because the request was harmful.
     """
-    if verdict.notes.get("action") != "block":
+    if verdict.notes.get("action") not in STOPS:
         return False
-    flagged = verdict.notes.get("flagged")
-    return verdict.status != "ok" or not flagged or any(task.value in flagged for task in tasks)
+    actions = verdict.notes.get("actions")
+    return verdict.status != "ok" or not actions or any(actions.get(task.value) in STOPS for task in tasks)
+
+
+def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
+    """A sentence for each kind of harm in a policy that no verdict can ever have.
+
+    Args:
+        policy: the policy.
+        named: the kinds that the guard tells without reasoning (its verdicts' `kinds`).
+    """
+    told = f", and tells only {', '.join(named)}" if named else ""
+    return [
+        f"the policy's kind {kind.match!r} can never match on route {route}: in mode instant this guard writes nothing "
+        f"about the kind of harm{told}"
+        for route in ROUTES
+        for kind in policy.rules(route).kinds
+        if policy.rules(route).mode == "instant" and not any(kind.match.casefold() in n.casefold() for n in named)
+    ]
 
 
 REPLY_TASKS = (Task.refusal, Task.response_harm)
@@ -304,8 +401,15 @@ def _would(rules: Rules) -> dict[str, Any]:
 
 
 def _kind(verdict: Verdict, rules: Rules) -> Kind | None:
+    """The first row that speaks of the verdict's kind of harm."""
     harm = (verdict.harm or "").casefold()
-    return next((k for k in rules.kinds if k.match.casefold() in harm), None) if harm else None
+    told: Mapping[str, float] = getattr(verdict, "kinds", None) or {}
+
+    def named(kind: Kind) -> bool:
+        word = kind.match.casefold()
+        return word in harm or any(word in name.casefold() and p >= kind.probability for name, p in told.items())
+
+    return next(filter(named, rules.kinds), None)
 
 
 def _flags(verdict: Verdict, task: Task, thresholds: Mapping[Task, Score | None]) -> bool:
@@ -318,6 +422,6 @@ def _flags(verdict: Verdict, task: Task, thresholds: Mapping[Task, Score | None]
     return task is not Task.refusal and getattr(verdict.labels, task.value) == "harmful"
 
 
-def _within(verdict: Verdict, task: Task, band: tuple[float, float]) -> bool:
+def _within(verdict: Verdict, task: Task, band: tuple[float, float] | None) -> bool:
     score = verdict.scores.get(task.value)
-    return verdict.calibrated and score is not None and band[0] <= score < band[1]
+    return band is not None and verdict.calibrated and score is not None and band[0] <= score < band[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
@@ -12,17 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.records import dumps
-from guardreasoner.serve.core.judge import Ask, Core
+from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.door.connection import until_gone
-from guardreasoner.serve.door.limits import Refused, header
-from guardreasoner.serve.door.log import log_judged
+from guardreasoner.serve.door.limits import Refused, header, read_json, shaped
 from guardreasoner.serve.door.metrics import Metrics
+from guardreasoner.serve.fields import Checked, FieldTable
 from guardreasoner.serve.policy import Policy, Route
 from guardreasoner.types import Exchange, Labels, Mode, Usage, Verdict, field_names
 
+M = TypeVar("M", bound=BaseModel)
 VERDICT_FIELDS, LABEL_FIELDS, USAGE_FIELDS = field_names(Verdict), field_names(Labels), field_names(Usage)
 NOT_BRIEF = frozenset(("exchange_id", "steps", "text"))
 DEADLINE_HEADER = b"x-deadline-ms"
+SHORTEST_DEADLINE_S = 0.05
+"""A caller may not ask for less: it would only be told that nothing was judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +41,59 @@ class Service:
     keyed: bool = False
     """Whether callers need a key of ours, so that theirs is not one of the upstream's."""
 
-    def ask(self, request: Request, route: Route, mode: Mode | None = None) -> Ask:
+    def ask(self, request: Request, route: Route, mode: Mode | None = None) -> Caller:
         """Who asks on this request.
 
         Raises:
             Refused: the deadline header is not a positive number of milliseconds.
         """
         given = header(request, DEADLINE_HEADER)
-        if given is not None and not (given.isdecimal() and int(given[:9]) > 0):
+        if given is not None and not (given.isascii() and given.isdecimal() and int(given[:9]) > 0):
             raise Refused(
                 400, f"{DEADLINE_HEADER.decode()} must be a positive whole number of milliseconds", "bad_header"
             )
-        seconds = int(given[:9]) / 1000 if given else None
+        seconds = max(SHORTEST_DEADLINE_S, int(given[:9]) / 1000) if given else None
         state = request.scope["state"]
-        return Ask(route, state["caller"], mode, seconds, state["arrived"])
+        return Caller(route, state["caller"], mode, seconds, state["arrived"])
 
-    async def judge(self, request: Request, exchanges: Sequence[Exchange], ask: Ask) -> list[Verdict]:
+    async def read(
+        self, request: Request, route: Route, kind: type[M], *, table: FieldTable, many: str = ""
+    ) -> tuple[M, Checked]:
+        """The body as one of the wires' models, and what the walk over its fields found.
+
+        Args:
+            request: its body has not been read.
+            route: its fail mode says whether what cannot be judged is refused.
+            kind: the model.
+            table: the wire's fields.
+            many: the field whose items are exchanges.
+
+        Raises:
+            Refused: as `read_json`; 413 for too many items; 400 for what is not what a field may hold.
+        """
+        value = await read_json(request, self.policy.limits)
+        listed = value.get(many) if many and isinstance(value, dict) else None
+        if isinstance(listed, list) and len(listed) > self.policy.limits.items:
+            raise Refused(413, f"{many} has more than {self.policy.limits.items} items", "too_many_items")
+        checked = table.read(value)
+        body = shaped(value, kind)
+        rules = self.policy.rules(route)
+        if checked.refused and rules.fail_mode == "closed" and not rules.shadow:
+            raise Refused(400, f"{checked.refused[0]}, and fail mode closed lets nothing unjudged pass", "unjudgeable")
+        return body, checked
+
+    async def judge(self, request: Request, exchanges: Sequence[Exchange], ask: Caller) -> list[Verdict]:
         """Decided verdicts, unless the caller leaves first.
 
         Raises:
             Refused: as `Core.judge`.
             ClientDisconnect: the caller left; the work is cancelled.
         """
-        verdicts = await until_gone(request, self.core.judge(exchanges, ask))
-        if self.policy.log_text:
-            log_judged(exchanges, verdicts, ask.route, ask.key)
-        return verdicts
+        return await until_gone(request, self.core.judge(exchanges, ask))
+
+    async def judge_all(self, request: Request, exchanges: Sequence[Exchange], ask: Caller) -> list[Verdict]:
+        """As `judge`, for any number of exchanges (`Core.judge_all`)."""
+        return await until_gone(request, self.core.judge_all(exchanges, ask))
 
 
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -1,44 +1,48 @@
-"""From OpenAI messages to exchanges: all that a client can make a model read is text here, or named as unreadable.
+"""From OpenAI messages to exchanges: all that a client can make a model read is judged, or named as unreadable.
 
-A conversation is a list of turns (what was said to the model, what it answered). Every turn is judged once: one that
+A conversation is a list of rounds (what was said to the model, what it answered). Every round is judged once: one that
 passed is remembered and not judged again, and one that was blocked is cut out of what the model gets to read, so that
-it does not block every later request. Turns that hang together by tool calls are cut together.
+it does not block every later request. Rounds that hang together by tool calls are cut together.
+
+A round is judged whole and by its parts: each message, each part of its content, each tool result by itself, and the
+last round with what came before it as well as without. The worst of these decides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.fields import Loose
 from guardreasoner.serve.policy import Rules, blocks
 from guardreasoner.types import Exchange, Message, Verdict
 
-_TEXT = frozenset(("role", "content", "name"))
-FIELDS: Mapping[str, frozenset[str]] = {
-    "system": _TEXT,
-    "developer": _TEXT,
-    "user": _TEXT,
-    "tool": _TEXT | {"tool_call_id"},
-    "function": _TEXT,
-    "assistant": _TEXT | {"refusal", "tool_calls", "function_call", "reasoning", "reasoning_content"},
-}
-"""Roles that exist and the fields of each that can be read as text."""
-UNREAD = frozenset(("cache_control", "id", "index", "signature"))
-"""Fields that no model reads as text."""
-PART_KINDS = ("text", "refusal", "thinking", "reasoning")
-"""Content parts whose text is under the name of their kind."""
-SPOKEN = ("content", "reasoning_content", "reasoning", "refusal")
-"""Where a model's words are."""
+SPOKEN = ("content", "reasoning_content", "reasoning", "thinking_blocks", "refusal")
+"""Where a message's words are."""
+PART_TEXTS = ("text", "refusal", "thinking", "reasoning", "reasoning_content", "summary", "content")
+"""Where the words of a content part are."""
 
 Judge = Callable[[Sequence[Exchange]], Awaitable[Sequence[Verdict]]]
+Side = Literal["in", "out"]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Words:
+    """One piece of a round: a message, or a part of its content."""
+
+    side: Side
+    """Said to the model, or by it."""
+    text: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
     """What was said to the model, and what it answered."""
 
     prompt: str
@@ -46,21 +50,26 @@ class Turn:
     places: tuple[int, ...]
     """Indices of its messages."""
     linked: bool = False
-    """It answers a tool call of the turn before it."""
+    """It answers a tool call of the round before it."""
+    parts: tuple[Words, ...] = ()
+    """Its messages and their parts."""
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A request as turns."""
+    """A request as rounds."""
 
-    turns: tuple[Turn, ...]
-    alone: tuple[Turn, ...] = ()
-    """Instructions and tool descriptions: judged by themselves."""
+    turns: tuple[Round, ...]
+    alone: tuple[Round, ...] = ()
+    """Instructions, tool descriptions, names and labels: judged by themselves."""
     unread: tuple[str, ...] = ()
-    """Where there was something that cannot be judged; never the thing itself."""
+    """Where there is something that cannot be judged, and why; never the thing itself."""
+    messages: tuple[Any, ...] = ()
+    """The messages as they may be sent on."""
 
     def chain(self, number: int) -> tuple[int, ...]:
-        """The turns that hang together with one of them."""
+        """The rounds that hang together with one of them."""
         first = last = number
         while self.turns[first].linked and first:
             first -= 1
@@ -74,7 +83,7 @@ class Examined:
     """What came of a conversation."""
 
     verdict: Verdict | None
-    """The one that decides: what blocks, or that of the last turn; None = there was nothing to judge."""
+    """The one that decides: what blocks, or that of the last round; None = there was nothing to judge."""
     cut: frozenset[int] = frozenset()
     """Messages that the model must not read."""
     context: tuple[Message, ...] = ()
@@ -89,23 +98,33 @@ class Examined:
 
 
 def read_messages(messages: Any, trusted: Sequence[str] = ()) -> Conversation:
-    """Turns of a list of OpenAI messages; never raises."""
+    """Rounds of a list of OpenAI messages; never raises."""
     if not isinstance(messages, list) or not messages:
-        return Conversation((), unread=("messages",))
-    unread: list[str] = []
-    alone: list[Turn] = []
-    turns: list[Turn] = []
-    said: list[tuple[Literal["in", "out"], str, int, str]] = []
+        return Conversation((), unread=("messages is no list of messages",))
+    checked = REQUEST.read(messages, "messages", "messages")
+    unread = list(checked.refused)
+    alone, said = [round_of(loose) for loose in checked.loose], []
     for place, message in enumerate(messages):
-        role, text = _read_message(message, place, unread)
-        text = "" if role in trusted else text
+        role = message.get("role") if isinstance(message, Mapping) else None
+        if not isinstance(role, str):
+            unread.append(f"messages[{place}] has no role")
+            continue
+        text, parts = _read_message(message, place, "out" if role == "assistant" else "in")
+        if role in trusted or not text:
+            text, parts = "", ()
         if role in ("system", "developer"):
-            alone += [Turn(text, None, (place,))] if text else []
-        elif role:
-            said.append(("out" if role == "assistant" else "in", text, place, role))
+            alone += [Round(text, None, (place,), parts=parts, where=f"messages[{place}]")] if text else []
+        else:
+            said.append(_Said(role, text, place, parts))
+    turns = []
     while said:
-        turns.append(_take_turn(said))
-    return Conversation(tuple(turns), tuple(alone), tuple(unread))
+        turns.append(_take_round(said))
+    return Conversation(tuple(turns), tuple(alone), tuple(unread), tuple(checked.kept))
+
+
+def round_of(loose: Loose) -> Round:
+    """A text that stands in no round, to be judged by itself."""
+    return Round(loose.text, None, (), where=loose.where)
 
 
 def read_value(value: Any) -> str:
@@ -113,18 +132,18 @@ def read_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def spoken(message: Mapping[str, Any], where: str, unread: list[str]) -> str:
-    """All that an assistant message says: text, reasoning, refusal, tool calls."""
-    parts = [_content(message.get(name), f"{where}.{name}", unread) for name in SPOKEN]
-    calls = message.get("tool_calls") or []
+def spoken(message: Mapping[str, Any]) -> list[str]:
+    """All that a message says, each piece by itself: text, reasoning, refusal, tool calls."""
+    texts = [text for name in SPOKEN for text in _texts(message.get(name))]
+    calls = message.get("tool_calls")
     legacy = message.get("function_call")
-    found = [*(calls if isinstance(calls, list) else [calls]), *([{"function": legacy}] if legacy else [])]
-    parts += [_call(call, f"{where}.tool_calls", unread) for call in found]
-    return "\n".join(p for p in parts if p)
+    found = [*(calls if isinstance(calls, list) else []), *([{"function": legacy}] if legacy else [])]
+    texts += [shown for call in found if (shown := _shown_call(call))]
+    return texts
 
 
 def exchange_of(conversation: Conversation, number: int, rules: Rules, cut: frozenset[int] = frozenset()) -> Exchange:
-    """One turn with as much before it as the window policy says, less what was cut."""
+    """One round with as much before it as the window policy says, less what was cut."""
     turn = conversation.turns[number]
     before = [t for t in conversation.turns[:number] if not cut.intersection(t.places)]
     context = [
@@ -137,43 +156,91 @@ def exchange_of(conversation: Conversation, number: int, rules: Rules, cut: froz
     return Exchange(f"turn-{number}", turn.prompt, turn.response, tuple(kept))
 
 
+def pieces_of(turn: Round, whole: Exchange) -> list[tuple[Exchange, str]]:
+    """All that is judged of one round, and where each piece stands: the whole, without what came before it, its parts.
+
+    Args:
+        turn: the round.
+        whole: the same as an exchange, in its window.
+    """
+    found = [(whole, turn.where)]
+    seen = {(whole.prompt, whole.response), (whole.prompt, None)}
+    if whole.context:
+        found.append((replace(whole, context=()), turn.where or "the last turn"))
+    for part in turn.parts:
+        texts = (part.text, None) if part.side == "in" else ("", part.text)
+        if texts not in seen and (part.side == "in" or whole.response is not None):
+            seen.add(texts)
+            found.append((Exchange(part.where, *texts), part.where))
+    return found
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict that decides: known harm, then what could not be judged, then the first."""
+
+    def rank(verdict: Verdict) -> int:
+        if blocks(verdict):
+            return 0 if verdict.status == "ok" else 1
+        return 2 if verdict.fail_mode is not None else 3 if verdict.flagged else 4
+
+    return min(verdicts, key=rank)
+
+
 async def examine(conversation: Conversation, rules: Rules, memory: Memory, judge: Judge) -> Examined:
-    """Judge what was not judged before: instructions and earlier turns by themselves, the last turn in its window."""
+    """Judge what was not judged before: instructions and earlier rounds by themselves, the last one in its window."""
     earlier = conversation.turns[:-1]
-    unknown = [t for t in (*conversation.alone, *earlier) if _says(t) and memory.recall(t.prompt, t.response) is None]
-    asked = [Exchange(f"part-{i}", t.prompt, t.response) for i, t in enumerate(unknown)]
-    open_count = 0
-    for turn, verdict in zip(unknown, await judge(asked) if asked else (), strict=True):
-        if blocks(verdict) and (verdict.status != "ok" or turn in conversation.alone):
-            return Examined(verdict)
+    alone = [t for t in conversation.alone if _says(t) and memory.recall(t.prompt, t.response) is not False]
+    unknown = [t for t in earlier if _says(t) and memory.recall(t.prompt, t.response) is None]
+    asked = list({(t.prompt, t.response): t for t in (*unknown, *alone)}.values())
+    decided = await _judge_rounds([(t, Exchange(t.where or "turn", t.prompt, t.response)) for t in asked], judge)
+    stops, open_count = [], 0
+    for turn, verdict in zip(asked, decided, strict=True):
         memory.keep(turn.prompt, turn.response, verdict)
         open_count += verdict.fail_mode == "open"
-    cut: set[int] = set()
-    for number, turn in enumerate(earlier):
-        if memory.recall(turn.prompt, turn.response):
-            cut |= {p for n in conversation.chain(number) for p in conversation.turns[n].places}
+        if blocks(verdict) and (verdict.status != "ok" or any(turn is t for t in alone)):
+            stops.append(verdict)
+    if stops:
+        return Examined(worst(stops))
+    cut = {
+        place
+        for number, turn in enumerate(earlier)
+        if memory.recall(turn.prompt, turn.response)
+        for n in conversation.chain(number)
+        for place in conversation.turns[n].places
+    }
     if not conversation.turns:
         return Examined(None, passed_unjudged=open_count)
     last = exchange_of(conversation, len(conversation.turns) - 1, rules, frozenset(cut))
     if not (last.prompt or last.response):
         return Examined(None, frozenset(cut), last.context, open_count)
-    verdict = (await judge([last]))[0]
+    (verdict,) = await _judge_rounds([(conversation.turns[-1], last)], judge)
     if not blocks(verdict):
         memory.keep(last.prompt, last.response, verdict)
-    if cut.intersection(conversation.turns[-1].places):  # the last turn goes on from one that was blocked
+    if cut.intersection(conversation.turns[-1].places):  # the last round goes on from one that was blocked
         verdict = _as_blocked(verdict)
     return Examined(verdict, frozenset(cut), last.context, open_count + (verdict.fail_mode == "open"))
 
 
+async def _judge_rounds(rounds: Sequence[tuple[Round, Exchange]], judge: Judge) -> list[Verdict]:
+    """One verdict per round, the worst of its pieces; all of them are asked at once."""
+    pieces = [pieces_of(turn, whole) for turn, whole in rounds]
+    asked = [exchange for several in pieces for exchange, _ in several]
+    verdicts = iter(await judge(asked) if asked else ())
+    decided = []
+    for several in pieces:
+        decided.append(worst([_placed(next(verdicts), where) for _, where in several]))
+    return decided
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Which turns one caller had judged, and whether they were blocked; holds digests, no text."""
+    """Which rounds one caller had judged, and whether they were blocked; holds digests, no text."""
 
     key: str
     kept: Recent[bool]
 
     def recall(self, prompt: str, response: str | None) -> bool | None:
-        """Whether a turn was blocked; None = it was not judged, or too long ago."""
+        """Whether a round was blocked; None = it was not judged, or too long ago."""
         return self.kept.get(self._place(prompt, response))
 
     def keep(self, prompt: str, response: str | None, verdict: Verdict) -> None:
@@ -186,63 +253,80 @@ class Memory:
         return self.key, hashlib.sha256(content).digest()
 
 
+def _placed(verdict: Verdict, where: str) -> Verdict:
+    return replace(verdict, notes={**verdict.notes, "where": where}) if where else verdict
+
+
 def _as_blocked(verdict: Verdict) -> Verdict:
-    return replace(verdict, flagged=True, notes={**verdict.notes, "action": "block", "continues": "a blocked turn"})
+    notes = {**verdict.notes, "action": "block", "actions": {}, "continues": "a blocked turn"}
+    return replace(verdict, flagged=True, notes=notes)
 
 
-def _says(turn: Turn) -> bool:
+def _says(turn: Round) -> bool:
     return bool(turn.prompt or turn.response)
 
 
-def _take_turn(said: list[tuple[Literal["in", "out"], str, int, str]]) -> Turn:
-    places: list[int] = []
-    texts: dict[str, list[str]] = {"in": [], "out": []}
-    linked = said[0][3] in ("tool", "function")
-    while said and not (texts["out"] and said[0][0] == "in"):
-        side, text, place, _ = said.pop(0)
-        texts[side].append(text)
-        places.append(place)
-    response = "\n".join(filter(None, texts["out"])) if texts["out"] else None
-    return Turn("\n".join(filter(None, texts["in"])), response, tuple(places), linked)
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """One message that is part of the talk."""
+
+    role: str
+    text: str
+    place: int
+    parts: tuple[Words, ...]
+
+    @property
+    def side(self) -> Side:
+        return "out" if self.role == "assistant" else "in"
 
 
-def _read_message(message: Any, place: int, unread: list[str]) -> tuple[str, str]:
+def _take_round(said: list[_Said]) -> Round:
+    taken: list[_Said] = []
+    while said and not (any(t.side == "out" for t in taken) and said[0].side == "in"):
+        taken.append(said.pop(0))
+    texts = {side: [t.text for t in taken if t.side == side] for side in ("in", "out")}
+    parts = tuple(p for t in taken for p in t.parts)
+    return Round(
+        "\n".join(filter(None, texts["in"])),
+        "\n".join(filter(None, texts["out"])) if texts["out"] else None,
+        tuple(t.place for t in taken),
+        linked=taken[0].role in ("tool", "function"),
+        parts=parts,
+    )
+
+
+def _read_message(message: Mapping[str, Any], place: int, side: Side) -> tuple[str, tuple[Words, ...]]:
+    """The text of a message, and its parts: itself and, where there are several, the pieces of its content."""
     where = f"messages[{place}]"
-    role = message.get("role") if isinstance(message, Mapping) else None
-    if not isinstance(role, str) or role not in FIELDS:
-        unread.append(where)
-        return "", ""
-    known = FIELDS[role] | UNREAD
-    if any(value is not None and name not in known for name, value in message.items()):
-        unread.append(where)
+    pieces = spoken(message)
     name = message.get("name")
-    text = spoken(message, where, unread) if role == "assistant" else _content(message.get("content"), where, unread)
-    if name is not None and not isinstance(name, str):
-        unread.append(f"{where}.name")
-    return role, f"{name}: {text}" if isinstance(name, str) and name else text
+    text = "\n".join(pieces)
+    text = f"{name}: {text}" if isinstance(name, str) and name else text
+    parts = [Words(side, text, where)] if text else []
+    if len(pieces) > 1:
+        parts += [Words(side, piece, f"{where}, part {number}") for number, piece in enumerate(pieces)]
+    return text, tuple(parts)
 
 
-def _content(content: Any, where: str, unread: list[str]) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, list):
-        unread.append(where)
+def _texts(value: Any) -> list[str]:
+    """The texts in a content: itself, or its parts, however deep a part holds them."""
+    if isinstance(value, str):
+        return [value] if value else []
+    if isinstance(value, list):
+        return [text for part in value for text in _texts(part)]
+    if isinstance(value, Mapping):
+        return [text for name in PART_TEXTS for text in _texts(value.get(name))]
+    return []
+
+
+def _shown_call(call: Any) -> str:
+    """A tool call as text."""
+    if not isinstance(call, Mapping):
         return ""
-    texts = []
-    for number, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        value = part.get(kind) if kind in PART_KINDS else None
-        if not isinstance(value, str) or any(k not in UNREAD | {"type", kind} for k in part):
-            unread.append(f"{where}[{number}]")
-        else:
-            texts.append(value)
-    return "\n".join(texts)
-
-
-def _call(call: Any, where: str, unread: list[str]) -> str:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    known = isinstance(function, Mapping) and set(call) <= {"id", "type", "function"} | UNREAD
-    if not known or not set(function) <= {"name", "arguments"}:  # type: ignore[arg-type]
-        unread.append(where)
-        return ""
-    return f"[tool call] {function.get('name') or ''}({function.get('arguments') or ''})"  # type: ignore[union-attr]
+    for kind, argument in (("function", "arguments"), ("custom", "input")):
+        tool = call.get(kind)
+        if isinstance(tool, Mapping):
+            given = tool.get(argument)
+            text = given if isinstance(given, str) else read_value(given) if given else ""
+            return f"[tool call] {tool.get('name') or ''}({text})"
+    return ""

@@ -1,108 +1,138 @@
-"""The OpenAI chat wire as allow-lists: what of a request and of a reply is read, sent on, or refused."""
+"""The fields of an OpenAI chat request: what the proxy sends on, and how each of them is checked.
+
+Messages are the same on every wire that takes them: LiteLLM's, NeMo's and LangChain's are read by this table too.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from typing import Any
+from guardreasoner.serve.fields import Field, FieldTable
 
-UNREAD_FIELDS = frozenset((
-    "model", "temperature", "top_p", "n", "stream", "stream_options", "stop", "max_tokens", "max_completion_tokens",
-    "presence_penalty", "frequency_penalty", "seed", "user", "tool_choice", "parallel_tool_calls", "reasoning_effort",
-    "verbosity", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-))  # fmt: skip
-"""Fields of a request that no model reads as text."""
-READ_FIELDS = ("tools", "functions", "response_format")
-"""Fields whose text a model reads: judged by themselves."""
-MESSAGES = "messages"
-
-FINISHES = frozenset(("stop", "length", "tool_calls", "function_call", "content_filter"))
-SPOKEN_FIELDS = ("content", "refusal", "reasoning_content", "reasoning")
-_NAME = re.compile(r"[\w.:/@+ -]{0,200}")
+ROLES = "=system|developer|user|assistant|tool|function"
+EFFORTS = "=none|minimal|low|medium|high|xhigh|max|default"
+PARTS = "=text|input_text|output_text|refusal|thinking|reasoning|reasoning_text|summary_text|redacted_thinking"
+"""Kinds of content parts that are read; images, audio and files are not."""
 
 
-def unknown_fields(body: Mapping[str, Any]) -> int:
-    """How many fields of a request are on no list; null ones do not count."""
-    known = UNREAD_FIELDS | {MESSAGES, *READ_FIELDS}
-    return sum(v is not None and k not in known for k, v in body.items())
+def _parts(path: str) -> tuple[Field, ...]:
+    """Content as text, or as parts at `path`."""
+    part = f"{path}[]"
+    return (
+        Field(path, "text"),
+        Field(part, "text"),
+        Field(f"{part}.type", PARTS),
+        *(
+            Field(f"{part}.{name}", "text")
+            for name in ("text", "refusal", "thinking", "reasoning", "reasoning_content")
+        ),
+        *(
+            row
+            for inner in ("summary", "content", "thinking", "reasoning")
+            for row in (
+                Field(f"{part}.{inner}[]", "text"),
+                Field(f"{part}.{inner}[].type", PARTS),
+                Field(f"{part}.{inner}[].text", "text"),
+            )
+        ),
+        *(Field(f"{part}.{name}", "sealed") for name in ("signature", "data", "encrypted_content")),
+        Field(f"{part}.id", "label", 200),
+        Field(f"{part}.index", "number"),
+        *_cache_control(part),
+        *(Field(f"{part}.{name}", "refused") for name in ("image_url", "input_audio", "file", "audio", "image")),
+    )
 
 
-def clean_reply(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole reply (or a chunk of one) with the fields that are known, and nothing else that a model could fill."""
-    choices = reply.get("choices")
-    kept: dict[str, Any] = {k: _name(reply.get(k)) for k in ("id", "object", "model", "system_fingerprint")}
-    kept = {k: v for k, v in kept.items() if v is not None}
-    if isinstance(reply.get("created"), int):
-        kept["created"] = reply["created"]
-    kept["choices"] = [_choice(c) for c in choices if isinstance(c, Mapping)] if isinstance(choices, list) else []
-    if isinstance(reply.get("usage"), Mapping):
-        kept["usage"] = _numbers(reply["usage"])
-    return kept
+def _cache_control(path: str) -> tuple[Field, ...]:
+    return Field(f"{path}.cache_control.type", "=ephemeral"), Field(f"{path}.cache_control.ttl", "=5m|1h")
 
 
-def said(message: Mapping[str, Any]) -> str:
-    """All that a cleaned message or delta says, as one text in the order of its fields."""
-    parts = [message[name] for name in SPOKEN_FIELDS if message.get(name)]
-    calls = message.get("tool_calls") or []
-    functions = [*(c.get("function") or {} for c in calls), message.get("function_call") or {}]
-    parts += [f.get(k) for f in functions for k in ("name", "arguments")]
-    return "".join(p for p in parts if p)
+MESSAGE = (
+    Field("messages[].role", ROLES),
+    *_parts("messages[].content"),
+    Field("messages[].name", "text", 200),
+    *_parts("messages[].refusal"),
+    *_parts("messages[].reasoning"),
+    *_parts("messages[].reasoning_content"),
+    Field("messages[].thinking_blocks[].type", PARTS),
+    Field("messages[].thinking_blocks[].thinking", "text"),
+    Field("messages[].thinking_blocks[].signature", "sealed"),
+    Field("messages[].thinking_blocks[].data", "sealed"),
+    Field("messages[].reasoning_details", "json"),
+    Field("messages[].annotations", "json"),
+    Field("messages[].provider_specific_fields", "json"),
+    Field("messages[].tool_calls[].id", "label", 200),
+    Field("messages[].tool_calls[].index", "number"),
+    Field("messages[].tool_calls[].type", "=function|custom"),
+    Field("messages[].tool_calls[].function.name", "text", 200),
+    Field("messages[].tool_calls[].function.arguments", "value"),
+    Field("messages[].tool_calls[].custom.name", "text", 200),
+    Field("messages[].tool_calls[].custom.input", "value"),
+    Field("messages[].tool_calls[].extra_content.google.thought_signature", "sealed"),
+    Field("messages[].function_call.name", "text", 200),
+    Field("messages[].function_call.arguments", "value"),
+    Field("messages[].tool_call_id", "label", 200),
+    Field("messages[].id", "label", 200),
+    Field("messages[].index", "number"),
+    Field("messages[].prefix", "flag"),
+    Field("messages[].signature", "sealed"),
+    *_cache_control("messages[]"),
+    Field("messages[].audio", "refused"),
+    Field("messages[].images[]", "refused"),
+)
+"""All roles alike: whatever stands in a message is read, whoever says it."""
 
+_NUMBERS = (
+    "temperature", "top_p", "top_k", "top_a", "min_p", "typical_p", "n", "best_of", "seed", "max_tokens", "min_tokens",
+    "max_completion_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty", "length_penalty",
+    "top_logprobs", "prompt_logprobs", "truncate_prompt_tokens", "num_ctx", "num_predict", "repeat_penalty",
+    "repeat_last_n", "mirostat", "mirostat_eta", "mirostat_tau", "tfs_z", "thinking_token_budget", "priority",
+)  # fmt: skip
+_FLAGS = (
+    "stream", "store", "parallel_tool_calls", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens",
+    "include_stop_str_in_output", "use_beam_search", "early_stopping", "echo", "add_generation_prompt",
+    "continue_final_message", "add_special_tokens", "include_reasoning", "enable_thinking", "separate_reasoning",
+    "stream_reasoning", "cache_prompt", "return_token_ids", "return_tokens_as_token_ids",
+)  # fmt: skip
+_JSON = (
+    "tools", "functions", "response_format", "metadata", "logit_bias", "chat_template_kwargs", "documents",
+    "guided_json", "guided_choice", "guided_regex", "guided_grammar", "structured_outputs", "json_schema", "regex",
+    "ebnf", "grammar", "bad_words",
+)  # fmt: skip
+_LABELS = ("model", "user", "safety_identifier", "prompt_cache_key", "request_id", "session_id")
+SETTINGS = (
+    *(Field(name, "number") for name in _NUMBERS),
+    *(Field(name, "flag") for name in _FLAGS),
+    *(Field(name, "json") for name in _JSON),
+    *(Field(name, "label", 200) for name in _LABELS),
+    Field("stop", "label", 1_000),
+    Field("stop[]", "label", 1_000),
+    Field("service_tier", "=auto|default|flex|priority|scale|standard"),
+    Field("stream_options.include_usage", "flag"),
+    Field("stream_options.include_obfuscation", "flag"),
+    Field("stream_options.continuous_usage_stats", "flag"),
+    Field("tool_choice", "=none|auto|required|any"),
+    Field("tool_choice.type", "=function|custom|allowed_tools|tool|auto|any|none"),
+    Field("tool_choice.name", "label", 200),
+    Field("tool_choice.function.name", "label", 200),
+    Field("tool_choice.custom.name", "label", 200),
+    Field("tool_choice.allowed_tools", "json"),
+    Field("function_call", "=none|auto"),
+    Field("function_call.name", "label", 200),
+    Field("reasoning_effort", EFFORTS),
+    Field("reasoning.effort", EFFORTS),
+    Field("reasoning.max_tokens", "number"),
+    Field("reasoning.enabled", "flag"),
+    Field("reasoning.exclude", "flag"),
+    Field("thinking.type", "=enabled|disabled|adaptive|auto"),
+    Field("thinking.budget_tokens", "number"),
+    Field("verbosity", "=low|medium|high"),
+    Field("prompt_cache_retention", "=in_memory|24h|in-memory"),
+    Field("modalities[]", "=text"),
+    Field("logprobs", "off"),
+    *(Field(name, "refused") for name in ("audio", "prediction", "web_search_options", "chat_template", "extra_body",
+                                          "prompt_token_ids", "prompt_embeds", "input_ids")),
+)  # fmt: skip
+"""Everything beside the messages."""
 
-def _choice(choice: Mapping[str, Any]) -> dict[str, Any]:
-    index, finish = choice.get("index"), choice.get("finish_reason")
-    kept: dict[str, Any] = {"index": index if isinstance(index, int) else 0}
-    for name in ("message", "delta"):
-        if isinstance(choice.get(name), Mapping):
-            kept[name] = _message(choice[name])
-    known = finish is None or (isinstance(finish, str) and finish in FINISHES)
-    kept["finish_reason"] = finish if known else "stop"
-    return kept
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {"role": "assistant"} if "role" in message else {}
-    for name in SPOKEN_FIELDS:
-        if name in message and isinstance(message[name], str | None):
-            kept[name] = message[name]
-    if isinstance(message.get("tool_calls"), list):
-        kept["tool_calls"] = [_call(c) for c in message["tool_calls"] if isinstance(c, Mapping)]
-    if isinstance(message.get("function_call"), Mapping):
-        kept["function_call"] = _function(message["function_call"])
-    return kept
-
-
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {"index": call["index"]} if isinstance(call.get("index"), int) else {}
-    if (identity := _name(call.get("id"))) is not None:
-        kept["id"] = identity
-    if call.get("type") == "function" or "type" in call:
-        kept["type"] = "function"
-    if isinstance(call.get("function"), Mapping):
-        kept["function"] = _function(call["function"])
-    return kept
-
-
-def _function(function: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: function[k] for k in ("name", "arguments") if isinstance(function.get(k), str)}
-
-
-def _name(value: Any) -> str | None:
-    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
-
-
-def _numbers(usage: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {k: _numbers(v) for k, v in usage.items() if isinstance(v, Mapping)}
-    return {**{k: v for k, v in usage.items() if isinstance(v, int | float)}, **nested}
-
-
-def parse_event(line: str) -> dict[str, Any] | None:
-    """The chunk in one `data:` line of a stream; None for anything else, `[DONE]` included."""
-    if not line.startswith("data:"):
-        return None
-    try:
-        value = json.loads(line[5:])
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+LISTS = {"messages": 10_000, "messages[].content": 1_000, "messages[].tool_calls": 1_000}
+REQUEST = FieldTable((*MESSAGE, *SETTINGS), lists=LISTS)
+"""An OpenAI chat request."""

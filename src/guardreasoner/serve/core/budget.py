@@ -7,13 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from guardreasoner.serve.policy import Budget
+from guardreasoner.serve.policy import ReasoningBudget
 
 V = TypeVar("V")
 Clock = Callable[[], float]
 
 
-class Bucket:
+class Allowance:
     """An allowance that refills evenly and holds at most one span's worth."""
 
     def __init__(self, amount: int | None, seconds: float, clock: Clock = time.monotonic) -> None:
@@ -30,26 +30,26 @@ class Bucket:
         self._at = now
         return self._left
 
-    def spend(self) -> None:
-        """Take one."""
-        self._left -= 1
+    def spend(self, count: int = 1) -> None:
+        """Take some."""
+        self._left -= count
 
 
 class Escalations:
     """Reasoning passes that callers may cause, per key and in total."""
 
-    def __init__(self, budget: Budget, clock: Clock = time.monotonic) -> None:
+    def __init__(self, budget: ReasoningBudget, clock: Clock = time.monotonic) -> None:
         self.budget, self.clock = budget, clock
-        self._total = Bucket(budget.total, budget.seconds, clock)
-        self._keys: dict[str, Bucket] = {}
+        self._total = Allowance(budget.total, budget.seconds, clock)
+        self._keys: dict[str, Allowance] = {}
 
-    def take(self, key: str) -> bool:
-        """Spend one of this key's and of everyone's, or nothing."""
-        own = self._keys.setdefault(key, Bucket(self.budget.per_key, self.budget.seconds, self.clock))
-        if own.left() < 1 or self._total.left() < 1:
+    def take(self, key: str, count: int = 1) -> bool:
+        """Spend some of this key's and of everyone's, or nothing."""
+        own = self._keys.setdefault(key, Allowance(self.budget.per_key, self.budget.seconds, self.clock))
+        if own.left() < count or self._total.left() < count:
             return False
-        own.spend()
-        self._total.spend()
+        own.spend(count)
+        self._total.spend(count)
         return True
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from guardreasoner.errors import GuardReasonerError
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.core.frames import CallOff, Event, Job, Line
+from guardreasoner.serve.core.frames import CallOff, ChildSocket, Event, JudgeJob
 from guardreasoner.types import Exchange, Step, Verdict
 
 NICE = 5
@@ -41,7 +41,7 @@ def main(descriptor: int, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # a group signal must not stop the guard before the server has drained
     os.nice(NICE)
     warnings.simplefilter("ignore")  # a library's warning may quote what it was given
-    line = Line(socket.socket(fileno=descriptor))
+    line = ChildSocket(socket.socket(fileno=descriptor))
     try:
         sys.path[:] = line.next()
         guard = line.next()()
@@ -53,7 +53,7 @@ def main(descriptor: int, parent: int) -> None:
         return
     _warm_up(guard)
     options = frozenset(inspect.signature(guard.judge).parameters)
-    line.say(Event("ready", value=guard.name, idle=True))
+    line.say(Event("ready", value=(guard.name, tuple(getattr(guard, "kinds", ()))), idle=True))
     with suppress(EOFError, OSError):
         while True:
             job = line.next()
@@ -82,7 +82,9 @@ def _follow(parent: int) -> None:
     os._exit(0)
 
 
-def _answer(guard: Guard, job: Job, line: Line, known: frozenset[str]) -> tuple[Literal["done", "failed"], Any]:
+def _answer(
+    guard: Guard, job: JudgeJob, line: ChildSocket, known: frozenset[str]
+) -> tuple[Literal["done", "failed"], Any]:
     try:
         verdicts = _judge(guard, job, line, known)
     except GuardReasonerError as error:
@@ -96,14 +98,16 @@ def _answer(guard: Guard, job: Job, line: Line, known: frozenset[str]) -> tuple[
     return "done", tuple(verdicts)
 
 
-def _judge(guard: Guard, job: Job, line: Line, known: frozenset[str]) -> Sequence[Verdict]:
+def _judge(guard: Guard, job: JudgeJob, line: ChildSocket, known: frozenset[str]) -> Sequence[Verdict]:
     options: dict[str, Any] = {"mode": job.mode, "deadline": job.deadline, "max_escalations": 0}
+    if job.tasks is not None:
+        options["tasks"] = job.tasks
     if job.steps:
         options["on_step"] = lambda index, step: _say(line, job, index, step)
     return guard.judge(job.exchanges, **{k: v for k, v in options.items() if k in known})
 
 
-def _say(line: Line, job: Job, index: int, step: Step) -> None:
+def _say(line: ChildSocket, job: JudgeJob, index: int, step: Step) -> None:
     line.say(Event("step", job.number, (index, step)))
     if line.stirs():  # the job is called off, or the server is gone
         raise CalledOff

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from guardreasoner.guards.base import Guard
-from guardreasoner.types import Exchange, Labels, Message, Mode, Step, Usage, Verdict
+from guardreasoner.types import Exchange, Labels, Message, Mode, Step, Task, Usage, Verdict
 
 Opener = Callable[[], Guard]
 """Makes the guard, in the child; picklable (a module-level function or `functools.partial` of one)."""
@@ -26,7 +26,7 @@ READ_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JudgeJob:
     """Exchanges to judge together."""
 
     number: int
@@ -36,6 +36,8 @@ class Job:
     """`time.monotonic()` seconds, one clock for all processes of a machine."""
     steps: bool = False
     """Send reasoning steps as they come, where the guard can."""
+    tasks: tuple[Task, ...] | None = None
+    """Ask only these, where the guard can leave the others out; None = all that make sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Event:
     kind: Literal["ready", "broken", "step", "done", "failed", "idle"]
     number: int = 0
     value: Any = None
-    """ready: the guard's name; broken, failed: one sentence; step: index and `Step`; done: verdicts in order."""
+    """ready: the guard's name, and the kinds of harm that its verdicts tell; broken, failed: one sentence; step: its
+    index and `Step`; done: verdicts in order."""
     idle: bool = False
     """The guard is free for the next job; where an engine still runs after `done`, `idle` comes as an event."""
 
@@ -63,7 +66,7 @@ def _as_call(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...
 
 
 _AS_CALLS: dict[type, Callable[[Any], Any]] = {
-    kind: _as_call(kind) for kind in (Job, Event, Exchange, Message, Verdict, Labels, Usage, Step)
+    kind: _as_call(kind) for kind in (JudgeJob, Event, Exchange, Message, Verdict, Labels, Usage, Step)
 }
 """A frozen dataclass pickles itself field by field in Python, there and back; as a call it costs a third less."""
 
@@ -111,7 +114,7 @@ class Frames(asyncio.Protocol):
         self.ended.set()
 
 
-class Line:
+class ChildSocket:
     """The child's end: it waits in the socket itself, and takes all that has come in one read."""
 
     def __init__(self, sock: socket.socket) -> None:

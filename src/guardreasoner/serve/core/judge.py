@@ -16,23 +16,26 @@ from typing import Any
 
 from guardreasoner.formats.guardreasoner import VERSION
 from guardreasoner.serve.core.budget import Escalations, Recent
-from guardreasoner.serve.core.frames import Job
+from guardreasoner.serve.core.frames import JudgeJob
 from guardreasoner.serve.core.queue import BASE_CHARACTERS, Item, Waiting, characters_of
 from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker
 from guardreasoner.serve.door.limits import Overloaded, Refused
+from guardreasoner.serve.door.log import log_judged
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.door.spans import configured, span
 from guardreasoner.serve.policy import ROUTES, Policy, Route, Rules, decide
-from guardreasoner.types import Exchange, Mode, Status, Step, Usage, Verdict
+from guardreasoner.types import Exchange, Mode, Status, Step, Task, Usage, Verdict
 
 HELD_SHARE = 0.75
 """No batch holds the guard longer than this share of a deadline, so that what comes behind it still has time."""
 UNTRACED = nullcontext()
+NOT_KEPT = frozenset(("escalation_denied", "escalation_failed"))
+"""Notes on a verdict that another try might better: it is not put into the cache."""
 REASONING: tuple[Mode, ...] = ("short", "full")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Caller:
     """Who asks, on which wire, and how."""
 
     route: Route
@@ -44,6 +47,8 @@ class Ask:
     """Seconds from its arrival; never more than the route's own."""
     arrived: float | None = None
     """`time.monotonic()` seconds; None = now."""
+    tasks: tuple[Task, ...] | None = None
+    """Ask only these, where the guard can leave the others out; None = all that make sense."""
 
 
 class Core:
@@ -82,7 +87,7 @@ class Core:
                 await self._task
         await self.worker.close()
 
-    async def judge(self, exchanges: Sequence[Exchange], ask: Ask, on_step: StepSink | None = None) -> list[Verdict]:
+    async def judge(self, exchanges: Sequence[Exchange], ask: Caller, on_step: StepSink | None = None) -> list[Verdict]:
         """One decided verdict per exchange, in order, before the deadline.
 
         Raises:
@@ -99,26 +104,49 @@ class Core:
             made = [self._one(e, mode, deadline, ask, _numbered(on_step, i)) for i, e in enumerate(exchanges)]
             verdicts = [await made[0]] if len(made) == 1 else await asyncio.gather(*made)
         seconds = time.monotonic() - started
-        decided = [decide(v, rules) for v in verdicts]
+        decided = [self._decided(v, rules, ask) for v in verdicts]
         for verdict in decided:
             self.metrics.verdict(verdict, ask.route, seconds)
+        if self.policy.log_text:
+            log_judged(exchanges, decided, ask.route, ask.key)
         return decided
+
+    async def judge_all(self, exchanges: Sequence[Exchange], ask: Caller) -> list[Verdict]:
+        """As `judge`, for any number of exchanges: in portions of `limits.items`, each with a deadline of its own.
+
+        Portions come one after the other, so that a long conversation does not push others out of the queue.
+        """
+        size = self.policy.limits.items
+        decided: list[Verdict] = []
+        for start in range(0, len(exchanges), size):
+            decided += await self.judge(exchanges[start : start + size], ask)
+            ask = replace(ask, arrived=None)
+        return decided
+
+    def _decided(self, verdict: Verdict, rules: Rules, ask: Caller) -> Verdict:
+        """What the rules make of a verdict; a deadline or mode of the caller's own opens no door."""
+        hurried = ask.deadline_s is not None and ask.deadline_s < rules.deadline_s
+        if hurried or ask.mode not in (None, rules.mode):
+            rules = rules.model_copy(update={"fail_mode": "closed"})
+        return decide(verdict, rules)
 
     def _span(self, route: Route, exchanges: int) -> AbstractContextManager[Any]:
         if not self.traced:
             return UNTRACED
         return span("judge", {"guardreasoner.route": route, "guardreasoner.exchanges": exchanges})
 
-    async def settle(self, exchange: Exchange, ask: Ask) -> Verdict:
-        """As `judge` for one exchange in the middle of something: overload is a verdict here, not a refusal."""
+    async def settle(self, exchanges: Sequence[Exchange], ask: Caller) -> list[Verdict]:
+        """As `judge`, in the middle of something: overload is a verdict here, not a refusal."""
         try:
-            return (await self.judge([exchange], ask))[0]
+            return await self.judge(exchanges, ask)
         except Refused as error:
             status: Status = "overloaded" if isinstance(error, Overloaded) else "input_too_long"
-            rules = self._rules[ask.route]
-            verdict = decide(self._unjudged(exchange, ask.mode or rules.mode, status, error.message), rules)
-            self.metrics.verdict(verdict, ask.route, 0.0)
-            return verdict
+            rules, why = self._rules[ask.route], error.message
+            verdicts = [self._unjudged(e, ask.mode or rules.mode, status, why) for e in exchanges]
+            decided = [self._decided(v, rules, ask) for v in verdicts]
+            for verdict in decided:
+                self.metrics.verdict(verdict, ask.route, 0.0)
+            return decided
 
     def _check(self, exchanges: Sequence[Exchange]) -> int:
         """What the exchanges cost to judge, in characters."""
@@ -134,54 +162,50 @@ class Core:
                 raise Refused(400, "both prompt and response are empty; give at least one of them", "empty")
         return total
 
-    def _pay(self, count: int, mode: Mode, rules: Rules, ask: Ask) -> None:
+    def _pay(self, count: int, mode: Mode, rules: Rules, ask: Caller) -> None:
         """Reasoning that the caller asks for beyond the route's own mode is paid like an escalation."""
-        if ask.mode in REASONING and rules.mode not in REASONING:
-            for _ in range(count):
-                if not self.budget.take(ask.key):
-                    raise Overloaded(
-                        self.policy.budget.seconds, "the budget of reasoning passes is spent; use mode auto"
-                    )
+        if ask.mode in REASONING and rules.mode not in REASONING and not self.budget.take(ask.key, count):
+            raise Overloaded(self.policy.budget.seconds, "the budget of reasoning passes is spent; use mode auto")
 
     async def _one(
-        self, exchange: Exchange, mode: Mode, deadline: float, ask: Ask, on_step: StepSink | None
+        self, exchange: Exchange, mode: Mode, deadline: float, ask: Caller, on_step: StepSink | None
     ) -> Verdict:
         if self._starts != self.worker.starts:  # another process may hold other weights
             self.cache.clear()
             self._starts = self.worker.starts
         if not self.cache.entries:
-            return await self._cascade(exchange, mode, deadline, ask.key, on_step)
-        place = self._place(exchange, mode, ask.key)
+            return await self._cascade(exchange, mode, deadline, ask, on_step)
+        place = self._place(exchange, mode, ask)
         if (known := self.cache.get(place)) is not None:
             self.metrics.cache.labels("hit").inc()
             return replace(known, exchange_id=exchange.id, notes={**known.notes, "cached": True}, usage=Usage())
-        verdict = await self._cascade(exchange, mode, deadline, ask.key, on_step)
+        verdict = await self._cascade(exchange, mode, deadline, ask, on_step)
         self.metrics.cache.labels("miss").inc()
-        if verdict.status == "ok" and "escalation_denied" not in verdict.notes:
+        if verdict.status == "ok" and not NOT_KEPT & verdict.notes.keys():
             self.cache.put(place, verdict)
         return verdict
 
-    def _place(self, exchange: Exchange, mode: Mode, key: str) -> Hashable:
+    def _place(self, exchange: Exchange, mode: Mode, ask: Caller) -> Hashable:
         content = replace(exchange, id="", source="")
-        return (key, self.worker.name, self.worker.starts, mode, self.policy.digest, VERSION, content)
+        return (ask.key, ask.tasks, self.worker.name, self.worker.starts, mode, self.policy.digest, VERSION, content)
 
     async def _cascade(
-        self, exchange: Exchange, mode: Mode, deadline: float, key: str, on_step: StepSink | None
+        self, exchange: Exchange, mode: Mode, deadline: float, ask: Caller, on_step: StepSink | None
     ) -> Verdict:
         """`auto` is the guard's `auto` without escalation, then `full` as a turn of its own: sure ones go first."""
-        first = await self._ask(exchange, mode, deadline, on_step)
+        first = await self._ask(exchange, mode, deadline, ask.tasks, on_step)
         if mode != "auto" or first.status != "ok":
             return first
         unsure = bool(first.notes.get("escalation_denied"))
         self.waiting.escalated(unsure)
         if not unsure:
             return first
-        denied = self._denied(exchange, deadline, key)
+        denied = self._denied(exchange, deadline, ask.key)
         self.metrics.escalations.labels(denied or "granted").inc()
         if denied:
             return replace(first, notes={**first.notes, "escalation_denied": denied})
         notes = {k: v for k, v in first.notes.items() if k != "escalation_denied"}
-        second = await self._ask(exchange, "full", deadline, on_step)
+        second = await self._ask(exchange, "full", deadline, ask.tasks, on_step)
         usage = first.usage + second.usage
         if second.status != "ok":  # the reasoning failed, the instant verdict did not: keep what was judged
             return replace(first, usage=usage, notes={**notes, "escalation_failed": second.status})
@@ -192,9 +216,16 @@ class Core:
             return "deadline"
         return None if self.budget.take(key) else "budget"
 
-    async def _ask(self, exchange: Exchange, mode: Mode, deadline: float, on_step: StepSink | None) -> Verdict:
+    async def _ask(
+        self,
+        exchange: Exchange,
+        mode: Mode,
+        deadline: float,
+        tasks: tuple[Task, ...] | None,
+        on_step: StepSink | None,
+    ) -> Verdict:
         loop = asyncio.get_running_loop()
-        item = Item(exchange, mode, deadline, loop.create_future(), on_step=on_step)
+        item = Item(exchange, mode, deadline, loop.create_future(), on_step=on_step, tasks=tasks)
         self.waiting.add(item)
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._late, item)
         try:
@@ -229,7 +260,8 @@ class Core:
         began = time.monotonic()
         mode = batch[0].mode
         deadline = min(max(i.deadline for i in batch), began + self._hold)
-        job = Job(next(self._numbers), tuple(i.exchange for i in batch), mode, deadline, batch[0].on_step is not None)
+        exchanges, steps = tuple(i.exchange for i in batch), batch[0].on_step is not None
+        job = JudgeJob(next(self._numbers), exchanges, mode, deadline, steps, batch[0].tasks)
         if job.steps:  # it is alone; when it has an answer or its caller has left, no more steps are wanted
             batch[0].future.add_done_callback(lambda _: self.worker.call_off(job))
         try:
@@ -252,6 +284,7 @@ class Core:
 
     def _failed(self, batch: Sequence[Item], error: GuardBroken) -> None:
         """One exchange must not take its neighbours down: each of a failed batch is tried once more by itself."""
+        self.waiting.judged()
         for item in batch:
             if item.future.done():
                 continue

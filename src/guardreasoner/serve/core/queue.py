@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from guardreasoner.serve.core.worker import StepSink
 from guardreasoner.serve.door.limits import Overloaded
 from guardreasoner.serve.policy import Limits
-from guardreasoner.types import Exchange, Mode, Verdict
+from guardreasoner.types import Exchange, Mode, Task, Verdict
 
 BASE_CHARACTERS = 400
 """Characters that cost about what an exchange costs before its first character (instruction, answer block)."""
@@ -41,6 +41,8 @@ class Item:
     alone: bool = False
     """Its batch failed; it is tried once more by itself."""
     on_step: StepSink | None = None
+    tasks: tuple[Task, ...] | None = None
+    """Ask only these; None = all that make sense."""
     said: int = 0
     """Steps that `on_step` has heard."""
     since: float = field(default_factory=time.monotonic)
@@ -159,7 +161,8 @@ class Waiting:
         for item in ordered:
             size = max(longest, item.characters)
             fits = size * (len(batch) + 1) <= most
-            if item is not lead and item.mode == lead.mode and not item.alone and item.on_step is None and fits:
+            alike = (item.mode, item.tasks) == (lead.mode, lead.tasks)
+            if item is not lead and alike and not item.alone and item.on_step is None and fits:
                 batch.append(item)
                 longest = size
             if len(batch) >= self.limits.batch:

@@ -14,12 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from guardreasoner.errors import EngineError
-from guardreasoner.serve.core.frames import CallOff, Event, Frames, Job, Opener, pack
+from guardreasoner.serve.core.frames import CallOff, Event, Frames, JudgeJob, Opener, pack
 from guardreasoner.types import Step, Verdict
 
 log = logging.getLogger("guardreasoner.serve")
-FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_S = 0.1, 10.0, 30.0
-"""Between replacements: doubled each time, from the start again once a process has lived this long."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+"""Between replacements: doubled each time, from the start again once a process has loaded its guard."""
+PRIVATE = ("GUARDREASONER_API_KEYS", "GUARDREASONER_UPSTREAM_KEY")
+"""Variables that are the server's own: the guard's process does not get them."""
 
 StepSink = Callable[[int, Step], None]
 VerdictSink = Callable[[tuple[Verdict, ...]], None]
@@ -44,14 +46,19 @@ class _Handed:
 class Worker:
     """One guard process. It judges one job at a time."""
 
-    def __init__(self, opener: Opener, *, hang_s: float, load_s: float = 900.0) -> None:
+    def __init__(
+        self, opener: Opener, *, hang_s: float, load_s: float = 900.0, on_loss: Callable[[], None] = lambda: None
+    ) -> None:
         """Args:
         opener: makes the guard, in the process.
         hang_s: seconds past a job's deadline after which the process is replaced.
         load_s: seconds that loading may take.
+        on_loss: told of each process that ended and is replaced.
         """
-        self.opener, self.hang_s, self.load_s = opener, hang_s, load_s
+        self.opener, self.hang_s, self.load_s, self.on_loss = opener, hang_s, load_s, on_loss
         self.name = "guard"
+        self.kinds: tuple[str, ...] = ()
+        """Kinds of harm that the guard tells in every mode."""
         self.starts = 0
         """Processes started so far; what is remembered about an earlier one is void."""
         self.broken: str | None = None
@@ -64,6 +71,8 @@ class Worker:
         self._pipe: asyncio.Transport | None = None
         self._waiting: dict[int, _Handed] = {}
         self._task: asyncio.Task[None] | None = None
+        self._served = False
+        """Whether the present process has loaded its guard."""
 
     @property
     def ready(self) -> bool:
@@ -102,7 +111,7 @@ class Worker:
                 if self._ready.is_set() and self.starts == start:
                     self._kill("does not come back from its last job")
 
-    def hand_over(self, job: Job, on_verdicts: VerdictSink, on_step: StepSink | None = None) -> None:
+    def hand_over(self, job: JudgeJob, on_verdicts: VerdictSink, on_step: StepSink | None = None) -> None:
         """Send a job to the process; `answered` must be awaited next.
 
         Args:
@@ -119,7 +128,7 @@ class Worker:
         self._waiting[job.number] = _Handed(asyncio.get_running_loop().create_future(), on_verdicts, on_step)
         self._idle.clear()
 
-    async def answered(self, job: Job) -> float:
+    async def answered(self, job: JudgeJob) -> float:
         """Wait until a job that was handed over has been judged; returns when that was, in `time.monotonic()` seconds.
 
         Raises:
@@ -134,7 +143,7 @@ class Worker:
         finally:
             self._waiting.pop(job.number, None)
 
-    def call_off(self, job: Job) -> None:
+    def call_off(self, job: JudgeJob) -> None:
         """Nobody waits for a job any more: where it says its steps it ends at the next one, else it runs on."""
         handed = self._waiting.get(job.number)
         if job.steps and handed is not None and not handed.answered.done() and self._pipe is not None:
@@ -147,29 +156,27 @@ class Worker:
             self._process.kill()
 
     async def _keep(self) -> None:
+        """Keep one process running. What goes wrong while one is started (no memory, no descriptors) may pass."""
         pause = FIRST_PAUSE_S
         while True:
-            began = time.monotonic()
+            self._served, before = False, self.starts
             try:
                 await self._live()
+            except Exception as error:
+                log.warning("the guard's process cannot be started (%s); trying again", type(error).__name__)
             finally:
                 self._ready.clear()
                 self._idle.clear()
-            pause = FIRST_PAUSE_S if time.monotonic() - began > HEALTHY_S else min(2 * pause, LONGEST_PAUSE_S)
+            for _ in range(self.starts - before):
+                self.on_loss()
+            pause = FIRST_PAUSE_S if self._served else min(2 * pause, LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
     async def _live(self) -> None:
         """One process from start to end."""
-        self.starts += 1
-        ours, theirs = socket.socketpair()
         frames = Frames(self._hear)
-        command = (sys.executable, "-m", "guardreasoner.serve.core.child", str(theirs.fileno()), str(os.getpid()))
-        try:
-            self._process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
-        finally:
-            theirs.close()
-        pipe, _ = await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
-        self._pipe = pipe  # already now: a job may be handed over as soon as the first event is heard
+        pipe = await self._start(frames)
+        self.starts += 1
         try:
             pipe.write(pack(sys.path) + pack(self.opener))
             async with asyncio.timeout(self.load_s):
@@ -182,6 +189,31 @@ class Worker:
             self.loaded.set()
         finally:
             await self._bury(pipe)
+
+    async def _start(self, frames: Frames) -> asyncio.Transport:
+        """A new process, and our end of the socket that it listens on.
+
+        Raises:
+            OSError: there is no descriptor, process or memory left for it.
+        """
+        ours, theirs = socket.socketpair()
+        command = (sys.executable, "-m", "guardreasoner.serve.core.child", str(theirs.fileno()), str(os.getpid()))
+        environment = {name: value for name, value in os.environ.items() if name not in PRIVATE}
+        try:
+            pipe, _ = await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        try:
+            self._process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),), env=environment)
+        except BaseException:
+            pipe.close()
+            raise
+        finally:
+            theirs.close()
+        self._pipe = pipe  # already now: a job may be handed over as soon as the first event is heard
+        return pipe
 
     async def _bury(self, pipe: asyncio.Transport) -> None:
         self._pipe = None
@@ -201,7 +233,8 @@ class Worker:
         if event.idle:
             self._idle.set()
         if event.kind == "ready":
-            self.name, self.broken = event.value, None
+            (self.name, self.kinds), self.broken = event.value, None
+            self._served = True
             self._ready.set()
             self.loaded.set()
         elif event.kind == "broken":

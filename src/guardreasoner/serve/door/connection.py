@@ -28,6 +28,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/", "/playground.js", "/playground.css"))
 """What needs no key: it says nothing about anybody."""
 
+PROBED = frozenset(("/healthz", "/readyz"))
+"""Asked by orchestrators under whatever address a pod has just got; so is `/metrics`, where that needs a key."""
+
 OPERATIONS = frozenset(("healthz", "readyz", "metrics"))
 """Routes that are answered however busy the server is, and not logged."""
 
@@ -44,7 +47,7 @@ HEADERS: dict[bytes, bytes] = {
 }
 
 
-class Gate:
+class FrontDoor:
     """Checks every request before the application sees it."""
 
     def __init__(
@@ -87,7 +90,7 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
-        answer = _Answer(send, closing=self.closing)
+        answer = _Sending(send, closing=self.closing)
         route = self.routes.get(scope["path"], "other")
         caller = ""
         self.inside += 1
@@ -117,7 +120,8 @@ class Gate:
 
     def _admit(self, path: str, route: str, headers: Mapping[bytes, str]) -> str:
         """The name of who calls."""
-        self.names.check(headers.get(b"host"), headers.get(b"origin"))
+        if path not in PROBED and not (route == "metrics" and self.keys.digests):
+            self.names.check(headers.get(b"host"), headers.get(b"origin"))
         if path in OPEN_PATHS:
             return ""
         given = headers.get(b"authorization")
@@ -129,7 +133,7 @@ class Gate:
         return holder
 
 
-class _Answer:
+class _Sending:
     """`send`, with our headers, remembering what was sent."""
 
     def __init__(self, send: Send, *, closing: bool) -> None:

@@ -67,6 +67,18 @@ def read_keys(environment: Mapping[str, str]) -> Keys:
     return Keys(digests)
 
 
+def read_upstream_key(environment: Mapping[str, str]) -> str | None:
+    """The proxy's key for its upstream, without the line end that a file may have left on it.
+
+    Raises:
+        ConfigError: it cannot stand in a header.
+    """
+    key = environment.get(UPSTREAM_VARIABLE, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{UPSTREAM_VARIABLE}: a key holds printable ASCII characters only, and no line end")
+    return key or None
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     if host == "localhost":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -60,9 +61,14 @@ async def read_json(request: Request, limits: Limits) -> Any:
     if kind != "application/json":  # a browser cannot send this across origins without asking first
         await _discard(request)
         raise Refused(415, "send the body as application/json", "unsupported_media_type")
+    if (header(request, b"content-encoding") or "identity").strip().lower() != "identity":
+        await _discard(request)
+        raise Refused(415, "send the body as it is, without content-encoding", "unsupported_media_type")
     body = await _read(request, limits)
+    if _separators(body) > limits.values and _separators(_STRINGS.sub(b"", body)) > limits.values:
+        raise Refused(413, f"the body holds more than {limits.values} values", "too_many_values")
     try:
-        value = _DECODER.decode(body.decode())
+        value = _DECODER.decode(body.decode("utf-8-sig"))
     except RecursionError:
         raise Refused(400, f"the body is nested more than {limits.depth} levels deep", "too_deep") from None
     except ValueError:  # not JSON, not UTF-8, NaN, or a number of thousands of digits
@@ -166,6 +172,11 @@ async def _discard(request: Request) -> None:
         return
 
 
+def _separators(body: bytes) -> int:
+    """What stands before each value of a body, so that values are counted before any is made."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
@@ -183,6 +194,7 @@ def _checked(value: Any, depth: int, escapes: bool) -> Any:
     return value
 
 
+_STRINGS = re.compile(rb'"(?:[^"\\]+|\\.)*+"')
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 

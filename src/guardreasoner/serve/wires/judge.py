@@ -16,16 +16,28 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from guardreasoner.records import dumps
-from guardreasoner.serve.core.judge import Ask
+from guardreasoner.serve.core.judge import Caller
 from guardreasoner.serve.door.connection import until_gone
-from guardreasoner.serve.door.limits import Refused, read
-from guardreasoner.serve.door.log import log_judged
+from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.fields import Field, FieldTable
 from guardreasoner.serve.service import Service, described, reply, whole
 from guardreasoner.types import Exchange, Message, Mode, Step, Verdict
 
+_EXCHANGE = (("prompt", "text"), ("response", "text"), ("context[].role", "=user|assistant"),
+             ("context[].content", "text"), ("id", "note"))  # fmt: skip
+FIELDS = FieldTable(
+    (
+        *(Field(f"{place}{name}", kind) for place in ("", "exchanges[].") for name, kind in _EXCHANGE),
+        Field("mode", "=instant|short|full|auto"),
+        Field("stream", "flag"),
+    ),
+    lists={"context": 1_000, "exchanges[].context": 1_000},
+)
+"""The body's fields. Nothing of it is sent on; `id` comes back as `exchange_id`."""
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
 
 class Earlier(_Part):
@@ -71,7 +83,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/judge", name="judge", **described(Request_, "Judge one exchange or many."))
     async def judge(request: Request) -> Response:
-        body = await read(request, Request_, service.policy.limits)
+        body, _ = await service.read(request, "judge", Request_, table=FIELDS, many="exchanges")
         ask = service.ask(request, "judge", body.mode)
         asked = [body] if body.exchanges is None else body.exchanges
         exchanges = [one.exchange(f"{i}") for i, one in enumerate(asked)]
@@ -83,7 +95,7 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-async def _stream(service: Service, request: Request, exchange: Exchange, ask: Ask) -> Response:
+async def _stream(service: Service, request: Request, exchange: Exchange, ask: Caller) -> Response:
     """Server-sent events: `step` for each reasoning step, then one `verdict`.
 
     The answer begins with the first event, so that a refusal is still an HTTP status.
@@ -104,13 +116,11 @@ async def _stream(service: Service, request: Request, exchange: Exchange, ask: A
         raise
     if isinstance(first, Refused):
         raise first
-    body = _events(service, exchange, ask, events, first, task)
+    body = _events(events, first, task)
     return StreamingResponse(body, media_type="text/event-stream")
 
 
-async def _events(
-    service: Service, exchange: Exchange, ask: Ask, events: asyncio.Queue[Any], first: Any, task: asyncio.Task[None]
-) -> AsyncIterator[str]:
+async def _events(events: asyncio.Queue[Any], first: Any, task: asyncio.Task[None]) -> AsyncIterator[str]:
     sent = 0
     event = first
     try:
@@ -122,8 +132,6 @@ async def _events(
             yield _event("error", Refused(500, f"internal error ({type(event).__name__})", "internal").body())
             return
         verdict: Verdict = event[0]
-        if service.policy.log_text:
-            log_judged([exchange], [verdict], ask.route, ask.key)
         for step in verdict.steps[sent:]:  # a guard that does not say its steps while it reasons
             yield _event("step", step)
         yield _event("verdict", whole(verdict))

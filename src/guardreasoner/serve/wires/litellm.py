@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from guardreasoner.serve.chat.conversation import Memory
 from guardreasoner.serve.core.budget import Recent
-from guardreasoner.serve.door.limits import read, shaped
-from guardreasoner.serve.gateway import Call, Gateway, GuardrailRequest
+from guardreasoner.serve.door.limits import read_json, shaped
+from guardreasoner.serve.gateway import FIELDS, Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.service import Service, described, reply
 from guardreasoner.types import Exchange, Mode, Verdict
 
@@ -33,7 +33,7 @@ class Params(BaseModel):
 def router(service: Service) -> APIRouter:
     """The route."""
     routes = APIRouter()
-    calls: Recent[Call] = Recent(CALLS, CALL_TTL_S)
+    calls: Recent[RememberedCall] = Recent(CALLS, CALL_TTL_S)
     turns: Recent[bool] = Recent(TURNS, TURN_TTL_S)
     unread = service.metrics.unjudged.labels("litellm", "open", "unreadable")
 
@@ -43,18 +43,20 @@ def router(service: Service) -> APIRouter:
         **described(GuardrailRequest, "LiteLLM generic guardrail API."),
     )
     async def litellm(request: Request) -> Response:
-        body = await read(request, GuardrailRequest, service.policy.limits)
+        given = await read_json(request, service.policy.limits)
+        checked = FIELDS.read(given)
+        body = shaped(given, GuardrailRequest)
         params = shaped(body.additional_provider_specific_params or {}, Params)
         ask = service.ask(request, "litellm", params.mode)
 
         async def judge(exchanges: Sequence[Exchange]) -> Sequence[Verdict]:
-            return await service.judge(request, exchanges, ask)
+            return await service.judge_all(request, exchanges, ask)
 
         gateway = Gateway(service.policy.rules("litellm"), Memory(ask.key, turns), judge, unread.inc)
         place = (ask.key, body.litellm_call_id)
         if body.input_type == "response":
-            return reply(await gateway.response(body, calls.get(place)))
-        answer, call = await gateway.request(body)
+            return reply(await gateway.response(body, calls.get(place), checked.refused))
+        answer, call = await gateway.request(body, checked.refused)
         if call is not None and body.litellm_call_id:
             calls.put(place, call)
         return reply(answer)

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
+from pydantic import Field as Default
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.serve.door.limits import Refused, read
+from guardreasoner.serve.chat.conversation import worst
+from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.fields import Field, FieldTable
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Mode, Task, Verdict
 
@@ -63,10 +66,24 @@ INPUT_TYPES = {c: ["text"] for c in CATEGORIES}
 _CROSSWALK = tuple((re.compile(pattern), categories) for pattern, categories in CROSSWALK)
 
 
-class Options(BaseModel):
+FIELDS = FieldTable(
+    (
+        Field("input", "text"),
+        Field("input[]", "text"),
+        Field("input[].type", "=text|image_url"),
+        Field("input[].text", "text"),
+        Field("input[].image_url", "refused"),
+        Field("model", "note"),
+        Field("guardreasoner.mode", "=instant|short|full|auto"),
+        Field("guardreasoner.role", "=prompt|response"),
+    )
+)
+"""The body's fields. Nothing of it is sent on; `model` is answered with the guard's own name."""
+
+
+class ModerationOptions(BaseModel):
     """Ours, in `extra_body`."""
 
-    model_config = ConfigDict(extra="forbid")
     mode: Mode | None = None
     role: Literal["prompt", "response"] = "prompt"
     """Whether the input was said by a user or by a model."""
@@ -85,7 +102,7 @@ class Moderation(BaseModel):
 
     input: str | list[str] | list[Part]
     model: str | None = None
-    guardreasoner: Options = Field(default_factory=Options)
+    guardreasoner: ModerationOptions = Default(default_factory=ModerationOptions)
 
 
 def categories_of(verdict: Verdict) -> dict[str, bool]:
@@ -115,45 +132,45 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/moderations", name="moderations", **described(Moderation, "OpenAI moderation of texts."))
     async def moderations(request: Request) -> Response:
-        body = await read(request, Moderation, service.policy.limits)
-        texts, images = _texts(body.input)
-        if images and service.policy.rules("moderations").fail_mode == "closed":
-            raise Refused(
-                400, "this guard reads text only, and fail mode closed lets no image pass unread", "unjudgeable"
-            )
+        body, checked = await service.read(request, "moderations", Moderation, table=FIELDS, many="input")
         ask = service.ask(request, "moderations", body.guardreasoner.mode)
-        verdicts = await service.judge(request, [_exchange(t, i, body) for i, t in enumerate(texts)], ask)
-        results = [result_of(v) for v in verdicts]
-        if images:
-            service.metrics.unjudged.labels("moderations", "open", "unreadable").inc(images)
+        asked = [[_exchange(t, f"{i}", body) for t in texts] for i, texts in enumerate(_inputs(body.input))]
+        verdicts = iter(await service.judge_all(request, [e for several in asked for e in several], ask))
+        results = [result_of(worst([next(verdicts) for _ in several])) for several in asked]
+        unread = len(checked.refused)
+        if unread:
+            service.metrics.unjudged.labels("moderations", "open", "unreadable").inc(unread)
             for result in results:
-                result["guardreasoner"]["notes"]["unread"] = f"{images} image(s)"
+                result["guardreasoner"]["notes"]["unread"] = f"{unread} part(s)"
         return reply({"id": f"modr-{uuid.uuid4().hex}", "model": service.core.worker.name, "results": results})
 
     return routes
 
 
-def _exchange(text: str, number: int, body: Moderation) -> Exchange:
-    if body.guardreasoner.role == "response":
-        return Exchange(f"{number}", "", text)
-    return Exchange(f"{number}", text)
+def _exchange(text: str, name: str, body: Moderation) -> Exchange:
+    return Exchange(name, "", text) if body.guardreasoner.role == "response" else Exchange(name, text)
 
 
-def _texts(given: str | list[str] | list[Part]) -> tuple[list[str], int]:
-    """The texts, each of which gets a result, and how many images there are besides.
+def _inputs(given: str | list[str] | list[Part]) -> list[list[str]]:
+    """What is judged for each result: a text; for a list of parts, all of them together and each by itself.
 
     Raises:
-        Refused: there is nothing to judge.
+        Refused: there is nothing to judge, or one of several texts is empty.
     """
     if isinstance(given, str):
-        return [given], 0
-    strings = [g for g in given if isinstance(g, str)]
-    parts = [g for g in given if isinstance(g, Part)]
-    images = sum(p.type == "image_url" for p in parts)
-    texts = strings or (["\n".join(p.text or "" for p in parts if p.type == "text")] if parts else [])
-    if not texts or (images and not texts[0]):
+        given = [given]
+    if given and isinstance(given[0], Part):
+        texts = [p.text for p in given if isinstance(p, Part) and p.text]
+        if not texts:
+            raise Refused(400, "input holds no text", "empty")
+        return [list(dict.fromkeys(["\n".join(texts), *texts]))]
+    for number, text in enumerate(given):
+        if not text:
+            where = "input" if len(given) == 1 else f"input[{number}]"
+            raise Refused(400, f"{where} is empty; there is nothing to judge", "empty")
+    if not given:
         raise Refused(400, "input holds no text", "empty")
-    return texts, images
+    return [[text] for text in given if isinstance(text, str)]
 
 
 def _harmful(verdict: Verdict) -> bool:

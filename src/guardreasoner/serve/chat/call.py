@@ -1,0 +1,166 @@
+"""One chat request on its way through the proxy: what is sent to the upstream, and how its answer is judged."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from guardreasoner.records import dumps
+from guardreasoner.serve.chat.conversation import Conversation, Examined, Memory, Round, worst
+from guardreasoner.serve.chat.reply import LABELS
+from guardreasoner.serve.core.judge import Caller
+from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.fields import coded
+from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.service import Service, brief
+from guardreasoner.types import TASKS, Exchange, Labels, Message, Verdict
+
+Body = dict[str, Any]
+REQUEST_CHARACTERS = 1_000
+"""Of the request, from its end, that is judged with a reply or a window of one: it was judged itself before."""
+RETRYABLE = ("timeout", "unavailable", "overloaded")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One request on its way."""
+
+    service: Service
+    rules: Rules
+    ask: Caller
+    body: Body
+    """All that is sent on but the messages."""
+    talk: Conversation
+    memory: Memory
+    unread: int
+    """Things that could not be judged and pass all the same (fail mode `open`)."""
+    authorization: str | None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.body.get("stream"))
+
+    async def judge(self, exchanges: Sequence[Exchange]) -> Sequence[Verdict]:
+        """Decided verdicts on parts of the request."""
+        return await self.service.core.judge_all(exchanges, self.ask)
+
+    async def judge_reply(self, text: str, found: Examined) -> Verdict:
+        """The verdict on what the upstream said, or on a window of it: with the request that it answers, and by itself.
+
+        The time for it begins now. Overload is a verdict here, not a refusal.
+        """
+        asked = self._exchanges(text, found)
+        ask = replace(self.ask, arrived=None, tasks=REPLY_TASKS)
+        verdict = worst_reply(await self.service.core.settle(asked, ask))
+        return verdict if found.verdict is None else _with_request(verdict, found.verdict)
+
+    def _exchanges(self, text: str, found: Examined) -> list[Exchange]:
+        turn = self._last
+        said = (turn.response or "")[-REQUEST_CHARACTERS:] + text
+        prompt = turn.prompt[-REQUEST_CHARACTERS:]
+        left, context = REQUEST_CHARACTERS - len(prompt), []
+        for message in reversed(found.context):
+            if left <= 0:
+                break
+            context.append(Message(message.role, message.content[-left:]))
+            left -= len(message.content)
+        together = Exchange("reply", prompt, said, tuple(reversed(context)))
+        return [together, Exchange("reply", "", said)] if prompt or context else [together]
+
+    async def judge_labels(self, envelope: Mapping[str, Any]) -> Body:
+        """The envelope of a reply; names that the upstream chose stay only where a verdict lets them pass."""
+        kept = dict(envelope)
+        if not coded(str(kept.get("id", ""))):
+            kept["id"] = f"chatcmpl-{uuid.uuid4().hex}"
+        wanted = str(self.body.get("model") or "")
+        for name in LABELS:
+            text = str(kept.get(name) or "")
+            if not text or coded(text.removeprefix(wanted)):  # what was asked for, or a version of it
+                continue
+            blocked = self.memory.recall(text, None)
+            if blocked is None:
+                (verdict,) = await self.service.core.settle([Exchange(name, text)], replace(self.ask, arrived=None))
+                self.memory.keep(text, None, verdict)
+                blocked = blocks(verdict)
+            if blocked:
+                kept[name] = wanted if name == "model" else None
+        return kept
+
+    def remember(self, text: str, verdict: Verdict) -> None:
+        """Not to judge this reply again when it comes back as history."""
+        turn = self._last
+        self.memory.keep(turn.prompt, (turn.response or "") + text, verdict)
+
+    async def open(self, cut: frozenset[int] = frozenset()) -> httpx.Response:
+        """The upstream's answer, its head only.
+
+        Raises:
+            Refused: it cannot be reached, or answers with an error.
+        """
+        client, url = self.service.upstream, f"{self.service.policy.proxy.upstream}/chat/completions"
+        assert client is not None
+        messages = [m for i, m in enumerate(self.talk.messages) if i not in cut]
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if self.authorization:
+            headers["authorization"] = self.authorization
+        content = dumps({**self.body, "messages": messages}).encode()
+        try:
+            answer = await client.send(client.build_request("POST", url, content=content, headers=headers), stream=True)
+        except httpx.HTTPError as error:
+            why = f"the upstream cannot be reached ({type(error).__name__})"
+            raise Refused(502, why, "upstream_unreachable") from None
+        if answer.status_code != 200:
+            await answer.aclose()
+            status = answer.status_code if 400 <= answer.status_code < 500 else 502
+            again = answer.headers.get("retry-after", "")
+            more = {"retry-after": again} if again.isdecimal() else {}
+            raise Refused(status, f"the upstream answered {answer.status_code}", "upstream_error", more)
+        return answer
+
+    def report(self, found: Examined, replies: Sequence[Verdict], dropped: int = 0) -> Body:
+        """What goes to the client beside the reply: the verdicts, and what was not passed on."""
+        return {
+            "request": brief(found.verdict) if found.verdict else None,
+            "replies": [brief(v) for v in replies],
+            "removed_messages": len(found.cut),
+            "unread": self.unread,
+            "dropped": dropped,
+        }
+
+    def word(self, found: Examined, replies: Sequence[Verdict]) -> str:
+        """The verdict in one word, for a header: blocked, unjudged, flagged or passed."""
+        verdicts = [*([found.verdict] if found.verdict else []), *replies]
+        if any(blocks(v, REPLY_TASKS) for v in replies):
+            return "blocked"
+        if self.unread or found.passed_unjudged or any(v.fail_mode == "open" for v in verdicts):
+            return "unjudged"
+        return "flagged" if any(v.flagged for v in verdicts) else "passed"
+
+    @property
+    def _last(self) -> Round:
+        return self.talk.turns[-1] if self.talk.turns else Round("", None, ())
+
+
+def worst_reply(verdicts: Sequence[Verdict]) -> Verdict:
+    """As `worst`, by the tasks of a reply only."""
+    stops = [v for v in verdicts if blocks(v, REPLY_TASKS)]
+    return worst(stops or verdicts)
+
+
+def unjudged(verdict: Verdict) -> Refused:
+    """What a caller is told where nothing unjudged may pass."""
+    message = f"this could not be judged ({verdict.status}), and fail mode closed lets nothing unjudged pass"
+    return Refused(503, message, f"unjudged_{verdict.status}", {"retry-after": "1"})
+
+
+def _with_request(verdict: Verdict, request: Verdict) -> Verdict:
+    """A reply's verdict with what was found about its request, where the guard was not asked again."""
+    labels, scores = dict(verdict.labels.as_dict()), dict(verdict.scores)
+    for task in TASKS:
+        if labels[task.value] is None and task not in REPLY_TASKS:
+            labels[task.value], scores[task.value] = request.labels[task], request.scores.get(task.value)
+    return replace(verdict, labels=Labels.of(labels), scores=scores)
