@@ -65,7 +65,7 @@ async def read_json(request: Request, limits: Limits) -> Any:
         await _discard(request)
         raise Refused(415, "send the body as it is, without content-encoding", "unsupported_media_type")
     body = await _read(request, limits)
-    if _separators(body) > limits.values and _separators(_STRINGS.sub(b"", body)) > limits.values:
+    if body.count(b",") > limits.values and _STRINGS.sub(b"", body).count(b",") > limits.values:
         raise Refused(413, f"the body holds more than {limits.values} values", "too_many_values")
     try:
         value = _DECODER.decode(body.decode("utf-8-sig"))
@@ -170,11 +170,6 @@ async def _discard(request: Request) -> None:
                     return
     except (TimeoutError, ClientDisconnect):
         return
-
-
-def _separators(body: bytes) -> int:
-    """What stands before each value of a body, so that values are counted before any is made."""
-    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def _no_constant(name: str) -> Any:
