@@ -41,8 +41,9 @@ fix: $(VENV)/.dev  ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.base  ## write docs/commands.md from the parsers
+docs: $(VENV)/.base  ## write docs/commands.md from the parsers, and the fields in docs/serve.md from their tables
 	$(BIN)/python docs/commands.py
+	$(BIN)/python docs/fields.py
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,5 +1,6 @@
 """What the pages of the wires show is run as it is written, but for the port."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -8,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from guardreasoner.serve.chat.fields import UNREAD_FIELDS
-from guardreasoner.serve.policy import policy_of
+from guardreasoner.serve.policy import ROUTES, policy_of
 from guardreasoner.serve.wires.moderations import CROSSWALK
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,8 +55,10 @@ def test_the_crosswalk_of_the_page_is_the_one_that_is_used():
     assert [tuple(re.findall(r"`([^`]+)`", row)) for row in rows] == [categories for _, categories in CROSSWALK]
 
 
-def test_the_proxy_page_names_every_field_that_is_forwarded_unread():
-    text = (WIRES / "proxy.md").read_text()
-    listed = re.search(r"no\s+model\s+reads\s+them\s+as\s+text:\s+`([^`]+)`", text)
-    assert listed is not None
-    assert set(listed[1].split()) == UNREAD_FIELDS
+def test_the_table_of_fields_is_the_one_that_checks():
+    spec = importlib.util.spec_from_file_location("field_reference", DOCS / "fields.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    page = reference.PAGE.read_text()
+    assert page == reference.written(page), "docs/serve.md is stale: run `make docs`"
+    assert {wire for wire, _ in reference.tables()} == set(ROUTES)

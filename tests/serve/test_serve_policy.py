@@ -155,8 +155,8 @@ def test_the_example_of_the_documentation_is_a_policy_and_names_every_key():
     blocks_ = re.findall(r"```yaml\n(.*?)```", text, re.S)
     policies = [policy_of(yaml.safe_load(b)) for b in blocks_ if "version:" in b]
     assert policies
-    known = {n for model in (Policy, *(type(getattr(Policy(), s)) for s in ("limits", "budget", "cache", "proxy")))
-             for n in model.model_fields}  # fmt: skip
+    sections = ("limits", "budget", "cache", "proxy", "languages")
+    known = {n for model in (Policy, *(type(getattr(Policy(), s)) for s in sections)) for n in model.model_fields}
     missing = [name for name in known if f"`{name}`" not in text]
     assert not missing
     assert all(f"`{route}`" in text for route in ROUTES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from importlib.resources import files
 
 import httpx
@@ -26,17 +27,16 @@ from guardreasoner.serve.door.connection import FrontDoor
 from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.door.metrics import Metrics
-from guardreasoner.serve.policy import Policy
+from guardreasoner.serve.policy import ROUTES, Policy
 from guardreasoner.serve.service import Service, reply
-from guardreasoner.serve.wires import judge, litellm, moderations, nemo
 
-READS = ["GET", "HEAD"]
 ABSENT = {
     path: f"{path} is not served here; send the conversation to /v1/chat/completions"
     for path in ("/v1/responses", "/v1/completions", "/v1/messages")
 }
 """Other ways to talk to a model, which clients try, and what they are told."""
-WIRES = (judge, moderations, litellm, nemo, proxy)
+WIRES = (*(import_module(f"guardreasoner.serve.wires.{route}") for route in ROUTES if route != "proxy"), proxy)
+"""Everything with a `router`: a new wire is one file in `serve/wires/`."""
 PAGES = {"/": ("playground.html", "text/html"), "/playground.js": ("playground.js", "text/javascript"),
          "/playground.css": ("playground.css", "text/css")}  # fmt: skip
 NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=100)
@@ -127,11 +127,11 @@ def _operations(app: FastAPI, service: Service) -> None:
     core, metrics = service.core, service.metrics
     began = time.time()
 
-    @app.api_route("/healthz", methods=READS, name="healthz", summary="The server runs.")
+    @app.get("/healthz", name="healthz", summary="The server runs.")
     async def healthz() -> Response:
         return reply({"status": "ok", "seconds": round(time.time() - began, 1)})
 
-    @app.api_route("/readyz", methods=READS, name="readyz", summary="The guard is loaded, and new work is welcome.")
+    @app.get("/readyz", name="readyz", summary="The guard is loaded, and new work is welcome.")
     async def readyz() -> Response:
         state = "ready" if core.ready else "draining" if core.draining else "loading"
         return reply({"status": state, "guard": core.worker.name}, 200 if core.ready else 503)
@@ -141,7 +141,7 @@ def _operations(app: FastAPI, service: Service) -> None:
         metrics.ready.set(core.ready)
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.api_route("/v1/models", methods=READS, name="models", summary="Models: the upstream's, or the guard.")
+    @app.get("/v1/models", name="models", summary="Models: the upstream's, or the guard.")
     async def models() -> Response:
         return reply({"object": "list", "data": await listed_models(service)})
 

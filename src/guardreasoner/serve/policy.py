@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -30,9 +30,11 @@ KindAction = Literal["block", "flag", "pass", "support"]
 SEVERITY: tuple[KindAction, ...] = ("block", "support", "flag", "pass")
 """The first of these that any task asks for is what happens."""
 STOPS = SEVERITY[:2]
-Route = Literal["judge", "moderations", "litellm", "nemo", "guard", "proxy"]
+Route = str
+_WIRES = Path(__file__).parent / "wires"
 Window = Literal["last", "last_n", "full"]
-ROUTES: tuple[Route, ...] = get_args(Route)
+ROUTES: tuple[Route, ...] = (*sorted(p.stem for p in _WIRES.glob("[a-z]*.py")), "proxy")
+"""One per file in `serve/wires/`, and the proxy."""
 Score = float
 """A probability in [0, 1]."""
 
@@ -41,7 +43,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Kind(_Section):
+class KindRule(_Section):
     """What to do about one kind of harm."""
 
     match: str = Field(min_length=1)
@@ -51,6 +53,12 @@ class Kind(_Section):
     thresholds: Mapping[Task, Score | None] = Field(default_factory=dict)
     probability: Score = Field(default=0.5, ge=0, le=1)
     """P at or above which one of the verdict's `kinds` counts."""
+
+
+class Languages(_Section):
+    """What to do about text in a language that the guard was not made for (`notes.language`)."""
+
+    unsupported: Action = "flag"
 
 
 class Rules(_Section):
@@ -71,8 +79,9 @@ class Rules(_Section):
     action: Action = "block"
     """What happens to what is flagged."""
     review_action: Action = "flag"
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[KindRule, ...] = ()
     """First match wins."""
+    languages: Languages = Field(default_factory=Languages)
     window: Window = "last_n"
     """How much of a conversation is judged together with a turn: nothing before it, `window_n` messages, everything."""
     window_n: int = Field(default=4, ge=1, le=100)
@@ -204,6 +213,14 @@ class Policy(Rules):
     _rules: dict[Route, Rules] = PrivateAttr(default_factory=dict)
     _digest: str = PrivateAttr("")
 
+    @field_validator("routes")
+    @classmethod
+    def _known_routes(cls, routes: Mapping[Route, Any]) -> Mapping[Route, Any]:
+        for name in routes:
+            if name not in ROUTES:
+                raise ValueError(f"there is no route of one of these names; known: {', '.join(ROUTES)}")
+        return routes
+
     def model_post_init(self, context: Any) -> None:
         shared = {name: getattr(self, name) for name in Rules.model_fields if name in self.model_fields_set}
         for route in ROUTES:
@@ -319,9 +336,11 @@ WANTED = {
 
 
 def _keys(section: list[str]) -> Iterator[str]:
-    models: dict[str, type[BaseModel]] = {"limits": Limits, "budget": ReasoningBudget, "cache": Cache, "proxy": Proxy}
-    top = section[0] if section else ""
-    model = Kind if "kinds" in section else models.get(top, Rules) if top else Policy
+    models: dict[str, type[BaseModel]] = {
+        "limits": Limits, "budget": ReasoningBudget, "cache": Cache, "proxy": Proxy, "languages": Languages,
+        "kinds": KindRule, "routes": Rules,
+    }  # fmt: skip
+    model = next((models[part] for part in reversed(section) if part in models), Policy)
     return (".".join([*section, name]) for name in model.model_fields)
 
 
@@ -350,10 +369,13 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
             actions[task] = rules.action
     if kind is not None and kind.action == "support":
         actions.setdefault(Task.prompt_harm, "support")
-    action: KindAction = next(a for a in SEVERITY if a == "pass" or a in actions.values())
+    told: dict[str, KindAction] = {t.value: a for t, a in actions.items()}
+    if verdict.notes.get("language"):
+        told["language"] = rules.languages.unsupported
+    action: KindAction = next(a for a in SEVERITY if a == "pass" or a in told.values())
     flagged = action != "pass"
     notes = {**verdict.notes, "action": action, "flagged": [t.value for t in tasks]}
-    notes |= {"actions": {t.value: a for t, a in actions.items()}} if actions else {}
+    notes |= {"actions": told} if told else {}
     notes |= {"review": True} if any(_within(verdict, t, band) for t, band in rules.review.items()) else {}
     if rules.thresholds and not verdict.calibrated:
         notes["thresholds"] = "the guard's labels decided: its scores are not calibrated"
@@ -372,7 +394,7 @@ def blocks(verdict: Verdict, tasks: Sequence[Task] = tuple(TASKS)) -> bool:
     if verdict.notes.get("action") not in STOPS:
         return False
     actions = verdict.notes.get("actions")
-    return verdict.status != "ok" or not actions or any(actions.get(task.value) in STOPS for task in tasks)
+    return verdict.status != "ok" or not actions or any(actions.get(t) in STOPS for t in (*tasks, "language"))
 
 
 def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
@@ -400,12 +422,12 @@ def _would(rules: Rules) -> dict[str, Any]:
     return {"action": "block" if closed else "pass", "flagged": closed}
 
 
-def _kind(verdict: Verdict, rules: Rules) -> Kind | None:
+def _kind(verdict: Verdict, rules: Rules) -> KindRule | None:
     """The first row that speaks of the verdict's kind of harm."""
     harm = (verdict.harm or "").casefold()
     told: Mapping[str, float] = getattr(verdict, "kinds", None) or {}
 
-    def named(kind: Kind) -> bool:
+    def named(kind: KindRule) -> bool:
         word = kind.match.casefold()
         return word in harm or any(word in name.casefold() and p >= kind.probability for name, p in told.items())
 

@@ -115,7 +115,7 @@ def read_messages(messages: Any, trusted: Sequence[str] = ()) -> Conversation:
         if role in ("system", "developer"):
             alone += [Round(text, None, (place,), parts=parts, where=f"messages[{place}]")] if text else []
         else:
-            said.append(_Said(role, text, place, parts))
+            said.append(_Spoken(role, text, place, parts))
     turns = []
     while said:
         turns.append(_take_round(said))
@@ -267,7 +267,7 @@ def _says(turn: Round) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Spoken:
     """One message that is part of the talk."""
 
     role: str
@@ -280,8 +280,8 @@ class _Said:
         return "out" if self.role == "assistant" else "in"
 
 
-def _take_round(said: list[_Said]) -> Round:
-    taken: list[_Said] = []
+def _take_round(said: list[_Spoken]) -> Round:
+    taken: list[_Spoken] = []
     while said and not (any(t.side == "out" for t in taken) and said[0].side == "in"):
         taken.append(said.pop(0))
     texts = {side: [t.text for t in taken if t.side == side] for side in ("in", "out")}

@@ -100,7 +100,8 @@ class FrontDoor:
             scope.setdefault("state", {}).update(caller=caller, arrived=began, headers=headers)
             wire = self.wires.get(scope["path"])
             if wire is None or scope["method"] != "POST" or self.traced:
-                await self.app(scope, receive, answer)
+                inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # the server sends no body
+                await self.app(inner, receive, answer)
             else:
                 response = await wire(Request(scope, receive))
                 await response(scope, receive, answer)

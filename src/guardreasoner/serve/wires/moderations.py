@@ -17,6 +17,7 @@ from pydantic import Field as Default
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guardreasoner.data.kinds import kinds
 from guardreasoner.serve.chat.conversation import worst
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable
@@ -105,25 +106,44 @@ class Moderation(BaseModel):
     guardreasoner: ModerationOptions = Default(default_factory=ModerationOptions)
 
 
+def scores_of(verdict: Verdict) -> dict[str, float]:
+    """All 13 category scores; 0.0 where the verdict is no harm, or its kind counts towards no category."""
+    found = dict.fromkeys(CATEGORIES, 0.0)
+    if not _harmful(verdict):
+        return found
+    table = kinds()
+    for name, p in verdict.kinds.items():
+        for number, category in enumerate(table[name].openai if name in table else ()):
+            if number == 0 or "/" not in category:  # the others say more than a kind does
+                found[category] = max(found[category], p)
+    said, worst_p = (verdict.harm or "").casefold(), _probability(verdict)
+    for pattern, categories in _CROSSWALK:
+        for category in categories if said and pattern.search(said) else ():
+            found[category] = worst_p
+    return found
+
+
 def categories_of(verdict: Verdict) -> dict[str, bool]:
-    """All 13 categories; true where the verdict is harm and its kind matches the crosswalk."""
-    kind = (verdict.harm or "").casefold() if _harmful(verdict) else ""
-    hit = {c for pattern, categories in _CROSSWALK if kind and pattern.search(kind) for c in categories}
-    return {c: c in hit for c in CATEGORIES}
+    """All 13 categories: true where the score is at least half of P(harmful)."""
+    least = _probability(verdict) / 2
+    return {c: score > 0 and score >= least for c, score in scores_of(verdict).items()}
 
 
 def result_of(verdict: Verdict) -> dict[str, Any]:
     """One element of `results`."""
-    categories = categories_of(verdict)
-    scores = [verdict.scores.get(t.value) for t in (Task.prompt_harm, Task.response_harm)]
-    score = max((s for s in scores if s is not None), default=1.0 if _harmful(verdict) else 0.0)
     return {
         "flagged": verdict.flagged,
-        "categories": categories,
-        "category_scores": {c: score if hit else 0.0 for c, hit in categories.items()},
+        "categories": categories_of(verdict),
+        "category_scores": scores_of(verdict),
         "category_applied_input_types": INPUT_TYPES,
         "guardreasoner": brief(verdict),
     }
+
+
+def _probability(verdict: Verdict) -> float:
+    """P(harmful) of request or reply, whichever is worse; 1 where a guard gives none."""
+    scores = [verdict.scores.get(t.value) for t in (Task.prompt_harm, Task.response_harm)]
+    return max((s for s in scores if s is not None), default=1.0)
 
 
 def router(service: Service) -> APIRouter:

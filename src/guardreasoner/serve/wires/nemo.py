@@ -1,16 +1,8 @@
-"""NeMo Guardrails, on both sides.
-
-`POST /v1/checks` is its check-only route: messages in, `passed` or `blocked` out. `POST /guard/v1/chat/completions`
-lets a NeMo server use our guard as its content-safety model: the configured prompt carries the exchange as one JSON
-object, so that no text in it can forge a turn, and the answer is in the words of NeMo's `nemotron_reasoning_parse_*`.
-"""
+"""NeMo Guardrails' check-only route, `POST /v1/checks`: messages in, `passed` or `blocked` out."""
 
 from __future__ import annotations
 
-import json
-import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -28,14 +20,13 @@ from guardreasoner.serve.chat.conversation import (
     pieces_of,
     read_messages,
     round_of,
-    spoken,
     worst,
 )
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Checked, Field, FieldTable
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
-from guardreasoner.types import Exchange, Task, Verdict
+from guardreasoner.types import Exchange, Task
 
 Rail = Literal["input", "output"]
 RAIL_NAMES: dict[Rail, str] = {"input": "guardreasoner check input", "output": "guardreasoner check output"}
@@ -55,7 +46,7 @@ class RailOptions(BaseModel):
     rail_types: list[Rail] | None = None
 
 
-CHECK_FIELDS = FieldTable(
+FIELDS = FieldTable(
     (
         Field("messages", "value"),
         *chat_fields.SETTINGS,
@@ -64,7 +55,6 @@ CHECK_FIELDS = FieldTable(
                                                            "options", "state", "llm_params", "llm_output")),
     )
 )  # fmt: skip
-GUARD_FIELDS = FieldTable((Field("messages", "value"), *chat_fields.SETTINGS))
 """Messages are read by the table of chat messages. Nothing of a body is sent on."""
 
 
@@ -76,34 +66,14 @@ class CheckBody(BaseModel):
     guardrails: RailOptions = Default(default_factory=RailOptions)
 
 
-class GuardChat(BaseModel):
-    """The body of `/guard/v1/chat/completions`: one prompt, written by the operator's template."""
-
-    model_config = ConfigDict(extra="allow")
-    messages: list[dict[str, Any]] = Default(min_length=1)
-    model: str = "guardreasoner"
-    stream: bool = False
-
-
 def router(service: Service) -> APIRouter:
-    """Both routes."""
+    """The route."""
     routes = APIRouter()
 
     @routes.post("/v1/checks", name="nemo", **described(CheckBody, "NeMo Guardrails check-only route."))
     async def checks(request: Request) -> Response:
-        body, checked = await service.read(request, "nemo", CheckBody, table=CHECK_FIELDS)
+        body, checked = await service.read(request, "nemo", CheckBody, table=FIELDS)
         return reply(await _check(service, request, body, checked))
-
-    @routes.post(
-        "/guard/v1/chat/completions", name="guard", **described(GuardChat, "The guard as a content-safety model.")
-    )
-    async def guard(request: Request) -> Response:
-        body, _ = await service.read(request, "guard", GuardChat, table=GUARD_FIELDS)
-        if body.stream:
-            raise Refused(400, "a verdict is not streamed here; set stream to false", "bad_request")
-        asked = _exchanges(body.messages, service.policy.rules("guard"))
-        verdicts = await service.judge_all(request, asked, service.ask(request, "guard"))
-        return reply(_completion(body.model, verdicts))
 
     return routes
 
@@ -148,71 +118,3 @@ def _pieces(talk: Conversation, rules: Rules, rails: Sequence[Rail]) -> list[Exc
         return asked
     turn = replace(turn, parts=tuple(p for p in turn.parts if p.side in sides))
     return [*asked, *(exchange for exchange, _ in pieces_of(turn, whole))]
-
-
-def _exchanges(messages: Sequence[Mapping[str, Any]], rules: Rules) -> list[Exchange]:
-    """What a prompt of ours carries, and whatever stands before it.
-
-    Raises:
-        Refused: there is no text, or something that cannot be judged.
-    """
-    talk = read_messages(list(messages), rules.trusted_roles)
-    if talk.unread and rules.fail_mode == "closed" and not rules.shadow:
-        raise Refused(400, f"{talk.unread[0]}, and fail mode closed lets nothing unjudged pass", "unjudgeable")
-    before = read_messages(list(messages[:-1]), rules.trusted_roles)
-    found = (*before.alone, *before.turns)
-    return [_carried(messages[-1]), *(Exchange(t.where, t.prompt, t.response) for t in found if t.prompt or t.response)]
-
-
-def _carried(message: Mapping[str, Any]) -> Exchange:
-    """The exchange in a prompt of ours: `{"prompt": ..., "response": ...}`; any other text is judged as a request.
-
-    Raises:
-        Refused: there is no text.
-    """
-    content = "\n".join(spoken(message))
-    if not content.strip():
-        raise Refused(400, "the last message holds no text", "empty")
-    try:
-        value = json.loads(content, object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or not set(value) <= {"prompt", "response"} or not value:
-        return Exchange("guard", content)
-    prompt, response = value.get("prompt"), value.get("response")
-    if not isinstance(prompt, str | None) or not isinstance(response, str | None):
-        return Exchange("guard", content)
-    return Exchange("guard", prompt or "", response)
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({k for k, _ in pairs}) < len(pairs):
-        raise ValueError("a key that stands twice could hide what the other one says")
-    return dict(pairs)
-
-
-def _completion(model: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    verdict, usage = worst(verdicts), sum((v.usage for v in verdicts[1:]), verdicts[0].usage)
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [
-            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": _lines(verdicts)}}
-        ],
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        },
-        "guardreasoner": brief(verdict),
-    }
-
-
-def _lines(verdicts: Sequence[Verdict]) -> str:
-    """NeMo's words for what policy decided: whatever must be stopped, unjudged under `closed` too, is said as harm."""
-    request, answer = (
-        "harmful" if any(blocks(v, RAIL_TASKS[rail]) for v in verdicts) else "unharmful" for rail in RAIL_TASKS
-    )
-    return f"Prompt harm: {request}\nResponse Harm: {answer}"
