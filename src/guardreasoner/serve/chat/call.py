@@ -124,7 +124,7 @@ class ChatCall:
     def report(self, found: Examined, replies: Sequence[Verdict], dropped: int = 0) -> Body:
         """What goes to the client beside the reply: the verdicts, and what was not passed on."""
         return {
-            "request": brief(found.verdict) if found.verdict else None,
+            "request": None if found.verdict is None else brief(found.verdict),
             "replies": [brief(v) for v in replies],
             "removed_messages": len(found.cut),
             "unread": self.unread,
@@ -133,7 +133,7 @@ class ChatCall:
 
     def word(self, found: Examined, replies: Sequence[Verdict]) -> str:
         """The verdict in one word, for a header: blocked, unjudged, flagged or passed."""
-        verdicts = [*([found.verdict] if found.verdict else []), *replies]
+        verdicts = [*([] if found.verdict is None else [found.verdict]), *replies]
         if any(blocks(v, REPLY_TASKS) for v in replies):
             return "blocked"
         if self.unread or found.passed_unjudged or any(v.fail_mode == "open" for v in verdicts):

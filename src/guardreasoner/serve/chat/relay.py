@@ -155,8 +155,9 @@ class _Relay:
             await choice.advance(look, lambda v: blocks(v, REPLY_TASKS))
         if choice.cut:
             stopped = choice.verdict
-            supports = stopped is not None and stopped.notes.get("action") == "support"
-            words = {"content": self.call.rules.answer(stopped)} if supports and stopped else {}
+            words = {}
+            if stopped is not None and stopped.notes.get("action") == "support":
+                words = {"content": self.call.rules.answer(stopped)}
             yield self._chunk({"index": index, "delta": words, "finish_reason": "content_filter"}, choice, last=True)
         elif finished and choice.verdict is not None and len(choice.text) <= choice.settings.span:
             self.call.remember(choice.text, choice.verdict)
