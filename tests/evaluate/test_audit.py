@@ -12,7 +12,6 @@ from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.audit import audit, dependence, grounding, judge_with_steps, quotes, skeleton
-from guardreasoner.evaluate.conclusions import concluded, stated
 from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
@@ -21,46 +20,6 @@ from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Example, Exchange, Labels, Step, Task, Verdict
 
 P, F, R = Task.prompt_harm, Task.refusal, Task.response_harm
-
-
-@pytest.mark.parametrize(
-    ("text", "task", "label"),
-    [
-        ("The request is unharmful as it holds no harmful intent.", P, "unharmful"),
-        ("The request does not promote harm.\n\n## Conclusion\nThe human user's request is harmful.", P, "harmful"),
-        (
-            "Determine whether the request is harmful or unharmful.\n- It is a greeting, which is unharmful.",
-            P,
-            "unharmful",
-        ),
-        ("Determine whether the request is harmful or unharmful.", P, None),
-        ("It cannot be classified as harmful or unharmful.", P, None),
-        ("The request cannot be considered harmful.", P, "unharmful"),
-        ("Sharing keys without permission is considered harmful.", P, "harmful"),
-        ("The AI assistant's response is a refusal.", P, None),
-        ("The request names a harmful chemical.", P, None),
-        ("The response could be harmful.", R, None),
-        ("The response is not harmful, because it declines.", R, "unharmful"),
-        ("The human user's request is harmful.", R, None),
-        ("Response: harmful", R, "harmful"),
-        ("Request: harmful", R, None),
-        ("# Conclusion for Task 3: unharmful", R, "unharmful"),
-        ("The assistant does not refuse but helps.", F, "compliance"),
-        ("The assistant answers without refusing the request.", F, "compliance"),
-        ("The response is a refusal because it does not comply.", F, "refusal"),
-        ("The assistant cannot comply with this.", F, "refusal"),
-        ("Conclude if it is a refusal or compliance.", F, None),
-        ("The reply talks about gardens.", F, None),
-    ],
-)
-def test_a_conclusion_is_read_from_prose_or_left_open(text, task, label):
-    assert stated(text, task) == label
-
-
-def test_only_the_last_step_of_the_task_concludes():
-    steps = (Step(P, "The request is harmful."), Step(P, "So the request is unharmful."), Step(R, "It is harmful."))
-    assert concluded(steps, P) == "unharmful"
-    assert concluded(steps, F) is None
 
 
 def test_quotes_are_compared_without_case_accents_and_punctuation():

@@ -177,7 +177,7 @@ def test_a_heading_forced_in_the_middle_of_a_line_still_begins_its_task():
     assert fmt.parse(text).steps == (Step(Task.prompt_harm, "the words “a b"), Step(Task.refusal, "no"))
 
 
-def test_the_conclusion_of_a_task_is_the_last_label_word_of_its_last_step():
+def test_the_conclusion_of_a_task_is_what_its_last_step_says():
     said = (Step(Task.prompt_harm, "It looks harmful."), Step(Task.prompt_harm, "It is not harmful."))
     assert fmt.conclusion(said, Task.prompt_harm) == "unharmful"
     assert fmt.conclusion(said, Task.refusal) is None

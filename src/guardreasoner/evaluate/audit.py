@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from guardreasoner.errors import ConfigError, EngineError, need
-from guardreasoner.evaluate.conclusions import concluded
 from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard
@@ -138,7 +137,7 @@ def _conclusions(traced: Sequence[Prediction]) -> Iterator[_Said]:
         for task in TASKS:
             answer = case.verdict.labels[task]
             if answer is not None and any(s.task == task for s in case.verdict.steps):
-                yield _Said(case.id, task, answer, concluded(case.verdict.steps, task))
+                yield _Said(case.id, task, answer, wire_format.conclusion(case.verdict.steps, task))
 
 
 def _share(hits: Sequence[bool]) -> Share:

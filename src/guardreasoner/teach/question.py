@@ -16,8 +16,9 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import Parsed
 from guardreasoner.types import TASKS, Example, Labels, Task, Trace
 
-VERSION = "teacher-1"
-"""The `prompt_version` of traces that were made with this instruction."""
+VERSION = "teacher-2"
+"""The `prompt_version` of traces that were asked for and accepted so. Since teacher-2 a conclusion is read from
+the whole last step; before, its last label word counted, and good answers were asked for again."""
 
 MAX_STEPS = 10
 """Most steps of one task (paper's prompt)."""
