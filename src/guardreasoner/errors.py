@@ -32,6 +32,10 @@ class ConfigError(GuardReasonerError):
     """A recipe, flag or option is wrong."""
 
 
+SHOWN = 26
+"""Names that an error lists."""
+
+
 class UnknownName(ConfigError):
     """Something was asked for by a name that does not exist."""
 
@@ -39,7 +43,8 @@ class UnknownName(ConfigError):
         names = sorted(known)
         near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
         proper = {n.lower(): n for n in names}
-        hint = f"did you mean {proper[near[0]]!r}?" if near else f"known: {', '.join(names)}."
+        some = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
+        hint = f"did you mean {proper[near[0]]!r}?" if near else f"known: {some}."
         super().__init__(f"there is no {kind} named {printable(name)!r}; {hint}")
 
 

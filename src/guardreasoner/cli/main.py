@@ -1,50 +1,84 @@
-"""`guardreasoner COMMAND ...`: finds the command's module, runs it, and turns errors into one sentence.
+"""`guardreasoner COMMAND ...`: finds the command's module, runs it, and turns every error into one sentence.
 
 Exit codes: 0 done, 1 our error, 2 usage, 10 `--fail-on` met, 11 something left unjudged under fail mode `closed`.
-A command module has `HELP`, `add(parser)` and `run(args) -> int`.
+A command module has `add(parser)` and `run(args) -> int`. `--debug`, anywhere, shows where an error came from.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.engines.hardware import wait_gently
-from guardreasoner.errors import GuardReasonerError
+from guardreasoner.errors import GuardReasonerError, UnknownName, printable
 
-COMMANDS: dict[str, str] = {
-    "check": "judge one exchange, or JSON lines from standard input",
-    "batch": "judge a table of any size (JSON lines, CSV, Parquet), resumable",
-    "serve": "run the HTTP service and the playground",
-    "evaluate": "run a guard over benchmarks, keep verdicts, score them",
-    "score": "re-score stored predictions",
-    "report": "write Markdown and HTML tables of finished runs",
-    "disagreements": "list rows on which runs disagree with each other or with gold",
-    "cascade": "replay two runs as one cascade: F1 against the share that goes on to the second guard",
-    "audit": "measure whether the reasoning supports the verdicts",
-    "leakage": "find training rows that overlap with benchmarks",
-    "calibrate": "fit thresholds and probabilities of any guard with scores",
-    "tune": "fit nano's heads and thresholds to labelled rows of your own",
-    "import-traces": "read published reasoning traces into Trace records",
-    "synthesize": "let a teacher write reasoning for labelled examples",
-    "sft": "train on reasoning traces (R-SFT)",
-    "sample": "write k answers per example with one or several models",
-    "mine": "turn disagreeing answers into weighted preferences",
-    "dpo": "train on weighted preferences (HS-DPO)",
-    "export": "turn a checkpoint into an ONNX model folder",
-    "reproduce": "run all stages of a recipe in order, then evaluate",
-    "show": "print records of a run",
-    "bench": "latency, throughput, tokens and memory per query",
-    "review": "correct labels in the browser",
-    "guards": "list guards and what each needs",
-    "benchmarks": "list the 13 benchmark cells",
-    "seeds": "list the seed training sets",
-    "doctor": "what is installed, what is missing, what to do about it",
+GROUPS: dict[str, dict[str, str]] = {
+    "judge": {
+        "check": "judge one exchange, or JSON lines from standard input",
+        "batch": "judge a table of any size (JSON lines, CSV, Parquet), resumable",
+        "serve": "run the HTTP service and the playground",
+        "bench": "latency, throughput, tokens and memory per query",
+        "guards": "list guards and what each needs",
+        "doctor": "what is installed, what is missing, what to do about it",
+    },
+    "evaluate": {
+        "evaluate": "run a guard over benchmarks, keep verdicts, score them",
+        "tune": "fit nano's heads and thresholds to labelled rows of your own",
+        "calibrate": "fit thresholds and probabilities of any guard with scores",
+        "report": "write Markdown and HTML tables of finished runs",
+        "score": "re-score stored predictions",
+        "show": "print records of a run",
+        "disagreements": "list rows on which runs disagree with each other or with gold",
+        "review": "correct labels in the browser",
+        "audit": "measure whether the reasoning supports the verdicts",
+        "cascade": "replay two runs as one cascade: F1 against the share that goes on",
+        "leakage": "find training rows that overlap with benchmarks",
+        "benchmarks": "list the 13 benchmark cells",
+    },
+    "train": {
+        "reproduce": "run all stages of a recipe in order, then evaluate",
+        "synthesize": "let a teacher write reasoning for labelled examples",
+        "import-traces": "read published reasoning traces into Trace records",
+        "sft": "train on reasoning traces (R-SFT)",
+        "sample": "write k answers per example with one or several models",
+        "mine": "turn disagreeing answers into weighted preferences",
+        "dpo": "train on weighted preferences (HS-DPO)",
+        "export": "turn a checkpoint into an ONNX model folder",
+        "seeds": "list the seed training sets",
+    },
 }
+"""What a person comes for -> command -> what it does, in one line."""
+COMMANDS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Names what is wrong in one line, with the command's own help behind it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"guardreasoner: {message}; `{self.prog} --help` lists what there is\n")
+
+
+class MainParser(CommandParser):
+    """The whole command line; its help shows the commands in groups."""
+
+    def format_help(self) -> str:
+        width = max(map(len, COMMANDS)) + 2
+        groups = "".join(
+            f"\n{title}:\n" + "".join(f"  {name:<{width}}{text}\n" for name, text in group.items())
+            for title, group in GROUPS.items()
+        )
+        return (
+            f"usage: {self.prog} COMMAND ...\n\n{self.description}\n{groups}\n"
+            f"`{self.prog} COMMAND --help` says more. --version prints the version; --debug shows where an error came "
+            "from.\n"
+        )
 
 
 def module_of(command: str) -> str:
@@ -54,14 +88,10 @@ def module_of(command: str) -> str:
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:
     """The whole parser; only the asked command's module is imported, so that `check` starts fast."""
-    parser = argparse.ArgumentParser(
-        prog="guardreasoner", description="A guard for LLM applications that reasons before it judges."
-    )
+    parser = MainParser(prog="guardreasoner", description="A guard for LLM applications that reasons before it judges.")
     parser.add_argument("--version", action="version", version=f"guardreasoner {__version__}")
-    sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for name, text in COMMANDS.items():
-        if find_spec(module_of(name)) is None:
-            continue
         child = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == command:
             module = import_module(module_of(name))
@@ -71,22 +101,78 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Entry point; returns the exit code, whatever happens."""
     wait_gently()
     words = list(sys.argv[1:] if argv is None else argv)
-    command = next((w for w in words if not w.startswith("-")), None)
-    args = parser_for(command).parse_args(words)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     try:
-        return int(args.run(args))
-    except GuardReasonerError as error:
-        print(f"guardreasoner: {error}", file=sys.stderr)
+        return _run(words)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()  # nobody reads any more; the interpreter would complain there
+            return 1
+        print(f"guardreasoner: {sentence(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("guardreasoner: stopped; the same command again resumes where the run allows it", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+
+
+def _run(words: list[str]) -> int:
+    command = next((word for word in words if not word.startswith("-")), None)
+    if not words:
+        parser_for(None).print_help()
+        return 0
+    if command is not None and command not in COMMANDS:
+        return _usage(str(UnknownName("command", command, COMMANDS)))
+    if wrong := _mistaken(words, command):
+        return _usage(wrong)
+    args = parser_for(command).parse_args(words)
+    code = int(args.run(args))
+    sys.stdout.flush()
+    return code
+
+
+def _usage(message: str) -> int:
+    print(f"guardreasoner: {message}", file=sys.stderr)
+    return 2
+
+
+def _mistaken(words: Sequence[str], command: str | None) -> str | None:
+    """What is wrong with the options, before anything is parsed: argparse says less, and `--help` would end it well."""
+    flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
+    if "--fail-on" in flags and {"-h", "--help"}.intersection(flags):
+        return "--help judges nothing; to judge a text that may begin with a dash, write --prompt=TEXT"
+    if command is None:
+        known: Iterable[str] = ("--help", "--version")
+    else:
+        (sub,) = (a for a in parser_for(command)._actions if isinstance(a, argparse._SubParsersAction))
+        known = sub.choices[command]._option_string_actions
+    for flag in flags:
+        if flag.startswith("--") and " " not in flag and not any(option.startswith(flag) for option in known):
+            near = get_close_matches(flag, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"`guardreasoner {command or '--help'} --help` lists them"
+            return f"there is no option {printable(flag, 40)}; {hint}"
+    return None
+
+
+def sentence(error: BaseException) -> str:
+    """One sentence on any error. What a library says is not repeated: it may quote judged text."""
+    if isinstance(error, GuardReasonerError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command again resumes where the run allows it"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; give a smaller model, or --option max_batch=1"
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{printable(what, 300)}; mend that, and give the same command again"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "guardreasoner" in Path(frame.filename).parts]
+    where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    return f"something unforeseen went wrong ({type(error).__name__}{where}); --debug shows all of it, please report it"
 
 
 if __name__ == "__main__":

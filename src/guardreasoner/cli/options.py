@@ -11,6 +11,9 @@ from guardreasoner.engines.load import ENGINES
 from guardreasoner.errors import ConfigError
 from guardreasoner.types import MODES
 
+SAID = {"fast": "instant", "quick": "instant", "slow": "full", "deep": "full", "reason": "full", "reasoning": "full"}
+"""What people call a mode -> its name."""
+
 
 def add_guard(parser: argparse.ArgumentParser, *, default: str | None = "nano", optional: bool = False) -> None:
     """`--guard`, `--mode`, `--fail-mode` and what overrides the guard's row; `optional` = there may be no guard."""
@@ -49,6 +52,8 @@ def guard_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: an `--option` is not KEY=VALUE.
     """
+    if args.mode in SAID:
+        raise ConfigError(f"there is no mode named {args.mode!r}; did you mean {SAID[args.mode]!r}?")
     options: dict[str, Any] = {}
     for item in args.option:
         key, found, value = item.partition("=")

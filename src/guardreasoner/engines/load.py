@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
 
 from guardreasoner.engines.base import Engine
-from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, UnknownName, printable
 
-ENGINES = ("onnx", "hf", "classifier", "vllm", "openai", "anthropic", "moderation", "scripted")
+LFS = b"version https://git-lfs.github.com/"
+"""How a pointer file begins that git-lfs leaves where the weights were not fetched."""
+
+CLASSES = {
+    "onnx": "onnx:OnnxEngine",
+    "hf": "hf:HfEngine",
+    "classifier": "classifier:ClassifierEngine",
+    "vllm": "vllm:VllmEngine",
+    "openai": "openai:OpenAIEngine",
+    "anthropic": "anthropic:AnthropicEngine",
+    "moderation": "moderation:ModerationEngine",
+    "scripted": "scripted:ScriptedEngine",
+}
+"""Name -> module and class; only the module that is asked for is imported."""
+ENGINES = tuple(CLASSES)
 SERVERS = ("openai", "anthropic", "moderation")
+REMOTE = ("hf", "classifier", "vllm")
+"""Engines that load from the hub, by id and revision."""
 
 
 def load_engine(
@@ -21,12 +41,12 @@ def load_engine(
         model: folder (onnx), folder or hub id (hf, classifier, vllm), the server's model name (openai, anthropic,
             moderation).
         base_url: where the server listens (`SERVERS` only).
-        revision: commit of a hub id (hf, classifier, vllm).
+        revision: commit of a hub id (`REMOTE` only).
         options: keyword arguments of the engine.
 
     Raises:
-        UnknownName: there is no engine of that kind.
-        ConfigError: the engine does not take one of the options, or the folder is wrong.
+        UnknownName: there is no engine of that kind, or it has no such option.
+        ConfigError: an option has a value of another kind, or the folder is wrong.
         MissingDependency: its extra is not installed.
         EngineError: the weights cannot be loaded.
     """
@@ -34,44 +54,44 @@ def load_engine(
         raise UnknownName("engine", kind, ENGINES)
     if kind not in SERVERS and base_url is not None:
         raise ConfigError(f"engine {kind} runs in this process and takes no --base-url; use --engine openai")
+    module, name = CLASSES[kind].split(":")
+    engine = getattr(import_module(f"guardreasoner.engines.{module}"), name)
+    _check(kind, engine, options)
+    own: dict[str, Any] = {"base_url": base_url} if kind in SERVERS else {}
+    own |= {"revision": revision} if kind in REMOTE else {}
     try:
-        return _load(kind, model, base_url, revision, options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        option = str(error).rsplit("'", 2)[-2]
-        raise ConfigError(f"engine {kind} has no option {option!r}") from None
+        if kind == "scripted":
+            return cast(Engine, engine(name=model or "scripted", **options))
+        return cast(Engine, engine(model, **own, **options))
+    except GuardReasonerError:
+        raise
+    except Exception as error:
+        raise EngineError(_why(kind, model, error)) from error
 
 
-def _load(kind: str, model: str, base_url: str | None, revision: str | None, options: dict[str, Any]) -> Engine:
-    if kind == "onnx":
-        from guardreasoner.engines.onnx import OnnxEngine
+def _check(kind: str, engine: type[Any], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(engine).parameters
+    wanted = get_type_hints(engine.__init__, vars(import_module(engine.__module__)))
+    for name, value in options.items():
+        if name not in parameters:
+            raise UnknownName(f"option of engine {kind}", name, list(parameters)[1:])
+        kinds = get_args(wanted[name]) or (wanted[name],)
+        plain = [k for k in kinds if k in (int, float, str, bool, type(None))]
+        if len(plain) == len(kinds) and not any(_fits(value, k) for k in plain):
+            names = " or ".join({int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+                                 type(None): "null"}[k] for k in plain)  # fmt: skip
+            raise ConfigError(f"option {name} of engine {kind} is {names}, not {printable(repr(value), 40)}")
 
-        return OnnxEngine(model, **options)
-    if kind == "hf":
-        from guardreasoner.engines.hf import HfEngine
 
-        return HfEngine(model, revision=revision, **options)
-    if kind == "classifier":
-        from guardreasoner.engines.classifier import ClassifierEngine
+def _fits(value: Any, kind: type[Any]) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else kind)
 
-        return ClassifierEngine(model, revision=revision, **options)
-    if kind == "vllm":
-        from guardreasoner.engines.vllm import VllmEngine
 
-        return VllmEngine(model, revision=revision, **options)
-    if kind == "openai":
-        from guardreasoner.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(model, base_url=base_url, **options)
-    if kind == "anthropic":
-        from guardreasoner.engines.anthropic import AnthropicEngine
-
-        return AnthropicEngine(model, base_url=base_url, **options)
-    if kind == "moderation":
-        from guardreasoner.engines.moderation import ModerationEngine
-
-        return ModerationEngine(model, base_url=base_url, **options)
-    from guardreasoner.engines.scripted import ScriptedEngine
-
-    return ScriptedEngine(name=model or "scripted", **options)
+def _why(kind: str, model: str, error: Exception) -> str:
+    for path in sorted(Path(model).glob("*")) if Path(model).is_dir() else ():
+        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS):
+            return f"{path} is a git-lfs pointer in place of the weights; run `git lfs pull` in that folder"
+    first = printable((str(error).splitlines() or [""])[0], 160)
+    return f"engine {kind} cannot load {printable(model, 200)} ({type(error).__name__}: {first})"

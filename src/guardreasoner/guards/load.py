@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.guards.base import Guard, GuardRow
 from guardreasoner.types import FailMode, Mode
+
+if TYPE_CHECKING:
+    from guardreasoner.guards.reasoning import Budgets
 
 NANO_FOLDER = Path(str(files("guardreasoner"))) / "nano"
 
@@ -147,11 +151,23 @@ def find_row(name: str) -> GuardRow:
         from guardreasoner.guards.custom import read_row
 
         return read_row(path)
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise ConfigError(_no_such_path(path))
     own = next((row for row in OURS if row.name == name), None)  # found without importing the baselines' table
     known = {} if own else rows()
     if not own and name not in known:
         raise UnknownName("guard", name, known)
     return own or known[name]
+
+
+def _no_such_path(path: Path) -> str:
+    """What is wrong with a path that is no folder, with the nearest thing beside it."""
+    if path.exists():
+        return f"{path} is no guard; give a model folder, a YAML row, or file.py:attribute"
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.5)
+    hint = f"did you mean {path.parent / near[0]}?" if near else "`guardreasoner guards` lists those known by name"
+    return f"there is no folder or file {printable(str(path), 200)}; {hint}"
 
 
 def folder_row(folder: Path) -> GuardRow:
@@ -181,9 +197,15 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        return cast("Mapping[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error})") from None
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON ({type(error).__name__})") from None
+    if not isinstance(meta, dict):
+        raise ConfigError(f"{path}: a JSON {type(meta).__name__} where an object is wanted")
+    for key, kind in (("wire", str), ("format", str), ("budgets", dict), ("explaining", dict)):
+        if not isinstance(meta.get(key, kind()), kind) and meta[key] is not None:
+            raise ConfigError(f"{path}: {key!r} has a value of another kind than {kind.__name__}")
+    return meta
 
 
 def _encoder(
@@ -209,6 +231,23 @@ def _encoder(
     return cast(Guard, EncoderGuard(row.name, engine, mode=mode, fail_mode=fail_mode, calibration=curves))
 
 
+def _mapping(name: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"option {name} is a mapping, such as {name}='{{...}}', not {type(given).__name__}")
+    return given
+
+
+def _budgets(given: Mapping[str, Any]) -> Budgets:
+    from guardreasoner.guards.reasoning import Budgets
+
+    for mode, tokens in given.items():
+        if mode not in ("short", "full"):
+            raise UnknownName("budget", str(mode), ("short", "full"))
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+            raise ConfigError(f"the budget of mode {mode} is a number of tokens of at least 1")
+    return Budgets(**given)
+
+
 def _reasoning(
     row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
 ) -> Guard:
@@ -216,16 +255,17 @@ def _reasoning(
     from guardreasoner.formats.base import options_of
     from guardreasoner.guards.calibration import read_calibration
     from guardreasoner.guards.explaining import Explaining
-    from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
+    from guardreasoner.guards.reasoning import ReasoningGuard
 
     rest = dict(options)
     own = Path(row.model)
     meta = _read_meta(own) if own.is_dir() else {}
     found = rest.pop("calibration", None) or (own / "calibration.json" if (own / "calibration.json").exists() else None)
     calibration = read_calibration(found) if isinstance(found, str | Path) else found
-    budgets = Budgets(**{**meta.get("budgets", {}), **rest.pop("budgets", {})})
+    budgets = _budgets({**(meta.get("budgets") or {}), **_mapping("budgets", rest.pop("budgets", {}))})
     how = rest.pop("explaining", meta.get("explaining"))
-    explaining = how if how is None or isinstance(how, Explaining) else options_of(Explaining, how, where="explaining")
+    if how is not None and not isinstance(how, Explaining):
+        how = options_of(Explaining, _mapping("explaining", how), where="explaining")
     wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire", "raw")
     engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)
     return ReasoningGuard(
@@ -236,5 +276,5 @@ def _reasoning(
         fail_mode=fail_mode,
         calibration=calibration,
         budgets=budgets,
-        explaining=explaining,
+        explaining=how,
     )
