@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.engines.hardware import wait_gently
@@ -63,6 +63,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"guardreasoner: {message}; `{self.prog} --help` lists what there is\n")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            return "--"  # of --prompt=--; argparse would drop it
+        return super()._get_values(action, arg_strings)
 
 
 class MainParser(CommandParser):
@@ -126,18 +131,18 @@ def _run(words: list[str]) -> int:
         parser_for(None).print_help()
         return 0
     if command is not None and command not in COMMANDS:
-        return _usage(str(UnknownName("command", command, COMMANDS)))
+        _usage(str(UnknownName("command", command, COMMANDS)))
     if wrong := _mistaken(words, command):
-        return _usage(wrong)
+        _usage(wrong)
     args = parser_for(command).parse_args(words)
     code = int(args.run(args))
     sys.stdout.flush()
     return code
 
 
-def _usage(message: str) -> int:
+def _usage(message: str) -> NoReturn:
     print(f"guardreasoner: {message}", file=sys.stderr)
-    return 2
+    raise SystemExit(2)
 
 
 def _mistaken(words: Sequence[str], command: str | None) -> str | None:

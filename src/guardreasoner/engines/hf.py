@@ -248,7 +248,7 @@ def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfo
     """A LoRA adapter merged into its base model.
 
     Raises:
-        EngineError: there is no such adapter, or it is not in safetensors.
+        EngineError: there is no such adapter, it is not in safetensors, or its shapes are not the base model's.
     """
     peft = need("peft", "hf")
     folder = Path(adapter)
@@ -263,6 +263,11 @@ def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfo
         return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (OSError, ValueError) as error:
         raise EngineError(_not_loaded(adapter, error)) from None
+    except RuntimeError:
+        raise EngineError(
+            f"{printable(adapter)} does not fit this base model: it was trained on another one, or on one to which "
+            "tokens were added"
+        ) from None
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:

@@ -131,7 +131,7 @@ def _cascade(
             f"guard cascade {wrong}needs first, second and bands, for example --option first=nano "
             """--option second=guardreasoner-8b --option bands='{"prompt_harm": [0.2, 0.8]}'"""
         )
-    own = {"name": second} if isinstance(second, str) else dict(second)
+    own = {"name": second} if isinstance(second, str) else _mapping("second", second)
     checked = read_bands(bands)
     late = load_guard(**{"mode": mode, "fail_mode": fail_mode, "base_url": base_url, **own})
     return cast(Guard, CascadeGuard(load_guard(first, mode="instant", fail_mode=fail_mode), late, checked))
