@@ -1,5 +1,6 @@
 """What the documents promise holds: examples run, commands exist with the options shown, links lead somewhere."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -75,6 +76,23 @@ def test_the_readme_shows_the_real_tree():
     assert len(named) == len(set(named))
     assert {name for name in named if "/" not in name} == there
     assert all((package / name).exists() for name in named)
+
+
+def test_what_the_pages_import_exists():
+    """Read from the sources, so that no extra needs to be installed."""
+    found, missing = 0, []
+    for page, _, body in blocks("python"):
+        for node in ast.walk(ast.parse(body)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "guardreasoner":
+                path = ROOT / "src" / Path(*node.module.split("."))
+                file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+                text = file.read_text() if file.exists() else ""
+                found += 1
+                missing += [
+                    f"{page}: {node.module}.{a.name}" for a in node.names if not re.search(rf"\b{a.name}\b", text)
+                ]
+    assert found >= 10
+    assert not missing, "\n".join(missing)
 
 
 def test_contributing_names_files_that_are_there():
