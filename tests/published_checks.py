@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from guardreasoner.data.published import Cell, Table, find_table, tables
+from guardreasoner.data.published import PrintedCell, Table, find_table, tables
 
 TOLERANCE = 0.0101
 """0.01, and a little for binary fractions."""
@@ -19,7 +19,7 @@ TOLERANCE = 0.0101
 class Check:
     """One printed number beside what the other printed numbers make it."""
 
-    cell: Cell
+    cell: PrintedCell
     rule: str
     """How it was recomputed."""
     recomputed: float

@@ -133,14 +133,14 @@ def parse_line(content: bytes, *, file: str, line: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class HugeNumber:
     """A JSON number that a float or an int of Python cannot hold, as it was written: 1e999, or 5,000 digits."""
 
     text: str
 
 
 def parse_json(content: bytes, *, file: str, line: int | None = None) -> Any:
-    """The value that UTF-8 bytes of JSON hold; numbers beyond Python's own as `Number`.
+    """The value that UTF-8 bytes of JSON hold; numbers beyond Python's own as `HugeNumber`.
 
     Raises:
         DataError: the bytes are not UTF-8, or not JSON.
@@ -156,13 +156,13 @@ def parse_json(content: bytes, *, file: str, line: int | None = None) -> Any:
         raise DataError(f"not JSON ({error.msg} at column {error.colno})", file=file, line=at) from None
 
 
-def _float(text: str) -> float | Number:
+def _float(text: str) -> float | HugeNumber:
     value = float(text)
-    return value if isfinite(value) else Number(text)
+    return value if isfinite(value) else HugeNumber(text)
 
 
-def _int(text: str) -> int | Number:
-    return int(text) if len(text) <= _LONGEST_INT else Number(text)
+def _int(text: str) -> int | HugeNumber:
+    return int(text) if len(text) <= _LONGEST_INT else HugeNumber(text)
 
 
 _LONGEST_INT = 4000

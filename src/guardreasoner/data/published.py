@@ -1,7 +1,7 @@
 """What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, newer guards'.
 
 The numbers live in `published.yaml`, as printed. Known errors are not corrected: they carry a note, and
-`Cell.wrong` is true. `tests/published_checks.py` recomputes every printed mean and difference.
+`PrintedCell.wrong` is true. `tests/published_checks.py` recomputes every printed mean and difference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from guardreasoner.types import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PrintedCell:
     """One printed number."""
 
     table: str
@@ -50,13 +50,13 @@ class Table:
     columns: tuple[str, ...]
     weights: tuple[float, ...]
     """Weights that reproduce the column `mean`, in the order of the other columns; empty = no such column."""
-    cells: tuple[Cell, ...]
+    cells: tuple[PrintedCell, ...]
     protocol: str = ""
     """How it was measured where that is not the paper's way; such a table enters no average of ours."""
     confirmed: bool = True
     """Whether it was read where its authors publish it."""
 
-    def find(self, row: str, column: str, variant: str = "") -> Cell:
+    def find(self, row: str, column: str, variant: str = "") -> PrintedCell:
         """One cell.
 
         Raises:
@@ -69,9 +69,9 @@ class Table:
             "cell", f"{row}/{variant}, {column}", (f"{c.row}/{c.variant}, {c.column}" for c in self.cells)
         )
 
-    def rows(self) -> dict[tuple[str, str], dict[str, Cell]]:
+    def rows(self) -> dict[tuple[str, str], dict[str, PrintedCell]]:
         """(row, variant) to column to cell, in printed order."""
-        found: dict[tuple[str, str], dict[str, Cell]] = {}
+        found: dict[tuple[str, str], dict[str, PrintedCell]] = {}
         for cell in self.cells:
             found.setdefault((cell.row, cell.variant), {})[cell.column] = cell
         return found
@@ -98,18 +98,18 @@ def find_table(name: str) -> Table:
     return tables()[name]
 
 
-def cells() -> list[Cell]:
+def cells() -> list[PrintedCell]:
     """Every published cell."""
     return [cell for table in tables().values() for cell in table.cells]
 
 
-def f1_rows(task: Task) -> dict[str, dict[str, Cell]]:
+def f1_rows(task: Task) -> dict[str, dict[str, PrintedCell]]:
     """Guard, as in the guard table, to benchmark to its published F1 on one task, on original labels.
 
     The first table that has a row wins: the paper's own over later copies of it. Tables of another protocol are left
     out: `elsewhere` has them.
     """
-    found: dict[str, dict[str, Cell]] = {}
+    found: dict[str, dict[str, PrintedCell]] = {}
     for table in tables().values():
         if table.task != task or table.name in ("11", "12", "13") or table.name.startswith("wildguard"):
             continue
@@ -133,7 +133,7 @@ def _table(name: str, raw: Mapping[str, Any], sources: Mapping[str, str], notes:
         for column, value in zip(columns, values, strict=True):
             said = [n for n in notes if _about(n, name, key, column)]
             found.append(
-                Cell(
+                PrintedCell(
                     table=name,
                     row=row,
                     variant=variant,

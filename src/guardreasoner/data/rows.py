@@ -16,7 +16,7 @@ from typing import Any
 
 from guardreasoner.data.messages import as_exchange, kind_of, read_turns, text_of
 from guardreasoner.errors import DataError, printable
-from guardreasoner.records import Number
+from guardreasoner.records import HugeNumber
 from guardreasoner.types import Exchange, Message, Verdict, field_names
 
 READ = ("id", "prompt", "response", "context", "messages")
@@ -86,7 +86,7 @@ def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
 def _identity(value: Any, name: str) -> str:
     if value is None or value == "" or value != value:
         return name
-    if isinstance(value, Number):
+    if isinstance(value, HugeNumber):
         return value.text
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"an id is a text or a number, not a {kind_of(value)}", field="id")
@@ -132,7 +132,7 @@ def plain(value: Any, field: str, depth: int = 0) -> Any:
         return {str(k): plain(v, field, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(v, field, depth + 1) for v in value]
-    if isinstance(value, Number):
+    if isinstance(value, HugeNumber):
         return value.text
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()

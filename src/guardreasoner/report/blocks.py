@@ -53,7 +53,7 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Paragraph:
     """A paragraph."""
 
     text: str
@@ -93,7 +93,7 @@ class Exhibits:
     instead: Grid | None = None
 
 
-Block = Grid | Text | Items | Picture | Fold | Exhibits
+Block = Grid | Paragraph | Items | Picture | Fold | Exhibits
 
 
 @dataclass(frozen=True, slots=True)

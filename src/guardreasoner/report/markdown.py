@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from guardreasoner.report.blocks import Block, Document, Exhibits, Fold, Grid, Head, Items, Number, Picture, Text
+from guardreasoner.report.blocks import Block, Document, Exhibits, Fold, Grid, Head, Items, Number, Paragraph, Picture
 from guardreasoner.report.worth_reading import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
@@ -41,7 +41,7 @@ def _lines(document: Document) -> Iterator[str]:
 def _block(block: Block, document: Document) -> Iterator[str]:
     if isinstance(block, Grid):
         yield from _table(block)
-    elif isinstance(block, Text):
+    elif isinstance(block, Paragraph):
         yield escaped(block.text)
         yield ""
     elif isinstance(block, Items):

@@ -12,8 +12,8 @@ from guardreasoner.report.blocks import (
     Items,
     Line,
     Number,
+    Paragraph,
     Section,
-    Text,
     plain,
 )
 from guardreasoner.report.glance import MISSES, ORDINARY, Glance
@@ -101,7 +101,7 @@ def points(report: Report) -> Iterator[Section]:
     if not report.points:
         return
     blocks: list[Block] = [
-        Text(
+        Paragraph(
             "What guards with scores catch at a false-alarm rate that one can live with. One threshold for all cells "
             "of a task, the best that keeps the promise on these rows; a row without a score counts as wrong at every "
             "threshold. A rate of 1% wants 100 negative rows, one of 5% twenty."
@@ -115,7 +115,7 @@ def points(report: Report) -> Iterator[Section]:
             for guard, p in found.guards.items()
         ]  # fmt: skip
         over = f"{TASK_NAMES[found.task]}: {', '.join(found.benchmarks)}"
-        blocks += [Text(over), Grid(heads, lines), *_differences(found)]
+        blocks += [Paragraph(over), Grid(heads, lines), *_differences(found)]
     yield Section("Operating points", "points", blocks)
 
 
@@ -129,7 +129,7 @@ def _differences(found: TaskPoints) -> Iterator[Block]:
         for d in found.differences
     ]  # fmt: skip
     note = "On the same rows, prompts resampled in pairs. Several points and pairs are looked at: exploratory."
-    yield Fold("Differences between guards at these points", [Text(note, soft=True), plain(heads, rows, left=3)])
+    yield Fold("Differences between guards at these points", [Paragraph(note, soft=True), plain(heads, rows, left=3)])
 
 
 def _signed(value: float, point: str) -> str:
@@ -153,4 +153,4 @@ def stability(report: Report) -> Iterator[Section]:
         "judged twice = exchanges that occur more than once in the run. LeanGuard (arXiv 2606.26686) says that about "
         "5% of a reasoning guard's verdicts change when its chain is sampled again."
     )
-    yield Section("Stability", "stability", [Text(said), Grid(heads, lines, 3)])
+    yield Section("Stability", "stability", [Paragraph(said), Grid(heads, lines, 3)])

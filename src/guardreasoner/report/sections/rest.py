@@ -12,9 +12,9 @@ from guardreasoner.report.blocks import (
     Grid,
     Items,
     Line,
+    Paragraph,
     Picture,
     Section,
-    Text,
     plain,
 )
 from guardreasoner.report.model import Report
@@ -45,7 +45,7 @@ def slices_and_labels(report: Report) -> Iterator[Section]:
              "–" if s.attack_success is None else f"{fixed(s.attack_success.value, 1)} ({span(*s.attack_success[1:])})"]
             for s in report.slices
         ]  # fmt: skip
-        note = Text("Attack success is the share of harmful rows that the guard let pass.", soft=True)
+        note = Paragraph("Attack success is the share of harmful rows that the guard let pass.", soft=True)
         yield Section("Adversarial and plain requests", "slices", [note, plain(heads, rows, left=4)], "Adversarial")
     if report.relabelled:
         columns = ("guard", "benchmark", "task", "changed labels", "F1 original", "F1 corrected")
@@ -59,18 +59,22 @@ def slices_and_labels(report: Report) -> Iterator[Section]:
             "disagreements of one guard were reviewed, its corrected F1 can only rise: `guardreasoner disagreements` "
             "draws a sample that is fair to all."
         )
-        yield Section("Original and corrected labels", "labels", [Text(said), plain(columns, rows, left=3)],
+        yield Section("Original and corrected labels", "labels", [Paragraph(said), plain(columns, rows, left=3)],
                       "Corrected labels")  # fmt: skip
 
 
 def exhibits(report: Report) -> Iterator[Section]:
     if report.side_by_side:
-        said = Text("Exchanges that the guards do not judge alike, in turn from each benchmark, those with reasoning "
-                    "first.", soft=True)  # fmt: skip
+        said = Paragraph(
+            "Exchanges that the guards judge differently, in turn from each benchmark, those with reasoning first.",
+            soft=True,
+        )
         blocks: list[Block] = [said, Exhibits(side_by_side=report.side_by_side)]
         yield Section("The same exchange under several guards", "beside", blocks, "Side by side")
-    said = Text("The most confident wrong answers of each guard, in turn from each task; those without a score come "
-                "last.", soft=True)  # fmt: skip
+    said = Paragraph(
+        "The most confident wrong answers of each guard, in turn from each task; those without a score come last.",
+        soft=True,
+    )
     heads = ("guard", "row", "task", "gold", "answer", "P(positive)")
     rows = [
         [guard, m.verdict.exchange_id, TASK_NAMES[m.task], m.gold, m.said or "none", fixed(m.score, 3)]
@@ -97,21 +101,21 @@ def cost(report: Report) -> Section:
              *["–" if n is None else f"{n:,}" for n in (s.rows_in, s.rows_out)]]
             for s in report.stages
         ]  # fmt: skip
-        blocks += [Text("Training"), plain(("stage", "hours", "rows in", "rows out"), stages)]
+        blocks += [Paragraph("Training"), plain(("stage", "hours", "rows in", "rows out"), stages)]
     if report.corpora:
         corpora = [
             [c.name, f"{c.samples:,}", f"{c.steps:,}", fixed(c.steps_per_sample), fixed(c.characters_per_step)]
             for c in report.corpora
         ]
         columns = ("source", "samples", "steps", "steps per sample", "characters per step")
-        blocks += [Text("Training traces (Table 1)"), plain(columns, corpora)]
+        blocks += [Paragraph("Training traces (Table 1)"), plain(columns, corpora)]
     return Section("Cost", "cost", blocks)
 
 
 def published_elsewhere() -> Section:
     """Published numbers that were measured in another way: each table by itself, with its source."""
     blocks: list[Block] = [
-        Text(
+        Paragraph(
             "Numbers of newer guards that were measured in another way than the tables above: other rows, another "
             "average, or another F1. They stand here with their source and protocol and enter no mean of this report."
         )

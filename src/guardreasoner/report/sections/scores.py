@@ -11,9 +11,9 @@ from guardreasoner.report.blocks import (
     Items,
     Line,
     Number,
+    Paragraph,
     Picture,
     Section,
-    Text,
     plain,
 )
 from guardreasoner.report.model import Report
@@ -43,14 +43,14 @@ def means(report: Report) -> Section:
     )
     ours = Grid(heads, [Line([_label(line), *cells], line.kind) for line, cells in rows if line.kind != "published"])
     published = [Line([line.name, *cells], line.kind) for line, cells in rows if line.kind == "published"]
-    blocks: list[Block] = [Text(said), ours]
+    blocks: list[Block] = [Paragraph(said), ours]
     if published:
         note = (
             "Means of the published cells, with the same weights as above; not the means that the papers print, which "
             "are over other cells. Weights, cells and training sets differ; see the notes of each table."
         )
         title = f"Published guards on the same cells ({len(published)})"
-        blocks.append(Fold(title, [Text(note, soft=True), Grid(heads, published)]))
+        blocks.append(Fold(title, [Paragraph(note, soft=True), Grid(heads, published)]))
     return Section("Means per task", "means", blocks, "Means")
 
 
@@ -126,7 +126,7 @@ def task(report: Report, table: TaskTable) -> Section:
             ]
             for c in looks
         ]
-        blocks.append(Fold("Cell by cell, exploratory", [Text(note, soft=True), plain(heads, rows, left=3)]))
+        blocks.append(Fold("Cell by cell, exploratory", [Paragraph(note, soft=True), plain(heads, rows, left=3)]))
     return Section(name, table.task.value, blocks)
 
 
