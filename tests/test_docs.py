@@ -78,6 +78,17 @@ def test_the_readme_shows_the_real_tree():
     assert all((package / name).exists() for name in named)
 
 
+def test_the_walks_of_the_design_page_pass_through_real_files():
+    text = (ROOT / "docs" / "design.md").read_text()
+    walks = text[text.index("## Four walks") : text.index("## Layers")]
+    files = re.findall(r"`(\w+(?:/\w+)+\.py)`", walks)
+    assert len(files) >= 35
+    assert not [f for f in files if not (ROOT / "src" / "guardreasoner" / f).exists()]
+    stops = [len(re.findall(r"^\d\. ", walk, re.M)) for walk in walks.split("\n**")[1:]]
+    assert len(stops) == 4
+    assert max(stops) <= 8
+
+
 def test_what_the_pages_import_exists():
     """Read from the sources, so that no extra needs to be installed."""
     found, missing = 0, []
