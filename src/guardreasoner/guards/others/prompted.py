@@ -28,7 +28,7 @@ from guardreasoner.guards.base import GuardRow, Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
-from guardreasoner.plans import Completion, Free, Plan, PlanStep, Scaffold, Text, segments_of
+from guardreasoner.plans import Completion, Free, Plan, Scaffold, Text, segments_of
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MAX_WINDOWS = 16
@@ -160,11 +160,6 @@ class PromptedGuard(Judging):
             answer = sum(len(self.engine.offsets(t)) + 1 for t in said)
             longest = max(longest, prompt + answer + sum(s.max_tokens for s in call.plan if isinstance(s, Free)))
         return longest + SPARE_TOKENS
-
-    def _step_tokens(self, step: PlanStep) -> int:
-        if isinstance(step, Free):
-            return step.max_tokens
-        return 1 + len(self.engine.offsets(step.text if isinstance(step, Text) else max(step.words, key=len)))
 
     def _run(self, calls: Sequence[Call], deadline: float | None) -> list[Completion]:
         groups: dict[tuple[Any, ...], list[int]] = {}
