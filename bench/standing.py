@@ -14,7 +14,7 @@ from pathlib import Path
 
 from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.runs import open_run
-from guardreasoner.report.tables import Line, standings
+from guardreasoner.report.tables import Standing, standings
 from guardreasoner.types import TASKS, Task
 
 PUBLISHED = "gpt-4o,llama-guard-3-8b,wildguard,qwen3guard-gen-0-6b,guardreasoner-1b"
@@ -48,7 +48,7 @@ def averages(run: Path) -> dict[Task, dict[str, float | None]]:
     return {Task(row["task"]): row for row in manifest["averages"]}
 
 
-def weighted(line: Line | None) -> str:
+def weighted(line: Standing | None) -> str:
     """Weighted F1, with its interval where there is one."""
     if line is None or line.mean is None:
         return "–"
