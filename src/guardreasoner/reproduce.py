@@ -48,7 +48,7 @@ def reproduce(
         fresh: start every stage over.
 
     Raises:
-        GuardReasonerError: a stage cannot go on; the same call again resumes there.
+        GuardReasonerError: a stage cannot continue; the same call again resumes there.
     """
     for name in recipe.stages:
         if name not in STAGES:
@@ -256,7 +256,7 @@ def benchmarks_of(config: EvaluateConfig, data_dir: Path | None) -> dict[str, li
     """The examples that a recipe is evaluated on, by benchmark.
 
     Raises:
-        ConfigError: no benchmark is at hand.
+        ConfigError: no benchmark is available.
     """
     return _bundled() if config.bundled else _benchmarks(config.benchmarks, data_dir)
 

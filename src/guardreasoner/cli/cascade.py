@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "first", type=Path, metavar="FIRST", help="run of the guard that judges everything; needs scores"
     )
-    parser.add_argument("second", type=Path, metavar="SECOND", help="run of the guard that it goes on to")
+    parser.add_argument("second", type=Path, metavar="SECOND", help="run of the guard that the rest is passed to")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write cascade.json and cascade.svg")
     parser.add_argument("--json", action="store_true", help="one JSON object per task instead of tables")

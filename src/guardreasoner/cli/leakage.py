@@ -26,7 +26,11 @@ from guardreasoner.records import write_jsonl
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", nargs="+", type=Path, metavar="TRAIN", help="training rows: .jsonl files or folders")
     parser.add_argument(
-        "--benchmark", type=shipped, action="append", metavar="NAME|FILE", help="repeatable (default: all at hand)"
+        "--benchmark",
+        type=shipped,
+        action="append",
+        metavar="NAME|FILE",
+        help="repeatable (default: all that are there)",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
     parser.add_argument("--method", choices=METHODS, default="ngram", help="how texts are compared (default ngram)")

@@ -38,7 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "disagreements": "list rows on which runs disagree with each other or with gold",
         "review": "correct labels in the browser",
         "audit": "measure whether the reasoning supports the verdicts",
-        "cascade": "replay two runs as one cascade: F1 against the share that goes on",
+        "cascade": "replay two runs as one cascade: F1 against the share that reaches the second guard",
         "leakage": "find training rows that overlap with benchmarks",
         "benchmarks": "list the 13 benchmark cells",
     },
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         if isinstance(error, BrokenPipeError):
-            sys.stderr.close()  # nobody reads any more; the interpreter would complain there
+            sys.stderr.close()  # the reader has left; the interpreter would complain there
             return 1
         print(f"guardreasoner: {sentence(error)}", file=sys.stderr)
         return 1

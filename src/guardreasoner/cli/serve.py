@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     keys = read_keys(os.environ)
     check_exposure(args.host, keys)
     if ":" not in args.guard:
-        find_row(args.guard)  # a wrong name is told before anything starts
+        find_row(args.guard)  # a wrong name is an error before anything starts
     options = {**guard_options(args), "mode": policy.mode, "fail_mode": policy.fail_mode}
     sock = _listen(args.host, args.port)
     set_up()

@@ -79,7 +79,7 @@ class Audit:
     unstated: dict[Task, Share]
     """Answered tasks whose last step states no conclusion that can be read."""
     quotes: Share
-    """Quotes whose words occur in the exchange; only rows whose text is at hand."""
+    """Quotes whose words occur in the exchange; only rows whose text is available."""
     quoting: Share
     """Traces with at least one quote."""
     copies: Share

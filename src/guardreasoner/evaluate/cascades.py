@@ -1,4 +1,4 @@
-"""What two guards in a row would score, replayed from two finished runs over the same rows: nobody is asked again.
+"""What two guards in a row would score, computed from two finished runs over the same rows.
 
 The first guard judges everything; the share of rows whose score lies nearest to its cut goes to the second. Which rows
 those are is decided by the scores alone, never by gold, so the curve needs no rows to fit on. Beside it stands what the

@@ -65,7 +65,7 @@ def _contestant(run: Run, label: str) -> Contestant:
 
 
 def _sources(run: Run) -> list[str] | None:
-    """The training sources that the guard's own manifest lists, if it is at hand."""
+    """The training sources that the guard's own manifest lists, if there is one."""
     config = run.manifest.get("config", {})
     named = [Path(str(config[key])) for key in ("model", "asked") if config.get(key)]
     folder = next((path for path in named if path.is_dir()), NANO_FOLDER if run.guard == "nano" else None)
@@ -73,7 +73,7 @@ def _sources(run: Run) -> list[str] | None:
 
 
 def _weights(run: Run) -> dict[tuple[Task, str], float]:
-    """Rows that each cell stands for: more than were judged where a run had a limit."""
+    """Rows that each cell counts as: more than were judged if the run had a limit."""
     path = run.folder / "scores.jsonl"
     if not path.exists():
         return {}

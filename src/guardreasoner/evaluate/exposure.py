@@ -58,7 +58,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
 
 
 def exposure(guard: str, sources: Iterable[str] | None = None) -> dict[str, Tag] | None:
-    """Benchmark to tag of one guard; None = nobody said what it was trained on.
+    """Benchmark to tag of one guard; None = its training data are unknown.
 
     Args:
         guard: its name.

@@ -36,7 +36,7 @@ BATCH = 1024
 
 
 class TrainText(NamedTuple):
-    """One text that a guard was trained on, and where it stands."""
+    """One training text and its place (file and line)."""
 
     file: str
     line: int

@@ -1,6 +1,6 @@
 """Operating points: what a guard catches at a false-alarm rate that one can live with, and the other way about.
 
-F1 is one point of one threshold, and nobody picks a guard's threshold for the best F1. These numbers read the whole
+F1 is one point of one threshold, and thresholds of guards are not chosen for the best F1. These numbers read the whole
 curve of scores, without interpolation: the best threshold that keeps the promise on these rows.
 A row without a score counts as wrong at every threshold, as an answer that could not be read is wrong under the strict
 rule. Several cells are pooled: an operator sets one threshold, not one per benchmark.

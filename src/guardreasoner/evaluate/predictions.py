@@ -1,8 +1,8 @@
-"""What a guard said on a benchmark, read from a file with suspicion.
+"""A guard's predictions on a benchmark, read from a file and checked.
 
 Two forms: verdicts of ours (`RUN/verdicts/*.jsonl`) and the official `generated_predictions.jsonl`.
 
-A wrong file gives a wrong number without a word, so every row is checked against the benchmark it is said to answer:
+A wrong file would give a wrong number without an error, so every row is checked against its benchmark:
 by its text where the file holds it, by its id otherwise. What does not fit is a `DataError` that says what and where.
 """
 
@@ -38,7 +38,7 @@ class Prediction:
     prompt_hash: str = ""
     """Rows that share a prompt share this; empty = the file does not say."""
     exchange: Exchange | None = None
-    """None = its text is not at hand."""
+    """None = its text is not available."""
     category: str = ""
     """The sub-set as the source names it (`adversarial`, `vanilla`, ...)."""
 
@@ -188,7 +188,7 @@ def _official_guard(path: Path) -> str:
 def _exchange(block: str, verdict: Verdict) -> Exchange | None:
     try:
         prompt, response = read_input_block(block)
-    except DataError:  # judged text that repeats the frame: nobody can say where the reply begins
+    except DataError:  # judged text repeats the frame, so where the reply begins is unknown
         return None
     return Exchange(verdict.exchange_id, prompt, response, source=verdict.exchange_id.rpartition(":")[0])
 
@@ -204,7 +204,7 @@ def _block(prompt: str, file: str, line: int) -> str:
 
 
 def _gold(label: str | None, there: Labels | None, tasks: tuple[Task, ...]) -> Labels | None:
-    """Gold of one official row: the benchmark's own where it is at hand and the row agrees; None = there is no label.
+    """Gold of one official row: the benchmark's own if it is available and the row agrees; None = there is no label.
 
     The official WildGuardTest predictions carry no label of use (the released script takes it from the benchmark file).
     """

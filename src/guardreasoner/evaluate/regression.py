@@ -65,7 +65,7 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether a pipeline may go on."""
+        """Whether a pipeline may continue."""
         return self.outcome == "pass"
 
     @property

@@ -1,4 +1,4 @@
-"""A finished run opened for reading: predictions, and the texts they are about where those are at hand.
+"""A finished run opened for reading: predictions, and their texts where available.
 
 The one reader of runs. Two forms are read: a run folder of ours (`manifest.json`, `verdicts/<Benchmark>.jsonl`), and an
 official folder of `<Benchmark>/generated_predictions.jsonl`. Verdict files hold no judged text, so it comes from the

@@ -104,7 +104,7 @@ def score_rows(
         predictions: the rows.
         task: the task.
         rule: how an answer is read.
-        weight: rows that this cell stands for in means, where a sample of it was judged (`--limit`).
+        weight: rows that this cell counts as in means, if only a sample of it was judged (`--limit`).
 
     Raises:
         DataError: `official` is asked for answers that hold no answer block.
@@ -175,7 +175,7 @@ def _cost(rows: Sequence[Prediction]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Means of one task over the cells at hand; never of F1 without the constant's."""
+    """Means of one task over the scored cells; F1 always comes with the constant's."""
 
     task: Task
     guard: str

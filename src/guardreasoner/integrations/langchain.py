@@ -5,9 +5,9 @@
 
     agent = create_agent(model, tools, middleware=[GuardReasonerMiddleware("nano", window="last_n")])
 
-Before the model is called the newest turn is judged (user messages and tool results), and what it answers (text and
-tool calls) before anybody reads it: `stream_mode="messages"` gives each answer in one piece. A turn that passed is not
-judged again; one that was blocked is taken out of the state the next time, so that it neither reaches the model nor
+Before the model is called the newest turn is judged (user messages and tool results); its answer (text and tool calls)
+is judged before it reaches the caller, so `stream_mode="messages"` gives each answer in one piece. A turn that passed is
+not judged again; one that was blocked is removed from the state the next time, so that it neither reaches the model nor
 blocks every later turn. `astream_events` shows the raw run of the model; do not give it to users.
 """
 
@@ -65,12 +65,12 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
         return await self._before(state["messages"], self.judging.ajudge)
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-        """Call the model unheard, and judge its answer before anybody reads it."""
+        """Call the model without streaming, and judge its answer before it reaches the caller."""
         response = handler(_unheard(request))
         return at_once(self._answered(request.messages, response, self.judging.judge_at_once))
 
     async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Call the model unheard, and judge its answer before anybody reads it."""
+        """Call the model without streaming, and judge its answer before it reaches the caller."""
         response = await handler(_unheard(request))
         return await self._answered(request.messages, response, self.judging.ajudge)
 

@@ -3,7 +3,7 @@
     # guard.py, beside LiteLLM's config (which says `guardrail: guard.GuardReasoner`)
     from guardreasoner.integrations.litellm import GuardReasoner
 
-Every parameter of `Rules` may stand in `litellm_params` beside `guard` (default nano).
+Every parameter of `Rules` may be set in `litellm_params` beside `guard` (default nano).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from guardreasoner.report.worth_reading import Mistake, SideBySide
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number of a table with what stands beside it."""
+    """A number in a table, with its annotations."""
 
     text: str
     small: str = ""

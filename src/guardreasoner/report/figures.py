@@ -22,7 +22,7 @@ from guardreasoner.report.tables import TaskTable
 from guardreasoner.types import Task
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#5f5f5f")
-"""Told apart by colour-blind readers too (Okabe and Ito)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito)."""
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -43,7 +43,7 @@ class Glance:
     gives no scores and so has no cut to move."""
     ms: float | None
     per_1000: float | None
-    """Money per 1,000 requests; None = nobody said what the machine costs, or the time is not known."""
+    """Money per 1,000 requests; None = the price of the machine or the time is unknown."""
     changed: Interval | None
     """Percent of repeated verdicts that differ from the first, over all that was repeated; None = nothing was."""
 

@@ -51,7 +51,7 @@ class Report:
     standings: Standings
     glances: tuple[Glance, ...]
     per_hour: float | None
-    """What an hour of the machine costs; None = nobody said."""
+    """What an hour of the machine costs; None = unknown."""
     points: tuple[TaskPoints, ...]
     stability: Mapping[str, tuple[Stability, ...]]
     """Guard to what was repeated."""

@@ -1,6 +1,6 @@
 """Runs side by side in the shape of the paper's tables: F1 per benchmark and task, means, marks, intervals.
 
-Rules that every table keeps: the constant's F1 stands in it; a column whose rows are all positive is marked, because
+Rules of every table: it shows the constant's F1; a column whose rows are all positive is marked, because
 its F1 is nothing but recall; best and runner-up are shared by guards that a paired test cannot tell apart; published
 numbers stand beside ours, are compared only by value, and carry their notes; cells of which a guard saw the train split
 (or the prompt pool) are tagged, and the mean is given without them too.
@@ -56,7 +56,7 @@ class Standing:
     foreign: float | None = None
     """Weighted over the columns that no run saw in training, neither train split nor prompt pool."""
     known: bool = True
-    """Whether anybody said what it was trained on."""
+    """Whether its training data are known."""
     sample: bool = False
     """The run judged a part of its benchmarks (`--limit`): it takes no place among full runs and published numbers."""
 

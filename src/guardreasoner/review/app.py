@@ -137,7 +137,7 @@ class Store:
 
 
 def slug(name: str) -> str:
-    """A name that can stand in a file name."""
+    """A name that is safe in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "anonymous"
 
 

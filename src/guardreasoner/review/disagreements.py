@@ -88,7 +88,7 @@ def _confidence(verdict: Verdict, task: Task) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One row to review, with the stratum it stands for."""
+    """One row to review, with its stratum."""
 
     row: Contested
     stratum: StratumName
@@ -122,7 +122,7 @@ def write_review(drawn: Sequence[Drawn], out: str | Path, *, seed: int = 0) -> i
     """Write `items.jsonl` (what reviewers see, in random order) and `sealed.jsonl` (what they must not see first).
 
     Raises:
-        DataError: the text of a row is not at hand.
+        DataError: the text of a row is not available.
     """
     folder = Path(out)
     items: dict[str, dict[str, Any]] = {}
@@ -175,7 +175,7 @@ def _brief(label: str, verdict: Verdict, task: Task) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """One line of `sealed.jsonl`: what a row stands for, and what was said about it."""
+    """One line of `sealed.jsonl`: a row's stratum and its labels."""
 
     id: str
     benchmark: str

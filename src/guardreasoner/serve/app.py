@@ -34,7 +34,7 @@ ABSENT = {
     path: f"{path} is not served here; send the conversation to /v1/chat/completions"
     for path in ("/v1/responses", "/v1/completions", "/v1/messages")
 }
-"""Other ways to talk to a model, which clients try, and what they are told."""
+"""Other APIs that clients may try, and the message they get."""
 WIRES = (*(import_module(f"guardreasoner.serve.wires.{route}") for route in ROUTES if route != "proxy"), proxy)
 """Everything with a `router`: a new wire is one file in `serve/wires/`."""
 PAGES = {"/": ("playground.html", "text/html"), "/playground.js": ("playground.js", "text/javascript"),

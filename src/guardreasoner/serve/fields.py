@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 KINDS: Mapping[str, tuple[str, str]] = {
-    "text": ("text", "judged with the turn or exchange that it stands in"),
+    "text": ("text", "judged with the turn or exchange it is part of"),
     "value": ("any JSON", "judged with its turn, as JSON"),
     "json": ("any JSON", "judged by itself, as JSON"),
     "label": ("text", "judged by itself, unless it is a short code or an identifier that a machine made"),
@@ -46,7 +46,7 @@ _HIDDEN = re.compile(
     "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f)"  # a flag that is written in tags
     "|[\U000e0000-\U000e0fff]|(?<=[\ufe00-\ufe0f])[\ufe00-\ufe0f]|(?<=[\x00-\x7f])[\ufe00-\ufe0d]"
 )
-"""Characters that nobody sees and that can carry a text: tags, and variation selectors where they vary nothing."""
+"""Invisible characters that can hide a text: tags, and variation selectors that vary nothing."""
 
 
 class Field(NamedTuple):
@@ -61,7 +61,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Loose:
-    """A text that stands in no turn, and where."""
+    """A text outside any turn, and its path."""
 
     where: str
     text: str
@@ -110,7 +110,7 @@ class FieldTable:
             self._root.at(row.path).rows.append(row)
 
     def read(self, value: Any, where: str = "", path: str = "") -> Checked:
-        """Check a body, or the part of one that stands at `path`; never raises."""
+        """Check a body, or the part of one at `path`; never raises."""
         found = Checked()
         found.kept = self._walk(value, self._root.at(path), where, path, found)
         return found
@@ -190,7 +190,7 @@ def _fits(value: Any, row: Field, where: str, found: Checked) -> tuple[bool, Any
 
 
 def visible(text: str) -> str:
-    """A text without the characters that nobody sees and that can carry another text."""
+    """A text without invisible characters that could hide another text."""
     return text if text.isascii() else _HIDDEN.sub(lambda m: m[1] or "", text)
 
 

@@ -68,7 +68,7 @@ class Gateway:
     memory: Memory
     judge: Judge
     count_unread: Callable[[int], None]
-    """Told how many things passed unread (fail mode `open`)."""
+    """Called with the number of items that passed unread (fail mode `open`)."""
 
     async def request(
         self, body: GuardrailRequest, unread: Sequence[str] = ()

@@ -90,7 +90,7 @@ class Rules(_Section):
     message: str = "This was blocked by the content policy."
     """What a blocked caller reads."""
     support: str | None = None
-    """What somebody in a crisis reads, where a kind of harm has the action `support`."""
+    """The text for a person in a crisis, for kinds of harm with the action `support`."""
 
     @field_validator("review")
     @classmethod
@@ -262,7 +262,7 @@ def read_policy(path: str | Path | None) -> Policy:
 
 
 class _OneOfEach(yaml.SafeLoader):
-    """YAML as it should be: a key that stands twice is an error, not a choice."""
+    """YAML in which a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

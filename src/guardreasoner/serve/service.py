@@ -25,7 +25,7 @@ VERDICT_FIELDS, LABEL_FIELDS, USAGE_FIELDS = field_names(Verdict), field_names(L
 NOT_BRIEF = frozenset(("exchange_id", "steps", "text"))
 DEADLINE_HEADER = b"x-deadline-ms"
 SHORTEST_DEADLINE_S = 0.05
-"""A caller may not ask for less: it would only be told that nothing was judged."""
+"""The shortest deadline a caller may ask for: below it nothing could be judged."""
 
 
 @dataclass(frozen=True, slots=True)

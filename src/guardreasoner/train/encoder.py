@@ -1,7 +1,7 @@
 """nano: all-MiniLM-L6-v2 with heads for the three tasks, for the kind of harm, and for attempts to steer a model.
 
 Attention goes both ways; request and reply are the two segments of one text. The features under the heads are the
-first token's state and the mean of all states. A run saves its state every few minutes and goes on where it stopped.
+first token's state and the mean of all states. A run saves its state every few minutes and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
 def run(
     out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
 ) -> dict[str, Any]:
-    """Train as a stage: writes `encoder/model.safetensors`; a killed run goes on at its last saved step.
+    """Train as a stage: writes `encoder/model.safetensors`; a killed run continues at its last saved step.
 
     Args:
         out: the run folder.

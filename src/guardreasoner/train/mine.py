@@ -52,7 +52,7 @@ class MineConfig:
     weigh_by: Literal["source", "all"] = "source"
     """Over which pairs the difficulty is normalised: those of one data set (code), or all."""
     models: tuple[str, ...] = ()
-    """Whose answers are read; empty = everybody's (an ensemble); `[sft]` = self-mining."""
+    """Whose answers are read; empty = all models' (an ensemble); `[sft]` = self-mining."""
     seed: int = 42
 
     def __post_init__(self) -> None:

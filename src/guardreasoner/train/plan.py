@@ -23,7 +23,7 @@ from guardreasoner.train.settings import DpoConfig, ModelConfig, TrainingConfig,
 EFFICIENCY = 0.35
 """Share of the speed of a bare matrix product that training is taken to reach."""
 CHARACTERS_PER_TOKEN = 4.0
-"""Where no tokenizer is at hand: English text in a Llama-3 vocabulary."""
+"""Used without a tokenizer: English text in a Llama-3 vocabulary."""
 TRACE_TOKENS = 255
 """Tokens of an answer with reasoning (paper Table 5: 254-260)."""
 H100_FLOPS = 989e12
@@ -42,7 +42,7 @@ PAIR_SHARE = {"Llama-3.2-1B": 0.18, "Llama-3.2-3B": 0.11, "Llama-3.1-8B": 0.12}
 
 @dataclass(frozen=True)
 class Outlook:
-    """One training stage, looked at beforehand."""
+    """The estimate for one training stage."""
 
     stage: str
     rows: int
@@ -129,7 +129,7 @@ def look(
 def outlooks(
     recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None
 ) -> tuple[list[Outlook], list[str]]:
-    """What the training stages of a recipe would take, and what stands in the way.
+    """What the training stages of a recipe would take, and what prevents them.
 
     Raises:
         MissingDependency: torch, transformers or TRL is not installed.
@@ -231,7 +231,7 @@ def print_outlook(recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir:
     """Print the outlook of a recipe.
 
     Raises:
-        ConfigError: something stands in the way; all of it is named.
+        ConfigError: something prevents the training; everything that does is named.
     """
     trained = [name for name in stages if name in ("sft", "dpo") or name.startswith(("sft-", "dpo-"))]
     if "sft" in trained and "sample" in stages:

@@ -94,7 +94,7 @@ class RowMaker:
         Args:
             example: what is judged, and its gold.
             reasoning: empty = labels alone.
-            block: what follows the reasoning of a published trace, learned as it stands; None = our answer block.
+            block: what follows the reasoning of a published trace, learned unchanged; None = our answer block.
         """
         ids, labels, verdict = self._answer(example, reasoning, block)
         if not reasoning and not self.learn_frame:  # nothing is learned after the last verdict

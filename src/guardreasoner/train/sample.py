@@ -4,7 +4,7 @@ Reads `synthesize/traces.jsonl` for the examples; writes `sample/samples.jsonl`,
 
     {"example_id": ..., "model": ..., "temperature": ..., "texts": [k texts], "finish": [k reasons]}
 
-The main model and, for an ensemble, the diversity models each write k answers. A killed run goes on with the examples
+The main model and, for an ensemble, the diversity models each write k answers. A killed run continues with the examples
 that have none yet.
 """
 
@@ -47,7 +47,7 @@ class SampleConfig:
     only_trained_on: bool = False
     """Let a variant sample only the sources it was trained on, as `merge_hard_sample.py` does."""
     limit: int | None = None
-    """Sample so many examples, chosen by seed; None = all."""
+    """Number of examples to sample, chosen by seed; None = all."""
     chunk: int = 512
     """Examples per call of the engine; a kill loses at most one call."""
     seed: int = 42

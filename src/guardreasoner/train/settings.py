@@ -61,7 +61,7 @@ class TrainingConfig:
     epochs: float = 3.0
     """`--num_train_epochs 3.0`."""
     max_steps: int | None = None
-    """Stop after so many optimizer steps, whatever `epochs` says."""
+    """Stop after this many optimizer steps, whatever `epochs` says."""
     batch: int = 384
     """Rows per optimizer step over all devices (6 x 16 accumulation x 4 GPUs)."""
     micro_batch: int = 6
@@ -141,7 +141,7 @@ class SftConfig(TrainingConfig):
     leave_out: tuple[str, ...] = ()
     """Sources not to train on (the diversity models leave out one seed set each; paper section 3.3)."""
     subset: int | None = None
-    """Train on so many examples; None = all."""
+    """Number of examples to train on; None = all."""
     subset_by: Literal["random", "hard"] = "random"
     """How a subset is chosen; `hard` = by falling k_incorrect - k_correct in `difficulty`, then at random."""
     difficulty: str | None = None

@@ -1,7 +1,7 @@
 """R-SFT: train a base model on reasoning traces, loss on the answer only (paper section 3.2).
 
 Reads `synthesize/traces.jsonl` (and `synthesize/validation.jsonl` where it is there); writes `sft/checkpoint`, curves
-and a manifest. Rows are made once and kept in `sft/rows`; a killed run goes on from its last whole checkpoint.
+and a manifest. Rows are made once and kept in `sft/rows`; a killed run continues from its last whole checkpoint.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ SHOWN = ("loss", "verdict_loss", "text_loss", "preference_loss", "sft_loss", "le
 
 
 def first_process_first() -> AbstractContextManager[None]:
-    """The first process does what stands inside while the others wait; then they do it.
+    """The first process runs the body while the others wait; then they run it.
 
     On a CPU accelerate counts one process, whatever torchrun started, unless it is told that it is a CPU.
     """
@@ -91,7 +91,7 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
 
 
 def settled(config: Config) -> Config:
-    """The configuration with `precision: auto` replaced by what it comes to on this machine."""
+    """The configuration with `precision: auto` replaced by its value on this machine."""
     if config.precision != "auto":
         return config
     fast = multiplies_bf16(torch, "cuda" if torch.cuda.is_available() else "cpu")

@@ -117,7 +117,7 @@ def published_elsewhere() -> Section:
     blocks: list[Block] = [
         Paragraph(
             "Numbers of newer guards that were measured in another way than the tables above: other rows, another "
-            "average, or another F1. They stand here with their source and protocol and enter no mean of this report."
+            "average, or another F1. They are listed with source and protocol, and enter no mean of this report."
         )
     ]
     for table in elsewhere():

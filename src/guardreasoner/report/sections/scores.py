@@ -29,7 +29,7 @@ FOOTNOTES = (
     "(`--limit`) takes no place.",
     "† Every row of this column is positive: its F1 is nothing but recall, bent (2R / (1 + R)).",
     "ᵀ The guard was trained on the train split of this benchmark. ᴾ It was trained on other rows of the same prompt "
-    "pool. No mark: neither, or, for guards marked ?, nobody said.",
+    "pool. No mark: neither, or, for guards marked ?, unknown.",
     "! Known not to be what the column says; such cells take no place. The notes below say why.",
 )
 SCORE_HEADS = ("guard", "benchmark", "F1", "95%", "const", "P", "R", "FPR", "AUROC", "AUPRC", "ECE", "n", "unread")

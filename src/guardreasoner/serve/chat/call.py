@@ -152,7 +152,7 @@ def worst_reply(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def unjudged(verdict: Verdict) -> Refused:
-    """What a caller is told where nothing unjudged may pass."""
+    """The message to a caller when nothing unjudged may pass."""
     message = f"this could not be judged ({verdict.status}), and fail mode closed lets nothing unjudged pass"
     return Refused(503, message, f"unjudged_{verdict.status}", {"retry-after": "1"})
 

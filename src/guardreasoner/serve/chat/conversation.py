@@ -123,7 +123,7 @@ def read_messages(messages: Any, trusted: Sequence[str] = ()) -> Conversation:
 
 
 def round_of(loose: Loose) -> Round:
-    """A text that stands in no round, to be judged by itself."""
+    """A text outside any round, judged by itself."""
     return Round(loose.text, None, (), where=loose.where)
 
 

@@ -76,7 +76,7 @@ MESSAGE = (
     Field("messages[].audio", "refused"),
     Field("messages[].images[]", "refused"),
 )
-"""All roles alike: whatever stands in a message is read, whoever says it."""
+"""The same for all roles: everything in a message is read, whoever wrote it."""
 
 _NUMBERS = (
     "temperature", "top_p", "top_k", "top_a", "min_p", "typical_p", "n", "best_of", "seed", "max_tokens", "min_tokens",

@@ -31,7 +31,7 @@ FOLLOW_S = 0.5
 
 
 class CalledOff(BaseException):
-    """Nobody waits for the job any more. No `Exception`: what shields a guard from its engine's faults lets it by."""
+    """The caller of the job has left. Not an `Exception`, so that handlers of engine faults do not catch it."""
 
 
 def main(descriptor: int, parent: int) -> None:

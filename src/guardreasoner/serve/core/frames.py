@@ -42,7 +42,7 @@ class JudgeJob:
 
 @dataclass(frozen=True, slots=True)
 class CallOff:
-    """Nobody waits for this job any more. The child looks for it whenever it says a step."""
+    """The caller of this job has left. The child checks for it at each step it reports."""
 
     number: int
 

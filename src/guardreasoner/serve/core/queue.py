@@ -69,7 +69,7 @@ class Waiting:
         """Seconds per padded character of a batch that are expected, by mode."""
         self._recent: dict[Mode, deque[float]] = {}
         self._share = 0.0
-        """Share of `auto` that goes on to reasoning."""
+        """Share of `auto` requests that escalate to reasoning."""
         self._busy_until = 0.0
 
     def admit(self, exchanges: int, characters: int, *, mode: Mode, deadline: float) -> None:

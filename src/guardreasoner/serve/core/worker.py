@@ -53,7 +53,7 @@ class Worker:
         opener: makes the guard, in the process.
         hang_s: seconds past a job's deadline after which the process is replaced.
         load_s: seconds that loading may take.
-        on_loss: told of each process that ended and is replaced.
+        on_loss: called for each process that ended and is replaced.
         """
         self.opener, self.hang_s, self.load_s, self.on_loss = opener, hang_s, load_s, on_loss
         self.name = "guard"
@@ -144,7 +144,7 @@ class Worker:
             self._waiting.pop(job.number, None)
 
     def call_off(self, job: JudgeJob) -> None:
-        """Nobody waits for a job any more: where it says its steps it ends at the next one, else it runs on."""
+        """The caller of a job has left: a job that reports steps ends at the next one, any other runs to its end."""
         handed = self._waiting.get(job.number)
         if job.steps and handed is not None and not handed.answered.done() and self._pipe is not None:
             self._pipe.write(pack(CallOff(job.number)))

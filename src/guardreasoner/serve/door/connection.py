@@ -26,7 +26,7 @@ from guardreasoner.serve.door.spans import configured
 R = TypeVar("R")
 Endpoint = Callable[[Request], Awaitable[Response]]
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/", "/playground.js", "/playground.css"))
-"""What needs no key: it says nothing about anybody."""
+"""Paths that need no key: they reveal nothing about callers."""
 
 PROBED = frozenset(("/healthz", "/readyz"))
 """Asked by orchestrators under whatever address a pod has just got; so is `/metrics`, where that needs a key."""
@@ -108,7 +108,7 @@ class FrontDoor:
         except Refused as error:
             await answer.refuse(error)
         except ClientDisconnect:
-            answer.code = answer.code or 499  # nobody is there to read it; counted as nginx counts it
+            answer.code = answer.code or 499  # the client has left; nginx counts it the same way
         except Exception as error:
             log.error("internal error on %s: %s", route, type(error).__name__)
             await answer.refuse(Refused(500, f"internal error ({type(error).__name__})", "internal"))

@@ -71,7 +71,7 @@ def read_upstream_key(environment: Mapping[str, str]) -> str | None:
     """The proxy's key for its upstream, without the line end that a file may have left on it.
 
     Raises:
-        ConfigError: it cannot stand in a header.
+        ConfigError: it is not valid in a header.
     """
     key = environment.get(UPSTREAM_VARIABLE, "").strip()
     if not key.isascii() or not key.isprintable():

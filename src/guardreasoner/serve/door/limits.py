@@ -45,7 +45,7 @@ class Overloaded(Refused):
 
 
 def header(request: Request, name: bytes) -> str | None:
-    """A header of a request, which the gate has read once for everybody."""
+    """A header of a request, which the gate has read once."""
     headers: Mapping[bytes, str] = request.scope["state"]["headers"]
     return headers.get(name)
 

@@ -27,7 +27,7 @@ REDACTED: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def redact(text: str) -> str:
-    """A text without addresses, numbers and secrets that can be told by their form; shortened."""
+    """A text without addresses, numbers and secrets that have a recognisable form; shortened."""
     shown = text[:LONGEST]
     for name, pattern in REDACTED:
         shown = pattern.sub(f"[{name}]", shown)

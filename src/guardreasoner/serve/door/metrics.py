@@ -48,7 +48,7 @@ class Metrics:
         return child
 
     def handed_over(self, mode: str, waited: Sequence[float]) -> None:
-        """Count a batch, whose exchanges have waited so many seconds."""
+        """Count a batch and the seconds its exchanges waited."""
         self.batch.observe(len(waited))
         for seconds in waited:
             self.of(self.seconds, mode, "queue").observe(seconds)

@@ -18,7 +18,7 @@ except ModuleNotFoundError:
 
 
 def configured() -> bool:
-    """Whether somebody has set up where spans go."""
+    """Whether an exporter for spans is configured."""
     return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
