@@ -6,7 +6,7 @@
     agent = create_agent(model, tools, middleware=[GuardReasonerMiddleware("nano", window="last_n")])
 
 Before the model is called the newest turn is judged (user messages and tool results); its answer (text and tool calls)
-is judged before it reaches the caller, so `stream_mode="messages"` gives each answer in one piece. A turn that passed is
+is judged before it reaches the caller, so `stream_mode="messages"` gives it in one piece. A turn that passed is
 not judged again; one that was blocked is removed from the state the next time, so that it neither reaches the model nor
 blocks every later turn. `astream_events` shows the raw run of the model; do not give it to users.
 """
