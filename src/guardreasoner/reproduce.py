@@ -34,6 +34,7 @@ def reproduce(
     *,
     out: str | Path,
     data_dir: Path | None = None,
+    variant: str | None = None,
     processes: int = 1,
     fresh: bool = False,
 ) -> Iterator[Manifest]:
@@ -44,6 +45,8 @@ def reproduce(
         source: the recipe's name or file, for stages that are started in processes of their own.
         out: the run's folder.
         data_dir: where the recipe's data folders lie.
+        variant: only this R-SFT variant, on the traces of the same folder, evaluated beside the run's own model
+            (`DIR/evaluate-VARIANT`); `baseline-mix` is the label-only twin that every recipe has.
         processes: of the training stages.
         fresh: start every stage over.
 
@@ -54,6 +57,13 @@ def reproduce(
         if name not in STAGES:
             raise UnknownName("stage", name, STAGES)
     root = Path(out)
+    if variant is not None:
+        recipe.variant(variant)
+        if "synthesize" in recipe.stages:
+            yield _one("synthesize", recipe, source, root, data_dir=data_dir, processes=processes, fresh=False)
+        yield _sft(recipe, variant, source, root, processes=processes, fresh=fresh)
+        yield _evaluate(recipe, root, data_dir, fresh, variant=variant)
+        return
     for name in recipe.stages:
         if name == "sft":
             for variant in models_to_train(recipe):
@@ -231,22 +241,31 @@ def _calibrate(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
     return run(root, recipe.calibrate, fresh=fresh)
 
 
-def _evaluate(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) -> Manifest:
+def _evaluate(
+    recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool, *, variant: str | None = None
+) -> Manifest:
+    """A variant's checkpoint is run as it is, and in `instant` where it learned labels alone: it has no reasoning."""
     from guardreasoner.evaluate.run import evaluate
     from guardreasoner.guards.load import load_guard
 
     config = recipe.evaluate
-    exported = config.engine == "onnx" or "encoder" in recipe.stages
+    exported = (config.engine == "onnx" or "encoder" in recipe.stages) and variant is None
     folder = root / "export" / "model" if exported else final_checkpoint(recipe, root)
-    examples = benchmarks_of(config, data_dir)
-    path = root / "evaluate" / "manifest.json"
+    engine: str | None = config.engine
+    mode: Any = config.mode
+    out = root / "evaluate"
+    if variant is not None:
+        folder, out = root / recipe.folder(variant) / "checkpoint", root / f"evaluate-{variant}"
+        engine = "hf" if engine == "onnx" else engine
+        mode = mode if recipe.variant(variant).reasoning else "instant"
+    path = out / "manifest.json"
     if path.exists() and not fresh:
         return _read(path)
-    engine = None if "encoder" in recipe.stages else config.engine
-    guard = load_guard(str(folder), mode=config.mode, engine=engine)  # type: ignore[arg-type]
+    examples = benchmarks_of(config, data_dir)
+    guard = load_guard(str(folder), mode=mode, engine=None if "encoder" in recipe.stages else engine)
     try:
-        asked = {"mode": config.mode, "engine": config.engine}
-        evaluate(guard, examples, root / "evaluate", config=asked, limit=config.limit, fresh=fresh)
+        asked = {"mode": mode, "engine": engine, "recipe": recipe.name, "variant": variant or ""}
+        evaluate(guard, examples, out, config=asked, limit=config.limit, fresh=fresh)
     finally:
         guard.close()
     return _read(path)

@@ -6,11 +6,13 @@ import argparse
 
 from guardreasoner.cli.stages import add_stage, data_dir, show_manifest
 from guardreasoner.reproduce import reproduce
-from guardreasoner.train.recipe import load_recipe
+from guardreasoner.train.recipe import BASELINE_MIX, load_recipe
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_stage(parser, processes=True, dry_run=True)
+    parser.add_argument("--variant", metavar="NAME", help="train and evaluate only this R-SFT variant on the traces of "
+                        f"DIR, beside its own model; {BASELINE_MIX} = on labels alone")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +23,13 @@ def run(args: argparse.Namespace) -> int:
         print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args))
         return 0
     for manifest in reproduce(
-        recipe, args.recipe, out=args.out, data_dir=data_dir(args), processes=args.processes, fresh=args.fresh
+        recipe,
+        args.recipe,
+        out=args.out,
+        data_dir=data_dir(args),
+        variant=args.variant,
+        processes=args.processes,
+        fresh=args.fresh,
     ):
         show_manifest(manifest)
     return 0

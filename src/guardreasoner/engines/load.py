@@ -18,6 +18,7 @@ CLASSES = {
     "onnx": "onnx:OnnxEngine",
     "hf": "hf:HfEngine",
     "classifier": "classifier:ClassifierEngine",
+    "schema": "schema:SchemaEngine",
     "vllm": "vllm:VllmEngine",
     "openai": "openai:OpenAIEngine",
     "anthropic": "anthropic:AnthropicEngine",

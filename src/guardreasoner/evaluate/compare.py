@@ -48,6 +48,14 @@ class Comparison:
     exploratory: bool
     """One of many cells looked at; the primary comparison is the weighted mean of a task."""
 
+    def seen_from(self, a: str, b: str) -> Comparison | None:
+        """The same comparison as `a` minus `b`; None = it is not about these two."""
+        if {a, b} != {self.a, self.b}:
+            return None
+        if (a, b) == (self.a, self.b):
+            return self
+        return replace(self, a=a, b=b, difference=-self.difference, low=-self.high, high=-self.low)
+
     @property
     def significant(self) -> bool:
         """Whether chance alone would give such a difference in fewer than 1 of 20 samples of prompts."""

@@ -46,6 +46,8 @@ class Parsed:
     notes: Mapping[str, object] = field(default_factory=dict)
     scores: Mapping[Task, float] = field(default_factory=dict)
     """P(positive) per task as the family defines it; absent where the answer gives none."""
+    attack: float | None = None
+    """P that the text tries to steer a model, where that is what the guard finds."""
 
 
 @dataclass(frozen=True, slots=True)

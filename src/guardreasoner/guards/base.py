@@ -260,6 +260,8 @@ class GuardRow:
     licence: str = ""
     retired: str | None = None
     """Date on which the provider took it down."""
+    unreleased: str = ""
+    """Why its weights cannot be had yet; empty = they can."""
     current: str = ""
     """The provider's present model in a retired one's place."""
     confirmed: bool = True

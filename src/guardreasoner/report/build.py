@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from guardreasoner.records import now
 from guardreasoner.report import figures
 from guardreasoner.report.cost import Stage, published_costs, read_corpora, read_stages, run_cost
 from guardreasoner.report.glance import glances
-from guardreasoner.report.model import Relabelled, Report, TaskPoints
+from guardreasoner.report.model import Relabelled, Report, TaskPoints, Twins
 from guardreasoner.report.tables import Standings, standings
 from guardreasoner.report.worth_reading import length_points, mistakes, opinionated, side_by_side
 from guardreasoner.review.corrections import correct, latest, settle
 from guardreasoner.types import TASKS, Task
 
+BASELINE_MIX = "baseline-mix"
+"""The label-only variant of every recipe (`train.recipe`)."""
 Progress = Callable[[str], None]
 
 
@@ -72,6 +74,7 @@ def build(
         glances=tuple(glances(entrants, costs, stability, per_hour=per_hour)),
         per_hour=per_hour,
         points=tuple(points),
+        twins=tuple(_twins(entrants, found)),
         stability=stability,
         figures=_figures(found, stages),
         slices=tuple(slices(entrants)),
@@ -84,6 +87,16 @@ def build(
         reviewed_rows=len(settle(latest(corrections))) if corrections else 0,
         notes=tuple(_notes(entrants)) + found.warnings,
     )
+
+
+def _twins(entrants: Sequence[Contestant], found: Standings) -> Iterator[Twins]:
+    """Runs of one recipe: its own model, and `reproduce --variant baseline-mix` on the same rows."""
+    made = [(e, config) for e in entrants if (config := e.run.manifest.get("config", {})).get("recipe")]
+    for own, asked in made:
+        for twin, config in made:
+            if asked.get("variant") == "" and config.get("variant") == BASELINE_MIX and asked["recipe"] == config["recipe"]:
+                pairs = [turned for c in found.comparisons if (turned := c.seen_from(own.label, twin.label)) is not None]
+                yield Twins(str(asked["recipe"]), own.label, twin.label, tuple(pairs))
 
 
 def _points(entrants: Sequence[Contestant], task: Task) -> TaskPoints | None:

@@ -15,6 +15,7 @@ def document(report: Report) -> Document:
         scores.means(report),
         *(scores.task(report, table) for table in report.standings.tables),
         *deciding.points(report),
+        *deciding.twins(report),
         *deciding.stability(report),
         rest.curves(report),
         *rest.slices_and_labels(report),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from guardreasoner.evaluate.compare import Comparison
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.operating import OperatingPoints, PointsDifference
 from guardreasoner.evaluate.slices import Slice
@@ -42,6 +43,18 @@ class TaskPoints:
 
 
 @dataclass(frozen=True, slots=True)
+class Twins:
+    """A model that reasons beside the one that learned the labels of the same rows alone."""
+
+    recipe: str
+    reasoning: str
+    """Label of the run."""
+    labels_only: str
+    comparisons: tuple[Comparison, ...]
+    """Paired, one per task: the one that reasons minus its twin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a report says."""
 
@@ -53,6 +66,7 @@ class Report:
     per_hour: float | None
     """What an hour of the machine costs; None = unknown."""
     points: tuple[TaskPoints, ...]
+    twins: tuple[Twins, ...]
     stability: Mapping[str, tuple[Stability, ...]]
     """Guard to what was repeated."""
     figures: Mapping[str, bytes]

@@ -51,6 +51,7 @@ def numbers(report: Report) -> dict[str, Any]:
         ],
         "at_a_glance": [asdict(g) for g in report.glances],
         "operating_points": [asdict(p) for p in report.points],
+        "twins": [asdict(t) for t in report.twins],
         "stability": {guard: [asdict(s) for s in found] for guard, found in report.stability.items()},
         "comparisons": [asdict(c) | {"sentence": c.sentence} for c in report.standings.comparisons],
         "exploratory": [asdict(c) for c in report.standings.looks],

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -37,6 +37,10 @@ T = TypeVar("T")
 RESERVED = frozenset(
     {"encoder", "sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"}
 )
+
+
+BASELINE_MIX = "baseline-mix"
+"""The variant that learns the labels alone: what reasoning is measured against."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,18 @@ class Recipe:
     def variant(self, name: str) -> SftConfig:
         """The R-SFT configuration of a variant, or of `sft` itself.
 
+        Every recipe has the variant `baseline-mix`, the paper's label-only model on the same rows (Table 3), whether
+        or not it is written down.
+
         Raises:
             UnknownName: the recipe has no variant of that name.
         """
         if name == "sft":
             return self.sft
+        if name == BASELINE_MIX and name not in self.variants:
+            return replace(self.sft, reasoning=0.0, labels_only=1.0)
         if name not in self.variants:
-            raise UnknownName(f"variant in recipe {self.name!r}", name, ("sft", *self.variants))
+            raise UnknownName(f"variant in recipe {self.name!r}", name, ("sft", *self.variants, BASELINE_MIX))
         return self.variants[name]
 
     def folder(self, name: str) -> str:

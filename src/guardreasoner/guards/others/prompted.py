@@ -218,6 +218,7 @@ class PromptedGuard(Judging):
             scores={t.value: scores.get(t) for t in TASKS},
             calibrated=bool(asked) and all(self.calibration.covers(t, mode) for t in asked),
             harm=_harm(labels, answers),
+            attack=max((a.parsed.attack for a in answers if a.parsed.attack is not None), default=None),
             flagged=flagged(labels),
             steps=next((a.parsed.steps for a in answers if a.parsed.steps), ()),
         )

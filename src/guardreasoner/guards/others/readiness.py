@@ -15,6 +15,7 @@ LIBRARIES: dict[str, tuple[tuple[str, ...], str]] = {
     "onnx": (("onnxruntime",), "onnx"),
     "hf": (("torch", "transformers", "safetensors"), "hf"),
     "classifier": (("torch", "transformers", "safetensors"), "hf"),
+    "schema": (("torch", "transformers", "gliner2", "gliclass"), "encoders"),
     "vllm": (("vllm",), "vllm"),
     "openai": (("openai",), "openai"),
     "anthropic": (("httpx",), "openai"),
@@ -34,9 +35,11 @@ def missing(row: GuardRow) -> list[str]:
     lacks = list(_libraries(row))
     if row.key and not os.environ.get(row.key, "").strip():
         lacks.append(f"set {row.key}")
-    if not row.model:
+    if row.unreleased:
+        lacks.append(f"weights: {row.unreleased}")
+    elif not row.model:
         lacks.append("give --model")
-    elif row.engine in ("onnx", "hf", "classifier", "vllm"):
+    elif row.engine in ("onnx", "hf", "classifier", "schema", "vllm"):
         lacks += _weights(row)
     return lacks + list(_texts(row))
 

@@ -23,6 +23,12 @@ LLAMA2_WORDS = (" unsafe", " safe")
 BEAVERDAM = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}</s>"
 TALK = "Human user:\n{prompt}\n\nAI assistant:\n{response}"
 ANY_POLICY = "one call per policy; harmful if any of the four is violated (the paper does not say how it joined them)"
+SAFETY = {"prompt_harm": ("safety", "unsafe", "safe"), "response_harm": ("safety", "unsafe", "safe")}
+GLIGUARD = {
+    "prompt_harm": ("prompt_safety", "unsafe", "safe"),
+    "response_harm": ("response_safety", "unsafe", "safe"),
+    "refusal": ("response_refusal", "refusal", "compliance"),
+}
 GEMINI = "https://generativelanguage.googleapis.com/v1beta/openai/"
 LG1 = "dfcfa3409b9994a4722d44e05f82e81ea73c5106"
 
@@ -185,6 +191,41 @@ NOW: tuple[GuardRow, ...] = (
             licence="apache-2.0", confirmed=False, note="text only")
         for size in ("3B", "7B")
     ),
+    GuardRow("shieldgemma-27b", "yes_no", "hf", "google/shieldgemma-27b", None,
+        HARM, {"policies": POLICY_FRAMES["shieldgemma"], "policy_arg": "guideline"}, gated=True, licence="gemma",
+        note=f"ShieldGemma 2 judges images; this is the largest text model. {ANY_POLICY}"),
+    GuardRow("leanguard", "label_heads", "classifier", "", options={"function": "sigmoid", "context_tokens": 512},
+        licence="", confirmed=False, unreleased="not out yet (its README, June 2026: coming soon)",
+        note="395M ModernBERT-large, a head per task, no reasoning; --model FOLDER of a classifier with three outputs"),
+    GuardRow("gliguard", "schema_labels", "schema", "fastino/gliguard-LLMGuardrails-300M",
+        options={"library": "gliner2", "questions": GLIGUARD}, licence="apache-2.0", confirmed=False,
+        note="reads prompt_safety, response_safety and response_refusal; its own benchmark joins more heads"),
+    GuardRow("gliner-guard-omni", "schema_labels", "schema", "hivetrace/gliner-guard-omni", None, HARM,
+        {"library": "gliner2", "questions": SAFETY}, confirmed=False, note="labels as Opir's harness gives them"),
+    *(
+        GuardRow(f"opir-{name}", "schema_labels", "schema", f"knowledgator/opir-{name}-v1.0", None, HARM,
+            {"library": "gliclass", "questions": SAFETY, "context_tokens": 1024}, licence="apache-2.0", confirmed=False,
+            note="trained on parts of WildGuardTrain and Aegis 2")
+        for name in ("edge", "edge-multilang", "multitask-large", "multitask-multilang")
+    ),
+    *(
+        GuardRow(f"prompt-guard-2-{size.lower()}", "classifier_head", "classifier",
+            f"meta-llama/Llama-Prompt-Guard-2-{size}", None, (),
+            {"finds": "attack", "labels": ("benign", "attack"), "harm_labels": ("attack",), "context_tokens": 512},
+            gated=True, licence="llama4", confirmed=False,
+            note="finds prompt attacks, not harm: it answers none of the three tasks and fills `attack` of the verdict")
+        for size in ("86M", "22M")
+    ),
+    *(
+        GuardRow(f"granite-guardian-hap-{size}", "classifier_head", "classifier",
+            f"ibm-granite/granite-guardian-hap-{size}", None, HARM,
+            {"labels": ("clean", "toxic"), "harm_labels": ("toxic",), "context_tokens": 512}, licence="apache-2.0",
+            confirmed=False, note="hate, abuse and profanity of a text by itself, not harmful intent")
+        for size in ("38m", "125m")
+    ),
+    GuardRow("toxic-prompt-roberta", "classifier_head", "classifier", "Intel/toxic-prompt-roberta", None, HARM,
+        {"labels": ("not toxic", "toxic"), "harm_labels": ("toxic",), "context_tokens": 512}, licence="mit",
+        confirmed=False, note="trained on ToxicChat; a text by itself"),
     GuardRow("chat", "three_task", "openai", "", options={"form": "ours", "max_tokens": 2048}, key="OPENAI_API_KEY",
         note="any OpenAI-compatible chat model with GuardReasoner's instruction: give --model, and --base-url"),
 )

@@ -154,3 +154,22 @@ def stability(report: Report) -> Iterator[Section]:
         "5% of a reasoning guard's verdicts change when its chain is sampled again."
     )
     yield Section("Stability", "stability", [Paragraph(said), Grid(heads, lines, 3)])
+
+
+def twins(report: Report) -> Iterator[Section]:
+    """Does reasoning pay? Each model that reasons beside its label-only twin, with the paired test."""
+    if not report.twins:
+        return
+    heads = ("recipe", "with reasoning", "labels alone", "task", "rows", "F1 points for reasoning", "95%", "p")
+    rows = [
+        [t.recipe, t.reasoning, t.labels_only, TASK_NAMES[c.task], f"{c.rows:,}", f"{c.difference:+.2f}",
+         f"{c.low:+.1f} to {c.high:+.1f}", f"{c.p:.3g}"]
+        for t in report.twins
+        for c in t.comparisons
+    ]  # fmt: skip
+    said = (
+        "The same base and rows learned twice: with reasoning, and on labels alone (`reproduce --variant "
+        "baseline-mix`, the paper's Baseline_mix). Weighted mean F1 of the cells that both have, paired, prompts resampled."
+    )
+    sentences = [c.sentence for t in report.twins for c in t.comparisons]
+    yield Section("With and without reasoning", "twins", [Text(said), plain(heads, rows, left=4), Items(sentences)])
