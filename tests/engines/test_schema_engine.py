@@ -57,6 +57,7 @@ def tiny_gliner2(folder: Path) -> Path:
 def tiny_gliclass(folder: Path) -> Path:
     tokenizer = saved_tokenizer(folder, MARKS["gliclass"])
     config = gliclass.GLiClassModelConfig(
+        encoder_model="none",
         encoder_config=bert(tokenizer),
         class_token_index=tokenizer.token_to_id("<<LABEL>>"),
         text_token_index=tokenizer.token_to_id("<<SEP>>"),

@@ -94,8 +94,14 @@ def _twins(entrants: Sequence[Contestant], found: Standings) -> Iterator[Twins]:
     made = [(e, config) for e in entrants if (config := e.run.manifest.get("config", {})).get("recipe")]
     for own, asked in made:
         for twin, config in made:
-            if asked.get("variant") == "" and config.get("variant") == BASELINE_MIX and asked["recipe"] == config["recipe"]:
-                pairs = [turned for c in found.comparisons if (turned := c.seen_from(own.label, twin.label)) is not None]
+            if (
+                asked.get("variant") == ""
+                and config.get("variant") == BASELINE_MIX
+                and asked["recipe"] == config["recipe"]
+            ):
+                pairs = [
+                    turned for c in found.comparisons if (turned := c.seen_from(own.label, twin.label)) is not None
+                ]
                 yield Twins(str(asked["recipe"]), own.label, twin.label, tuple(pairs))
 
 

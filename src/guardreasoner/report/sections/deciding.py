@@ -169,7 +169,10 @@ def twins(report: Report) -> Iterator[Section]:
     ]  # fmt: skip
     said = (
         "The same base and rows learned twice: with reasoning, and on labels alone (`reproduce --variant "
-        "baseline-mix`, the paper's Baseline_mix). Weighted mean F1 of the cells that both have, paired, prompts resampled."
+        "baseline-mix`, the paper's Baseline_mix). Weighted mean F1 of the cells that both have, paired, prompts "
+        "resampled."
     )
     sentences = [c.sentence for t in report.twins for c in t.comparisons]
-    yield Section("With and without reasoning", "twins", [Text(said), plain(heads, rows, left=4), Items(sentences)])
+    yield Section(
+        "With and without reasoning", "twins", [Paragraph(said), plain(heads, rows, left=4), Items(sentences)]
+    )
