@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN", help="a review folder made by `disagreements --out`, or a "
                         "finished run (its review is then drawn into RUN/review)")  # fmt: skip
     parser.add_argument("--port", type=int, default=8090, help="on this machine only (default 8090)")
-    parser.add_argument("--reviewer", metavar="NAME", help="signs the reviews (default: your user name)")
+    parser.add_argument("--reviewer", metavar="NAME", help="signs the reviews (default: asked for)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
 
 
@@ -25,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.port < 65536:
         raise ConfigError("--port lies between 1 and 65535")
-    store = Store(_review_folder(args.folder, args.data), args.reviewer or _user())
+    reviewer = args.reviewer or _ask_name()
+    store = Store(_review_folder(args.folder, args.data), reviewer)
     done = store.progress()
     print(f"{done['done']} of {done['total']} rows done; answers go to {store.path}", file=sys.stderr)
     print(f"open http://127.0.0.1:{args.port} (texts may be harmful); Ctrl-C ends", file=sys.stderr)
@@ -47,8 +47,10 @@ def _review_folder(folder: Path, data: Path | None) -> Path:
     return own
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "anonymous"
+def _ask_name() -> str:
+    """The reviewer's name, asked for: labels are weighed by who gave them."""
+    if not sys.stdin.isatty():
+        raise ConfigError("who reviews? give --reviewer NAME; reviews are signed")
+    while not (name := input("Your name, to sign the reviews: ").strip()):
+        pass
+    return name

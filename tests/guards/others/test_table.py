@@ -85,6 +85,7 @@ MESSAGES = {
     "llama-guard-4-12b": llama((Text("\n\n"), UNSAFE, Free(24)), **PARTS),
     "shieldgemma-2b": gemma((YES,)),
     "shieldgemma-9b": gemma((YES,)),
+    "shieldgemma-27b": gemma((YES,)),
     "granite-guardian-3-0-8b": GRANITE,
     "granite-guardian-3-1-2b": GRANITE,
     "granite-guardian-3-2-5b": GRANITE,
@@ -97,7 +98,16 @@ MESSAGES = {
 }
 """Calls for a request with its reply: tasks, roles, template arguments, plan."""
 
+SAFETY = [((P,), (Text("safety"), UNSAFE)), ((R,), (Text("safety"), UNSAFE))]
+ANSWERED = (Text("response_refusal"), Choice(("refusal", "compliance")), Text("response_safety"), UNSAFE)
 BYTES = {
+    "leanguard": [((P, F, R), ())],
+    "gliguard": [((P,), (Text("prompt_safety"), UNSAFE)), ((F, R), ANSWERED)],
+    "gliner-guard-omni": SAFETY,
+    **{f"opir-{name}": SAFETY for name in ("edge", "edge-multilang", "multitask-large", "multitask-multilang")},
+    **{f"prompt-guard-2-{size}": [((), ())] for size in ("86m", "22m")},
+    **{f"granite-guardian-hap-{size}": [((P,), ()), ((R,), ())] for size in ("38m", "125m")},
+    "toxic-prompt-roberta": [((P,), ()), ((R,), ())],
     "aegis-guard-defensive": [((P,), (UNSAFE2, Free(24))), ((R,), (UNSAFE2, Free(24)))],
     "aegis-guard-permissive": [((P,), (UNSAFE2, Free(24))), ((R,), (UNSAFE2, Free(24)))],
     "harmbench-llama-13b": [((R,), (YES2,))],
@@ -134,7 +144,7 @@ def calls_of(row, exchange, force=True):
 def test_every_row_has_its_expected_calls_written_down():
     assert set(MESSAGES) | set(BYTES) == set(ROWS)
     assert not set(MESSAGES) & set(BYTES)
-    assert len(ROWS) == len(BASELINES) == 40
+    assert len(ROWS) == len(BASELINES) == 53
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -180,7 +190,7 @@ def test_names_are_lower_case_with_hyphens_and_models_are_pinned_by_whole_commit
         assert row.name == row.name.lower()
         assert set(row.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
         assert row.revision is None or len(row.revision) == 40
-        assert row.tasks
+        assert row.tasks or row.options.get("finds") == "attack"
     pinned = [r.name for r in BASELINES if r.engine in ("hf", "classifier") and r.revision]
     assert len(pinned) >= 20
 
@@ -199,7 +209,7 @@ def test_a_retired_model_is_refused_until_another_is_named(monkeypatch):
 
 
 REFERENCE = os.environ.get("GUARDREASONER_REFERENCE")
-FRAMES = {
+BY_FILE = {
     "aegis_defensive__prompt.txt": FRAMES["aegis-defensive"]["prompt"],
     "aegis_permissive__prompt.txt": FRAMES["aegis-permissive"]["prompt"],
     "harmbench_llama2_13b__response.txt": FRAMES["harmbench-llama"]["response"],
@@ -240,7 +250,7 @@ def published(reference, tmp_path):
     """Every text of the table in the cache, as if it had been read from its owner once."""
     folder = tmp_path / "cache" / "guardreasoner" / "frames"
     folder.mkdir(parents=True)
-    found = [(reference / name).read_bytes() for name in FRAMES]
+    found = [(reference / name).read_bytes() for name in BY_FILE]
     policies = json.loads((reference / "shieldgemma_policies.json").read_text())
     found += [text.encode() for side in policies.values() for text in side.values()]
     system = (reference / "polyguard__response.txt").read_text().split("[system]\n")[1].split("\n[user]")[0]
@@ -260,7 +270,7 @@ def bytes_of(call):
 
 
 def test_the_committed_digests_are_those_of_the_reference_texts(reference):
-    for name, frame in FRAMES.items():
+    for name, frame in BY_FILE.items():
         assert hashlib.sha256((reference / name).read_bytes()).hexdigest() == frame.sha256, name
     policies = json.loads((reference / "shieldgemma_policies.json").read_text())
     seen = 0

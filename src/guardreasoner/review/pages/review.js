@@ -110,7 +110,7 @@ function submit() {
   for (const task of item.tasks) {
     const picked = document.querySelector('input[name="' + task + '"]:checked');
     if (!picked) {
-      at("message").textContent = "Answer every question; 3 is unsure.";
+      at("message").textContent = "Answer every question, if only with unsure.";
       return;
     }
     labels[task] = picked.value === "unsure" ? null : picked.value;
@@ -142,9 +142,10 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (writing) return;
-  if ("123".includes(event.key)) { event.preventDefault(); choose(Number(event.key)); }
-  if (event.key === "n") { event.preventDefault(); at("note").focus(); }
-  if (event.key === "b") back();
+  const key = event.key.toLowerCase();
+  if (["1", "2", "3"].includes(key)) { event.preventDefault(); choose(Number(key)); }
+  if (key === "n") { event.preventDefault(); at("note").focus(); }
+  if (key === "b") back();
 });
 
 function changed(item) {
