@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--audit", type=int, default=20, metavar="N", help="per cell: random rows no guard contests (20)"
     )
     group.add_argument("--traces", type=Path, metavar="FILE", help="instead of runs: reasoning traces whose writer "
-                       "disputes labels; the rows become a review, the writer's labels reviews signed `model`")  # fmt: skip
+                       "disputes labels: the rows become a review, the writer's labels a patch")  # fmt: skip
     group.add_argument("--rows", type=Path, metavar="DIR", help="the training rows of --traces (default DATA/train)")
     group.add_argument("--patch", type=Path, metavar="DIR", help="with --traces or --rows and --reviews: a copy of the "
                        "rows with the reviewed labels in place")  # fmt: skip

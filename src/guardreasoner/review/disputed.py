@@ -1,8 +1,9 @@
 """Training rows whose labels the writer of their reasoning disputes, as a review like any other.
 
 Whoever writes a trace sees gold, and says in which tasks gold is surely wrong (`disputed`). Those rows are the first
-to review: people see them blind, and the writer's own labels lie beside them as reviews signed `model`, a patch that can be
-applied, voted on or thrown away. It is one opinion, and of a machine: read a sample before you trust either side.
+to review: people see them blind, and the writer's own labels lie beside them as reviews signed `model`, a patch that
+can be applied, voted on or thrown away. It is one opinion, and of a machine: read a sample before you trust either
+side.
 """
 
 from __future__ import annotations
