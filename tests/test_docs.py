@@ -127,17 +127,25 @@ def test_every_command_has_a_module_and_help():
         assert name in text
 
 
-def test_relative_links_lead_to_files():
+def test_relative_links_lead_to_files_and_headings():
     broken, seen = [], 0
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             if "://" in target or target.startswith("mailto:"):
                 continue
             seen += 1
-            if not (page.parent / target).exists():
+            file, _, anchor = target.partition("#")
+            to = page.parent / file if file else page
+            if not to.exists() or (anchor and anchor not in anchors(to)):
                 broken.append(f"{page.relative_to(ROOT)} -> {target}")
-    assert seen >= 5
+    assert seen >= 30
     assert not broken, "\n".join(broken)
+
+
+def anchors(page):
+    """The headings of a page as GitHub links to them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_marked_python_blocks_run():
