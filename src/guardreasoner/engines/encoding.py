@@ -9,7 +9,7 @@ encoded as two ordinary strings. The model reads the same text either way.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,12 +17,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from guardreasoner.engines.chat_template import ChatTemplate, chat_template
 from guardreasoner.engines.grounding import CLOSE, OPEN, SHORTEST, Quotes, parts
-from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, need
+from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, PlanUnsupported
 from guardreasoner.plans import Chat, Judged, Prompt, Scaffold, Segment
-
-ChatTemplate = Callable[[list[dict[str, Any]], Mapping[str, Any]], str]
-"""Messages and template arguments to the text of the prompt."""
 
 _UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 _MARKER = re.compile(r"\s*(<.*>|\[[A-Z0-9_/ ]+\])\s*", re.S)
@@ -215,6 +213,15 @@ class Encoder:
             self._fixed[text] = tuple(self._ids(text)) if text else ()
         return self._fixed[text]
 
+    @staticmethod
+    def _said(template: ChatTemplate, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
+        try:
+            return template(messages, arguments)
+        except GuardReasonerError:
+            raise
+        except Exception as error:  # whatever a template does: refuse, divide by zero, be no Jinja
+            raise EngineError(f"the model's chat template cannot render this prompt ({type(error).__name__})") from None
+
     def _rendered(self, chat: Chat) -> list[Segment]:
         """Apply the chat template to placeholders, then put the judged texts in their places."""
         if self._chat is None:
@@ -226,7 +233,7 @@ class Encoder:
         for turn in chat.turns:
             content = "".join(_sentinel(s, judged, trim=not self._blank) for s in turn.content)
             messages.append({"role": turn.role, "content": [{"type": "text", "text": content}] if parts else content})
-        pieces = _SENTINEL.split(self._chat(messages, arguments))
+        pieces = _SENTINEL.split(self._said(self._chat, messages, arguments))
         if {int(i) for i in pieces[1::2]} != set(range(len(judged))):
             raise EngineError(
                 "the model's chat template leaves out part of the text to judge; this guard cannot use it"
@@ -271,7 +278,7 @@ def encoder_from(folder: Path, **options: Any) -> Encoder:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise ConfigError(f"{path} is not a tokenizer ({type(error).__name__}); export the model again") from None
-    return Encoder(tokenizer, chat=_jinja_template(folder), **options)
+    return Encoder(tokenizer, chat=chat_template(folder), **options)
 
 
 def clean(text: str) -> str:
@@ -310,22 +317,3 @@ def _sentinel(segment: Segment, judged: list[Judged], *, trim: bool) -> str:
     judged.append(Judged(core))
     before, after = text.split(core, 1)
     return f"{before}\ue000{len(judged) - 1}\ue001{after}"
-
-
-def _jinja_template(folder: Path) -> ChatTemplate | None:
-    import json
-
-    path = folder / "tokenizer_config.json"
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    file = folder / "chat_template.jinja"
-    source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
-    if not isinstance(source, str):
-        return None
-
-    def chat(messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
-        sandbox = need("jinja2.sandbox", "hf").ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        tokens = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token")}
-        settings = {"add_generation_prompt": True, **tokens, **arguments}
-        return str(sandbox.from_string(source).render(messages=messages, **settings))
-
-    return chat
