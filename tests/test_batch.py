@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -329,3 +330,168 @@ def _begin(source: Path, out: Path, lines: list[str]) -> None:
 
 def _stop(share: float, rows: int) -> None:
     raise KeyboardInterrupt
+
+
+def kept(folder: Path, name: str = "mine.jsonl") -> Path:
+    return write(folder / name, rows(3))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_output_that_is_the_input_is_refused_by_any_path_and_nothing_is_deleted(tmp_path, fresh):
+    source = kept(tmp_path)
+    before = source.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(source)
+    os.link(source, tmp_path / "hard.jsonl")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    for out in (source, tmp_path / "link.jsonl", tmp_path / "hard.jsonl", tmp_path / "folder" / "mine.jsonl"):
+        with pytest.raises(ConfigError, match="is its own output"):
+            judge(source, out, fresh=fresh)
+    assert source.read_bytes() == before
+    assert not list(tmp_path.glob("*.run"))
+
+
+def test_fresh_empties_no_folder_that_holds_the_input_or_was_made_by_no_run(tmp_path):
+    (tmp_path / "data").mkdir()
+    source = kept(tmp_path / "data")
+    (tmp_path / "out.jsonl.run").symlink_to(tmp_path / "data")
+    with pytest.raises(ConfigError, match="lies in the output"):
+        judge(source, tmp_path / "out.jsonl", fresh=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    (tmp_path / "b.jsonl.run").symlink_to(tmp_path / "photos")
+    with pytest.raises(RunFolderError, match="holds files that no run made"):
+        judge(source, tmp_path / "b.jsonl", fresh=True)
+    assert source.exists()
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_fresh_leaves_what_a_link_in_the_run_folder_points_to(tmp_path):
+    source, out = kept(tmp_path), tmp_path / "out.jsonl"
+    judge(source, out)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "cat.jpg").touch()
+    (tmp_path / "out.jsonl.run" / "link").symlink_to(tmp_path / "elsewhere")
+    judge(source, out, fresh=True)
+    assert (tmp_path / "elsewhere" / "cat.jpg").exists()
+    assert not (tmp_path / "out.jsonl.run" / "link").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "error"),
+    [
+        ("in.txt", "out.jsonl", "says no kind of table; known: .jsonl"),
+        ("in.jsonl", "out.txt", "says no kind of table; known: .jsonl, .csv"),
+        ("in.jsonl", "out", "says no kind of table"),
+        ("in.jsonl", "out.json", "says no kind of table"),
+        ("in.jsonl", "folder.jsonl", "is a folder; give a file as OUT"),
+        ("folder.jsonl", "out.jsonl", "is no file; give one file"),
+        ("broken.parquet", "out.jsonl", "is no Parquet file"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_told_before_a_guard_is_loaded(tmp_path, source, out, error):
+    for name in ("in.txt", "in.jsonl", "broken.parquet"):
+        write(tmp_path / name, rows(1))
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises((ConfigError, DataError), match=error.replace(".", r"\.")):
+        judge(tmp_path / source, tmp_path / out, opener=partial(pytest.fail, "loaded a guard for nothing"))
+    assert not list(tmp_path.glob("*.run"))
+
+
+def test_tables_of_every_kind_give_the_same_verdicts(tmp_path):
+    import csv
+    import gzip
+
+    lines = write(tmp_path / "in.jsonl", [{"id": f"r{i}", "prompt": f"{'bad' if i % 3 == 0 else 'good'} {i}"} for i in range(150)])  # fmt: skip
+    table = "id,prompt\n" + "".join(f"r{i},{'bad' if i % 3 == 0 else 'good'} {i}\n" for i in range(150))
+    (tmp_path / "IN.CSV").write_text("\ufeff" + table)
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(table.encode()))
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines.read_bytes()))
+    (tmp_path / "in.json").write_text(json.dumps(read(lines)))
+    judge(lines, tmp_path / "wanted.jsonl")
+    for name in ("IN.CSV", "in.csv.gz", "in.jsonl.gz", "in.json"):
+        told = []
+        judge(tmp_path / name, tmp_path / f"{name}.jsonl", progress=lambda share, n: told.append((share, n)))
+        assert read(tmp_path / f"{name}.jsonl") == read(tmp_path / "wanted.jsonl"), name
+        assert told == [(64 / 150, 64), (128 / 150, 128), (1.0, 150)]
+    judge(lines, tmp_path / "out.jsonl.gz")
+    assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()) == (tmp_path / "wanted.jsonl").read_bytes()
+    judge(lines, tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", newline="") as stream:
+        cells = list(csv.DictReader(stream))
+    assert [c["exchange_id"] for c in cells] == [f"r{i}" for i in range(150)]
+    assert [c["labels.prompt_harm"] for c in cells[:3]] == ["harmful", "unharmful", "unharmful"]
+    assert (cells[0]["flagged"], cells[0]["labels.refusal"], json.loads(cells[0]["notes"])) == (
+        "true",
+        "",
+        {"words": 5},
+    )
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_csv_run_that_broke_goes_on_behind_its_last_row(tmp_path):
+    table = "prompt\n" + "".join(f"{'STOP' if i == 100 else 'good'} {i}\n" for i in range(150))
+    (tmp_path / "in.csv").write_text(table)
+    with pytest.raises(EngineError):
+        judge(tmp_path / "in.csv", tmp_path / "out.csv", opener=partial(Words, broken=True))
+    assert not (tmp_path / "out.csv").exists()
+    manifest = judge(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert manifest["counts"]["in"] == 150
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 151
+
+
+def test_users_columns_come_out_beside_ours_in_every_kind_of_output(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"id": 0, "prompt": "good", "labels": ["cooking"], "text": "mine", "line": "L-17", "extra": {"k": 1}, "n": 2}
+    source = write(tmp_path / "in.jsonl", [row, {"id": "\ud800", "prompt": "bad", "score": 1}])
+    for name in ("out.jsonl", "out.parquet", "out.csv"):
+        judge(source, tmp_path / name)
+    first = read(tmp_path / "out.jsonl")[0]
+    assert (first["exchange_id"], first["status"], first["text"]) == ("0", "ok", "")
+    assert (first["input_labels"], first["input_text"], first["input_line"]) == (["cooking"], "mine", "L-17")
+    assert (first["extra"], first["n"]) == ({"k": 1}, 2)
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert json.loads(table[0]["extra"]) == {
+        "input_labels": ["cooking"], "input_text": "mine", "input_line": "L-17", "extra": {"k": 1}, "n": 2
+    }  # fmt: skip
+    assert (table[0]["line"], table[1]["exchange_id"]) == (None, "\\ud800")
+
+
+class Fragile(Words):
+    """Dies on one row, and gives another a score that is no number."""
+
+    def judge(self, exchanges):
+        if any("DIE" in e.prompt for e in exchanges):
+            raise ZeroDivisionError("planted")
+        made = super().judge(exchanges)
+        return [
+            replace(v, scores={"prompt_harm": float("nan")}) if "NAN" in e.prompt else v
+            for v, e in zip(made, exchanges, strict=True)
+        ]
+
+
+def test_a_row_that_breaks_a_guard_costs_no_other_row_and_is_flagged(tmp_path):
+    content = [{"prompt": text} for text in ("good", "DIE", "bad", "good NAN", "good")]
+    manifest = judge(write(tmp_path / "in.jsonl", content), tmp_path / "out.jsonl", opener=Fragile)
+    found = read(tmp_path / "out.jsonl")
+    assert [r["status"] for r in found] == ["ok", "unavailable", "ok", "unparsed", "ok"]
+    assert [r["flagged"] for r in found] == [False, True, True, True, False]
+    assert found[1]["error"] == "the guard died (ZeroDivisionError)"
+    assert found[3]["labels"] == {"prompt_harm": None, "refusal": None, "response_harm": None}
+    assert manifest["verdicts"]["unjudged_closed"] == 2
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on_after(tmp_path, capsys, monkeypatch):
+    import resource
+
+    monkeypatch.syspath_prepend(str(TESTS))
+    source, out = write(tmp_path / "in.jsonl", rows(400)), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "guardreasoner", *cli(source, out)]
+    env = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (40_000, 40_000))
+    full = subprocess.run(command, env=env, capture_output=True, text=True, preexec_fn=limit)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("guardreasoner: ")
+    assert "Traceback" not in full.stderr
+    judge(source, tmp_path / "whole.jsonl")
+    assert subprocess.run(command, env=env, capture_output=True).returncode == 0
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

@@ -15,7 +15,7 @@ from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
 from guardreasoner.guards.calibration import Calibration, read_calibration
 from guardreasoner.guards.load import load_guard
-from guardreasoner.records import sha256, write_atomic
+from guardreasoner.records import apart, sha256, write_atomic
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.budget < 1:
         raise ConfigError("--budget is a share, from 0 up to but not 1")
     mode = "instant" if args.mode == "auto" else args.mode
+    apart(args.out, [args.labelled])
     examples = read_examples(args.labelled, parse_mapping(args.map))
     guard = load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()})
     try:

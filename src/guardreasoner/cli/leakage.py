@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from guardreasoner.data.benchmarks import BENCHMARKS, load_benchmark, local_file, title
+from guardreasoner.data.benchmarks import BENCHMARKS, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage, read_training, without
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.statistics import outcomes
-from guardreasoner.records import write_jsonl
+from guardreasoner.records import apart, write_jsonl
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     names = args.benchmark or [n for n in BENCHMARKS if local_file(n, args.data)]
     if not names:
         raise DataError("no benchmark is at hand; give --benchmark FILE, or --data DIR with benchmarks/")
+    if args.out:
+        apart(args.out, [*args.train, *(n for n in names if is_file(n))])
     loaded = {title(n): load_benchmark(n, args.data) for n in names}
     prompts, responses = read_training(args.train)
     print(f"{len(prompts):,} training requests, {len(responses):,} replies", file=sys.stderr)

@@ -14,6 +14,7 @@ from rich.table import Table
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Target
 from guardreasoner.guards.load import find_row
+from guardreasoner.records import apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     row = find_row(args.guard)
     if row.format != "encoder":
         raise ConfigError(f"{args.guard} has no heads to tune; tune starts from nano, or from a folder that tune wrote")
+    apart(args.out, [row.model, args.labelled])
     measures = tune(Path(row.model), args.labelled, args.out, target=Target.parse(args.target), seed=args.seed)
     if args.json:
         for measure in measures:

@@ -22,7 +22,7 @@ from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line
 from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
-from guardreasoner.records import Appender, Counts, RunFolder, sha256, to_dict, write_jsonl
+from guardreasoner.records import Appender, Counts, RunFolder, apart, sha256, to_dict, write_jsonl
 from guardreasoner.review.corrections import correct
 from guardreasoner.types import TASKS, Example, Labels, Score
 
@@ -79,6 +79,7 @@ def evaluate(
     """
     bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
     notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
+    apart(out, [*inputs, *corrections])
     with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",)) as run:
         picked = judged(benchmarks, limit, seed)
         predictions = [
