@@ -1,5 +1,5 @@
 # Two commands: `make run` judges the bundled examples, `make test` shows that every behaviour holds.
-PYTHON ?= python3.11
+PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do p=$$(command -v python$$v) && "$$p" -c '' 2>/dev/null && echo $$p && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
@@ -12,6 +12,7 @@ help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python of version 3.11 or later is on the path; install one, or give PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
@@ -41,9 +42,10 @@ fix: $(VENV)/.dev  ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.base  ## write docs/commands.md from the parsers, and the fields in docs/serve.md from their tables
+docs: $(VENV)/.base  ## write docs/commands.md, docs/api.md and the fields in docs/serve.md from the code
 	$(BIN)/python docs/commands.py
 	$(BIN)/python docs/fields.py
+	$(BIN)/python docs/api.py
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

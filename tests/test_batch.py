@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -398,19 +401,17 @@ def test_what_cannot_be_read_or_written_is_told_before_a_guard_is_loaded(tmp_pat
 
 
 def test_tables_of_every_kind_give_the_same_verdicts(tmp_path):
-    import csv
-    import gzip
-
-    lines = write(tmp_path / "in.jsonl", [{"id": f"r{i}", "prompt": f"{'bad' if i % 3 == 0 else 'good'} {i}"} for i in range(150)])  # fmt: skip
-    table = "id,prompt\n" + "".join(f"r{i},{'bad' if i % 3 == 0 else 'good'} {i}\n" for i in range(150))
+    content = [{"id": r["id"], "prompt": r["prompt"]} for r in rows(150)]
+    lines = write(tmp_path / "in.jsonl", content)
+    table = "id,prompt\n" + "".join(f"{r['id']},{r['prompt']}\n" for r in content)
     (tmp_path / "IN.CSV").write_text("\ufeff" + table)
     (tmp_path / "in.csv.gz").write_bytes(gzip.compress(table.encode()))
     (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines.read_bytes()))
-    (tmp_path / "in.json").write_text(json.dumps(read(lines)))
+    (tmp_path / "in.json").write_text(json.dumps(content))
     judge(lines, tmp_path / "wanted.jsonl")
     for name in ("IN.CSV", "in.csv.gz", "in.jsonl.gz", "in.json"):
-        told = []
-        judge(tmp_path / name, tmp_path / f"{name}.jsonl", progress=lambda share, n: told.append((share, n)))
+        told: list[tuple[float, int]] = []
+        judge(tmp_path / name, tmp_path / f"{name}.jsonl", progress=lambda *done, told=told: told.append(done))
         assert read(tmp_path / f"{name}.jsonl") == read(tmp_path / "wanted.jsonl"), name
         assert told == [(64 / 150, 64), (128 / 150, 128), (1.0, 150)]
     judge(lines, tmp_path / "out.jsonl.gz")
@@ -420,11 +421,8 @@ def test_tables_of_every_kind_give_the_same_verdicts(tmp_path):
         cells = list(csv.DictReader(stream))
     assert [c["exchange_id"] for c in cells] == [f"r{i}" for i in range(150)]
     assert [c["labels.prompt_harm"] for c in cells[:3]] == ["harmful", "unharmful", "unharmful"]
-    assert (cells[0]["flagged"], cells[0]["labels.refusal"], json.loads(cells[0]["notes"])) == (
-        "true",
-        "",
-        {"words": 5},
-    )
+    first = cells[0]
+    assert (first["flagged"], first["labels.refusal"], json.loads(first["notes"])) == ("true", "", {"words": 5})
     assert not list(tmp_path.glob(".*.part"))
 
 
@@ -481,8 +479,6 @@ def test_a_row_that_breaks_a_guard_costs_no_other_row_and_is_flagged(tmp_path):
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on_after(tmp_path, capsys, monkeypatch):
-    import resource
-
     monkeypatch.syspath_prepend(str(TESTS))
     source, out = write(tmp_path / "in.jsonl", rows(400)), tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "guardreasoner", *cli(source, out)]

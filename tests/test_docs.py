@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import guardreasoner
 from guardreasoner.cli.main import COMMANDS, parser_for
 
 ROOT = Path(__file__).parent.parent
@@ -48,11 +49,24 @@ def test_every_command_in_the_documents_parses():
     assert not wrong, "\n".join(wrong)
 
 
-def command_reference():
-    spec = importlib.util.spec_from_file_location("command_reference", ROOT / "docs" / "commands.py")
+def generator(name):
+    spec = importlib.util.spec_from_file_location(f"write_{name}", ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def command_reference():
+    return generator("commands")
+
+
+def test_the_python_reference_says_what_the_docstrings_say():
+    reference = generator("api")
+    assert reference.PAGE.read_text() == reference.page(), "docs/api.md is stale: run `make docs`"
+    assert [reference.page().count(f"\n## {name}\n") for name in guardreasoner.__all__] == [1] * 15
+    for name in ("check", "check_messages", "acheck", "stream", "close"):
+        assert f"### Guard.{name}\n" in reference.page()
+    assert not re.findall(r"^\| `(\w+): .*` \|  \|$", reference.page(), re.M), "a public field without a docstring"
 
 
 def test_the_command_reference_says_what_the_parsers_say():

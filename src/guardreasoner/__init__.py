@@ -6,10 +6,26 @@ guard = load_guard("nano")
 print(guard.check("How do I kill a Python process?"))
 """
 
-from guardreasoner.errors import GuardReasonerError
-from guardreasoner.guards.base import Guard
+from guardreasoner.errors import ConfigError, DataError, EngineError, GuardReasonerError
+from guardreasoner.guards.base import Guard, Judging
 from guardreasoner.guards.load import load_guard
-from guardreasoner.types import Example, Exchange, Labels, Message, Task, Verdict
+from guardreasoner.types import Example, Exchange, Labels, Message, Step, Task, Usage, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Example", "Exchange", "Guard", "GuardReasonerError", "Labels", "Message", "Task", "Verdict", "load_guard"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "Example",
+    "Exchange",
+    "Guard",
+    "GuardReasonerError",
+    "Judging",
+    "Labels",
+    "Message",
+    "Step",
+    "Task",
+    "Usage",
+    "Verdict",
+    "load_guard",
+]

@@ -58,6 +58,7 @@ class Message:
     role: str
     """`assistant`, or who spoke to it: `user`, `system`, `developer`, `tool`, `function`."""
     content: str
+    """What was said, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Exchange:
     """A request and, if there is one, the reply: all that a guard may see. It never carries gold labels."""
 
     id: str
+    """What its verdict is found by."""
     prompt: str
     """The user's request; may be empty when there is a reply."""
     response: str | None = None
@@ -85,8 +87,11 @@ class Labels:
     """One set of answers; None = not asked or not annotated. `labels[task]` reads one."""
 
     prompt_harm: Harm | None = None
+    """Is the request harmful?"""
     refusal: Refusal | None = None
+    """Does the reply refuse?"""
     response_harm: Harm | None = None
+    """Is the reply harmful?"""
 
     def __post_init__(self) -> None:
         for task, row in TASKS.items():
@@ -121,7 +126,9 @@ class Example:
     """An exchange whose answers are known."""
 
     exchange: Exchange
+    """What a guard sees."""
     gold: Labels
+    """The right answers."""
     category: str = ""
     """The kind of harm or the sub-set, as the source names it."""
 
@@ -148,6 +155,7 @@ class Step:
     task: Task | None
     """The task of the heading above it; None = before any heading."""
     text: str
+    """One sentence or a few, as the model wrote them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +163,11 @@ class Usage:
     """What one verdict cost."""
 
     prompt_tokens: int = 0
+    """Tokens read, over all passes."""
     completion_tokens: int = 0
     """Sampled tokens; forced ones are not counted."""
     latency_ms: float = 0.0
+    """Milliseconds; of a batch, its share."""
     passes: int = 0
     """Model passes: more than 1 for windows, several forms of one text, or an escalation."""
 
@@ -176,7 +186,9 @@ class Verdict:
     """One guard's answer on one exchange."""
 
     exchange_id: str
+    """The `id` of what was judged."""
     guard: str
+    """The name of the guard."""
     mode: str
     """The mode that decided."""
     status: Status
@@ -198,11 +210,13 @@ class Verdict:
     fail_mode: FailMode | None = None
     """`closed` or `open` when the fail mode decided, else None."""
     steps: tuple[Step, ...] = ()
+    """The reasoning that led to the verdict."""
     text: str = ""
     """What the model wrote, whole."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """`normalised`, `special_tokens`, `language`, `disagreement`, `escalation_denied`, ..."""
     usage: Usage = field(default_factory=Usage)
+    """What it cost."""
     error: str | None = None
     """One sentence, or None."""
 

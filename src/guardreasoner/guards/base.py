@@ -21,6 +21,7 @@ class Guard(Protocol):
     """Judges exchanges. `Judging` brings everything but `judge`; use it as a context manager, or call `close`."""
 
     name: str
+    """What verdicts are signed with."""
     tasks: tuple[Task, ...]
     """The tasks this guard answers."""
 
