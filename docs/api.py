@@ -38,7 +38,8 @@ def section(name: str, thing: Any) -> str:
     text = "\n".join([f"## {name}", "", f"```python\n{declared(name, thing)}\n```", "", prose(thing)])
     if not inspect.isclass(thing):
         return f"{text}\n"
-    rows = "".join(f"| `{field}` | {meaning} |\n" for field, meaning in fields_of(thing))
+    cells = [(field.replace("|", "\\|"), meaning.replace("|", "\\|")) for field, meaning in fields_of(thing)]
+    rows = "".join(f"| `{field}` | {meaning} |\n" for field, meaning in cells)
     table = f"\n\n| field | meaning |\n|---|---|\n{rows}" if rows else "\n"
     return text + table + "".join(f"\n{method}" for method in methods_of(thing)) + "\n"
 
