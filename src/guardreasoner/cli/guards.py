@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -14,12 +16,15 @@ from guardreasoner.guards.load import rows
 from guardreasoner.guards.others.readiness import describe, missing
 from guardreasoner.types import TASKS
 
+Checked = list[tuple[GuardRow, list[str]]]
+"""Rows, each with what it lacks."""
 LETTERS = dict(zip(TASKS, "PFR", strict=True))
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with everything known about them")
-    parser.add_argument("--ready", action="store_true", help="only those that can run here now")
+    parser.add_argument("--all", action="store_true", help="a line for every guard, with what it needs")
+    parser.add_argument("--ready", action="store_true", help="a line for each that can run here now")
     parser.add_argument("--json", action="store_true", help="one JSON object per guard")
 
 
@@ -38,27 +43,60 @@ def run(args: argparse.Namespace) -> int:
     elif args.names:
         for row, lacks in checked:
             _show(row, lacks)
-    else:
+    elif args.all or args.ready:
         _table(checked)
+    else:
+        _families(checked)
     return 0
 
 
-def _table(checked: list[tuple[GuardRow, list[str]]]) -> None:
+def family_of(name: str) -> str:
+    """What a guard's relatives have in common: the first word of their names, without its size."""
+    return re.split(r"[-0-9]", name, maxsplit=1)[0]
+
+
+def _families(checked: Checked) -> None:
+    """What runs here now, a line each; then the others by family."""
+    families: dict[str, list[str]] = {}
+    for row, lacks in checked:
+        if lacks:
+            families.setdefault(family_of(row.name), []).append(row.name)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("[bold]here now[/]", "")
+    for row, lacks in checked:
+        if not lacks:
+            table.add_row(row.name, row.note or "")
+    table.add_row("[bold]others[/]", "")
+    for family, names in families.items():
+        if len(names) > 1:
+            table.add_row(family, " ".join(names))
+    table.add_row("more", " ".join(names[0] for names in families.values() if len(names) == 1))
+    _console().print(table)
+    print(f"\n{len(checked)} guards. `guardreasoner guards NAME` says what one needs; --all has a line for each.")
+
+
+def _console() -> Console:
+    """Where nobody looks, nothing is cut or wrapped."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+
+
+def _table(checked: Checked) -> None:
     table = Table(box=None, pad_edge=False)
-    for head in ("guard", "tasks", "engine", "weights or key", "bytes", "here now"):
+    table.add_column("guard", no_wrap=True)
+    for head in ("tasks", "engine", "weights or key", "bytes", "here now"):
         table.add_column(head, overflow="fold")
     for row, lacks in checked:
         tasks = "".join(letter if task in row.tasks else "-" for task, letter in LETTERS.items())
         needs = f"bundled, {row.licence}" if row.name == "nano" else row.key or row.model
         sure = "" if row.confirmed else "unconfirmed"
         table.add_row(row.name, tasks, row.engine, needs, sure, f"no: {'; '.join(lacks)}" if lacks else "yes")
-    console = Console()
-    console.print(table)
+    _console().print(table)
     ready = sum(not lacks for _, lacks in checked)
-    console.print(
+    print(
         f"\n{len(checked)} guards, {ready} can run here now. Tasks: P request harm, F refusal, R response harm. "
-        "Bytes: whether the prompt was compared with its owner's. `guardreasoner guards NAME` says more.",
-        highlight=False,
+        "Bytes: whether the prompt was compared with its owner's. `guardreasoner guards NAME` says more."
     )
 
 
