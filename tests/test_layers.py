@@ -19,8 +19,6 @@ LAYERS = (
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 STAGES = {"teach.synthesize", "train.sft", "train.sample", "train.mine", "train.dpo", "export.onnx"}
-CIRCLES = (  # each is to go; none may come
-)
 
 
 def modules() -> dict[str, Path]:
@@ -70,18 +68,9 @@ def test_stages_meet_in_files_and_never_import_one_another():
 
 def test_no_files_import_one_another_in_a_circle():
     try:
-        list(TopologicalSorter(without_known(graph())).static_order())
+        list(TopologicalSorter(graph()).static_order())
     except CycleError as error:
         raise AssertionError("a circle of imports: " + " -> ".join(error.args[1])) from None
-
-
-def without_known(found: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The graph less the edges inside the circles that are still there."""
-    for circle in CIRCLES:
-        assert circle <= found.keys(), f"the list of circles names a file that is gone: {circle - found.keys()}"
-        for name in circle:
-            found[name] -= circle
-    return found
 
 
 def test_importing_the_package_loads_nothing_heavy():
