@@ -182,5 +182,5 @@ def test_the_manifest_says_what_was_asked_read_made_and_dropped(tmp_path):
     assert set(manifest) == {
         "stage", "config", "inputs", "versions", "counts", "started", "finished", "seconds", "note",
     }  # fmt: skip
-    assert manifest["inputs"][str(source)] == "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"
+    assert manifest["inputs"]["in.jsonl"] == "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"
     assert json.loads((tmp_path / "mine" / "log.jsonl").read_text())["loss"] == 1.0

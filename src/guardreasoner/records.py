@@ -317,7 +317,17 @@ class RunFolder:
         inputs: Sequence[str | Path] = (),
         fresh: bool = False,
         resumable_keys: Sequence[str] = (),
+        processes: int = 1,
     ) -> None:
+        """Args:
+        out: the run.
+        stage: the folder in it.
+        config: all that decides what the stage makes.
+        inputs: files and folders that it reads; their content is compared, under names that a moved run keeps.
+        fresh: throw away what the folder holds.
+        resumable_keys: keys of `config` that may change between a run and its resumption.
+        processes: how many work on the stage.
+        """
         self.path = Path(out) / stage
         self.stage = stage
         apart(self.path, inputs)
@@ -327,13 +337,13 @@ class RunFolder:
             if fresh:
                 self._empty()
             self.config = json.loads(dumps(dict(config)))
-            self.inputs = {str(p): sha256(p) for p in inputs}
+            self.inputs = {name: sha256(p) for name, p in input_names(inputs, Path(out)).items()}
             self._claim(set(resumable_keys))
+            self._sit(processes)
         except BaseException:
             self.close()
             raise
         self.started = self._state()["started"]
-        self._clock = time.monotonic()
 
     @property
     def manifest(self) -> dict[str, Any] | None:
@@ -342,7 +352,8 @@ class RunFolder:
         return json.loads(path.read_text()) if path.exists() else None
 
     def finish(self, counts: Counts | Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """Write the manifest; from now on the stage is done."""
+        """Write the manifest; from now on the stage is done. `seconds` are those of all its sittings."""
+        self.tick()
         manifest = {
             "stage": self.stage,
             "config": self.config,
@@ -351,11 +362,37 @@ class RunFolder:
             "counts": counts.as_dict() if isinstance(counts, Counts) else dict(counts),
             "started": self.started,
             "finished": now(),
-            "seconds": round(time.monotonic() - self._clock, 3),
+            "seconds": round(sum(s["seconds"] for s in self._sittings), 3),
+            **({"sittings": len(self._sittings)} if len(self._sittings) > 1 else {}),
             **more,
         }
         write_atomic(self.path / "manifest.json", json.dumps(json.loads(dumps(manifest)), indent=2) + "\n")
         return manifest
+
+    def tick(self, **facts: float) -> None:
+        """Note that the stage is at work: what a kill leaves counts as far as the last tick.
+
+        Args:
+            facts: numbers of this sitting to keep, such as `peak_memory_bytes`.
+        """
+        self._sittings[-1] |= {"seconds": round(time.monotonic() - self._clock, 3), **facts}
+        write_atomic(self.path / "run.json", json.dumps({**self._state(), "sittings": self._sittings}, indent=2) + "\n")
+
+    @property
+    def device_hours(self) -> float:
+        """Hours of all sittings, each times its processes, as far as the last tick."""
+        return float(round(sum(s["seconds"] * s["processes"] for s in self._sittings) / 3600, 4))
+
+    def most(self, fact: str) -> float:
+        """The highest value of a fact over all sittings."""
+        return float(max((s[fact] for s in self._sittings if fact in s), default=0))
+
+    def _sit(self, processes: int) -> None:
+        self._clock = time.monotonic()
+        self._sittings: list[dict[str, Any]] = self._state().get("sittings", [])
+        if self.manifest is None:
+            self._sittings.append({"started": now(), "seconds": 0.0, "processes": processes})
+            self.tick()
 
     def log(self, **values: Any) -> None:
         """Append one line to `log.jsonl`."""
@@ -409,16 +446,40 @@ class RunFolder:
             write_atomic(self.path / "run.json", json.dumps(state, indent=2) + "\n")
             return
         before = self._state()
-        for kind, old, new in (
-            ("config key", before["config"], self.config),
-            ("input", before["inputs"], self.inputs),
-        ):
+        known = {_moved(name, self.inputs): digest for name, digest in before["inputs"].items()}
+        for kind, old, new in (("config key", before["config"], self.config), ("input", known, self.inputs)):
             for key in sorted(old.keys() | new.keys()):
                 if old.get(key) != new.get(key) and key not in resumable:
                     raise RunFolderError(
                         f"{self.path} was made with another {kind} {key!r} "
                         f"({old.get(key)!r} there, {new.get(key)!r} now); give another --out, or --fresh to start over"
                     )
+
+
+def input_names(inputs: Sequence[str | Path], out: Path) -> dict[str, Path]:
+    """Names of inputs that stay the same when a run is copied, moved or named by another path.
+
+    Below the run: the path inside it. Elsewhere: the file's name, with as many of its folders as tell it from others.
+    """
+    root, named = out.resolve(), {}
+    paths = [Path(p).resolve() for p in inputs]
+    for path in dict.fromkeys(paths):
+        if path.is_relative_to(root):
+            named[path.relative_to(root).as_posix()] = path
+            continue
+        for length in range(1, len(path.parts) + 1):
+            tail = path.parts[-length:]
+            if not any(other != path and other.parts[-length:] == tail for other in paths):
+                break
+        named["/".join(tail)] = path
+    return named
+
+
+def _moved(name: str, names: Mapping[str, str]) -> str:
+    """What an input of an earlier version, named by its whole path, is called now."""
+    if not name.startswith("/"):
+        return name
+    return max((new for new in names if name.endswith(f"/{new}")), key=len, default=name)
 
 
 def now() -> str:

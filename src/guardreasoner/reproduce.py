@@ -7,6 +7,7 @@ The training stages run in several processes where that is asked for; no other s
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -17,8 +18,9 @@ from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, load_benchmar
 from guardreasoner.data.mix import USES, DataConfig, load_mix
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
-from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, UnknownName
+from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.records import dumps, read_jsonl, sha256
 from guardreasoner.train.average import member_folder, run_average
 from guardreasoner.train.recipe import EvaluateConfig, Recipe, load_recipe
 from guardreasoner.train.sample import run_sample
@@ -139,7 +141,7 @@ def _sft(recipe: Recipe, variant: str, source: str | Path, root: Path, *, proces
     from guardreasoner.train.sft import run_sft
 
     stage = recipe.folder(variant)
-    if processes > 1:
+    if processes > 1 and (fresh or not (root / stage / "manifest.json").exists()):
         command = ["sft", str(source), "--out", str(root), "--variant", variant]
         return _launched(command, root / stage, processes=processes, fresh=fresh)
     return _done(run_sft(recipe.variant(variant), recipe.model, out=root, stage=stage, fresh=fresh))
@@ -148,7 +150,7 @@ def _sft(recipe: Recipe, variant: str, source: str | Path, root: Path, *, proces
 def _dpo(recipe: Recipe, source: str | Path, root: Path, *, processes: int, fresh: bool) -> Manifest:
     from guardreasoner.train.dpo import run_dpo
 
-    if processes > 1:
+    if processes > 1 and (fresh or not (root / "dpo" / "manifest.json").exists()):
         return _launched(["dpo", str(source), "--out", str(root)], root / "dpo", processes=processes, fresh=fresh)
     return _done(run_dpo(recipe.dpo, recipe.model, out=root, fresh=fresh))
 
@@ -156,12 +158,8 @@ def _dpo(recipe: Recipe, source: str | Path, root: Path, *, processes: int, fres
 def _launched(command: list[str], folder: Path, *, processes: int, fresh: bool) -> Manifest:
     from guardreasoner.train.launch import launch
 
-    path = folder / "manifest.json"
-    if fresh or not path.exists():
-        code = launch([*command, *(["--fresh"] if fresh else [])], processes)
-        if code or not path.exists():
-            raise GuardReasonerError(f"{command[0]} in {processes} processes ended with code {code}; see above")
-    return _read(path)
+    launch([*command, *(["--fresh"] if fresh else [])], processes)
+    return _read(folder / "manifest.json")
 
 
 def _done(manifest: Manifest | None) -> Manifest:
@@ -177,30 +175,57 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
         DataError: a model that is to sample has not been trained.
     """
     root = Path(out)
+    folders = {name: _model_folder(recipe, root, name) for name in recipe.sample.models}
 
     def open_model(name: str) -> tuple[Engine, Wire]:
-        folder = root / recipe.folder(name) / "checkpoint" if name in ("sft", *recipe.variants) else Path(name)
-        if name in ("sft", *recipe.variants) and not folder.exists():
-            raise DataError(f"{name} is not trained yet; run `guardreasoner sft --variant {name}`", file=str(folder))
-        wire = _wire(folder) or recipe.model.wire
-        model = str(folder)
-        if recipe.sample.engine == "onnx" and not (folder / "genai_config.json").exists():
+        wire, model = _wire(folders[name]) or recipe.model.wire, str(folders[name])
+        if recipe.sample.engine == "onnx" and not (folders[name] / "genai_config.json").exists():
             from guardreasoner.export.onnx import export
 
             target = root / "sample" / "models" / Path(name).name
             if not target.exists():
-                export(folder, target, precision=recipe.export.precision, check=False)
+                export(folders[name], target, precision="fp32", check=False)  # the weights that were trained
             model = str(target)
         return load_engine(recipe.sample.engine, model=model, seed=recipe.sample.seed), wire
 
-    return run_sample(recipe.sample, out=root, open_model=open_model, trained_on=_trained_on(recipe, root), fresh=fresh)
+    return run_sample(
+        recipe.sample,
+        out=root,
+        open_model=open_model,
+        trained_on=_trained_on(recipe, root),
+        checkpoints=[folder for folder in folders.values() if folder.exists()],
+        fresh=fresh,
+    )
+
+
+def _model_folder(recipe: Recipe, root: Path, name: str) -> Path:
+    """Where a model that samples lies; a hub id is left as it is.
+
+    Raises:
+        DataError: it is the recipe's and has not been trained.
+        ConfigError: it is a quantised export.
+    """
+    from guardreasoner.export.onnx import is_quantised
+
+    if name not in ("sft", *recipe.variants):
+        if is_quantised(Path(name)):
+            raise ConfigError(
+                f"sample.models: {name} is a quantised export, whose answers are not those of the trained weights; "
+                "name the checkpoint"
+            )
+        return Path(name)
+    folder = root / recipe.folder(name) / "checkpoint"
+    if not folder.exists():
+        raise DataError(f"{name} is not trained yet; run `guardreasoner sft --variant {name}`", file=str(folder))
+    return folder
 
 
 def _trained_on(recipe: Recipe, root: Path) -> Mapping[str, frozenset[str]]:
-    """For each variant the sources it was trained on, from the manifest of the mix."""
-    if not recipe.sample.only_trained_on:
+    """For each variant the sources it was trained on, of those that the traces have."""
+    traces = root / "synthesize" / "traces.jsonl"
+    if not recipe.sample.only_trained_on or not traces.exists():
         return {}
-    sources = set(_read(root / "synthesize" / "manifest.json")["counts"].get("sources", {}))
+    sources = {row["example"]["exchange"].get("source", "") for _, row in read_jsonl(traces)}
     return {
         name: frozenset(s for s in sources if s not in config.leave_out and (not config.only or s in config.only))
         for name, config in recipe.variants.items()
@@ -259,16 +284,32 @@ def _evaluate(
         engine = "hf" if engine == "onnx" else engine
         mode = mode if recipe.variant(variant).reasoning else "instant"
     path = out / "manifest.json"
-    if path.exists() and not fresh:
-        return _read(path)
+    if not folder.exists():
+        raise DataError("there is no model yet; run the stages before evaluate first", file=str(folder))
     examples = benchmarks_of(config, data_dir)
+    asked = {"mode": mode, "engine": engine, "recipe": recipe.name, "variant": variant or ""}
+    asked |= {"model": sha256(folder), "rows": _digest(examples)}
+    if path.exists() and not fresh and _covers(_read(path)["config"], {**asked, "limit": config.limit}, examples):
+        return _read(path)
     guard = load_guard(str(folder), mode=mode, engine=None if "encoder" in recipe.stages else engine)
     try:
-        asked = {"mode": mode, "engine": engine, "recipe": recipe.name, "variant": variant or ""}
         evaluate(guard, examples, out, config=asked, limit=config.limit, fresh=fresh)
     finally:
         guard.close()
     return _read(path)
+
+
+def _covers(done: Mapping[str, Any], asked: Mapping[str, Any], examples: Mapping[str, Any]) -> bool:
+    """Whether a finished evaluation is the one that is asked for; one of another kind is refused by `evaluate`."""
+    return all(done.get(k) == v for k, v in asked.items()) and done.get("benchmarks") == sorted(examples)
+
+
+def _digest(examples: Mapping[str, list[Example]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(examples):
+        for example in examples[name]:
+            digest.update(dumps(example).encode())
+    return digest.hexdigest()
 
 
 def benchmarks_of(config: EvaluateConfig, data_dir: Path | None) -> dict[str, list[Example]]:

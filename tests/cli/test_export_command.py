@@ -30,7 +30,7 @@ def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, capsys):
     tiny_bert_folder(tmp_path).rename(folder / "checkpoint")
     assert main(["export", "smoke", "--out", str(tmp_path / "run"), "--no-check"]) == 0
     manifest = json.loads((tmp_path / "run" / "export" / "manifest.json").read_text())
-    assert list(manifest["inputs"]) == [str(folder / "checkpoint")]
+    assert list(manifest["inputs"]) == ["dpo/checkpoint"]
     assert manifest["config"] == {"precision": "int8", "check": False, "explaining": None}
 
 

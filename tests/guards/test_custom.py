@@ -186,3 +186,14 @@ def test_a_row_that_cannot_be_read_is_said(tmp_path):
         read_row(write(tmp_path / "list.yaml", "- a\n"))
     with pytest.raises(ConfigError, match="options are a mapping"):
         read_row(write(tmp_path / "o.yaml", "format: yes_no\nengine: hf\nmodel: x\noptions: [1]\n"))
+
+
+def test_a_folder_named_as_a_guard_of_ours_does_not_take_its_place(tmp_path, monkeypatch):
+    from guardreasoner.guards.load import find_row
+
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano" / "config.json").write_text("{}")
+    before = find_row("nano")
+    monkeypatch.chdir(tmp_path)
+    assert find_row("nano") == before
+    assert find_row("./nano").engine == "hf"

@@ -237,3 +237,29 @@ def test_random_pairs_are_the_same_in_every_run(tmp_path):
 def test_gamma_must_leave_weights_positive():
     with pytest.raises(ConfigError, match="gamma"):
         MineConfig(gamma=1.0)
+
+
+OPPOSITE = "# Task 1\n## Reasoning Step 1\nIt asks for some soup. So the request is harmful.\n---\n"
+AGREES = "# Task 1\n## Reasoning Step 1\nIt is unharmful as it holds no harmful intent.\n---\n"
+
+
+@pytest.mark.parametrize(("rule", "chosen"), [("official", OPPOSITE), ("ours", AGREES)])
+def test_an_answer_whose_reasoning_concludes_the_opposite_is_not_chosen_under_our_rule(tmp_path, rule, chosen):
+    exchange = Exchange("soup", "A soup, please.", None, source="s")
+    right = [block("unharmful", "None", "None", reasoning=r) for r in (OPPOSITE, AGREES)]
+    wrong = block("harmful", "None", "None", reasoning=OPPOSITE)
+    assert len(right[0]) > len(right[1])  # the longest would be the wrong choice
+    write_run(tmp_path, [(Trace(Example(exchange, Labels("unharmful")), "", "t", "1"), [*right, wrong])])
+    run_mine(MineConfig(rule=rule), out=tmp_path)
+    (pair,) = read_nouns(Preference, tmp_path / "mine" / "preferences.jsonl")
+    assert pair.chosen == block("unharmful", "None", "None", reasoning=chosen)
+
+
+def test_where_every_right_answer_reasons_to_the_opposite_the_example_is_counted_and_not_used(tmp_path):
+    rows = [(t, texts) for t, texts in ensemble_rows()]
+    exchange = Exchange("soup", "A soup, please.", None, source="s")
+    texts = [block("unharmful", "None", "None", reasoning=OPPOSITE), block("harmful", "None", "None")]
+    rows.append((Trace(Example(exchange, Labels("unharmful")), "", "t", "1"), texts))
+    write_run(tmp_path, rows)
+    manifest = run_mine(MineConfig(), out=tmp_path)
+    assert manifest["counts"] == {"in": 31, "out": 30, "dropped": {"reasoning_disagrees": 1}}

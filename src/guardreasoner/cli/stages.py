@@ -44,13 +44,16 @@ def spread(args: argparse.Namespace, finished: Path) -> int | None:
     Raises:
         ConfigError: `--processes` is not a number that this machine can run.
     """
-    from guardreasoner.train.launch import inside, launch
+    from guardreasoner.train.launch import end_with_parent, inside, launch
 
     if args.processes < 1:
         raise ConfigError("--processes wants a number of at least 1")
+    if inside():
+        end_with_parent()
     if args.processes == 1 or inside() or args.dry_run or (finished.exists() and not args.fresh):
         return None
-    return launch(sys.argv[1:], args.processes)
+    launch(sys.argv[1:], args.processes)
+    return 0
 
 
 def show_manifest(manifest: Mapping[str, Any] | None) -> None:

@@ -117,6 +117,15 @@ def run(
         return made
 
 
+def is_quantised(folder: Path) -> bool:
+    """Whether a folder holds an ONNX model whose weights are rounded (int8, int4)."""
+    model = folder / "model.onnx"
+    if not model.is_file():
+        return False
+    graph = need("onnx", "train").load(str(model), load_external_data=False).graph
+    return any("NBits" in node.op_type or "Quantize" in node.op_type for node in graph.node)
+
+
 def read_config(checkpoint: Path) -> dict[str, Any]:
     """The `config.json` of a checkpoint folder.
 

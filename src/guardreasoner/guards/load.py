@@ -145,7 +145,8 @@ def find_row(name: str) -> GuardRow:
         ConfigError: the folder or file is not a guard.
     """
     path = Path(name)
-    if path.is_dir():
+    plain = path.name == name and any(row.name == name for row in OURS)  # a folder of that name is ./NAME
+    if path.is_dir() and not plain:
         return folder_row(path)
     if path.suffix in (".yaml", ".yml"):
         from guardreasoner.guards.custom import read_row

@@ -198,7 +198,9 @@ def import_traces(origin: str, *, out: str | Path, fresh: bool = False) -> dict[
         RunFolderError: the folder is in use or holds something else.
     """
     inputs = [origin] if Path(origin).exists() else []
-    with RunFolder(out, "synthesize", config={"imported": origin}, inputs=inputs, fresh=fresh) as folder:
+    with RunFolder(
+        out, "synthesize", config={"imported": Path(origin).name if inputs else origin}, inputs=inputs, fresh=fresh
+    ) as folder:
         if folder.manifest is not None:
             return folder.manifest
         for name in ("traces.jsonl", "rejects.jsonl"):

@@ -7,7 +7,6 @@ curves and a manifest. Reference log-probabilities are computed once, before tra
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,9 @@ def run_dpo(
         return None
     asked = {**asdict(config), "model": asdict(model)}
     inputs = [preferences, start]
-    with RunFolder(out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE) as run:
+    with RunFolder(
+        out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE, processes=world_size()
+    ) as run:
         return run.manifest or _train(config, model, root / stage, preferences, start, run)
 
 
@@ -70,7 +71,6 @@ def _train(
     if run is not None:
         training.drop_torn(folder / "trainer", run)
     arguments = training.arguments(config, folder / "trainer")
-    began = time.monotonic()
     model, tokenizer = load_checkpoint(start, attention=model_config.attention or best_attention())
     training.check_disk(folder, model, config)
     maker = RowMaker(
@@ -78,20 +78,20 @@ def _train(
     )
     rows, about = dpo_rows.prepare(config, maker, preferences, folder / "rows")
     trainer = dpo_trainer.build(model, tokenizer, arguments, config=config, rows=rows, run=run)
-    metrics = training.train(trainer, folder / "trainer")
+    training.train(trainer, folder / "trainer")
     meta = {**read_meta(start), "stage": "dpo"}
     training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
     if run is None:
         return None
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     shutil.rmtree(folder / "rows", ignore_errors=True)
-    seconds = time.monotonic() - began
+    run.tick(peak_memory_bytes=training.peak_memory_bytes())
     return run.finish(
         about["counts"],
         tokens=about["tokens"],
         steps=trainer.state.global_step,
         processes=world_size(),
-        device_hours=round(seconds * world_size() / 3600, 4),
-        peak_memory_bytes=training.peak_memory_bytes(),
-        train_loss=metrics.get("train_loss"),
+        device_hours=run.device_hours,
+        peak_memory_bytes=run.most("peak_memory_bytes"),
+        train_loss=training.mean_loss(run),
     )

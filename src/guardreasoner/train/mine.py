@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.records import Counts, RunFolder, from_dict, parse_line, to_dict, write_jsonl
@@ -26,13 +26,14 @@ from guardreasoner.train.pairs import (
     Sampled,
     at_random,
     gold_of,
+    is_sound,
     longest,
     marks_official,
     marks_ours,
     pick_pair,
     weigh,
 )
-from guardreasoner.types import Preference, Trace
+from guardreasoner.types import Preference, Task, Trace
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MineConfig:
 
     rule: Rule = "ours"
     """official = the released miner bit for bit, as in the paper's recipes; ours = the chosen answer is right in every
-    annotated task."""
+    annotated task, and its reasoning does not conclude the opposite."""
     pair: Literal["longest", "random"] = "longest"
     """Which of the right and of the wrong answers: the longest (code) or one at random (paper)."""
     task: Literal["first", "hardest"] = "first"
@@ -165,6 +166,31 @@ def scan(path: Path, examples: Examples, config: MineConfig) -> Scan:
     return seen
 
 
+class Texts:
+    """Answers read by position; use as a context manager."""
+
+    def __init__(self, path: Path, seen: Scan) -> None:
+        self._stream, self._seen = open(path, "rb"), seen  # noqa: SIM115 - closed by __exit__
+        self._kept: tuple[int, dict[str, Any]] = (-1, {})
+
+    def row(self, number: int) -> dict[str, Any]:
+        """A row of samples."""
+        if self._kept[0] != number:
+            self._stream.seek(self._seen.offset[number])
+            self._kept = (number, parse_line(self._stream.readline(), file=self._stream.name, line=0))
+        return self._kept[1]
+
+    def text(self, row: int, place: int) -> str:
+        """One answer."""
+        return str(self.row(row)["texts"][place])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
 class Found(NamedTuple):
     """A pair before its texts are read: (row, place) of both answers."""
 
@@ -174,7 +200,7 @@ class Found(NamedTuple):
     rejected: tuple[int, int]
 
 
-def find_pairs(examples: Examples, seen: Scan, config: MineConfig, counts: Counts) -> list[Found]:
+def find_pairs(examples: Examples, seen: Scan, config: MineConfig, *, texts: Texts, counts: Counts) -> list[Found]:
     """The pair of every hard example, in the order of the traces; the others are counted by reason."""
     pairs: list[Found] = []
     for name, number in examples.ids.items():
@@ -188,7 +214,13 @@ def find_pairs(examples: Examples, seen: Scan, config: MineConfig, counts: Count
         answers = list(seen.answers(number))
         samples = [a[2] for a in answers]
         choose = longest(samples) if config.pair == "longest" else at_random(config.seed, name)
-        picked = pick_pair(samples, gold, rule=config.rule, choose=choose, hardest=config.task == "hardest")
+
+        def sound(i: int, answers: list[Any] = answers, tasks: tuple[Task, ...] = gold.tasks) -> bool:
+            return is_sound(texts.text(*answers[i][:2]), tasks)
+
+        picked = pick_pair(
+            samples, gold, rule=config.rule, choose=choose, hardest=config.task == "hardest", sound=sound
+        )
         if isinstance(picked, str):
             counts.drop(picked)
             continue
@@ -212,21 +244,17 @@ def weights_of(pairs: Sequence[Found], examples: Examples, config: MineConfig) -
 
 
 def preferences(
-    pairs: Sequence[Found], weights: Sequence[float], *, traces: Path, samples: Path, examples: Examples, seen: Scan,
+    pairs: Sequence[Found], weights: Sequence[float], *, traces: Path, texts: Texts, examples: Examples,
     config: MineConfig,
 ) -> Iterator[Preference]:  # fmt: skip
     """The records, their texts read by position."""
     ids = list(examples.ids)
-    with open(traces, "rb") as trace_file, open(samples, "rb") as sample_file:
-
-        def line(stream: Any, position: int) -> dict[str, Any]:
-            stream.seek(position)
-            return parse_line(stream.readline(), file=stream.name, line=0)
-
+    with open(traces, "rb") as stream:
         for pair, weight in zip(pairs, weights, strict=True):
-            exchange = from_dict(Trace, line(trace_file, examples.offset[pair.example])).example.exchange
-            chosen = line(sample_file, seen.offset[pair.chosen[0]])
-            rejected = line(sample_file, seen.offset[pair.rejected[0]])
+            stream.seek(examples.offset[pair.example])
+            line = parse_line(stream.readline(), file=str(traces), line=0)
+            exchange = from_dict(Trace, line).example.exchange
+            chosen, rejected = texts.row(pair.chosen[0]), texts.row(pair.rejected[0])
             yield Preference(
                 example_id=ids[pair.example],
                 task=pair.picked.task,
@@ -271,14 +299,13 @@ def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh:
         missing = sorted(set(config.models) - set(seen.models))
         if missing:
             raise DataError(f"no samples of {', '.join(missing)}; see sample.models", file=str(samples))
-        pairs = find_pairs(examples, seen, config, counts)
-        if not pairs:
-            raise DataError(_nothing(counts), file=str(samples))
-        weights = weights_of(pairs, examples, config)
-        records = preferences(
-            pairs, weights, traces=traces, samples=samples, examples=examples, seen=seen, config=config
-        )
-        write_jsonl(run.path / "preferences.jsonl", records)
+        with Texts(samples, seen) as texts:
+            pairs = find_pairs(examples, seen, config, texts=texts, counts=counts)
+            if not pairs:
+                raise DataError(_nothing(counts), file=str(samples))
+            weights = weights_of(pairs, examples, config)
+            records = preferences(pairs, weights, traces=traces, texts=texts, examples=examples, config=config)
+            write_jsonl(run.path / "preferences.jsonl", records)
         return run.finish(counts, **_about(pairs, weights, seen))
 
 

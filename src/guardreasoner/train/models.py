@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,12 +48,20 @@ def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
     """The tokenizer with the recipe's chat template, end token and a padding token.
 
     Raises:
-        ConfigError: there is no chat template, or none of that name.
+        ConfigError: there is no chat template, none of that name, or its markers are no tokens here.
     """
     if config.chat_template:
         if config.chat_template not in TEMPLATES:
             raise ConfigError(f"there is no chat template {config.chat_template!r}; known: {', '.join(TEMPLATES)}")
-        tokenizer.chat_template, tokenizer.eos_token = TEMPLATES[config.chat_template]
+        text, end = TEMPLATES[config.chat_template]
+        known = tokenizer.get_vocab()
+        lacking = sorted({marker for marker in re.findall(r"<\|\w+\|>", text) if marker not in known})
+        if lacking:
+            raise ConfigError(
+                f"chat template {config.chat_template} is made of {lacking[0]}, which this base's tokenizer does not "
+                "know; leave out model.chat_template for the model's own, or set model.wire: raw"
+            )
+        tokenizer.chat_template, tokenizer.eos_token = text, end
     if config.wire == "chat" and not tokenizer.chat_template:
         raise ConfigError("this base has no chat template; set model.chat_template: llama3, or model.wire: raw")
     if tokenizer.pad_token is None:

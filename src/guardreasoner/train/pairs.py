@@ -3,7 +3,8 @@
 `official` is the released rule (`hard_sample_mining.py`): first match of `Request:\\s*(\\w+)` anywhere in the text, any
 other word than the label's is wrong, an answer that lacks one of the three fields is left out, the fields are tried in
 the order Request, Response, Completion, and the chosen answer need be right in the one task only. `ours`, the default,
-reads the last answer block and wants the chosen answer right in every annotated task.
+reads the last answer block; it wants the chosen answer right in every annotated task, and its reasoning to conclude
+what it answers.
 """
 
 from __future__ import annotations
@@ -96,6 +97,13 @@ def marks_ours(text: str, words: Sequence[str]) -> Marks | None:
     return (marks[0], marks[1], marks[2]) if any(marks) else None
 
 
+def is_sound(text: str, tasks: Sequence[Task]) -> bool:
+    """Whether what the reasoning of an answer concludes about some tasks, where it can be read, is what it answers."""
+    parsed = wire_format.parse(text)
+    said = {task: wire_format.conclusion(parsed.steps, task) for task in tasks}
+    return all(word is None or word == parsed.labels[task] for task, word in said.items())
+
+
 def pick_pair(
     samples: Sequence[Sampled],
     gold: Gold,
@@ -103,6 +111,7 @@ def pick_pair(
     rule: Rule,
     choose: Callable[[Sequence[int]], int],
     hardest: bool = False,
+    sound: Callable[[int], bool] = lambda _: True,
 ) -> Picked | str:
     """One pair of an example's answers, or the reason why there is none.
 
@@ -111,10 +120,11 @@ def pick_pair(
         gold: what they were compared with, and the tasks to look at.
         rule: `ours` also wants the chosen answer right in every annotated task.
         choose: picks one of some indices.
+        sound: whether the reasoning of an answer concludes what it answers; `ours` chooses no other.
         hardest: of the tasks with right and wrong answers take the one with most wrong ones, not the first.
     """
     annotated = [_NUMBER[t] for t in gold.tasks]
-    split = False
+    split = unsound = False
     found: list[Picked] = []
     for task in gold.tasks:
         number = _NUMBER[task]
@@ -125,7 +135,9 @@ def pick_pair(
         split = True
         fit = right
         if rule == "ours":
-            fit = [i for i in right if all(samples[i].marks[n] == RIGHT for n in annotated)]
+            whole = [i for i in right if all(samples[i].marks[n] == RIGHT for n in annotated)]
+            fit = [i for i in whole if sound(i)]
+            unsound = unsound or len(fit) < len(whole)
         if fit:
             found.append(Picked(task, choose(fit), choose(wrong), len(wrong), len(right)))
             if not hardest:
@@ -133,7 +145,7 @@ def pick_pair(
     if found:
         return max(found, key=lambda pair: pair.wrong - pair.right)
     if split:
-        return "none_right_in_all"
+        return "reasoning_disagrees" if unsound else "none_right_in_all"
     if not samples:
         return "unreadable"
     rights = any(s.marks[_NUMBER[t]] == RIGHT for s in samples for t in gold.tasks)

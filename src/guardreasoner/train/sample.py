@@ -16,6 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
 from guardreasoner.data.mix import draw
 from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, DataError, EngineError
@@ -83,6 +86,7 @@ def run_sample(
     out: str | Path,
     open_model: Opener,
     trained_on: Mapping[str, frozenset[str]] | None = None,
+    checkpoints: Sequence[Path] = (),
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Sample; returns the manifest.
@@ -92,6 +96,7 @@ def run_sample(
         out: the run's folder.
         open_model: gives engine and wire for each of `config.models`.
         trained_on: for `only_trained_on`, the sources of each variant that leaves some out.
+        checkpoints: the folders of models that sample, as far as they are folders; another content is another run.
         fresh: start over.
 
     Raises:
@@ -101,8 +106,9 @@ def run_sample(
     traces = Path(out) / "synthesize" / "traces.jsonl"
     if not traces.exists():
         raise DataError("no examples yet; run `guardreasoner synthesize` first", file=str(traces))
-    asked = asdict(config)
-    with RunFolder(out, "sample", config=asked, inputs=[traces], fresh=fresh, resumable_keys=("chunk",)) as run:
+    asked = asdict(config) | {"trained_on": {name: sorted(sources) for name, sources in (trained_on or {}).items()}}
+    inputs = [traces, *checkpoints]
+    with RunFolder(out, "sample", config=asked, inputs=inputs, fresh=fresh, resumable_keys=("chunk",)) as run:
         if run.manifest:
             return run.manifest
         examples = choose(traces, config)
@@ -118,7 +124,7 @@ def run_sample(
                     counts.drop("not_trained_on", len(examples) - len(mine))
                 todo = [e for e in mine if (e.exchange.id, name) not in done]
                 if todo:
-                    _sample_one(name, todo, config, open_model, rows, counts)
+                    _sample_one(name, todo, config, open_model, rows, counts, run)
                 by_model[name] = len(mine)
         return run.finish(counts, models=by_model, k=config.k)
 
@@ -131,9 +137,13 @@ def choose(traces: Path, config: SampleConfig) -> list[Example]:
 
 
 def _sample_one(
-    name: str, todo: Sequence[Example], config: SampleConfig, open_model: Opener, rows: Appender, counts: Counts
-) -> None:
+    name: str, todo: Sequence[Example], config: SampleConfig, open_model: Opener, rows: Appender, counts: Counts,
+    run: RunFolder,
+) -> None:  # fmt: skip
     engine, wire = open_model(name)
+    bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True))
+    todo_bar = bar.add_task(f"sample {name}", total=len(todo))
+    bar.start()
     try:
         for tasks, group in _by_tasks(todo):
             plan = plan_for(tasks, config, wire)
@@ -153,7 +163,10 @@ def _sample_one(
                     }
                     rows.append(row)
                     counts.out += 1
+                run.tick()
+                bar.advance(todo_bar, len(chunk))
     finally:
+        bar.stop()
         engine.close()
 
 

@@ -7,7 +7,6 @@ and a manifest. Rows are made once and kept in `sft/rows`; a killed run continue
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.records import RunFolder
 from guardreasoner.train.models import load_base
 from guardreasoner.train.rows import RowMaker
-from guardreasoner.train.settings import RESUMABLE, ModelConfig, SftConfig, rank, world_size
+from guardreasoner.train.settings import NAMED_BASES, RESUMABLE, ModelConfig, SftConfig, rank, world_size
 
 
 def run_sft(
@@ -51,11 +50,17 @@ def run_sft(
         _train(config, model, Path(out), stage, None)
         return None
     asked = {**asdict(config), "model": asdict(model)}
-    inputs = [traces, *(Path(p) for p in (config.soft_labels, config.difficulty) if p)]
-    for path in inputs:
+    verdicts = [Path(p) for p in (config.soft_labels, config.difficulty) if p]
+    for path in verdicts:
         if not path.exists():
             raise DataError("there is no such file of verdicts; see sft.soft_labels, sft.difficulty", file=str(path))
-    with RunFolder(out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE) as run:
+    held, base = Path(out) / "synthesize" / "validation.jsonl", Path(model.base)
+    inputs = [traces, *verdicts]
+    inputs += [held] if config.validate_every and held.exists() else []
+    inputs += [base] if base.is_dir() and model.base not in NAMED_BASES else []
+    with RunFolder(
+        out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE, processes=world_size()
+    ) as run:
         return run.manifest or _train(config, model, Path(out), stage, run)
 
 
@@ -69,7 +74,6 @@ def _train(
     if run is not None:
         training.drop_torn(folder / "trainer", run)
     arguments = training.arguments(config, folder / "trainer")
-    started = time.monotonic()
     model, tokenizer = load_base(model_config)
     if model.config.model_type == "bert" and config.packing != "off":
         raise ConfigError("packed examples would see each other in a BERT decoder; set sft.packing: off")
@@ -79,14 +83,14 @@ def _train(
     trainer = sft_trainer.build(
         model, tokenizer, arguments, config=config, rows=rows, validation=validation, maker=maker, run=run
     )
-    metrics = training.train(trainer, folder / "trainer")
+    training.train(trainer, folder / "trainer")
     meta = {"wire": model_config.wire, "base": model_config.base, "stage": stage, "licences": about["licences"]}
     training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
     if run is None:
         return None
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     shutil.rmtree(folder / "rows", ignore_errors=True)
-    seconds = time.monotonic() - started
+    run.tick(peak_memory_bytes=training.peak_memory_bytes())
     return run.finish(
         about["counts"],
         rows=about["rows"],
@@ -95,9 +99,9 @@ def _train(
         scored=about["scored"],
         steps=trainer.state.global_step,
         processes=world_size(),
-        device_hours=round(seconds * world_size() / 3600, 4),
-        peak_memory_bytes=training.peak_memory_bytes(),
-        train_loss=metrics.get("train_loss"),
+        device_hours=run.device_hours,
+        peak_memory_bytes=run.most("peak_memory_bytes"),
+        train_loss=training.mean_loss(run),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from guardreasoner.data.mix import draw
-from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import Counts, read_jsonl, read_nouns, write_atomic
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
@@ -28,15 +28,22 @@ COLUMNS: Mapping[str, tuple[str, float]] = {
 
 
 def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[Trace]:
-    """The traces that a run trains on, in file order; every other one is counted."""
+    """The traces that a run trains on, in file order; every other one is counted.
+
+    Raises:
+        UnknownName: `leave_out` or `only` names a source that no trace has.
+    """
     kept: list[Trace] = []
+    sources: set[str] = set()
     for trace in traces:
         counts.in_ += 1
         source = trace.example.exchange.source
+        sources.add(source)
         if source in config.leave_out or (config.only and source not in config.only):
             counts.drop("source")
         else:
             kept.append(trace)
+    check_sources(config, sources)
     if config.subset is not None and len(kept) > config.subset:
         hard = _difficulty(config.difficulty or "", kept) if config.subset_by == "hard" else {}
         ids = [t.example.exchange.id for t in kept]
@@ -45,6 +52,19 @@ def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[T
         counts.drop("subset", len(kept) - len(chosen))
         kept = [t for t in kept if t.example.exchange.id in chosen]
     return kept
+
+
+def check_sources(config: SftConfig, known: Iterable[str]) -> None:
+    """Refuse sources that there are no rows of: a model that leaves them out would be the model that does not.
+
+    Raises:
+        UnknownName: one in `leave_out` or `only`.
+    """
+    names = set(known)
+    for key in ("leave_out", "only"):
+        for name in getattr(config, key):
+            if name not in names:
+                raise UnknownName(f"source of the traces (sft.{key})", name, names)
 
 
 def _difficulty(path: str, traces: Iterable[Trace]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.errors import ConfigError, need
-from guardreasoner.records import RunFolder, write_atomic
+from guardreasoner.records import RunFolder, read_jsonl, write_atomic
 from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
@@ -226,6 +226,7 @@ class LossCurve(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if not all(math.isfinite(numbers.get(key, 0.0)) for key in SHOWN):
             raise ConfigError(f"the loss is not finite at step {state.global_step}; lower learning_rate")
         self.run.log(step=state.global_step, **numbers)
+        self.run.tick(peak_memory_bytes=peak_memory_bytes())
         shown = "  ".join(f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
         print(f"{self.run.stage} {state.global_step}/{state.max_steps}  {shown}{self._left(state)}", file=sys.stderr)
 
@@ -294,8 +295,8 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def train(trainer: Any, folder: Path) -> dict[str, float]:
-    """Train from the last whole checkpoint, or from the start; returns the Trainer's closing metrics.
+def train(trainer: Any, folder: Path) -> None:
+    """Train from the last whole checkpoint, or from the start.
 
     Raises:
         ConfigError: the loss is not a number any more.
@@ -303,8 +304,20 @@ def train(trainer: Any, folder: Path) -> dict[str, float]:
     be_quiet(trainer)
     keep_memory()
     checkpoint = last_checkpoint(folder)
-    done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return {key: float(value) for key, value in done.metrics.items()}
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def mean_loss(run: RunFolder) -> float | None:
+    """The mean loss of a training stage over all its sittings, each line of the log weighed by its steps.
+
+    What the Trainer reports itself divides the losses since the last start by all steps.
+    """
+    total, last = 0.0, 0
+    for _, line in read_jsonl(run.path / "log.jsonl"):
+        if "loss" in line:
+            total += line["loss"] * (line["step"] - last)
+            last = line["step"]
+    return total / last if last else None
 
 
 def peak_memory_bytes() -> int:
