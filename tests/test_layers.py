@@ -18,6 +18,8 @@ LAYERS = (
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+ACROSS = {"train.recipe", "train.unpack"}
+"""A recipe holds the configuration of every stage; `unpack` undoes an export."""
 STAGES = {"teach.synthesize", "train.sft", "train.sample", "train.mine", "train.dpo", "export.onnx"}
 
 
@@ -71,6 +73,18 @@ def test_no_files_import_one_another_in_a_circle():
         list(TopologicalSorter(graph()).static_order())
     except CycleError as error:
         raise AssertionError("a circle of imports: " + " -> ".join(error.args[1])) from None
+
+
+def test_no_folders_import_one_another_in_a_circle():
+    folders: dict[str, set[str]] = {}
+    for name, targets in graph().items():
+        if name not in ACROSS:
+            room = name.split(".")[0]
+            folders.setdefault(room, set()).update(t.split(".")[0] for t in targets if t.split(".")[0] != room)
+    try:
+        list(TopologicalSorter(folders).static_order())
+    except CycleError as error:
+        raise AssertionError("a circle of folders: " + " -> ".join(error.args[1])) from None
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -12,13 +12,13 @@ from guardreasoner.cli.main import main
 from guardreasoner.data.sources import input_block
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, RunFolderError
 from guardreasoner.evaluate import run as run_module
+from guardreasoner.evaluate.corrections import correct
 from guardreasoner.evaluate.run import draw, evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.replay import ReplayGuard
 from guardreasoner.records import read_jsonl, write_jsonl
-from guardreasoner.review.corrections import correct
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Task, Verdict
 
 

@@ -8,13 +8,13 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import Contestant, contestants
+from guardreasoner.evaluate.corrections import agreements, latest, settle
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import Run, open_run
 from guardreasoner.evaluate.statistics import Outcomes, counts, rates
 from guardreasoner.guards.base import Judging
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.review.corrected import corrected_f1, flips
-from guardreasoner.review.corrections import agreements, latest, settle
 from guardreasoner.review.disagreements import Sealed, contested, draw, read_sealed, write_review
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Task, Verdict
 

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
+from guardreasoner.evaluate.corrections import latest, settle
 from guardreasoner.records import write_jsonl
 from guardreasoner.review.app import LATER, Store, make_review_app, slug
-from guardreasoner.review.corrections import latest, settle
 from serve.browser import browser
 
 EVIL = "<img src=x onerror=document.title='pwned'>\x1b[31m"

@@ -19,11 +19,11 @@ from typing import Any
 
 from guardreasoner.data import fingerprints
 from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.corrections import correct
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line
 from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.records import Appender, Counts, RunFolder, apart, sha256, to_dict, write_jsonl
-from guardreasoner.review.corrections import correct
 from guardreasoner.types import TASKS, Example, Labels, Score
 
 CHUNK = 32

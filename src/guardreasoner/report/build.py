@@ -9,6 +9,7 @@ from pathlib import Path
 
 from guardreasoner import __version__
 from guardreasoner.evaluate.contestants import Contestant, contestants
+from guardreasoner.evaluate.corrections import correct, latest, settle
 from guardreasoner.evaluate.operating import compare_points, operating_points
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.slices import slices
@@ -21,7 +22,6 @@ from guardreasoner.report.glance import glances
 from guardreasoner.report.model import Relabelled, Report, TaskPoints, Twins
 from guardreasoner.report.tables import Standings, standings
 from guardreasoner.report.worth_reading import length_points, mistakes, opinionated, side_by_side
-from guardreasoner.review.corrections import correct, latest, settle
 from guardreasoner.types import TASKS, Task
 
 BASELINE_MIX = "baseline-mix"
