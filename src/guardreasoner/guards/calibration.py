@@ -6,7 +6,8 @@
         {"method": "platt", "params": [a, b], "threshold": 0.42, "band": [0.3, 0.6]}}}}
 
 P = sigmoid(a * margin + b), where margin = logp(positive word) - logp(negative word). `threshold` is on P; `band` is
-where `auto` goes on from `instant` to reasoning, null = never.
+where `auto` goes on from `instant` to reasoning, null = never. `piece` (optional) is what a piece cut out of a text
+needs above the threshold, in log-odds: alone, and judged again with its neighbours (`guards.pieces`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class Curve:
     band: tuple[float, float] | None = DEFAULT_BAND
     """P strictly inside which `auto` reasons; None = never."""
 
+    piece: tuple[float, float] | None = None
+    """Log-odds above the threshold that a piece needs alone, and with its neighbours; None = texts are not cut up."""
+
     def probability(self, margin: float) -> float:
         """P(positive) of a log-probability margin."""
         x = self.params[0] * margin + self.params[1]
@@ -46,8 +50,21 @@ class Curve:
     @property
     def margin(self) -> float:
         """The log-probability margin at the threshold."""
-        logit = math.log(self.threshold / (1 - self.threshold))
+        return self._margin(0.0)
+
+    def piece_margin(self, again: bool = False) -> float:
+        """The log-probability margin at the bar of a piece, alone or `again` with its neighbours."""
+        return self._margin((self.piece or (0.0, 0.0))[again])
+
+    def _margin(self, above: float) -> float:
+        logit = math.log(self.threshold / (1 - self.threshold)) + above
         return (logit - self.params[1]) / self.params[0]
+
+    def out_of_context(self, probability: float, *, again: bool = False) -> float:
+        """P of a piece, moved so that its bar lies at the threshold; `again` = it was judged with its neighbours."""
+        inside = min(max(probability, 1e-9), 1 - 1e-9)
+        x = math.log(inside / (1 - inside)) - (self.piece or (0.0, 0.0))[again]
+        return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
     def uncertain(self, probability: float) -> bool:
         """Whether a probability lies inside the band."""
@@ -79,6 +96,7 @@ class Calibration:
                 "params": list(curve.params),
                 "threshold": curve.threshold,
                 "band": list(curve.band) if curve.band else None,
+                **({"piece": list(curve.piece)} if curve.piece else {}),
             }
         return {"version": 1, "fitted_on": self.fitted_on, "tasks": tasks}
 
@@ -111,4 +129,10 @@ def _curve(row: Mapping[str, Any]) -> Curve:
         raise ValueError("params must be a positive slope and an intercept")
     if not 0 < threshold < 1:
         raise ValueError("threshold must lie between 0 and 1")
-    return Curve(row["method"], (slope, intercept), threshold, (float(band[0]), float(band[1])) if band else None)
+    piece = row.get("piece")
+    shifts = (float(piece[0]), float(piece[1])) if piece else None
+    if shifts and not all(math.isfinite(s) and abs(s) <= 20 for s in shifts):
+        raise ValueError("piece must be two log-odds between -20 and 20")
+    return Curve(
+        row["method"], (slope, intercept), threshold, (float(band[0]), float(band[1])) if band else None, shifts
+    )

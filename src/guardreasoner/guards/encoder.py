@@ -1,4 +1,4 @@
-"""nano's guard: an encoder scores each piece of an exchange, the worst piece decides.
+"""nano's guard: an encoder scores each passage of an exchange (`guards.pieces`), the worst decides.
 
 It writes no reasoning: `steps` is empty, and whatever mode is asked for, `instant` is the mode that decided.
 """
@@ -6,21 +6,20 @@ It writes no reasoning: `steps` is empty, and whatever mode is asked for, `insta
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.encoder import EncoderEngine, Pair, Scores
+from guardreasoner.engines.encoder import EncoderEngine, Pair
 from guardreasoner.errors import EngineError, EngineTimeout, InputTooLong, UnknownName
 from guardreasoner.guards.base import Judging, unjudged, validate
-from guardreasoner.guards.calibration import Calibration
+from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.language import unsupported
-from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
-from guardreasoner.guards.windows import windows
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MARKS = 3
@@ -29,20 +28,40 @@ MARKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What the engine says about one piece."""
+    """What the engine says about one passage."""
 
-    exchange: Exchange
+    passage: Passage
     probabilities: dict[Task, float]
-    """P(positive) of each task that the piece can answer."""
+    """P(positive) of each task that the passage is asked, a piece's moved so that its bar lies at the threshold."""
     attack: float | None
     kinds: dict[str, float]
     language: str | None
+    tokens: int
+    passes: int = 1
+
+    def of(self, task: Task) -> float:
+        """P(positive) of a task; 0 where it is not asked."""
+        return self.probabilities.get(task, 0.0)
+
+    def again(self, look: Scored) -> Scored:
+        """A piece after its second look: both must pass their bars."""
+        found = {t: min(p, look.of(t)) for t, p in self.probabilities.items()}
+        milder = self if sum(self.kinds.values()) <= sum(look.kinds.values()) else look
+        return replace(
+            self,
+            probabilities=found,
+            kinds=milder.kinds,
+            tokens=self.tokens + look.tokens,
+            passes=self.passes + look.passes,
+        )
 
 
 class EncoderGuard(Judging):
     """A guard whose engine scores text."""
 
     tasks: tuple[Task, ...] = tuple(TASKS)
+    judges_parts = True
+    """Each message of a conversation is judged by itself too: callers need not cut it up."""
 
     def __init__(
         self,
@@ -105,51 +124,76 @@ class EncoderGuard(Judging):
     def _judge(self, exchange: Exchange, tasks: Collection[Task], deadline: float | None) -> Verdict:
         started = time.monotonic()
         asked = tuple(t for t in exchange.tasks if t in tasks)
-        blank = Verdict(exchange.id, self.name, "instant", "ok")
-        pieces = self._pieces(exchange)
+        curves = {t: self.calibration.curve(t, "instant") for t in asked}
+        made = passages(
+            exchange,
+            asked,
+            capacity=self.engine.context_tokens - MARKS,
+            limit=self.max_windows,
+            offsets=self.engine.offsets,
+            cut=any(curve.piece for curve in curves.values()),
+        )
+        scored, error = self._scored(made.made, curves, deadline)
+        if error is None and not made.complete:
+            error = InputTooLong(f"the text needs more than {self.max_windows} windows; shorten it or split it")
+        tokens, passes = sum(s.tokens for s in scored), sum(s.passes for s in scored)
+        usage = Usage(tokens, 0, (time.monotonic() - started) * 1000, passes)
+        blank = Verdict(exchange.id, self.name, "instant", "ok", usage=usage)
+        verdict = self._verdict(blank, scored, curves, undone=made.undone) if scored else blank
+        if error is None:
+            return verdict
+        if verdict.flagged:  # what is known to be harmful decides, whatever became of the rest
+            return replace(verdict, notes={**verdict.notes, "unread": _status(error)})
+        return unjudged(replace(blank, notes=verdict.notes), _status(error), str(error), self.fail_mode)
+
+    def _scored(
+        self, made: Sequence[Passage], curves: Mapping[Task, Curve], deadline: float | None
+    ) -> tuple[list[Scored], EngineError | None]:
+        """What the engine says about the passages, as far as it came, and what stopped it."""
+        scored: list[Scored] = []
         try:
-            if pieces is None:
-                raise InputTooLong(f"the text needs more than {self.max_windows} windows; shorten it or split it")
-            scores = self.engine.score([pair_of(piece) for piece in pieces], deadline=deadline)
+            for passage in made:
+                scored.append(self._score(passage, curves, deadline))
+            for task, curve in curves.items():
+                above = [i for i, s in enumerate(scored) if s.passage.around and s.of(task) >= curve.threshold]
+                for i in sorted(above, key=lambda i: -scored[i].of(task))[:SECOND_LOOKS]:
+                    scored[i] = scored[i].again(self._score(near(scored[i].passage), curves, deadline, again=True))
         except EngineError as error:
-            took = Usage(latency_ms=(time.monotonic() - started) * 1000)
-            return unjudged(replace(blank, usage=took), _status(error), str(error), self.fail_mode)
-        scored = [self._scored(piece, scores, row, asked) for row, piece in enumerate(pieces)]
-        usage = Usage(int(scores.tokens.sum()), 0, (time.monotonic() - started) * 1000, len(pieces))
-        return self._verdict(replace(blank, usage=usage), exchange, scored, asked)
+            return scored, error
+        return scored, None
 
-    def _pieces(self, exchange: Exchange) -> list[Exchange] | None:
-        """What is judged in place of an exchange: each of its forms in as many windows as it needs; None = too many."""
-        capacity = self.engine.context_tokens - MARKS
-        made = windows(exchange, capacity, self.max_windows, self.engine.offsets)
-        clean = _normalised(exchange)
-        if made is not None and clean is not exchange:
-            made = made + (windows(clean, capacity, self.max_windows, self.engine.offsets) or [])
-        return made
-
-    def _scored(self, piece: Exchange, scores: Scores, row: int, asked: Sequence[Task]) -> Scored:
-        logit = dict(zip(self.engine.outputs, scores.logits[row].tolist(), strict=True))
-        found = {t: self.calibration.curve(t, "instant").probability(logit[t.value]) for t in asked if t in piece.tasks}
+    def _score(
+        self, passage: Passage, curves: Mapping[Task, Curve], deadline: float | None, *, again: bool = False
+    ) -> Scored:
+        pair = pair_of(passage.exchange)
+        scores = self.engine.score([pair], deadline=deadline)
+        logit = dict(zip(self.engine.outputs, scores.logits[0].tolist(), strict=True))
+        found = {}
+        for task in passage.tasks:
+            p = curves[task].probability(logit[task.value])
+            found[task] = curves[task].out_of_context(p, again=again) if passage.cut else p
         harm = max((p for t, p in found.items() if t is not Task.refusal), default=0.0)
         kinds = _softmax(np.array([logit[k] for k in self.kinds]))
+        text = "\n".join(filter(None, pair))
+        broken = 0.0 if passage.cut or passage.undone else scores.broken[0]  # a piece may be a list of names
         return Scored(
-            piece,
+            passage,
             found,
             1 / (1 + float(np.exp(-logit["attack"]))) if "attack" in logit else None,
             {k: round(float(p) * harm, 4) for k, p in zip(self.kinds, kinds, strict=True)},
-            unsupported(
-                "\n".join(filter(None, pair_of(piece))), unknown=scores.unknown[row], broken=scores.broken[row]
-            ),
+            unsupported(text, unknown=scores.unknown[0], broken=broken),
+            int(scores.tokens[0]),
         )
 
-    def _verdict(self, blank: Verdict, exchange: Exchange, scored: Sequence[Scored], asked: Sequence[Task]) -> Verdict:
-        worst = {t: worst_of(t, [s for s in scored if t in s.probabilities]) for t in asked}
-        curves = {t: self.calibration.curve(t, "instant") for t in asked}
+    def _verdict(
+        self, blank: Verdict, scored: Sequence[Scored], curves: Mapping[Task, Curve], *, undone: Sequence[str]
+    ) -> Verdict:
+        worst = {t: worst_of(t, found) for t in curves if (found := [s for s in scored if t in s.probabilities])}
         p = {t: s.probabilities[t] for t, s in worst.items()}
-        labels = Labels.of({t: TASKS[t].positive if p[t] >= curves[t].threshold else TASKS[t].negative for t in asked})
+        labels = Labels.of({t: TASKS[t].positive if p[t] >= curves[t].threshold else TASKS[t].negative for t in worst})
         notes: dict[str, object] = {}
-        if len({s.exchange.prompt for s in scored}) > 1 and _normalised(exchange) is not exchange:
-            notes["normalised"] = True
+        if undone:
+            notes["disguise"] = list(undone)
         languages = [s.language for s in scored if s.language]
         if languages:
             notes["language"] = languages[0]
@@ -159,7 +203,7 @@ class EncoderGuard(Judging):
             blank,
             labels=labels,
             scores={t.value: p.get(t) for t in TASKS},
-            calibrated=all(self.calibration.covers(t, "instant") for t in asked),
+            calibrated=all(self.calibration.covers(t, "instant") for t in curves),
             kinds=main.kinds if main else {},
             attack=max((s.attack for s in scored if s.attack is not None), default=None),
             flagged=flagged(labels),
@@ -174,19 +218,9 @@ def pair_of(exchange: Exchange) -> Pair:
 
 
 def worst_of(task: Task, scored: Sequence[Scored]) -> Scored:
-    """The piece that decides a task: the most harmful one, or, for refusal, the one that complies most."""
+    """The passage that decides a task: the most harmful one, or, for refusal, the one that complies most."""
     sign = -1 if task is Task.refusal else 1
     return max(scored, key=lambda s: sign * s.probabilities[task])
-
-
-def _normalised(exchange: Exchange) -> Exchange:
-    """The exchange with its texts normalised; itself where that changes nothing."""
-    texts = (exchange.prompt, exchange.response or "", *(m.content for m in exchange.context))
-    if not any(map(differs, texts)):
-        return exchange
-    context = tuple(replace(m, content=normalise(m.content)) for m in exchange.context)
-    response = None if exchange.response is None else normalise(exchange.response)
-    return replace(exchange, prompt=normalise(exchange.prompt), response=response, context=context)
 
 
 def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:

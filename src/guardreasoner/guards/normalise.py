@@ -1,41 +1,122 @@
-"""Text as a reader sees it: what an attacker hides in Unicode is taken out before judging.
+"""Characters as a reader sees them: what an attacker hides in Unicode is brought to light before judging.
 
-Compatibility forms are folded (NFKC), invisible and bidirectional control characters are stripped, and letters that
-only look Latin are folded in words that mix scripts (a word wholly in Cyrillic or Greek is left alone).
+Tag characters and variation selectors that spell a text are read; invisible and bidirectional controls and stacks of
+combining marks are taken out; compatibility forms are folded (NFKC); letters that only look Latin become Latin, by
+Unicode's own names (small capitals, squared and regional letters, IPA) and its table of confusables. A word wholly in
+another script stays as it is, unless what it looks like is an English word and so are most such words of the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
-# Letters of Cyrillic, Greek and Armenian whose shape is that of a Latin letter (after Unicode TR39, confusables).
-_LOOKALIKES = str.maketrans(
-    "аеорсухіјѕһԁԛԝӏѵАВЕКМНОРСТУХІЈЅԌԚԜαεικνορτυχϲϳΑΒΕΖΗΙΚΜΝΟΡΤΥΧօսոհցѡ",
-    "aeopcyxijshdqwlvABEKMHOPCTYXIJSGQWaeiknoptuxcjABEZHIKMNOPTYXounhgw",
-)
-_TYPOGRAPHY = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "…": "...", "\r": None})
-_WORD = re.compile(r"\w+")
+from guardreasoner.guards.words import known
+
+_TYPOGRAPHY = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "…": "...", "\r": None, "\ufe0f": None})
+_WORD = re.compile(r"[^\W\d_]+")
+_TAGS = re.compile("(\U0001f3f4)?([\U000e0020-\U000e007e]+)\U000e007f?")
+_SELECTOR = re.compile("[\ufe00-\ufe0d\U000e0100-\U000e01ef]")
 # Default-ignorable code points that are not in category Cf (Unicode DerivedCoreProperties).
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_STACKED = re.compile("[^\\W\\d_](?:[^\\W\\d_]|[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff])*")
+_MARKS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]")
+_NAMED = re.compile(
+    r"(?:(?:NEGATIVE )?(?:SQUARED|CIRCLED) |REGIONAL INDICATOR SYMBOL LETTER |MODIFIER LETTER )?"
+    r"(?:LATIN )?(?:(?:SMALL|CAPITAL) )?(?:LETTER )?(?:SMALL CAPITAL |SMALL |CAPITAL )?"
+    r"(?:(?:TURNED|REVERSED|INVERTED|SIDEWAYS|SCRIPT|OPEN|DOTLESS|BARRED|LONG|INSULAR|BLACKLETTER|STRETCHED) )*"
+    r"([A-Z])(?: WITH .*)?"
+)
+_PALOCHKA = "\u04cf"
+"""Unicode has it look like an i; forgers use it for an l."""
+_FIRST_NAMED = 0x180
+"""Below it lie the letters of European languages: they are nobody's disguise."""
 
 
 def normalise(text: str) -> str:
     """The text without hidden characters and look-alike letters; equal to the input where there are none."""
     if text.isascii():
         return text
-    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    folded = unicodedata.normalize("NFKC", _IGNORABLE.sub("", visible))
-    return _WORD.sub(_fold_word, folded)
+    visible = "".join(c for c in _IGNORABLE.sub("", _spelt(text)) if unicodedata.category(c) != "Cf")
+    folded = _STACKED.sub(_unstacked, unicodedata.normalize("NFKC", visible))
+    return _look_alikes("".join(c if c.isascii() else _named(c) for c in folded))
 
 
 def differs(text: str) -> bool:
-    """Whether normalising changes more than typography (narrow spaces, ellipses), so that both forms are judged."""
+    """Whether normalising changes more than typography (narrow spaces, ellipses)."""
     return not text.isascii() and normalise(text) != text.translate(_TYPOGRAPHY)
 
 
-def _fold_word(match: re.Match[str]) -> str:
+def _spelt(text: str) -> str:
+    """Tag characters and variation selectors as the text that they spell."""
+    text = _TAGS.sub(lambda m: "" if m[1] and len(m[2]) < 7 else f" {_shifted(m[2])} ", text)  # flags of regions
+    found = _SELECTOR.findall(text)
+    if len(found) < 4:
+        return text
+    spelt = bytes(ord(c) - 0xFE00 if c < "\uff00" else ord(c) - 0xE0100 + 16 for c in found).decode("utf-8", "replace")
+    readable = sum(c.isprintable() and c != "\ufffd" for c in spelt)
+    if readable < 0.8 * len(spelt):
+        return text
+    at = _SELECTOR.search(text)
+    start = at.start() if at else 0
+    return f"{text[:start]} {spelt} {_SELECTOR.sub('', text[start:])}"
+
+
+def _shifted(tags: str) -> str:
+    return "".join(chr(ord(c) - 0xE0000) for c in tags)
+
+
+def _unstacked(match: re.Match[str]) -> str:
+    """A word in which marks are left that no letter of its own composes with: without any marks."""
     word = match.group()
-    if word.isascii() or not any(c.isascii() and c.isalpha() for c in word):
+    if not _MARKS.search(word) or not any(c.isascii() for c in unicodedata.normalize("NFD", word)):
         return word
-    return word.translate(_LOOKALIKES)
+    return _MARKS.sub("", unicodedata.normalize("NFD", word))
+
+
+@cache
+def _named(character: str) -> str:
+    """The Latin letter that the character's Unicode name says it is, or the character itself."""
+    if ord(character) < _FIRST_NAMED or unicodedata.decomposition(character):
+        return character
+    found = _NAMED.fullmatch(unicodedata.name(character, ""))
+    if not found:
+        return character
+    return found[1] if character.isupper() else found[1].lower()
+
+
+@cache
+def _look(character: str) -> str:
+    """The ASCII letter that the character looks like (Unicode TR39, confusables), or the character itself."""
+    if character.isascii() or character == _PALOCHKA:
+        return "l" if character == _PALOCHKA else character
+    like = _like(character)
+    like += [found for c in like if len(c) == 1 and not c.isascii() for found in (_named(c), *_like(c))]
+    letters = [c for c in like if len(c) == 1 and c.isascii() and c.isalpha()]
+    return next((c for c in letters if c.isupper() == character.isupper()), letters[0] if letters else character)
+
+
+def _like(character: str) -> list[str]:
+    from confusable_homoglyphs.confusables import confusables_data
+
+    return [str(row["c"]) for row in confusables_data.get(character, ())]
+
+
+def _look_alikes(text: str) -> str:
+    words = [w for w in set(_WORD.findall(text)) if not w.isascii()]
+    if not words:
+        return text
+    looks = {w: "".join(map(_look, w)) for w in words}
+    mixed = {w for w in words if any(c.isascii() for c in w) and any(_foreign(c) for c in w)}
+    english = {w for w in words if w not in mixed and looks[w].isascii() and known(looks[w])}
+    whole = english if len(mixed) + len(english) > len(words) / 2 else set()
+    fold = mixed | whole
+    return _WORD.sub(lambda m: looks[m.group()] if m.group() in fold else m.group(), text) if fold else text
+
+
+def _foreign(character: str) -> bool:
+    """Whether a letter belongs to no Latin alphabet, or looks like an ASCII letter that it is not."""
+    return ord(character) >= _FIRST_NAMED and (
+        not unicodedata.name(character, "LATIN").startswith("LATIN") or _look(character) != character
+    )

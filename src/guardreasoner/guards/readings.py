@@ -1,37 +1,28 @@
-"""What the engine said about the pieces of one exchange, and which of them decides."""
+"""What the engine said about the passages of one exchange, and which of them decides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from guardreasoner.errors import EngineError, EngineOverloaded, EngineTimeout, InputTooLong
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import Parsed
-from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards.pieces import Passage
 from guardreasoner.plans import Completion
 from guardreasoner.types import TASKS, Exchange, Labels, Status, Task
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One engine row: a window of one form of one exchange."""
-
-    owner: int
-    """The place of its exchange among those asked about."""
-    exchange: Exchange
-    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one engine row said."""
 
-    piece: Piece
+    passage: Passage
     completion: Completion
     parsed: Parsed
     probabilities: Mapping[Task, float]
-    """P(positive) of each task that was scored."""
+    """P(positive) of each task that was scored, a piece's moved so that its bar lies at the threshold."""
+    passes: int = 1
 
 
 def failed(error: EngineError) -> Completion:
@@ -50,7 +41,7 @@ def status_of(reading: Reading) -> Status:
     finish = reading.completion.finish
     if not reading.completion.complete:
         return finish  # type: ignore[return-value]
-    if any(reading.parsed.labels[t] is None for t in reading.piece.tasks):
+    if any(reading.parsed.labels[t] is None for t in reading.passage.tasks):
         return "truncated" if finish == "length" and reading.parsed.problem == "no_block" else "unparsed"
     return "ok"
 
@@ -74,16 +65,9 @@ def worst_of(task: Task, readings: Sequence[Reading]) -> Reading:
     return max(readings, key=badness)
 
 
-def changes(exchange: Exchange) -> bool:
-    """Whether normalising changes any of its texts."""
-    return any(map(differs, (exchange.prompt, exchange.response or "", *(m.content for m in exchange.context))))
-
-
-def normalised(exchange: Exchange) -> Exchange:
-    """The exchange with all its texts normalised."""
-    context = tuple(replace(m, content=normalise(m.content)) for m in exchange.context)
-    response = None if exchange.response is None else normalise(exchange.response)
-    return replace(exchange, prompt=normalise(exchange.prompt), response=response, context=context)
+def harmfulness(reading: Reading) -> tuple[bool, float]:
+    """An order of readings of one passage: by label, then by probability."""
+    return "harmful" in reading.parsed.labels.as_dict().values(), max(reading.probabilities.values(), default=0.0)
 
 
 def notes_on(
@@ -97,13 +81,13 @@ def notes_on(
 
     Args:
         exchange: as it was asked about.
-        readings: of all its pieces.
+        readings: of all its passages.
         labels: what was decided; None = nothing.
         shown: the reading whose steps the verdict shows.
     """
     notes: dict[str, object] = {}
-    if changes(exchange):
-        notes["normalised"] = True
+    if undone := tuple(dict.fromkeys(name for r in readings for name in r.passage.undone)):
+        notes["disguise"] = list(undone)
     if wire_format.forges(exchange.prompt) or wire_format.forges(exchange.response or ""):
         notes["markers"] = "the text holds lines that read like turn markers or an answer block"
     for reading in readings:

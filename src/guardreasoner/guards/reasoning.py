@@ -1,37 +1,28 @@
 """Our guard: prompt, plan, parse and calibrate, on any engine.
 
-What happens to one exchange: it is judged as written and, where that differs, as normalised; each form in as many
-windows as it needs; the worst of them decides. `auto` judges everything in `instant` and goes on to `full` only where a
-calibrated score lies in its band.
+What happens to one exchange: its passages are judged (`guards.pieces`), each in as many windows as it needs, and the
+worst of them decides. `auto` judges everything in `instant` and goes on to `full` only where a calibrated score lies in
+its band.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, get_args
 
 from guardreasoner.engines.base import Engine, within
 from guardreasoner.errors import ConfigError, EngineError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.guards.base import Judging, validate
+from guardreasoner.guards.base import Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.explaining import Explaining, Told, early, explained, unexplained
-from guardreasoner.guards.readings import (
-    Piece,
-    Reading,
-    changes,
-    failed,
-    normalised,
-    notes_on,
-    status_of,
-    why,
-    worst_of,
-)
+from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
+from guardreasoner.guards.readings import Reading, failed, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
-from guardreasoner.guards.windows import windows
 from guardreasoner.plans import Completion, Free, Plan
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Usage, Verdict
 
@@ -62,6 +53,8 @@ class ReasoningGuard(Judging):
     """A guard that reasons before it judges."""
 
     tasks: tuple[Task, ...] = tuple(TASKS)
+    judges_parts = True
+    """Each message of a conversation is judged by itself too: callers need not cut it up."""
 
     def __init__(
         self,
@@ -107,6 +100,7 @@ class ReasoningGuard(Judging):
         *,
         mode: Mode | None = None,
         deadline: float | None = None,
+        tasks: Collection[Task] | None = None,
         max_escalations: int | None = None,
         on_step: StepSink | None = None,
     ) -> list[Verdict]:
@@ -116,6 +110,7 @@ class ReasoningGuard(Judging):
             exchanges: any number.
             mode: instead of the guard's own.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
+            tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: in `auto`, the most exchanges that may go on to reasoning; the others keep their
                 `instant` verdict with the note `escalation_denied`.
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
@@ -129,17 +124,18 @@ class ReasoningGuard(Judging):
         for exchange in exchanges:
             validate(exchange)
         mode = self._checked(mode or self.mode)
+        only = tuple(TASKS) if tasks is None else tasks
         if self.explaining and mode != "instant":
             return self._explain(exchanges, mode, deadline, self.explaining, on_step)
         if mode != "auto" or not self.engine.capabilities.force:
-            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step)
-        verdicts = self._judge(exchanges, "instant", deadline)
+            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only)
+        verdicts = self._judge(exchanges, "instant", deadline, tasks=only)
         unsure = [i for i, v in enumerate(verdicts) if self._uncertain(v)]
         allowed = unsure if max_escalations is None else unsure[: max(0, max_escalations)]
         for i in unsure[len(allowed) :]:
             verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
         asked = [exchanges[i] for i in allowed]
-        second = self._judge(asked, "full", deadline, placed(on_step, allowed)) if asked else []
+        second = self._judge(asked, "full", deadline, placed(on_step, allowed), only) if asked else []
         for i, verdict in zip(allowed, second, strict=True):
             verdicts[i] = _escalated(verdicts[i], verdict)
         return verdicts
@@ -160,16 +156,16 @@ class ReasoningGuard(Judging):
         )
 
     def _judge(
-        self, exchanges: Sequence[Exchange], mode: Mode, deadline: float | None, on_step: StepSink | None = None
+        self,
+        exchanges: Sequence[Exchange],
+        mode: Mode,
+        deadline: float | None,
+        on_step: StepSink | None = None,
+        tasks: Collection[Task] = tuple(TASKS),
     ) -> list[Verdict]:
         started = time.monotonic()
-        pieces: list[Piece] = []
-        too_long: set[int] = set()
-        for i, exchange in enumerate(exchanges):
-            made = self._pieces(i, exchange, mode)
-            pieces += made
-            if not made:
-                too_long.add(i)
+        made = [self._passages(i, exchange, mode, tasks) for i, exchange in enumerate(exchanges)]
+        pieces = [passage for one in made for passage in one.made]
         readings: dict[int, list[Reading]] = {i: [] for i in range(len(exchanges))}
         can, owners = self.engine.capabilities, [p.owner for p in pieces]
 
@@ -177,13 +173,31 @@ class ReasoningGuard(Judging):
             return wire_format.settled(text, forced=can.force)
 
         with speaking(on_step, owners, engine=can, settle=settle) as voices:
-            for piece, runs in self._each(pieces, lambda tasks: self._plan(mode, tasks), deadline, voices):
+            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, voices):
                 readings[piece.owner].append(self._read(piece, runs[0], mode))
+        self._look_again(readings, mode, deadline)
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
         return [
-            self._verdict(exchange, mode, None if i in too_long else readings[i], each)
+            self._verdict(exchange, mode, readings[i], each, complete=made[i].complete)
             for i, exchange in enumerate(exchanges)
         ]
+
+    def _look_again(self, readings: dict[int, list[Reading]], mode: Mode, deadline: float | None) -> None:
+        """Judge pieces above the bar with their neighbours; the milder of the two readings stays."""
+        above: list[tuple[int, int]] = []
+        for owner, found in readings.items():
+            for task in TASKS:
+                cut = [k for k, r in enumerate(found) if r.passage.around and r.parsed.labels[task] == "harmful"]
+                cut.sort(key=lambda k: -found[k].probabilities.get(task, 0.0))
+                above += [(owner, k) for k in cut[:SECOND_LOOKS]]
+        asked = list(dict.fromkeys(above))
+        again = [near(readings[owner][k].passage) for owner, k in asked]
+        plan = partial(self._plan, mode, again=True)
+        looks = {id(p): self._read(p, runs[0], mode, again=True) for p, runs in self._each(again, plan, deadline, {})}
+        for (owner, k), passage in zip(asked, again, strict=True):
+            if status_of(looks[id(passage)]) == "ok":  # a look that failed leaves the piece above the bar
+                milder = min(readings[owner][k], looks[id(passage)], key=harmfulness)
+                readings[owner][k] = replace(milder, passes=2)
 
     def _explain(
         self,
@@ -222,18 +236,18 @@ class ReasoningGuard(Judging):
         """Reasoning without an answer block about some tasks of each exchange, n texts a piece."""
         started = time.monotonic()
         pieces = [
-            replace(piece, tasks=tuple(t for t in piece.tasks if t in one.tasks))
+            piece
             for i, one in enumerate(asked)
-            for piece in self._pieces(i, one.exchange, mode)
+            for piece in self._passages(i, one.exchange, mode, one.tasks).made
+            if not piece.cut
         ]
-        pieces = [piece for piece in pieces if piece.tasks]
         written: list[list[Completion]] = [[] for _ in asked]
         can, owners = self.engine.capabilities, [p.owner for p in pieces]
 
         def settle(i: int, text: str) -> tuple[Step, ...]:
             return early(asked[i].verdict, asked[i].tasks, text)
 
-        def plan_of(tasks: tuple[Task, ...]) -> Plan:
+        def plan_of(tasks: tuple[Task, ...], _: bool) -> Plan:
             return wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
 
         with speaking(on_step, owners, engine=can, settle=settle) as voices:
@@ -243,16 +257,18 @@ class ReasoningGuard(Judging):
         said = [voices[i].said if i in voices else () for i in range(len(asked))]
         return [_told(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
 
-    def _pieces(self, owner: int, exchange: Exchange, mode: Mode) -> list[Piece]:
-        capacity = self._capacity(mode)
-        made = windows(exchange, capacity, self.max_windows, self.engine.offsets)
-        if made is None:
-            return []
-        if changes(exchange):
-            clean = windows(normalised(exchange), capacity, self.max_windows, self.engine.offsets)
-            made = made + (clean or [])
-        asked = exchange.tasks
-        return [Piece(owner, w, tuple(t for t in w.tasks if t in asked)) for w in made]
+    def _passages(self, owner: int, exchange: Exchange, mode: Mode, tasks: Collection[Task]) -> Passages:
+        asked = tuple(t for t in exchange.tasks if t in tasks)
+        return passages(
+            exchange,
+            asked,
+            capacity=self._capacity(mode),
+            limit=self.max_windows,
+            offsets=self.engine.offsets,
+            cut=any(self.calibration.curve(t, mode).piece for t in asked),
+            apart=mode == "instant",  # where every passage would be reasoned about, the whole and the last turn are
+            owner=owner,
+        )
 
     def _capacity(self, mode: Mode) -> int:
         context = self.engine.capabilities.context_tokens or 8192
@@ -264,30 +280,31 @@ class ReasoningGuard(Judging):
         context = self.engine.capabilities.context_tokens
         return wanted if context is None else min(wanted, context // 3)  # the rest is for what is judged
 
-    def _plan(self, mode: Mode, tasks: tuple[Task, ...]) -> Plan:
+    def _plan(self, mode: Mode, tasks: tuple[Task, ...], cut: bool = False, again: bool = False) -> Plan:
         if not self.engine.capabilities.force:
             return (Free(self._budget(mode) + BLOCK_TOKENS),)
-        margins = {t: self.calibration.curve(t, mode).margin for t in tasks}
+        curves = {t: self.calibration.curve(t, mode) for t in tasks}
+        margins = {t: c.piece_margin(again) if cut else c.margin for t, c in curves.items()}
         return wire_format.plan(mode, tasks, budget=self._budget(mode), margins=margins, wire=self.wire)
 
     def _each(
         self,
-        pieces: Sequence[Piece],
-        plan_of: Callable[[tuple[Task, ...]], Plan],
+        pieces: Sequence[Passage],
+        plan_of: Callable[[tuple[Task, ...], bool], Plan],
         deadline: float | None,
         voices: Voices,
         n: int = 1,
         temperature: float = 0.0,
-    ) -> Iterator[tuple[Piece, list[Completion]]]:
-        """What the engine writes for each piece; pieces of the same tasks share a plan and a call."""
-        for tasks in sorted({p.tasks for p in pieces}):
-            group = [p for p in pieces if p.tasks == tasks]
-            runs = self._runs(group, plan_of(tasks), deadline, voices, n, temperature)
+    ) -> Iterator[tuple[Passage, list[Completion]]]:
+        """What the engine writes for each passage; passages of the same tasks and bars share a plan and a call."""
+        for tasks, cut in sorted({(p.tasks, p.cut) for p in pieces}):
+            group = [p for p in pieces if (p.tasks, p.cut) == (tasks, cut)]
+            runs = self._runs(group, plan_of(tasks, cut), deadline, voices, n, temperature)
             yield from zip(group, runs, strict=True)
 
     def _runs(
         self,
-        pieces: Sequence[Piece],
+        pieces: Sequence[Passage],
         plan: Plan,
         deadline: float | None,
         voices: Voices,
@@ -309,58 +326,60 @@ class ReasoningGuard(Judging):
                 return [r for p in pieces for r in self._runs([p], plan, deadline, voices, n, temperature)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
-    def _read(self, piece: Piece, completion: Completion, mode: Mode) -> Reading:
+    def _read(self, passage: Passage, completion: Completion, mode: Mode, *, again: bool = False) -> Reading:
         parsed = wire_format.parse(completion.text)
         scored = {}
-        if completion.complete and len(completion.choices) == len(piece.tasks):
-            for task, choice in zip(piece.tasks, completion.choices, strict=True):
+        if completion.complete and len(completion.choices) == len(passage.tasks):
+            for task, choice in zip(passage.tasks, completion.choices, strict=True):
                 positive, negative = choice[f" {TASKS[task].positive}"], choice[f" {TASKS[task].negative}"]
-                scored[task] = self.calibration.curve(task, mode).probability(positive - negative)
-        return Reading(piece, completion, parsed, scored)
+                curve = self.calibration.curve(task, mode)
+                p = curve.probability(positive - negative)
+                scored[task] = curve.out_of_context(p, again=again) if passage.cut else p
+        return Reading(passage, completion, parsed, scored)
 
     def _verdict(
-        self, exchange: Exchange, mode: Mode, readings: Sequence[Reading] | None, latency_ms: float
+        self, exchange: Exchange, mode: Mode, readings: Sequence[Reading], latency_ms: float, *, complete: bool
     ) -> Verdict:
-        blank = Verdict(exchange.id, self.name, mode, "ok")
-        if readings is None:
-            error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
-            return self._unjudged(blank, "input_too_long", error, Usage(latency_ms=latency_ms))
         usage = Usage(
             sum(r.completion.prompt_tokens for r in readings),
             sum(r.completion.completion_tokens for r in readings),
             latency_ms,
-            len(readings),
+            sum(r.passes for r in readings),
         )
+        blank = Verdict(exchange.id, self.name, mode, "ok", usage=usage)
+        read = [r for r in readings if status_of(r) == "ok"]
         broken = next((r for r in readings if status_of(r) != "ok"), None)
-        if broken is not None:
-            text = broken.completion.text
-            shown = replace(blank, text=text, steps=broken.parsed.steps, notes=notes_on(exchange, readings))
-            return self._unjudged(shown, status_of(broken), broken.completion.error or why(broken), usage)
-        worst = {t: worst_of(t, [r for r in readings if t in r.piece.tasks]) for t in exchange.tasks}
+        if broken is None and complete:
+            return self._decided(blank, exchange, read)
+        status: Status = "input_too_long" if broken is None else status_of(broken)
+        harmful = [r for r in read if flagged(r.parsed.labels)]
+        if harmful:  # what is known to be harmful decides, whatever became of the rest
+            verdict = self._decided(blank, exchange, harmful)
+            return replace(verdict, notes={**verdict.notes, "unread": status})
+        notes = notes_on(exchange, readings)
+        if broken is None:
+            error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
+            return unjudged(replace(blank, notes=notes), status, error, self.fail_mode)
+        shown = replace(blank, text=broken.completion.text, steps=broken.parsed.steps, notes=notes)
+        return unjudged(shown, status, broken.completion.error or why(broken), self.fail_mode)
+
+    def _decided(self, blank: Verdict, exchange: Exchange, readings: Sequence[Reading]) -> Verdict:
+        asked = tuple(t for t in exchange.tasks if any(t in r.passage.tasks for r in readings))
+        worst = {t: worst_of(t, [r for r in readings if t in r.passage.tasks]) for t in asked}
         labels = Labels.of({t: r.parsed.labels[t] for t, r in worst.items()})
         scores = {t.value: worst[t].probabilities.get(t) if t in worst else None for t in TASKS}
-        main = worst[Task.response_harm if labels.response_harm == "harmful" else Task.prompt_harm]
+        first = Task.response_harm if labels.response_harm == "harmful" else Task.prompt_harm
+        main = worst.get(first) or next(iter(worst.values()))
         return replace(
             blank,
             labels=labels,
             scores=scores,
-            calibrated=all(self.calibration.covers(t, mode) for t in exchange.tasks),
+            calibrated=all(self.calibration.covers(t, blank.mode) for t in asked),
             harm=next((r.parsed.harm for r in worst.values() if r.parsed.harm), None) if flagged(labels) else None,
             flagged=flagged(labels),
             steps=main.parsed.steps,
             text=main.completion.text,
             notes=notes_on(exchange, readings, labels=labels, shown=main),
-            usage=usage,
-        )
-
-    def _unjudged(self, blank: Verdict, status: Status, error: str, usage: Usage) -> Verdict:
-        return replace(
-            blank,
-            status=status,
-            error=error,
-            usage=usage,
-            fail_mode=self.fail_mode,
-            flagged=self.fail_mode == "closed",
         )
 
 

@@ -1,0 +1,178 @@
+"""Text that was encoded: entities, percent, escapes, and runs of base64, base32, base85, hex, binary, decimal or Morse.
+
+Each function returns the text with what it found decoded in place, and the text itself where it found nothing. None
+raises, and each is linear in the length.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
+
+from guardreasoner.guards.words import known
+
+ESCAPES_NEEDED = 3
+"""Fewer escapes than these are an accent, or part of a path."""
+_ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z]\w{1,31};)")
+_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_QUOTED = re.compile(r"=([0-9A-F]{2})")
+_ESCAPE = re.compile(
+    r"\\u\{([0-9a-fA-F]{1,6})\}|\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x\{?([0-9a-fA-F]{2})\}?"
+    r"|%u([0-9a-fA-F]{4})|\bU\+([0-9a-fA-F]{4,6})[ ,;]?"
+)
+_OCTAL = re.compile(r"\\([0-3][0-7]{2})")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+[A-Za-z0-9+/]{4,}={0,2}|[A-Za-z0-9+/_-]{4,}={0,2}")
+_BASE32 = re.compile(r"\b[A-Z2-7]{16,}={0,6}")
+_BASE85 = re.compile(r"<~[!-u\s]{8,}?~>|(?<!\S)[!-~]{15,}(?!\S)")
+_HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
+_BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}")
+_DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
+_MORSE = re.compile(r"(?:[.\-–—•·_]{1,5}[ /|]{1,3}){4,}[.\-–—•·_]{1,5}")
+_MORSE_LETTERS = """
+.- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
+----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
+"""
+_CODE = dict(zip(_MORSE_LETTERS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
+_DASHES = str.maketrans("–—_•·", "---..")
+_LETTERS = re.compile(r"[A-Za-z]+")
+
+
+def entities(text: str) -> str:
+    """HTML entities as characters."""
+    return _ENTITY.sub(lambda m: html.unescape(m.group()), text) if "&" in text else text
+
+
+def percent(text: str) -> str:
+    """URL-encoded characters; `+` is a space where the text has none of its own."""
+    if text.count("%") < ESCAPES_NEEDED:
+        return text
+    decoded = _PERCENT.sub(lambda m: _utf8(unquote_to_bytes(m.group())) or m.group(), text)
+    return decoded.replace("+", " ") if decoded != text and not re.search(r"\s", decoded) else decoded
+
+
+def escapes(text: str) -> str:
+    r"""`\uXXXX`, `\u{X}`, `\xXX`, `%uXXXX`, `U+XXXX` and octal escapes, where there are several."""
+    if "\\" not in text and "+" not in text and "%u" not in text:
+        return text
+    if sum(1 for _ in _ESCAPE.finditer(text)) >= ESCAPES_NEEDED:
+        decoded = _ESCAPE.sub(lambda m: _character(next(g for g in m.groups() if g)), text)
+        text = decoded.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if len(_OCTAL.findall(text)) >= ESCAPES_NEEDED:
+        text = _OCTAL.sub(lambda m: chr(int(m[1], 8)), text)
+    return text
+
+
+def quoted_printable(text: str) -> str:
+    """`=XX` as characters, where most of the text is written so."""
+    found = len(_QUOTED.findall(text)) if "=" in text else 0
+    return _QUOTED.sub(lambda m: chr(int(m[1], 16)), text) if found > 5 and 9 * found > len(text) else text
+
+
+def runs(text: str) -> str:
+    """Runs in a code of bytes or letters, where they decode to text."""
+    for pattern, decode in _RUNS:
+        text = pattern.sub(lambda m, decode=decode: decode(m.group()) or m.group(), text)  # type: ignore[misc]
+    return text
+
+
+def readable(text: str) -> bool:
+    """Whether it is text: printable, and most of it letters and blanks."""
+    if len(text) < 3 or not all(c.isprintable() or c in "\n\t\r" for c in text):
+        return False
+    return sum(c.isalpha() or c == " " for c in text) >= 0.7 * len(text)
+
+
+def sensible(text: str) -> bool:
+    """Whether it is readable and at least half of its letters are in English words."""
+    words = _LETTERS.findall(text)
+    inside = sum(len(w) for w in words if known(w))
+    return readable(text) and 2 * inside >= sum(map(len, words)) > 0
+
+
+def _character(digits: str) -> str:
+    code = int(digits, 16)
+    return chr(code) if code < 0x110000 else "\ufffd"
+
+
+def _utf8(content: bytes) -> str | None:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _base64(run: str) -> str | None:
+    body = re.sub(r"\s", "", run).rstrip("=").replace("-", "+").replace("_", "/")
+    if len(body) < 16 and known(body):
+        return None
+    for cut in (body, body[: len(body) // 4 * 4]):
+        found = _tried(lambda cut=cut: base64.b64decode(cut + "=" * (-len(cut) % 4), validate=True))  # type: ignore[misc]
+        if found and readable(found) and (len(found) > 11 or sensible(found)):
+            return f" {found} "
+    return None
+
+
+def _base32(run: str) -> str | None:
+    body = run.rstrip("=")
+    found = _tried(lambda: base64.b32decode(body + "=" * (-len(body) % 8)))
+    return f" {found} " if found and readable(found) else None
+
+
+def _base85(run: str) -> str | None:
+    if run.startswith("<~"):
+        found = _tried(lambda: base64.a85decode(run, adobe=True))
+    elif run.isalnum() or len(run) > 20_000:
+        return None
+    else:
+        found = _tried(lambda: base64.b85decode(run)) or _tried(lambda: base64.a85decode(run))
+    return f" {found} " if found and sensible(found) else None
+
+
+def _hex(run: str) -> str | None:
+    digits = re.sub(r"0x|\\x|[ ,:;_-]", "", run)
+    found = _tried(lambda: bytes.fromhex(digits[: len(digits) // 2 * 2]))
+    return f" {found} " if found and readable(found) and (len(found) > 11 or sensible(found)) else None
+
+
+def _binary(run: str) -> str | None:
+    groups = re.findall("[01]+", run)
+    if len(groups) == 1:
+        groups = [run[i : i + 8] for i in range(0, len(run) // 8 * 8, 8)]
+    found = _utf8(bytes(int(g, 2) for g in groups if len(g) < 9))
+    return f" {found} " if found and readable(found) else None
+
+
+def _decimal(run: str) -> str | None:
+    codes = [int(n) for n in re.findall(r"\d+", run)]
+    found = "".join(map(chr, codes)) if all(9 <= c < 127 for c in codes) else ""
+    return f" {found} " if sensible(found) else None
+
+
+def _morse(run: str) -> str | None:
+    words = re.split(r" ?[/|] ?| {2,}", run.translate(_DASHES))
+    found = " ".join("".join(_CODE.get(letter, "?") for letter in word.split()) for word in words)
+    return (
+        f" {found} " if len(found) > 4 and found.count("?") * 5 < len(found) and re.search("[a-z]{2}", found) else None
+    )
+
+
+def _tried(decode: Callable[[], bytes]) -> str | None:
+    try:
+        return _utf8(decode())
+    except (ValueError, binascii.Error):
+        return None
+
+
+_RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
+    (_BINARY, _binary),
+    (_DECIMAL, _decimal),
+    (_HEX, _hex),
+    (_BASE32, _base32),
+    (_BASE64, _base64),
+    (_BASE85, _base85),
+    (_MORSE, _morse),
+)

@@ -1,0 +1,253 @@
+"""What of an exchange is judged: the whole in each of its forms, every message by itself, and pieces of long texts.
+
+Harm that stands among harmless sentences hardly moves the score of the whole, so its surroundings are taken away:
+
+- the whole, in windows, once as it reads with exact disguises undone and once for each guess (`guards.disguises`);
+- the last turn of a conversation and each earlier message or tool result, by itself;
+- a reply by itself, as well as with its request;
+- pieces of at most `WORDS` words, cut between sentences, and what stands in quotation marks or fences.
+
+A piece is out of its context and one of many, so it must pass a higher bar (`Curve.piece`): one bar, whatever the
+length. A piece above it is judged again with its neighbours, and decides only where that passes a bar of its own.
+
+Cost: a text is read at most three times whole (as a whole, as a message, in pieces) in each of at most `MOST_FORMS`
+forms, and an exchange has at most `PASSAGES_A_WINDOW` passages for each window it may have; what needs more is
+`input_too_long`. At most `SECOND_LOOKS` pieces a task are judged again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
+from guardreasoner.guards.windows import Offsets, windows
+from guardreasoner.types import Exchange, Task
+
+WORDS = 32
+"""Of a piece."""
+SHORTEST = 16
+"""A text of fewer words is one piece: itself."""
+REQUEST_WORDS = 60
+"""A longer request is not read again with each piece of its reply."""
+SECOND_LOOKS = 4
+"""Pieces of a task that are judged again with their neighbours; were there more above the bar, the others decide."""
+PASSAGES_A_WINDOW = 24
+MOST_QUOTES = 32
+_SENTENCE_END = re.compile(r"(?<=[.!?;:])[\"')\]]*\s+|(?<=[。！？；])|\s*\n\s*")
+_QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
+_WORDLESS = 8
+"""Characters that count as a word in text without blanks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What one pass of the model reads."""
+
+    exchange: Exchange
+    tasks: tuple[Task, ...]
+    """What the pass is asked."""
+    owner: int = 0
+    """The place of the exchange it comes from, among those asked about."""
+    cut: bool = False
+    """It is out of its context, and must pass the bar of pieces."""
+    around: Exchange | None = None
+    """A piece with its neighbours, for the second look."""
+    undone: tuple[str, ...] = ()
+    """The disguises that were undone to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """All passages of one exchange."""
+
+    made: tuple[Passage, ...]
+    complete: bool
+    """False = some of it does not fit in the windows allowed, and was not made."""
+    undone: tuple[str, ...]
+    """All disguises that were found."""
+
+
+def passages(
+    exchange: Exchange,
+    tasks: Sequence[Task],
+    *,
+    capacity: int,
+    limit: int,
+    offsets: Offsets,
+    cut: bool,
+    apart: bool = True,
+    owner: int = 0,
+) -> Passages:
+    """What is to be judged of an exchange; its whole as it reads comes first.
+
+    Args:
+        exchange: any.
+        tasks: those that are asked.
+        capacity: tokens of judged text that one pass can hold.
+        limit: the most windows of the whole.
+        offsets: character spans of the tokens of a text.
+        cut: whether there are pieces.
+        apart: whether each earlier message and the reply are judged by themselves too; the last turn always is.
+        owner: kept in each passage.
+    """
+    if windows(exchange, capacity, limit, offsets) is None:  # before anything is undone: this is cheap for any size
+        return Passages((), False, ())
+    variants = _variants(exchange)
+    found: dict[tuple[str, str | None, tuple[object, ...]], Passage] = {}
+    most, complete = limit * PASSAGES_A_WINDOW, True
+    for variant, undone in variants:
+        alone = [variant.prompt, *(m.content for m in variant.context if apart)] if variant.context else []
+        wholes = [variant, *(Exchange(exchange.id, text) for text in alone if text.strip())]
+        for one in (passage for whole in wholes for passage in _wholes(whole, capacity, limit, offsets)):
+            complete = complete and one is not None
+            if one is not None:
+                _add(found, replace(one, owner=owner), tasks, undone)
+        pieces = chain(_reply_alone(variant, capacity, limit, offsets), _pieces(variant, capacity, offsets))
+        for one in islice(pieces, most) if cut else ():
+            _add(found, replace(one, owner=owner), tasks, undone)
+    kept = tuple(found.values())
+    names = dict.fromkeys(name for _, undone in variants for name in undone)
+    return Passages(kept[:most], complete and len(kept) <= most, tuple(names))
+
+
+def near(passage: Passage) -> Passage:
+    """The second look at a piece: itself with its neighbours."""
+    return replace(passage, exchange=passage.around or passage.exchange, around=None)
+
+
+def _add(
+    found: dict[tuple[str, str | None, tuple[object, ...]], Passage],
+    passage: Passage,
+    tasks: Sequence[Task],
+    undone: tuple[str, ...],
+) -> None:
+    exchange = passage.exchange
+    asked = tuple(t for t in passage.tasks if t in tasks)
+    key = (exchange.prompt, exchange.response, exchange.context)
+    if asked and key not in found:
+        found[key] = replace(passage, tasks=asked, undone=undone)
+
+
+def _variants(exchange: Exchange) -> list[tuple[Exchange, tuple[str, ...]]]:
+    """The exchange with exact disguises undone, then one exchange for each guess at one of its texts."""
+    prompt = forms(exchange.prompt)
+    response = [Form("")] if exchange.response is None else forms(exchange.response)
+    context = [forms(m.content) for m in exchange.context]
+    read = Exchange(
+        exchange.id,
+        prompt[0].text,
+        None if exchange.response is None else response[0].text,
+        tuple(replace(m, content=f[0].text) for m, f in zip(exchange.context, context, strict=True)),
+        exchange.source,
+    )
+    undone = dict.fromkeys(name for f in (prompt, response, *context) for name in f[0].undone)
+    made = [(read, tuple(undone))]
+    made += [(replace(read, prompt=f.text), f.undone) for f in prompt[1:]]
+    made += [(replace(read, response=f.text), f.undone) for f in response[1:]]
+    for i, found in enumerate(context):
+        for f in found[1:]:
+            message = replace(read.context[i], content=f.text)
+            made.append((replace(read, context=(*read.context[:i], message, *read.context[i + 1 :])), f.undone))
+    return made[: 2 * MOST_FORMS] if len(made) <= 2 * MOST_FORMS else [*made[: 2 * MOST_FORMS - 1], _gathered(made)]
+
+
+def _gathered(made: Sequence[tuple[Exchange, tuple[str, ...]]]) -> tuple[Exchange, tuple[str, ...]]:
+    """Guesses beyond the most that are judged apart: all of their texts in one request."""
+    rest = made[2 * MOST_FORMS - 1 :]
+    read = made[0][0]
+    texts = dict.fromkeys(
+        text for variant, _ in rest for text, old in zip(_texts(variant), _texts(read), strict=True) if text != old
+    )
+    return replace(read, prompt="\n".join(texts), context=()), tuple(
+        dict.fromkeys(n for _, names in rest for n in names)
+    )
+
+
+def _texts(exchange: Exchange) -> list[str]:
+    return [exchange.prompt, exchange.response or "", *(m.content for m in exchange.context)]
+
+
+def _wholes(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> list[Passage | None]:
+    made = windows(exchange, capacity, limit, offsets)
+    return [None] if made is None else [Passage(w, w.tasks) for w in made]
+
+
+def _reply_alone(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> Iterator[Passage]:
+    """The reply without its request; the second look is at both, where they fit into one window."""
+    if exchange.response and exchange.response.strip() and exchange.prompt:
+        both = windows(exchange, capacity, limit, offsets) or []
+        around = both[0] if len(both) == 1 else None
+        for window in windows(Exchange(exchange.id, "", exchange.response), capacity, limit, offsets) or []:
+            yield Passage(window, (Task.response_harm,), cut=True, around=around)
+
+
+def _pieces(exchange: Exchange, capacity: int, offsets: Offsets) -> Iterator[Passage]:
+    size = max(WORDS, capacity // 12)
+    for text in (exchange.prompt, *(m.content for m in exchange.context)):
+        for piece, around in cut_up(text, size):
+            wider = _fitting(around, piece, capacity, offsets)
+            asked = Exchange(exchange.id, piece)
+            yield Passage(asked, (Task.prompt_harm,), cut=True, around=replace(asked, prompt=wider))
+    request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
+    room = capacity - len(request.encode()) // 2
+    for piece, around in cut_up(exchange.response or "", size):
+        wider = _fitting(around, piece, room, offsets)
+        asked = Exchange(exchange.id, request, piece)
+        yield Passage(asked, (Task.response_harm,), cut=True, around=replace(asked, response=wider))
+
+
+def _fitting(around: str, piece: str, capacity: int, offsets: Offsets) -> str:
+    return around if len(offsets(around)) <= capacity else piece
+
+
+def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str]]:
+    """Pieces of a text, each with its neighbours; none where the text is one piece.
+
+    Args:
+        text: any.
+        size: the most words of a piece; a sentence that is longer is cut at words, with half of it overlapping.
+    """
+    quoted = [next(g for g in m.groups() if g).strip() for m in _QUOTED.finditer(text)]
+    quoted = sorted({q for q in quoted if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
+    made = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
+    if _length(text) <= SHORTEST:
+        return made
+    sentences = [s for sentence in _SENTENCE_END.split(text) if sentence and (s := sentence.strip())]
+    short = min(size, max(SHORTEST, _length(text) // 2))
+    groups = _grouped([part for s in sentences for part in _halved(s, size)], short)
+    if len(groups) > 1:
+        made += [(groups[i], " ".join(groups[max(0, i - 1) : i + 2])) for i in range(len(groups))]
+    return made
+
+
+def _grouped(parts: Sequence[str], size: int) -> list[str]:
+    groups: list[list[str]] = []
+    words = 0
+    for part in parts:
+        if groups and words + _length(part) <= size:
+            groups[-1].append(part)
+            words += _length(part)
+        else:
+            groups.append([part])
+            words = _length(part)
+    return [" ".join(group) for group in groups]
+
+
+def _halved(sentence: str, size: int) -> list[str]:
+    """A sentence of more than `size` words in parts of that many, each beginning in the middle of the one before."""
+    if _length(sentence) <= size:
+        return [sentence]
+    words = sentence.split()
+    if len(words) * 2 < _length(sentence):  # hardly any blanks
+        step = size * _WORDLESS
+        return [sentence[i : i + step] for i in range(0, max(1, len(sentence) - step // 2), step // 2)]
+    starts = range(0, max(1, len(words) - size // 2), size // 2)
+    return [" ".join(words[i : i + size]) for i in starts]
+
+
+def _length(text: str) -> int:
+    """Words; in text with hardly any blanks, characters by the eight."""
+    return max(len(text.split()), len(text) // (2 * _WORDLESS))

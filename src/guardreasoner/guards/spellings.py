@@ -1,0 +1,279 @@
+"""Words that are spelt so that a model does not know them again: taken apart, run together, put in code.
+
+Each function returns the text with what it found undone, and the text itself where it found nothing. What is undone
+must give English words; so product names, lists of letters, code and other languages stay as they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from guardreasoner.guards.words import apart, inner_sorted, known, likelihood, listed, nearest, without_vowels
+
+UNLIKELY = -2.3
+"""Log-likelihood of single words per letter: running English has more, a long technical term has less."""
+_HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
+_LETTERS = re.compile(r"[A-Za-z]+")
+_TOKEN = re.compile(r"\S+")
+_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}\s{0,2}/?>")
+_ANY_TAG = re.compile(r"(?<=\w)(?:<[A-Za-z/!][^<>]{0,200}>)+(?=\w)")
+_MARK = re.compile(r"(?<=[^\W_])(?:\*+|_{2,}|~~|`+)+(?=[^\W_])")
+_EDGE = re.compile(r"\*{2,}|_{2,}|~~|`")
+_SPACED = re.compile(r"(?<![^\W_])[^\W_](?:(?:[^\w]|_){1,4}[^\W_](?![^\W_])){3,}")
+_SEPARATOR = re.compile(r"(?:[^\w]|_)+")
+_LONG = re.compile(r"[A-Za-z']{14,}")
+_PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:\1[A-Za-z0-9']+){2,}")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[A-Z][a-z])")
+_BULLET = re.compile(r"(?:\d{1,4}|[a-zA-Z])[.):]|[-*•|>]")
+_LEET = {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
+         "@": "a", "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "€": "e"}  # fmt: skip
+_LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+(€']{1,24}")
+_STRING = re.compile(
+    r"""\b(\w{1,20})\s{0,2}(?:=|:=|:|is|be)\s{0,2}(?:"([^"\n]{1,400})"|'([^'\n]{1,400})'|“([^”\n]{1,400})”)"""
+)
+
+
+def markup(text: str) -> str:
+    """Bare HTML tags and Markdown marks inside words, taken out."""
+    if "<" in text and len(_TAG.findall(text)) > 1 and re.search(r"\w</?[A-Za-z][A-Za-z0-9]{0,15}\s?/?>", text):
+        text = _TAG.sub("", text)
+    if len(_MARK.findall(text)) > 1:
+        text = _EDGE.sub("", _MARK.sub("", text))
+    return text
+
+
+def hidden_markup(text: str) -> str:
+    """Tags with attributes and comments inside words, taken out with what they say."""
+    return _ANY_TAG.sub("", text) if "<" in text else text
+
+
+def symbols(text: str) -> str:
+    """Emoji, controls and other symbols glued to words or between most words, taken out."""
+    if text.isascii() and text.isprintable():
+        return text
+    marks = [_is_symbol(c) for c in text]
+    glued = sum(m and (text[i - 1 : i].isalnum() or text[i + 1 : i + 2].isalnum()) for i, m in enumerate(marks))
+    if glued < 3 and (sum(marks) < 4 or 3 * sum(marks) < len(text.split())):
+        return text
+    out = []
+    for symbol, group in itertools.groupby(text, _is_symbol):
+        run = "".join(group)
+        out.append("\x00" if symbol else run)
+    joined = "".join(out)
+    for _ in range(2):  # halves of neighbouring words share no match
+        joined = _HALVES.sub(lambda m: _joined(m[1], m[2]), joined)
+    return re.sub(" {2,}", " ", joined.replace("\x00", " "))
+
+
+def spaced(text: str) -> str:
+    """Words whose letters stand apart: `h o w`, `h.o.w  d.o`, a letter a line."""
+    return _SPACED.sub(_together, text)
+
+
+def layout(text: str) -> str:
+    """One word a line, a numbered or bulleted one, or in a cell of a table: as running text."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    items = [_item(line.split()) for line in lines]
+    if len(lines) > 3 and 10 * sum(item is not None for item in items) >= 7 * len(lines):
+        text = " ".join(item or line for item, line in zip(items, lines, strict=True))
+    cells = [c.strip() for c in text.split("|") if c.strip(" -:\n")]
+    if len(cells) > 3 and sum(" " not in c for c in cells) >= 0.8 * len(cells):
+        text = " ".join(cells)
+    return text
+
+
+def joined(text: str) -> str:
+    """Words run together, with other signs than blanks between them, or told apart by capitals."""
+    text = _PARTS.sub(lambda m: m.group() if _in_address(m) else _words_of(m.group()) or m.group(), text)
+    return _LONG.sub(_taken_apart, text)
+
+
+def respaced(text: str) -> str:
+    """Blanks put into words at wrong places: all letters run together and taken apart anew."""
+    return _sure(text, lambda run: " ".join(apart(run.replace(" ", ""))), 3)
+
+
+def leet(text: str) -> str:
+    """Digits and signs that stand for letters, where several words become English by it."""
+    found = {w for w in _LEET_WORD.findall(text) if any(c in _LEET for c in w.rstrip("!|+("))}
+    if not found:
+        return text
+    read = {w: word for w in found if (word := _unleeted(w))}
+    certain = [w for w in read if len(w) > 2 and any(c.isalpha() for c in w)]
+    if len(certain) < 2:
+        return text
+    return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
+
+
+def ciphers(text: str) -> Iterator[tuple[str, str]]:
+    """Name and text of each simple cipher that turns a stretch of unknown words into English ones."""
+    words = [w for w in _LETTERS.findall(text) if len(w) > 1]
+    if sum(not known(w) for w in words) < 3:
+        return
+    for shift in (13, *(k for k in range(1, 26) if k != 13)):
+        yield ("rot13" if shift == 13 else "shifted letters"), _by_words(text, _shift(shift))
+    yield "mirrored alphabet", _by_words(text, str.maketrans(*_mirror()))
+    yield "reversed", _by_words(text, lambda w: w[::-1], whole=True)
+    yield "reversed words", _by_words(text, lambda w: w[::-1])
+    yield "pig Latin", _by_words(text, _pig)
+
+
+def lossy(text: str) -> Iterator[tuple[str, str]]:
+    """Name and text of what a stretch of misspelt words may have been: the most frequent words that fit."""
+    if sum(len(w) > 1 and not known(w) for w in _LETTERS.findall(text)) > 1:
+        yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)
+        yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))
+
+
+def assembled(text: str) -> str:
+    """Strings given to names (`a = "..."`), put together: in the order of the names, then in that of the text."""
+    found = [(m[1], next(g for g in m.groups()[1:] if g)) for m in _STRING.finditer(text)]
+    if len(found) < 2:
+        return text
+    by_name = " ".join(s for _, s in sorted(found, key=lambda f: (len(f[0]), f[0])))
+    as_written = " ".join(s for _, s in found)
+    return by_name if by_name == as_written else f"{by_name}\n{as_written}"
+
+
+def _is_symbol(character: str) -> bool:
+    if character < "\x7f":
+        return character < " " and character not in "\t\n\r"
+    return unicodedata.category(character) in ("So", "Sk", "Co", "Cn", "Cc", "Cs")
+
+
+def _joined(left: str, right: str) -> str:
+    """Two halves of a word, or two words."""
+    both = left + right
+    if not both.isalpha():
+        return f"{left} {right}"
+    return " ".join(apart(both)) if known(left) or known(right) or known(both) else both
+
+
+def _item(words: list[str]) -> str | None:
+    """The one word of a line, without bullet and frame."""
+    words = words[bool(_BULLET.fullmatch(words[0])) :]
+    words = words[:-1] if words and words[-1] == "|" else words
+    return words[0] if len(words) == 1 else None
+
+
+def _together(match: re.Match[str]) -> str:
+    run = match.group()
+    kinds = Counter(_SEPARATOR.findall(run))
+    inner = kinds.most_common(1)[0][0]
+    words = [re.sub(r"(?:[^\w']|_)+", "", w) if len(w) > 1 else w for w in _split_at_others(run, inner)]
+    if len(words) == 1:
+        words = apart(words[0]) if words[0].isalpha() else words
+    letters = sum(map(len, words))
+    return " ".join(words) if 2 * sum(len(w) for w in words if known(w)) >= letters and letters > 3 else run
+
+
+def _split_at_others(run: str, inner: str) -> list[str]:
+    """The words of a run of single letters: they end where another separator stands than between most letters."""
+    words, start = [], 0
+    for found in _SEPARATOR.finditer(run):
+        if found.group() != inner and "'" not in found.group():
+            words.append(run[start : found.start()].replace(inner, ""))
+            start = found.end()
+    return [*words, run[start:].replace(inner, "")]
+
+
+def _in_address(match: re.Match[str]) -> bool:
+    """Whether a run stands inside a URL or a path, whose words a reader sees as they are."""
+    token = match.string[max(0, match.start() - 200) : match.end()].rsplit(None, 1)[-1]
+    return "://" in token or token.startswith(("www.", "/", "~", "."))
+
+
+def _words_of(run: str) -> str | None:
+    parts = re.split(r"[^A-Za-z0-9']+", run)
+    letters = sum(map(len, parts))
+    return " ".join(parts) if letters > 11 and 3 * sum(len(p) for p in parts if known(p)) >= 2 * letters else None
+
+
+def _taken_apart(match: re.Match[str]) -> str:
+    token = match.group()
+    if listed(token):
+        return token
+    humps = [h for h in _HUMP.split(token) if h]
+    words = humps if len(humps) > 2 and _words_of(" ".join(humps)) else apart(token)
+    return " ".join(words) if len(words) > 2 and likelihood(words) > UNLIKELY * len(token) else token
+
+
+def _unleeted(word: str) -> str | None:
+    """The English word that a leet spelling stands for."""
+    choices = [_LEET.get(c, c) for c in word.rstrip("!|+(").lower()]
+    for letters in itertools.islice(itertools.product(*choices), 16):
+        if known("".join(letters)):
+            return "".join(letters)
+    return None
+
+
+def _shift(by: int) -> dict[int, int]:
+    lower, upper = string.ascii_lowercase, string.ascii_uppercase
+    return str.maketrans(lower + upper, lower[by:] + lower[:by] + upper[by:] + upper[:by])
+
+
+def _mirror() -> tuple[str, str]:
+    return string.ascii_letters, string.ascii_lowercase[::-1] + string.ascii_uppercase[::-1]
+
+
+def _pig(word: str) -> str:
+    body = word.lower().removesuffix("ay")
+    if body == word.lower() or len(body) < 2:
+        return word
+    tries = [body.removesuffix("w"), *(body[-k:] + body[:-k] for k in range(1, min(4, len(body))))]
+    return next((t for t in tries[::-1] if known(t)), tries[1] if len(tries) > 1 else body)
+
+
+def _by_words(text: str, read: dict[int, int] | Callable[[str], str], *, whole: bool = False, needed: int = 3) -> str:
+    """The text with its best stretch of words read anew (largest sum of gains), or itself where there is no such.
+
+    Args:
+        text: any.
+        read: a word to the word it stands for.
+        whole: the stretch is turned round as a whole, and not word by word.
+        needed: words gained.
+    """
+    spans = [m.span() for m in _LETTERS.finditer(text)]
+    new = [text[a:b].translate(read) if isinstance(read, dict) else read(text[a:b]) for a, b in spans]
+    best, total, start, found = 0, 0, 0, (0, 0)
+    for i, ((a, b), word) in enumerate(zip(spans, new, strict=True)):
+        gain = _gain(text[a:b], word)
+        if total <= 0:
+            total, start = 0, i
+        total += gain
+        if total > best:
+            best, found = total, (start, i + 1)
+    if best < 3 * needed:
+        return text
+    left, right = spans[found[0]][0], spans[found[1] - 1][1]
+    if whole:
+        return f"{text[:left]}{text[left:right][::-1]}{text[right:]}"
+    inside = iter(new[found[0] : found[1]])
+    return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:]
+
+
+def _gain(old: str, new: str) -> int:
+    """Thirds of a word that reading `old` as `new` brings."""
+    if len(old) < 2:
+        return 0
+    return 3 * (known(new) and new.lower() != old.lower()) - 3 * known(old) - (not known(new) and not known(old))
+
+
+def _sure(text: str, read: Callable[[str], str], needed: int) -> str:
+    """Stretches of words that are mostly unknown, read anew where that makes nearly all of them known."""
+
+    def anew(match: re.Match[str]) -> str:
+        run = match.group()
+        words = run.split(" ")
+        if sum(not known(w) for w in words) < needed or 3 * sum(not known(w) for w in words) < len(words):
+            return run
+        again = read(run)
+        found = again.split(" ")
+        return again if sum(len(w) for w in found if known(w)) >= 0.95 * sum(map(len, found)) else run
+
+    return re.sub(r"(?<![A-Za-z])[A-Za-z]+(?: [A-Za-z]+)+", anew, text)

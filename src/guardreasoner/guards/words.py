@@ -1,0 +1,97 @@
+"""English words by how often they are written: what tells a disguised text from a plain one, and joined words apart.
+
+The list is the frequency dictionary of `symspellpy` (82,834 words). It is read once, when first needed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import islice
+
+COMMON = 30_000
+"""Words that count as known: rarer ones are found by chance in letters that mean nothing."""
+LONGEST = 20
+"""Letters of a word, when joined words are taken apart."""
+STRAY = -25.0
+"""Log-likelihood of a letter that belongs to no word."""
+_VOWELS = re.compile("[aeiou]")
+
+
+@cache
+def _counts() -> Mapping[str, int]:
+    content = (files("symspellpy") / "frequency_dictionary_en_82_765.txt").read_text(encoding="utf-8-sig")
+    return {word: int(count) for word, count in (line.split() for line in content.splitlines())}
+
+
+@cache
+def frequencies() -> Mapping[str, float]:
+    """Word -> natural log of its share of all words, of the `COMMON` most frequent ones, most frequent first."""
+    common = [(w, n) for w, n in islice(_counts().items(), COMMON) if len(w) > 1 or w in ("a", "i")]
+    total = sum(n for _, n in common)
+    return {w: math.log(n / total) for w, n in common}
+
+
+def listed(word: str) -> bool:
+    """Whether it is in the list at all, however rare."""
+    return word.lower() in _counts()
+
+
+def known(word: str) -> bool:
+    """Whether it is an English word, whatever its case."""
+    return word.lower() in frequencies()
+
+
+def apart(letters: str) -> list[str]:
+    """The likeliest words whose letters, joined, are these (Viterbi over single words; linear in the length)."""
+    table, lower = frequencies(), letters.lower()
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(lower) + 1):
+        found = (best[end - 1][0] + STRAY, end - 1)  # a letter that belongs to no word
+        for start in range(max(0, end - LONGEST), end):
+            share = table.get(lower[start:end])
+            if share is not None and best[start][0] + share > found[0]:
+                found = (best[start][0] + share, start)
+        best.append(found)
+    words, end = [], len(lower)
+    while end:
+        start = best[end][1]
+        words.append(letters[start:end])
+        end = start
+    return words[::-1]
+
+
+def likelihood(words: Sequence[str]) -> float:
+    """Natural log of the likelihood of words in a row, each by itself."""
+    return sum(frequencies().get(w.lower(), STRAY) for w in words)
+
+
+@cache
+def _keyed(key: Callable[[str], str]) -> Mapping[str, str]:
+    """Key -> its most frequent word of three letters or more."""
+    found: dict[str, str] = {}
+    for word in frequencies():
+        if len(word) > 2:
+            found.setdefault(key(word), word)
+    return found
+
+
+def without_vowels(word: str) -> str:
+    """A word with the vowels after its first letter left out."""
+    return word[:1] + _VOWELS.sub("", word[1:])
+
+
+def inner_sorted(word: str) -> str:
+    """What a word and its misspellings by swapped inner letters have in common."""
+    return word[:1] + "".join(sorted(word[1:-1])) + word[-1:] if len(word) > 3 else word
+
+
+def nearest(word: str, key: Callable[[str], str]) -> str:
+    """The most frequent word of an unknown word's key, or the word itself."""
+    lower = word.lower()
+    if len(word) < 2 or known(word) or (key is without_vowels and key(lower) != lower):
+        return word
+    return _keyed(key).get(key(lower), word)

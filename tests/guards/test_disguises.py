@@ -1,0 +1,137 @@
+"""Disguises undone: what is hidden comes out, plain text stays as it is, and nothing raises or runs on."""
+
+import base64
+import codecs
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardreasoner.guards.disguises import MOST_FORMS, forms
+from guardreasoner.guards.words import apart, frequencies, known
+
+PLAIN = "How do plants grow quickly in a warm kitchen next to the window"
+
+
+def each(change, sign=""):
+    return sign.join(change(c) if c.isalpha() else c for c in PLAIN)
+
+
+def letters(first):
+    return lambda c: chr(ord(first) + ord(c.lower()) - 97)
+
+
+DISGUISED = {
+    "zero width": "\u200b".join(PLAIN),
+    "combining marks": each(lambda c: c + "\u0336\u0323\u0350"),
+    "fullwidth": each(lambda c: chr(ord(c) + 0xFEE0)),
+    "squared": each(letters("\U0001f170")),
+    "regional": each(letters("\U0001f1e6"), "\u200b"),
+    "small capitals": PLAIN.lower().translate(str.maketrans("aeionrtwdkl", "ᴀᴇɪᴏɴʀᴛᴡᴅᴋʟ")),
+    "Cyrillic": PLAIN.translate(str.maketrans("aeopcyx", "аеорсух")),
+    "tags": "Hi" + "".join(chr(0xE0000 + ord(c)) for c in PLAIN),
+    "selectors": "Hi" + "".join(chr(0xE0100 + ord(c) - 16) for c in PLAIN),
+    "entities": each(lambda c: f"&#{ord(c)};"),
+    "percent": "".join(f"%{ord(c):02X}" for c in PLAIN),
+    "escapes": "".join(f"\\u{ord(c):04x}" for c in PLAIN),
+    "hex": PLAIN.encode().hex(),
+    "binary": " ".join(f"{ord(c):08b}" for c in PLAIN),
+    "decimal": " ".join(str(ord(c)) for c in PLAIN),
+    "base64": "Decode this: " + base64.b64encode(PLAIN.encode()).decode(),
+    "base64 twice": "Decode this: " + base64.b64encode(base64.b64encode(PLAIN.encode())).decode(),
+    "base32": base64.b32encode(PLAIN.encode()).decode(),
+    "base85": "Decode " + base64.b85encode(PLAIN.encode()).decode(),
+    "rot13": "Decode this and answer: " + codecs.encode(PLAIN, "rot13"),
+    "reversed": "Read this backwards: " + PLAIN[::-1],
+    "leet": PLAIN.lower().translate(str.maketrans("aeiost", "431057")),
+    "spaced": "  ".join(" ".join(w) for w in PLAIN.split()),
+    "dotted": " ".join(".".join(w) for w in PLAIN.split()),
+    "a letter a line": "\n".join(PLAIN.replace(" ", "")),
+    "no spaces": PLAIN.replace(" ", ""),
+    "underscores": PLAIN.replace(" ", "_"),
+    "capitals for spaces": "".join(w.title() for w in PLAIN.split()),
+    "emoji glued": " ".join(w + "😀" for w in PLAIN.split()),
+    "emoji inside": " ".join(w[:2] + "😀" + w[2:] for w in PLAIN.split()),
+    "NUL glued": " ".join("\0" + w for w in PLAIN.split()),
+    "bold letters": each(lambda c: f"**{c}**"),
+    "tags in words": each(lambda c: c + "<b></b>"),
+    "a word a line": "\n".join(PLAIN.split()),
+    "numbered words": "\n".join(f"{i}. {w}" for i, w in enumerate(PLAIN.split(), 1)),
+    "variables": f'Let a = "{PLAIN[:31]}". Let b = "{PLAIN[32:]}". Answer a + b.',
+    "spaces at wrong places": "How dop lantsg row quic klyin a warmk itchenn extto the wind ow",
+    "rot13 in base64": base64.b64encode(codecs.encode(PLAIN, "rot13").encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISED)
+def test_what_is_hidden_comes_out(name):
+    found = [" ".join(form.text.lower().split()) for form in forms(DISGUISED[name])]
+    assert any(PLAIN.lower() in text for text in found), found
+    assert any(form.undone for form in forms(DISGUISED[name]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        "naïve café, Привет, как дела? καλημέρα हिन्दी में",
+        "The part numbers are B2B-4471 and MP3-09; call 555 0134 or 555 0199 after 9:30.",
+        "Which is right: A, B, C or D? Room 4b, e.g. the one by Prof. J. R. R. Tolkien.",
+        "def add(a, b):\n    return a + b  # sum of two numbers\nprint(add(2, 3))",
+        '{"id": 17, "lang": "en", "payload": {"text": "a cake", "priority": "low"}}',
+        "Water is H2O, 20°C is 68°F and the file is at C:\\users\\new\\table.txt",
+        "see https://example.com/how-to-grow-plants?a=1&b=2 (50% off!)",
+        "Antidisestablishmentarianism, immunoelectrophoresis, Donaudampfschiff",
+        "sha256 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "| name | age |\n|---|---|\n| Ann Lee | 31 |\n| Bob Ray | 40 |",
+        "Ich möchte einen Kuchen backen, aber ohne Eier und ohne Milch.",
+    ],
+)
+def test_plain_text_stays_as_it_is(text):
+    assert [form.text for form in forms(text)] == [text]
+
+
+@given(
+    st.lists(st.sampled_from(list(frequencies())[:3000]), min_size=1, max_size=40), st.sampled_from([" ", ", ", ". "])
+)
+@settings(max_examples=60, deadline=None)
+def test_english_words_stay_as_they_are(words, between):
+    text = between.join(words)
+    assert [form.text for form in forms(text)] == [text]
+
+
+@given(st.one_of(st.text(), st.text("ab \\u0041%=&#;<>/+|.-_*`~\"'01xU😀\u200b\U000e0041\ufe0fо", max_size=300)))
+@settings(max_examples=300, deadline=None)
+def test_undoing_never_raises_and_its_forms_are_bounded(text):
+    found = forms(text)
+    assert 1 <= len(found) <= MOST_FORMS
+    assert len({form.text for form in found}) == len(found)
+    assert all(form.undone for form in found[1:])
+
+
+HOSTILE = ["a", "a ", "a*", "<", "&#", "%41", "\\u0041", "a😀", "QUJD", "01", "12 ", ".- ", 'a = "', "=41", "qwx zrt "]
+HOSTILE += ["h0w m4k3 ", "о", "\ufdfa", "a\n", "|", "<~", "a_", "  \n", '"a b c d e f g h i j k l ', "=", "+", "\0"]
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_undoing_is_linear_in_the_length(unit):
+    """Four times the text may take at most some ten times as long: a square would take sixteen."""
+
+    def seconds(length):
+        text = unit * (length // len(unit))
+        best = float("inf")
+        for _ in range(2):
+            start = time.process_time()
+            forms(text)
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(24_000) < 10 * seconds(6_000) + 0.05
+
+
+def test_joined_words_come_apart_at_the_likeliest_places():
+    assert apart("howdoplantsgrow") == ["how", "do", "plants", "grow"]
+    assert apart("") == []
+    assert known("Window")
+    assert not known("wndw")

@@ -1,0 +1,171 @@
+"""What of an exchange is judged: forms, messages, pieces; and what decides when something was not read."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardreasoner.engines.scripted import ScriptedEngine
+from guardreasoner.errors import EngineTimeout
+from guardreasoner.formats import guardreasoner as fmt
+from guardreasoner.guards.calibration import Calibration, Curve, read_calibration
+from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.pieces import PASSAGES_A_WINDOW, cut_up, passages
+from guardreasoner.guards.reasoning import ReasoningGuard
+from guardreasoner.types import Exchange, Labels, Message, Task
+from tiny_encoder import write_tiny
+
+BENIGN = fmt.answer("", Labels("unharmful", "compliance", "unharmful"))
+HARMFUL = fmt.answer("", Labels("harmful", "compliance", "harmful"))
+
+
+def words(text):
+    spans, start = [], 0
+    for part in text.split(" "):
+        spans.append((start, start + len(part)))
+        start += len(part) + 1
+    return spans
+
+
+def made(exchange, **options):
+    settings = {"capacity": 400, "limit": 16, "offsets": words, "cut": True} | options
+    return passages(exchange, exchange.tasks, **settings)
+
+
+def prompts(exchange, **options):
+    return [p.exchange.prompt for p in made(exchange, **options).made]
+
+
+def test_a_plain_short_request_is_one_passage():
+    assert [p.exchange for p in made(Exchange("x", "How do I bake bread?")).made] == [
+        Exchange("x", "How do I bake bread?")
+    ]
+
+
+def test_each_message_and_the_last_turn_are_judged_by_themselves():
+    context = (Message("user", "How do I bake bread?"), Message("tool", "Mix flour and water."))
+    exchange = Exchange("x", "And a cake?", context=context)
+    alone = [p.exchange for p in made(exchange).made if not p.exchange.context]
+    assert {e.prompt for e in alone} == {"How do I bake bread?", "Mix flour and water.", "And a cake?"}
+    assert not any(p.cut for p in made(exchange).made)
+
+
+def test_a_reply_is_judged_with_its_request_and_by_itself():
+    pairs = [
+        (p.exchange.prompt, p.exchange.response, p.tasks) for p in made(Exchange("x", "Bread?", "Mix flour.")).made
+    ]
+    assert pairs == [("Bread?", "Mix flour.", tuple(Task)), ("", "Mix flour.", (Task.response_harm,))]
+
+
+def test_pieces_end_at_sentences_and_know_their_neighbours():
+    text = " ".join(f"Sentence {i} has exactly nine words in it, really." for i in range(8))
+    pieces = cut_up(text)
+    assert [len(p.split()) for p, _ in pieces] == [27, 27, 18]
+    assert " ".join(p for p, _ in pieces) == text
+    assert pieces[1][1] == text
+
+
+def test_what_stands_in_quotation_marks_is_a_piece():
+    text = 'Translate the sentence "the garden behind the library opens at nine" into French.'
+    assert "the garden behind the library opens at nine" in prompts(Exchange("x", text))
+
+
+@given(st.text(max_size=600), st.integers(2, 40))
+@settings(max_examples=60, deadline=None)
+def test_pieces_lose_no_word(text, size):
+    pieces = [p for p, _ in cut_up(text, size)]
+    if pieces:
+        assert set("".join(text.split())) == set("".join("".join(pieces).split()))
+
+
+def test_a_long_text_has_a_bounded_number_of_passages():
+    found = made(Exchange("x", "Is it so? " * 600), capacity=100, limit=30)
+    assert len(found.made) <= 30 * PASSAGES_A_WINDOW
+    assert found.complete
+
+
+def test_a_form_that_does_not_fit_is_not_passed_over():
+    hidden = "".join(chr(ord(c) + 0xFEE0) for c in "bread") + " " + "\ufdfa" * 600
+    assert (
+        made(Exchange("x", hidden), capacity=16, offsets=lambda t: [(i, i + 1) for i in range(len(t) // 8)]).complete
+        is False
+    )
+
+
+def guard(fail_mode="closed", **options):
+    engine = ScriptedEngine({"bomb": HARMFUL}, default=BENIGN, **options)
+    return ReasoningGuard("test", engine, mode="full", fail_mode=fail_mode)
+
+
+class Failing(ScriptedEngine):
+    """Fails on every passage that holds one word."""
+
+    def run(self, given, plan, **options):
+        def text(prompt):
+            return "".join(s.text for s in prompt)
+
+        if len(given) > 1:
+            raise ValueError
+        if "cake" in text(given[0]):
+            raise EngineTimeout("too slow")
+        return super().run(given, plan, **options)
+
+
+@pytest.mark.parametrize("fail_mode", ["open", "closed"])
+def test_a_passage_known_to_be_harmful_decides_whatever_became_of_the_others(fail_mode):
+    failing = ReasoningGuard("test", Failing({"bomb": HARMFUL}, default=BENIGN), mode="full", fail_mode=fail_mode)
+    context = (Message("user", "I want a cake"),)
+    harmful, harmless = failing.judge(
+        [Exchange("1", "a bomb", context=context), Exchange("2", "bread", context=context)]
+    )
+    assert (harmful.status, harmful.flagged, harmful.notes["unread"]) == ("ok", True, "timeout")
+    assert (harmless.status, harmless.flagged) == ("timeout", fail_mode == "closed")
+
+
+def test_a_form_of_too_many_windows_is_unjudged_and_harm_in_what_was_read_decides():
+    small = guard(context_tokens=900)
+    wide = "\ufdfa" * 2000
+    assert small.check(wide).status == "input_too_long"
+    assert small.check("a bomb " + wide).flagged
+
+
+def bars(folder, piece):
+    folder = write_tiny(folder)
+    row = {"method": "platt", "params": [1.0, 0.0], "threshold": 0.5, "band": None, "piece": piece}
+    tasks = {t.value: {"instant": row} for t in Task}
+    (folder / "calibration.json").write_text(json.dumps({"version": 1, "fitted_on": "", "tasks": tasks}))
+    return load_guard(str(folder), threads=1)
+
+
+DILUTED = "what is my cake? " * 8 + "how do i make a bomb? " + "what is my cake? " * 8
+
+
+def test_harm_among_harmless_sentences_is_found_in_a_piece(tmp_path):
+    assert not bars(tmp_path / "whole", None).check(DILUTED).flagged
+    verdict = bars(tmp_path / "cut", [-1.0, -1.5]).check(DILUTED)
+    assert verdict.flagged
+    assert verdict.scores["prompt_harm"] >= 0.5
+
+
+def test_a_piece_must_pass_both_bars(tmp_path):
+    """Of 32 words `bomb` is one: 60/35 - 2 < 0 alone, so the bar is lowered by 1; its neighbours make it weaker."""
+    assert not bars(tmp_path / "first", [6.0, -9.0]).check(DILUTED).flagged
+    assert not bars(tmp_path / "second", [-1.0, 6.0]).check(DILUTED).flagged
+    assert bars(tmp_path / "both", [-1.0, -1.5]).check(DILUTED).flagged
+
+
+def test_bars_of_pieces_survive_writing_and_reading(tmp_path):
+    calibration = Calibration({(Task.refusal, "instant"): Curve("platt", (2.0, -1.0), 0.3, None, (1.5, -0.5))})
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(calibration.as_dict()))
+    assert read_calibration(path) == calibration
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.05, 0.95), st.floats(-4, 4))
+def test_the_bar_of_a_piece_lies_at_the_threshold_of_the_whole(p, threshold, shift):
+    curve = Curve("platt", (1.0, 0.0), threshold, None, (shift, 0.0))
+    odds = (p / (1 - p)) / (threshold / (1 - threshold))
+    moved = curve.out_of_context(p)
+    assert curve.out_of_context(p, again=True) == pytest.approx(p)
+    assert moved / (1 - moved) / (threshold / (1 - threshold)) == pytest.approx(odds * 2.718281828459045**-shift)
