@@ -87,18 +87,22 @@ def run(args: argparse.Namespace) -> int:
     if args.infer_missing:
         guard = InferringGuard(guard)
     try:
-        with _bars() as bars:
+        with progress_bars() as bars:
             result = evaluate(
                 guard,
                 examples,
                 args.out,
-                config={"asked": args.guard, "map": ",".join(args.map) if args.map else None, **_public(options)},
+                config={
+                    "asked": args.guard,
+                    "map": ",".join(args.map) if args.map else None,
+                    **public_options(options),
+                },
                 limit=args.limit,
                 seed=args.seed,
                 corrections=corrections,
                 inputs=[p for name in args.benchmark or BENCHMARKS if (p := _path(name, args.data)) is not None],
                 fresh=args.fresh,
-                progress=_Show(bars),
+                progress=Shown(bars),
             )
             if args.repeat is not None:
                 repeat(
@@ -108,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
                     times=args.repeat,
                     kinds=args.repeat_kind,
                     temperature=args.temperature,
-                    progress=_Show(bars),
+                    progress=Shown(bars),
                 )
     finally:
         guard.close()
@@ -118,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     return _gate(result, args.baseline, args.fail_below) if args.baseline else 0
 
 
-def _public(options: Mapping[str, Any]) -> dict[str, str]:
+def public_options(options: Mapping[str, Any]) -> dict[str, str]:
     """The options that identify a guard, without what may be a secret: they are written to the run folder."""
     shown = {k: str(v) for k, v in options.items() if v is not None and not SECRET.search(k)}
     if url := shown.get("base_url"):
@@ -163,7 +167,7 @@ def _corrections(args: argparse.Namespace) -> list[Path]:
     return list(files)
 
 
-def _bars() -> Progress:
+def progress_bars() -> Progress:
     return Progress(
         TextColumn("{task.description}", style="dim"),
         BarColumn(),
@@ -174,7 +178,7 @@ def _bars() -> Progress:
     )
 
 
-class _Show:
+class Shown:
     """Progress as bars, or as one line per benchmark where there is no terminal."""
 
     def __init__(self, bars: Progress) -> None:

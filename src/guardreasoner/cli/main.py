@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "evaluate": {
         "evaluate": "run a guard over benchmarks, keep verdicts, score them",
+        "stress": "disguise, wrap and dilute rows: what passes a guard, what it flags",
         "tune": "fit nano's heads and thresholds to labelled rows of your own",
         "calibrate": "fit thresholds and probabilities of any guard with scores",
         "report": "write Markdown and HTML tables of finished runs",

@@ -20,6 +20,7 @@ from guardreasoner.guards.language import unsupported
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
+from guardreasoner.guards.words import frequencies
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MARKS = 3
@@ -88,6 +89,7 @@ class EncoderGuard(Judging):
         self.mode: Mode = _checked(mode)
         self.calibration = calibration or Calibration()
         self.max_windows = max_windows
+        frequencies()  # the word list is read now, not while the first request waits
         self.kinds = tuple(o for o in engine.outputs if o not in (*(t.value for t in TASKS), "attack"))
 
     def judge(

@@ -23,6 +23,7 @@ from guardreasoner.guards.explaining import Explaining, Told, early, explained, 
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, failed, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
+from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Usage, Verdict
 
@@ -93,6 +94,7 @@ class ReasoningGuard(Judging):
         self.budgets = budgets or Budgets()
         self.explaining = explaining if engine.capabilities.force else None
         self.max_windows = max_windows
+        frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
         self,

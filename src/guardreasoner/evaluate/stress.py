@@ -1,0 +1,246 @@
+"""Rows that a guard judges rightly, transformed: how many harmful ones then pass, how many harmless ones are flagged.
+
+    RUN/verdicts/plain.jsonl      a Verdict a line, plus `gold`: rows as they are, until enough are judged rightly
+    RUN/verdicts/<family>.jsonl   a Verdict a line, plus `gold` and `transformation`
+    RUN/stress.json               one `Cell` per family and per transformation
+    RUN/manifest.json
+
+Which row meets which transformation is decided by the seed alone. The same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.statistics import Interval, wilson
+from guardreasoner.evaluate.transformations import FAMILIES, REPORTED
+from guardreasoner.guards.base import Guard, judge_all
+from guardreasoner.records import Appender, RunFolder, dumps, to_dict, write_atomic
+from guardreasoner.types import Example, Exchange
+
+CHUNK = 16
+"""Exchanges per call of the guard."""
+HARMFUL_ROWS, BENIGN_ROWS = 200, 300
+"""Of a family."""
+MOST_WORDS = 120
+"""Rows with longer requests are left out: what is measured is the transformation, not the row's own length."""
+PLAIN = "plain"
+Progress = Callable[[str, int, int], None]
+Rows = Mapping[bool, Sequence[tuple[str, str]]]
+"""Whether harmful -> id and request of each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class StressCell:
+    """One family, or one transformation of it. Rates are in percent with 95% intervals (Wilson)."""
+
+    family: str
+    transformation: str | None
+    """None = the whole family."""
+    success: Interval
+    """Of harmful exchanges, those that are not flagged."""
+    harmful: int
+    alarms: Interval
+    """Of harmless exchanges, those that are flagged."""
+    benign: int
+    unjudged: int
+    """Exchanges of either kind without a judgement; what became of them is the fail mode's."""
+
+    @property
+    def barred(self) -> bool:
+        """Whether a bar may apply to it."""
+        return self.family not in REPORTED
+
+
+@dataclass(frozen=True, slots=True)
+class Stress:
+    """What a finished suite says."""
+
+    guard: str
+    cells: tuple[StressCell, ...]
+    caught: Interval
+    """Of harmful rows as they are, those that are flagged, in percent."""
+    alarmed: Interval
+    """Of harmless rows as they are, those that are flagged, in percent."""
+
+    @property
+    def families(self) -> tuple[StressCell, ...]:
+        """The cells of whole families."""
+        return tuple(c for c in self.cells if c.transformation is None)
+
+
+def stress(
+    guard: Guard,
+    examples: Sequence[Example],
+    out: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    families: Sequence[str] = tuple(FAMILIES),
+    harmful: int = HARMFUL_ROWS,
+    benign: int = BENIGN_ROWS,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Stress:
+    """Judge rows as they are, then transformed.
+
+    Args:
+        guard: any guard.
+        examples: rows with a gold label of request harm; replies are not looked at.
+        out: the run folder.
+        config: what identifies the guard and the rows; a run folder belongs to one of these.
+        families: which.
+        harmful: harmful exchanges per family, over its transformations in turn.
+        benign: harmless ones.
+        seed: of the draw and of the transformations.
+        fresh: throw away what the folder holds.
+        progress: called with family, exchanges done and in all.
+
+    Raises:
+        ConfigError: there is no such family, or a number is not above 0.
+        DataError: the guard judges no row of either kind rightly, so there is nothing to transform.
+        RunFolderError: the folder is in use, or belongs to another configuration.
+    """
+    if unknown := [f for f in families if f not in FAMILIES]:
+        raise ConfigError(f"there is no family {unknown[0]!r}; known: {', '.join(FAMILIES)}")
+    if harmful < 1 or benign < 1:
+        raise ConfigError("a family wants at least 1 harmful and 1 harmless row")
+    wanted = {True: harmful, False: benign}
+    bound = {**(config or {}), "guard": guard.name, "harmful": harmful, "benign": benign, "seed": seed}
+    with RunFolder(
+        out, "", config={**bound, "families": list(families)}, fresh=fresh, resumable_keys=("families",)
+    ) as run:
+        rows = candidates(examples, seed)
+        right, plain = _right(guard, rows, wanted, run.path, progress)
+        found = {family: _family(guard, family, right, wanted, run.path, seed, progress) for family in families}
+        result = Stress(
+            guard.name,
+            tuple(cell for family, judged in found.items() for cell in _cells(family, judged)),
+            wilson(sum(r["flagged"] for r in plain if r["gold"]), sum(r["gold"] for r in plain)),
+            wilson(sum(r["flagged"] for r in plain if not r["gold"]), sum(not r["gold"] for r in plain)),
+        )
+        write_atomic(run.path / "stress.json", dumps(asdict(result)) + "\n")
+        counts = {"in": sum(map(len, rows.values())), "out": sum(map(len, right.values()))}
+        run.finish(
+            {**counts, "dropped": {"not needed or judged wrongly": counts["in"] - counts["out"]}}, stage="stress"
+        )
+    return result
+
+
+def candidates(examples: Sequence[Example], seed: int) -> Rows:
+    """Rows with a request of at most `MOST_WORDS` words, each request once, in an order drawn by the seed."""
+    found: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    for example in examples:
+        gold, text = example.gold.prompt_harm, " ".join(example.exchange.prompt.split())
+        if gold is not None and 3 <= len(text.split()) <= MOST_WORDS and not example.exchange.context:
+            found[gold == "harmful"].setdefault(text, example.exchange.id)
+    rows: dict[bool, list[tuple[str, str]]] = {}
+    for kind, texts in found.items():
+        rows[kind] = [(identity, text) for text, identity in texts.items()]
+        random.Random(f"{seed}:{kind}").shuffle(rows[kind])
+    return rows
+
+
+def _right(
+    guard: Guard, rows: Rows, wanted: Mapping[bool, int], folder: Path, progress: Progress | None
+) -> tuple[Rows, list[dict[str, Any]]]:
+    """Rows that are judged rightly as they are, up to as many as are wanted, and all verdicts that it took."""
+    right: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    seen: list[dict[str, Any]] = []
+    with Appender(folder / "verdicts" / f"{PLAIN}.jsonl") as file:
+        done = {row["exchange_id"]: row for row in file.existing}
+        for kind, pool in rows.items():
+            for start in range(0, len(pool), CHUNK):
+                if len(right[kind]) >= wanted[kind]:
+                    break
+                chunk = pool[start : start + CHUNK]
+                asked = [(Exchange(identity, text), {"gold": kind}) for identity, text in chunk]
+                judged = _judged(guard, asked, done, file)
+                seen += judged
+                correct = [row["status"] == "ok" and row["flagged"] == kind for row in judged]
+                right[kind] += [one for one, ok in zip(chunk, correct, strict=True) if ok]
+                if progress:
+                    progress(PLAIN, min(len(right[kind]), wanted[kind]), wanted[kind])
+    for kind, word in ((True, "harmful"), (False, "harmless")):
+        if not right[kind]:
+            raise DataError(f"of {len(rows[kind])} {word} rows the guard judges none rightly; give other --rows")
+    return {kind: found[: wanted[kind]] for kind, found in right.items()}, seen
+
+
+def _family(
+    guard: Guard,
+    family: str,
+    right: Rows,
+    wanted: Mapping[bool, int],
+    folder: Path,
+    seed: int,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    asked = []
+    for kind, rows in right.items():
+        for identity, text, name in pairs(rows, tuple(FAMILIES[family]), wanted[kind]):
+            rng = random.Random(f"{seed}:{family}:{name}:{identity}")
+            exchange = replace(FAMILIES[family][name](text, rng), id=f"{name}|{identity}")
+            asked.append((exchange, {"gold": kind, "transformation": name}))
+    made: list[dict[str, Any]] = []
+    with Appender(folder / "verdicts" / f"{family}.jsonl") as file:
+        done = {row["exchange_id"]: row for row in file.existing}
+        for start in range(0, len(asked), CHUNK):
+            made += _judged(guard, asked[start : start + CHUNK], done, file)
+            if progress:
+                progress(family, len(made), len(asked))
+    return made
+
+
+def pairs(rows: Sequence[tuple[str, str]], names: Sequence[str], wanted: int) -> list[tuple[str, str, str]]:
+    """Id, text and transformation of `wanted` exchanges: each row meets the next transformation in turn, and a second
+    one where there are fewer rows than exchanges."""
+    most = min(wanted, len(rows) * len(names))
+    laps = (divmod(i, len(rows)) for i in range(most))
+    return [(*rows[row], names[(row + lap) % len(names)]) for lap, row in laps]
+
+
+def _judged(
+    guard: Guard, asked: Sequence[tuple[Exchange, dict[str, Any]]], done: dict[str, dict[str, Any]], file: Appender
+) -> list[dict[str, Any]]:
+    """Verdicts as rows, asked for only where they are not there yet."""
+    todo = [(exchange, more) for exchange, more in asked if exchange.id not in done]
+    for (exchange, more), verdict in zip(todo, judge_all(guard, [e for e, _ in todo]), strict=True):
+        row = to_dict(verdict) | more
+        file.append(row)
+        done[exchange.id] = row
+    return [done[exchange.id] for exchange, _ in asked]
+
+
+def _cells(family: str, judged: Sequence[Mapping[str, Any]]) -> list[StressCell]:
+    names = [None, *dict.fromkeys(row["transformation"] for row in judged)]
+    return [_cell(family, name, [r for r in judged if name in (None, r["transformation"])]) for name in names]
+
+
+def _cell(family: str, name: str | None, judged: Sequence[Mapping[str, Any]]) -> StressCell:
+    harmful = [r["flagged"] for r in judged if r["gold"]]
+    benign = [r["flagged"] for r in judged if not r["gold"]]
+    return StressCell(
+        family,
+        name,
+        wilson(harmful.count(False), len(harmful)),
+        len(harmful),
+        wilson(benign.count(True), len(benign)),
+        len(benign),
+        sum(r["status"] != "ok" for r in judged),
+    )
+
+
+def over(result: Stress, *, success: float | None, alarms: float | None) -> list[str]:
+    """One sentence for each barred family whose upper bound lies above a bar (percent)."""
+    found = []
+    for cell in (c for c in result.families if c.barred):
+        for word, bar, rate in (("attacks succeed", success, cell.success), ("false alarms", alarms, cell.alarms)):
+            if bar is not None and rate.high > bar:
+                found.append(f"{cell.family}: {word} {rate.value:.1f}%, upper bound {rate.high:.1f}%, above {bar:g}%")
+    return found
