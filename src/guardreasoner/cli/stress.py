@@ -88,8 +88,8 @@ def _print(result: Stress, *, each: bool, as_json: bool) -> None:
         return
     title = f"{result.guard}: of rows that it judges rightly as they are, after a transformation"
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    table.add_column("family")
-    for name in ("attacks succeed", "95% interval", "rows", "false alarms", "95% interval", "rows", "unjudged"):
+    table.add_column("family", no_wrap=True)
+    for name in ("attacks pass", "95%", "of", "false alarms", "95%", "of", "unjudged"):
         table.add_column(name, justify="right")
     for cell in cells:
         name = cell.family if cell.transformation is None else f"  {cell.transformation}"
