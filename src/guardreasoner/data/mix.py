@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data.contrast import contrast_examples
+from guardreasoner.data.written import FILE, Written, check, read_written, written
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import Counts, read_jsonl
-from guardreasoner.types import TASKS, Example, Exchange, Labels, Task
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Task
 
 USES = ("permissive", "noncommercial", "unstated")
 """The licence classes of a row, most liberal first."""
@@ -27,8 +28,12 @@ USES = ("permissive", "noncommercial", "unstated")
 class DataConfig:
     """Which rows train, which validate."""
 
-    folder: str | None = None
-    """Folder of `*.jsonl` files inside the data folder (`train`); None = the small set that comes with the package."""
+    folder: str | tuple[str, ...] | None = None
+    """Folder of `*.jsonl` files inside the data folder (`train`), or several; None = the small set that comes with the
+    package. A row with a `domain` has the source `SOURCE-DOMAIN`, so that domains can be left out."""
+    reasoned: bool = False
+    """Train only on rows beside which reasoning lies (`data/written.py`), and on none whose writer disputes a label.
+    Labels that the source lacks are the writer's."""
     seeds: tuple[str, ...] = ()
     """The paper's seed sets by name, from the hub, instead of a folder; sources are named as they are."""
     use: tuple[str, ...] = ("permissive",)
@@ -94,6 +99,7 @@ class _MixRow:
     example: Example
     use: str
     licence: str
+    written: Written | None = None
 
     @property
     def id(self) -> str:
@@ -137,6 +143,16 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
     return [r.example for r in train], [r.example for r in validation], counts
 
 
+def load_written(config: DataConfig, data_dir: str | Path | None = None) -> dict[str, Written]:
+    """The reasoning that lies beside the rows of a mix, by row id.
+
+    Raises:
+        ConfigError, DataError: as `load_mix`.
+    """
+    rows = _rows(replace(config, reasoned=True), data_dir)
+    return {row.id: row.written for row in rows if row.written is not None}
+
+
 def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[Path]:
     """The files a mix reads, in order, for a manifest's `inputs`.
 
@@ -151,7 +167,15 @@ def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[
         raise ConfigError(
             f"the recipe reads the data folder {config.folder!r}; give --data DIR or set GUARDREASONER_DATA"
         )
-    folder = Path(data_dir) / config.folder
+    files_ = [Path(data_dir) / FILE] if config.reasoned and (Path(data_dir) / FILE).exists() else []
+    return files_ + [path for folder in _folders(config) for path in _jsonl(Path(data_dir) / folder)]
+
+
+def _folders(config: DataConfig) -> tuple[str, ...]:
+    return (config.folder,) if isinstance(config.folder, str) else config.folder or ()
+
+
+def _jsonl(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.jsonl"))
     if not found:
         raise ConfigError(f"{folder} holds no .jsonl file; give the data folder with --data DIR")
@@ -170,16 +194,22 @@ def _draw(*parts: object) -> int:
 
 def _rows(config: DataConfig, data_dir: str | Path | None) -> Iterator[_MixRow]:
     seen: set[str] = set()
-    for path in input_files(config, data_dir):
+    traces = read_written(data_dir) if config.reasoned and data_dir is not None else {}
+    for path in input_files(replace(config, reasoned=False), data_dir):
         for line, values in read_jsonl(path):
             try:
-                row = _row(values, path.stem, line)
+                row = _row(values, path.stem, line, traces if config.reasoned else None)
             except (ValueError, TypeError) as error:
                 raise DataError(str(error), file=str(path), line=line) from None
             if row.id in seen:
                 raise DataError("the id occurs a second time; ids are unique over all files", file=str(path), line=line)
             seen.add(row.id)
             yield row
+    if unknown := sorted(traces.keys() - seen):
+        raise DataError(
+            f"{len(unknown)} traces are for unknown rows ({unknown[0]}, ...); name all folders in data.folder",
+            file=str(Path(data_dir or "") / FILE),
+        )
 
 
 def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_MixRow]:
@@ -195,7 +225,8 @@ def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_MixRow]:
             yield _MixRow(example, use, licence or "none stated")
 
 
-def _row(values: Mapping[str, Any], stem: str, line: int) -> _MixRow:
+def _row(values: Mapping[str, Any], stem: str, line: int, traces: Mapping[str, Written] | None = None) -> _MixRow:
+    """One row; `traces` = reasoning is wanted, here is that which lies in a file of its own."""
     prompt, response = values.get("prompt") or "", values.get("response") or None
     if not isinstance(prompt, str) or not isinstance(response, str | None):
         raise TypeError("`prompt` and `response` are texts")
@@ -207,12 +238,17 @@ def _row(values: Mapping[str, Any], stem: str, line: int) -> _MixRow:
     gold = Labels.of({task: values.get(task.value) for task in TASKS})
     if response is None and any(TASKS[t].needs_response for t in gold.tasks):
         raise ValueError("a label of the reply without a reply")
-    exchange = Exchange(
-        str(values.get("id") or f"{stem}-{line:05d}"), prompt, response, source=str(values.get("source") or stem)
-    )
-    return _MixRow(
-        Example(exchange, gold, str(values.get("category") or "")), use, str(values.get("licence") or "unstated")
-    )
+    id_ = str(values.get("id") or f"{stem}-{line:05d}")
+    source = "-".join(str(part) for part in (values.get("source") or stem, values.get("domain")) if part)
+    context = tuple(Message(str(m["role"]), str(m["content"])) for m in values.get("context") or ())
+    made = None
+    if traces is not None:
+        made = written(values, values) if values.get("steps") else traces.get(id_)
+    if made is not None:
+        check(gold, made)
+        gold = Labels.of({task: gold[task] or made.labels[task] for task in TASKS})
+    example = Example(Exchange(id_, prompt, response, context, source), gold, str(values.get("category") or ""))
+    return _MixRow(example, use, str(values.get("licence") or "unstated"), made)
 
 
 def _check_names(config: DataConfig, sources: set[str]) -> None:
@@ -237,6 +273,10 @@ def _select(rows: Sequence[_MixRow], config: DataConfig, counts: MixCounts) -> t
             counts.drop("source")
         elif row.use not in (validation_use if held else config.use):
             counts.drop("licence")
+        elif config.reasoned and not held and row.written is None:
+            counts.drop("no reasoning")
+        elif config.reasoned and not held and row.written and row.written.disputed:
+            counts.drop("disputed")
         elif cap is not None and taken[row.source] >= cap:
             counts.drop("left_out" if held else "cap")
         elif held:

@@ -60,6 +60,13 @@ _GLUED = re.compile(r"(?<=[^\n#])(?=# Task [123]\n## Reasoning Step \d)")
 _TASK = re.compile(r"^#[ \t]*Task[ \t]*([123])\b[^\n]*$", re.I)
 _STEP = re.compile(r"^##+[ \t]*(?:Reasoning[ \t]*)?Step[ \t]*\d+[ \t]*[:.-]?[ \t]*(.*)$", re.I)
 _HARM = re.compile(r"\bkind of harm (?:is|here is)[ \t]+([^.\n]{1,80})", re.I)
+ENDINGS: Mapping[Task, tuple[str, tuple[str, str]]] = {
+    Task.prompt_harm: ("so the request is", (" harmful", " unharmful")),
+    Task.refusal: ("so this is", (" a refusal", " compliance")),
+    Task.response_harm: ("so the response is", (" harmful", " unharmful")),
+}
+"""How the last step of a task ends in reasoning of ours: lead, and the words for the positive and negative label."""
+_ENDING = {task: re.compile(rf"(?<={lead})(?:{'|'.join(words)})(?=\.)") for task, (lead, words) in ENDINGS.items()}
 _BY_KEY = {row.key.lower(): task for task, row in TASKS.items()}
 _BY_NUMBER = dict(zip("123", TASKS, strict=True))
 
@@ -167,12 +174,22 @@ def learned(trace: Trace) -> str:
 def verdicts_apart(block: str) -> list[tuple[str, Task | None]]:
     """An answer block cut around its verdict words: pieces with no task, and ` word` with the task that it answers."""
     found = sorted((m.span(1), task) for task, pattern in _WRITTEN.items() for m in pattern.finditer(block))
+    return _apart(block, found)
+
+
+def conclusions_apart(reasoning: str) -> list[tuple[str, Task | None]]:
+    """Reasoning cut around the words that conclude each task (`ENDINGS`), as `verdicts_apart` cuts a block."""
+    found = {task: matches[-1] for task, p in _ENDING.items() if (matches := list(p.finditer(reasoning)))}
+    return _apart(reasoning, sorted((m.span(), task) for task, m in found.items()))
+
+
+def _apart(text: str, found: Sequence[tuple[tuple[int, int], Task]]) -> list[tuple[str, Task | None]]:
     pieces: list[tuple[str, Task | None]] = []
     at = 0
     for (start, end), task in found:
-        pieces += [(block[at:start], None), (block[start:end], task)]
+        pieces += [(text[at:start], None), (text[start:end], task)]
         at = end
-    return [*pieces, (block[at:], None)] if block[at:] else pieces
+    return [*pieces, (text[at:], None)] if text[at:] else pieces
 
 
 def parse(text: str) -> Parsed:
@@ -314,6 +331,11 @@ def _refusal(sentence: str) -> str | None:
 def _clause(text: str) -> str:
     """The end of a text after its last clause boundary."""
     return re.split(r"[,;:]|\b(?:as|because|since|but|which|that|while|although)\b(?=.*\w)", text)[-1] or text
+
+
+def names_harm(text: str) -> bool:
+    """Whether a text holds a word that would be read as a conclusion."""
+    return _JUDGED.search(text) is not None
 
 
 def plan(

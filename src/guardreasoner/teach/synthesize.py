@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from rich.progress import (
     track,
 )
 
-from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix
+from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix, load_written
+from guardreasoner.data.written import Written
 from guardreasoner.errors import ConfigError
+from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import Appender, Counts, RunFolder, dumps, from_dict, read_nouns, write_jsonl
 from guardreasoner.teach import template
 from guardreasoner.teach.ask import Outputs, TeacherRun, ask_all
@@ -39,7 +41,7 @@ from guardreasoner.teach.imported import table1
 from guardreasoner.teach.pace import Pace
 from guardreasoner.teach.question import Reject, TeacherAnswer
 from guardreasoner.teach.teachers import Teacher, load_teacher
-from guardreasoner.types import Example, Trace
+from guardreasoner.types import Example, Step, Trace
 
 
 def synthesize(
@@ -80,7 +82,10 @@ def synthesize(
             write_jsonl(folder.path / "validation.jsonl", validation)
         else:
             train, counts = unique(data), Counts(in_=len(data))
-        more = _write(train, config, folder, teacher=teacher, quiet=quiet)
+        if config.teacher == "written" and teacher is None:
+            more = _copy(train, data, data_dir, folder)
+        else:
+            more = _write(train, config, folder, teacher=teacher, quiet=quiet)
         return _finish(folder, train, counts, config, more)
 
 
@@ -121,6 +126,35 @@ def _write(
                     outputs.settle(Trace(example, template.write_trace(example, lexicon), "template", template.VERSION))
             return {}
         return _run(_teach(taught, config, outputs, folder=folder.path, teacher=teacher, quiet=quiet))
+
+
+def _copy(
+    train: Sequence[Example], data: DataConfig | Sequence[Example], data_dir: str | Path | None, folder: RunFolder
+) -> dict[str, Any]:
+    """Reasoning that lies beside the rows; an example of which some task has none is kept with its labels only."""
+    if not isinstance(data, DataConfig):
+        raise ConfigError("examples of your own have no reasoning beside them; choose another synthesize.teacher")
+    texts = load_written(data, data_dir)
+    write_jsonl(folder.path / "rejects.jsonl", [])
+    traces = [
+        Trace(example, reasoning(example, made) if made else "", "written", wire_format.VERSION)
+        for example in train
+        for made in [texts.get(example.exchange.id.partition("#")[0])]
+    ]
+    write_jsonl(folder.path / "traces.jsonl", traces)
+    return {}
+
+
+def reasoning(example: Example, made: Written) -> str:
+    """The written steps of an example's tasks in our form, the kind of harm named where harm is first concluded."""
+    tasks, steps = example.exchange.tasks, list[Step]()
+    last = {step.task: step for step in made.steps}
+    kind = made.harm if made.harm and not wire_format.names_harm(made.harm) else None
+    for step in (s for s in made.steps if s.task in tasks):
+        if kind and step is last[step.task] and step.text.endswith(" is harmful."):
+            step, kind = replace(step, text=f"{step.text} The kind of harm is {kind}."), None
+        steps.append(step)
+    return wire_format.reasoning_text(steps) if {s.task for s in steps} == set(tasks) else ""
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -166,6 +200,8 @@ def estimate(data: DataConfig, config: SynthesizeConfig, *, data_dir: str | Path
     rows = f"{len(train):,} training rows, {len(validation):,} validation rows"
     if config.teacher == "template":
         return f"{rows}; the template teacher writes {len(taught):,} traces, at no cost"
+    if config.teacher == "written":
+        return f"{rows}; their reasoning is written already, at no cost"
     return f"{rows}; {forecast_line(taught, config)}"
 
 

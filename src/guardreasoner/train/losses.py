@@ -45,13 +45,16 @@ def only_positions(head: nn.Module, keep: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def answer_logits(model: Any, head: nn.Module, labels: Tensor, **inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+def answer_logits(
+    model: Any, head: nn.Module, labels: Tensor, *, share: bool = False, **inputs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits of the tokens that have a label, and nothing else.
 
     Args:
         model: the model, wrapped or not.
         head: `head_of` the bare model.
         labels: (batch, length); -100 = no label. Label t is predicted at position t - 1.
+        share: compute what all rows begin with (the instruction) once, and let them share its keys and values.
         inputs: what else the forward takes.
 
     Returns:
@@ -60,9 +63,30 @@ def answer_logits(model: Any, head: nn.Module, labels: Tensor, **inputs: Any) ->
     target = labels.new_full(labels.shape, -100)
     target[:, :-1] = labels[:, 1:]
     keep = target != -100
-    with only_positions(head, keep):
-        logits = model(**inputs, use_cache=False).logits
+    start = _common(inputs["input_ids"], keep) if share else 0
+    past = _shared(model, head, inputs["input_ids"], start) if start else None
+    if past is not None:
+        inputs = {**inputs, "input_ids": inputs["input_ids"][:, start:], "past_key_values": past}
+    with only_positions(head, keep[:, start:]):
+        logits = model(**inputs, use_cache=past is not None).logits
     return logits.float(), target[keep], keep
+
+
+def _common(ids: Tensor, keep: Tensor) -> int:
+    """How many tokens all rows begin with, as far as nothing is to be predicted there."""
+    apart = (ids != ids[:1]).any(0) | keep.any(0)
+    return int(apart.nonzero()[0]) if len(ids) > 1 and apart.any() else 0
+
+
+def _shared(model: Any, head: nn.Module, ids: Tensor, length: int) -> Any:
+    """Keys and values of the first tokens, computed once and repeated for every row; gradients flow through them."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    with only_positions(head, torch.zeros(1, length, dtype=torch.bool)):
+        model(input_ids=ids[:1, :length], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(ids))
+    return cache
 
 
 class TokenCounts(NamedTuple):

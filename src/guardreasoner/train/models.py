@@ -19,6 +19,7 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import write_atomic
 from guardreasoner.train.minilm import load_minilm
 from guardreasoner.train.settings import TEMPLATES, ModelConfig
+from guardreasoner.train.smollm import load_smollm
 from guardreasoner.train.tiny import load_tiny
 
 
@@ -38,6 +39,9 @@ def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]
         return load_tiny()
     from guardreasoner.train.attention import best_attention
 
+    if config.base == "smollm2":
+        model, tokenizer = load_smollm(config.attention or best_attention())
+        return model, prepare_tokenizer(tokenizer, config)
     model, tokenizer = load_checkpoint(
         config.base, revision=config.revision, dtype=dtype, attention=config.attention or best_attention()
     )

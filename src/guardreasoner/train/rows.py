@@ -129,21 +129,28 @@ class RowMaker:
             tail = wire_format.answer(reasoning, example.gold)[len(reasoning) :]
         else:
             tail = block
-        if reasoning:
-            write(reasoning)
+        concluded = set[Task]()
+        for text, task in wire_format.conclusions_apart(reasoning):
+            write(text)
+            if task and text.split()[-1] == example.gold[task] and not self.scores:
+                verdict[-len(self._encode(text))] = NUMBER[task]  # the words of all endings differ in their first token
+                concluded.add(task)
         for text, task in wire_format.verdicts_apart(tail):
             if task is None:
                 write(text)
                 continue
             asked = task in example.exchange.tasks
             if example.gold[task] or (asked and self.mask_unannotated and block is None):
-                self._verdict(example, task, into)
+                self._verdict(example, task, into, said=task in concluded)
             else:  # the word None, or what a teacher wrote where there was nothing to judge
                 write(text, learn and not (self.mask_unannotated and (asked or text != " None")))
         end = self.tokenizer.eos_token_id
         return [*ids, end], [*labels, end if learn else NO_LABEL], [*verdict, 0]
 
-    def _verdict(self, example: Example, task: Task, into: tuple[list[int], list[int], list[int]]) -> None:
+    def _verdict(
+        self, example: Example, task: Task, into: tuple[list[int], list[int], list[int]], *, said: bool
+    ) -> None:
+        """A verdict word of the block; where the reasoning has `said` it, it is a copy and no verdict."""
         gold, exchange = example.gold[task], example.exchange
         ids, labels, verdict = into
         row = TASKS[task]
@@ -153,7 +160,8 @@ class RowMaker:
         agree = next((i for i, (a, b) in enumerate(zip(shown, true, strict=False)) if a != b), len(true))
         ids.extend(shown)
         labels.extend(true[i] if i <= agree and i < len(true) else NO_LABEL for i in range(len(shown)))
-        verdict.extend([NUMBER[task] if gold and i == self.deciding(task) else 0 for i in range(len(shown))])
+        marked = gold is not None and not said
+        verdict.extend([NUMBER[task] if marked and i == self.deciding(task) else 0 for i in range(len(shown))])
 
     def _soft(self, example: Example, number: int) -> float:
         if not number:
@@ -177,9 +185,10 @@ class RowMaker:
         return list(self.encoder.continuation(text))
 
     def _shorten(self, exchange: Exchange, tokens: int) -> Exchange:
-        prompt = middle_out(exchange.prompt, tokens, self.encoder)
+        asked = wire_format.flatten(exchange.context) + exchange.prompt
+        prompt = middle_out(asked, tokens, self.encoder)
         response = None if exchange.response is None else middle_out(exchange.response, tokens, self.encoder)
-        if prompt == exchange.prompt and response == exchange.response and not exchange.context:
+        if prompt == asked and response == exchange.response:
             return exchange
         return replace(exchange, prompt=prompt, response=response, context=())
 

