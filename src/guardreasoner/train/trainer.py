@@ -113,6 +113,14 @@ def check_hardware(config: TrainingConfig) -> None:
     limit_threads(torch, config.threads, processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def freeze(model: Any, layers: int) -> None:
+    """Keep the first layers of a Llama-type model, and its embeddings, as they are."""
+    if layers:
+        model.get_input_embeddings().requires_grad_(False)
+        for layer in model.base_model.layers[:layers]:
+            layer.requires_grad_(False)
+
+
 def check_disk(folder: Path, model: Any, config: TrainingConfig) -> None:
     """Refuse before training when the checkpoints of a run cannot fit.
 
