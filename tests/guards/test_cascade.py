@@ -1,17 +1,19 @@
 """A cascade asks the second guard only what the first is unsure of."""
 
 import json
+import math
 
 import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.guards.cascade import CascadeGuard, read_bands
+from guardreasoner.guards.base import Judging
+from guardreasoner.guards.cascade import CascadeGuard, Stack, read_bands, read_stacks
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Completion
-from guardreasoner.types import Exchange, Labels, Task
+from guardreasoner.types import Exchange, Labels, Step, Task, Verdict
 
 
 def guard(name, **scripted):
@@ -88,3 +90,101 @@ def test_a_cascade_runs_from_the_command_line(tmp_path, capsys):
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["guard"] == "nano+nano"
     assert verdict["notes"]["escalated"] == ["prompt_harm"]
+
+
+STACK = {Task.prompt_harm: Stack(first=1.0, second=2.0, bias=0.5, threshold=0.6)}
+REASONED = "# Task 1\n## Reasoning Step 1\nIt is a recipe, so the request is unharmful.\n---\n\nAnswers: \nRequest: "
+
+
+def stacked(first, second, **more):
+    return CascadeGuard(first, second, {Task.prompt_harm: (0.4, 0.7)}, stacks=STACK, reasons="full", **more)
+
+
+def test_a_stack_is_the_logistic_of_both_log_odds():
+    assert STACK[Task.prompt_harm].probability(0.5, 0.5) == pytest.approx(1 / (1 + math.exp(-0.5)))
+    odds = math.log(0.8 / 0.2) + 2 * math.log(0.3 / 0.7) + 0.5
+    assert STACK[Task.prompt_harm].probability(0.8, 0.3) == pytest.approx(1 / (1 + math.exp(-odds)))
+
+
+def test_in_full_both_decide_where_there_is_a_stack_and_the_first_alone_where_there_is_none():
+    first, second = guard("small", scores={"x": 0.6}), guard("large", scores={"x": 0.9})
+    verdict = stacked(first, second).judge([Exchange("a", "x", "y")], mode="full")[0]
+    assert verdict.scores["prompt_harm"] == pytest.approx(STACK[Task.prompt_harm].probability(0.6, 0.9))
+    assert (verdict.scores["refusal"], verdict.scores["response_harm"]) == (0.6, 0.6)
+    assert verdict.labels.prompt_harm == "harmful"
+    assert verdict.mode == "full"
+    assert verdict.notes["escalated"] == ["prompt_harm"]
+
+
+def test_the_block_of_the_text_says_what_was_decided_and_reasoning_that_disagrees_is_kept_and_noted():
+    first, second = guard("small", scores={"x": 0.99}), guard("large", default=REASONED + "unharmful\n")
+    both = CascadeGuard(first, second, {}, stacks={Task.prompt_harm: Stack(1.0, 0.0, 0.0, 0.5)})
+    verdict = both.judge([Exchange("a", "x")], mode="full")[0]
+    assert verdict.labels.prompt_harm == "harmful"
+    assert "so the request is unharmful." in verdict.text
+    assert verdict.text.endswith("Answers: \nRequest: harmful\nCompletion: None\nResponse: None\n")
+    assert verdict.notes["disagreement"] == ["prompt_harm"]
+
+
+def test_modes_say_whether_the_second_guard_is_asked_at_all():
+    def asked(mode, score):
+        second = guard("large", scores={"": 0.9})
+        stacked(guard("small", scores={"": score}), second).judge([Exchange("a", "x")], mode=mode)
+        return bool(second.engine.calls)
+
+    assert [asked("instant", 0.5), asked("auto", 0.95), asked("auto", 0.5)] == [False, False, True]
+    assert [asked("short", 0.95), asked("full", 0.95)] == [True, True]
+    with pytest.raises(UnknownName, match="mode"):
+        asked("long", 0.5)
+
+
+def test_no_more_exchanges_go_on_than_are_allowed():
+    second = guard("large", scores={"": 0.9})
+    both = stacked(guard("small", scores={"": 0.5}), second)
+    verdicts = both.judge([Exchange("a", "x"), Exchange("b", "y")], max_escalations=1)
+    assert [v.notes.get("escalation_denied", False) for v in verdicts] == [False, True]
+    assert [len(texts) for texts, _ in second.engine.calls] == [1]
+
+
+def test_deadline_tasks_and_listener_reach_guards_that_take_them():
+    heard = []
+
+    class Listening(Judging):
+        name, tasks = "listening", tuple(Task)
+
+        def judge(self, exchanges, *, mode=None, deadline=None, tasks=None, on_step=None):
+            heard.append((mode, deadline, tasks))
+            for place, exchange in enumerate(exchanges):
+                if on_step:
+                    on_step(place, Step(Task.prompt_harm, f"about {exchange.id}"))
+            scores = {"prompt_harm": 0.5, "refusal": None, "response_harm": None}
+            return [Verdict(e.id, self.name, mode, "ok", Labels("harmful"), scores) for e in exchanges]
+
+    said = []
+    both = stacked(guard("small", scores={"sure": 0.9, "": 0.5}), Listening())
+    exchanges = [Exchange("a", "sure"), Exchange("b", "x")]
+    both.judge(exchanges, deadline=1e12, on_step=lambda place, step: said.append((place, step.text)))
+    assert heard == [("full", 1e12, None)]
+    assert said == [(1, "about b")]
+
+
+def test_the_second_guard_is_made_when_it_is_first_needed():
+    made = []
+
+    def second():
+        made.append(1)
+        return guard("large", scores={"": 0.9})
+
+    both = stacked(guard("small", scores={"": 0.5}), second, name="both")
+    both.judge([Exchange("a", "x")], mode="instant")
+    both.close()
+    assert not made
+    both.judge([Exchange("a", "x")])
+    both.judge([Exchange("a", "x")])
+    assert made == [1]
+
+
+def test_a_file_without_stacks_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "stacks.json").write_text('{"bands": {}}')
+    with pytest.raises(ConfigError, match="holds no bands and stacks"):
+        read_stacks(tmp_path / "stacks.json")

@@ -161,6 +161,4 @@ def test_the_words_that_conclude_a_task_are_its_verdict_and_the_block_after_them
     assert [number for _, number in marked] == [1, 2, 3]
     assert before[0].endswith("so the request is")
     assert before[1].endswith("so this is")
-    assert (
-        before[2].rstrip(" unharmful").endswith("Response:")
-    )  # no conclusion is written: the block's word is the verdict
+    assert before[2].endswith("Response:")  # no conclusion is written there

@@ -26,13 +26,18 @@ from guardreasoner.engines.decoding import Extension
 from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.hf import load_model
 from guardreasoner.engines.onnx import OnnxBatch, OnnxModel
-from guardreasoner.errors import ConfigError, EngineError, need, printable
+from guardreasoner.errors import ConfigError, DataError, EngineError, need, printable
 from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
+from guardreasoner.export.embeddings import share_embeddings
+from guardreasoner.export.fidelity import compare
 from guardreasoner.guards.explaining import Explaining
-from guardreasoner.records import Counts, RunFolder
+from guardreasoner.records import Counts, RunFolder, read_nouns
 from guardreasoner.train.models import read_meta, write_meta
+from guardreasoner.types import Example
 
 COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "guard.json")
+BLOCK = 64
+"""Weights that share a scale at 8 bits in Llama-type models."""
 FP32_TOLERANCE = 1e-3
 """An unquantised export that differs more than this from torch is a fault; measured differences are about 1e-5."""
 
@@ -42,9 +47,15 @@ class ExportConfig:
     """What the export stage needs to know."""
 
     precision: Precision = "int8"
-    """int8: logits of a 22M decoder within 0.25 of torch, 27 MB. int4: smaller, and visibly worse at this size."""
+    """int8: logits of a 22M decoder within 0.25 of torch, 27 MB. int4: smaller, and visibly worse at this size. Tied
+    embeddings of Llama-type models are 8 bits too (`export/embeddings.py`)."""
     check: bool = True
     """Compare logits with torch after writing."""
+    concludes: bool = False
+    """Written to guard.json: the model ends the reasoning on each task with a fixed conclusion, and P is read there."""
+    compare: int = 0
+    """Validation rows on which labels and ranking in `instant` are compared with the checkpoint in float32; an export
+    that differs too much is refused (`export/fidelity.py`)."""
     explaining: Explaining | None = None
     """Written to guard.json: the guard decides in `instant` and explains after (`guards.explaining`); None = the answer
     block after the reasoning decides."""
@@ -80,7 +91,7 @@ def export(checkpoint: str | Path, out: str | Path, *, precision: Precision = "i
         if config.get("model_type") == "bert":
             _export_bert(source, config, work, precision)
         else:
-            _export_llama(source, work, precision)
+            _export_llama(source, config, work, precision)
         copy_small_files(source, work)
         deviation = deviation_from_torch(source, work) if check else None
         if precision == "fp32" and deviation is not None and not deviation <= FP32_TOLERANCE:
@@ -111,9 +122,13 @@ def run(
         if done is not None and target.is_dir():
             return Exported(target, config.precision, done["bytes"], done["max_deviation"])
         made = export(checkpoint, target, precision=config.precision, check=config.check)
+        more = {"concludes": True} if config.concludes else {}
         if config.explaining is not None:
-            write_meta(target, {**read_meta(target), "explaining": asdict(config.explaining)})
-        folder.finish(Counts(in_=1, out=1), bytes=made.bytes, max_deviation=made.max_deviation)
+            more |= {"explaining": asdict(config.explaining)}
+        if more:
+            write_meta(target, {**read_meta(target), **more})
+        fidelity = _fidelity(Path(checkpoint), Path(out), target, config) if config.compare else None
+        folder.finish(Counts(in_=1, out=1), bytes=made.bytes, max_deviation=made.max_deviation, fidelity=fidelity)
         return made
 
 
@@ -124,6 +139,19 @@ def is_quantised(folder: Path) -> bool:
         return False
     graph = need("onnx", "train").load(str(model), load_external_data=False).graph
     return any("NBits" in node.op_type or "Quantize" in node.op_type for node in graph.node)
+
+
+def _fidelity(checkpoint: Path, out: Path, target: Path, config: ExportConfig) -> dict[str, Any]:
+    rows = out / "synthesize" / "validation.jsonl"
+    if not rows.exists():
+        raise DataError("no validation rows to compare on; name sources in data.leave_out", file=str(rows))
+    wire = read_meta(checkpoint).get("wire", "raw")
+    try:
+        examples = list(read_nouns(Example, rows))
+        return asdict(compare(checkpoint, target, examples, wire=wire, rows=config.compare, mode="instant"))
+    except EngineError:
+        shutil.rmtree(target)
+        raise
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
@@ -244,7 +272,7 @@ def _export_bert(source: Path, config: Mapping[str, Any], folder: Path, precisio
     write_bert_folder(folder, shape, load_weights(source), precision=precision, special_ids=ids)
 
 
-def _export_llama(source: Path, folder: Path, precision: Precision) -> None:
+def _export_llama(source: Path, config: Mapping[str, Any], folder: Path, precision: Precision) -> None:
     if not any(source.glob("*.safetensors")):
         raise ConfigError(f"{source} holds no *.safetensors; save the model with safe serialization")
     need("onnxruntime_genai", "train")
@@ -252,11 +280,14 @@ def _export_llama(source: Path, folder: Path, precision: Precision) -> None:
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(folder)]
         command += ["-p", precision, "-e", "cpu", "-c", cache, "--extra_options", "prune_lm_head=true"]
+        command += [f"block_size={BLOCK}"] if precision == "int8" else []
         settings = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
     if done.returncode or not (folder / "model.onnx").is_file():
         reason = (done.stderr or done.stdout).strip().rsplit("\n", 1)[-1]
         raise ConfigError(f"onnxruntime-genai's builder cannot export {source}: {printable(reason, 200)}")
+    if precision == "int8" and config.get("tie_word_embeddings") and config["hidden_size"] % BLOCK == 0:
+        share_embeddings(folder)
 
 
 def _swap(work: Path, target: Path) -> None:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from guardreasoner.formats.base import Parsed, Problem
-from guardreasoner.plans import Chat, Choice, Free, Judged, Plan, PlanStep, Prompt, Scaffold, Text, Turn
+from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Plan, PlanStep, Prompt, Scaffold, Text, Turn
 from guardreasoner.types import TASKS, Exchange, Labels, Message, Mode, Step, Task, Trace
 
 VERSION = "1"
@@ -46,6 +47,8 @@ HUMAN, ASSISTANT, ANSWERS, RULE = "Human user:", "AI assistant:", "Answers:", "-
 STEP_HEADING = "## Reasoning Step"
 HEADING = "# Task"
 STOPS = (RULE, ANSWERS)
+KIND_TOKENS = 16
+"""Room after a conclusion for "The kind of harm is ..."."""
 BLOCK = f"{RULE}\n\n{ANSWERS} \n"
 """What a plan forces after reasoning. Free text cannot hold it: it ends at `STOPS`."""
 
@@ -192,6 +195,12 @@ def _apart(text: str, found: Sequence[tuple[tuple[int, int], Task]]) -> list[tup
     return [*pieces, (text[at:], None)] if text[at:] else pieces
 
 
+def with_block(text: str, labels: Labels) -> str:
+    """A whole answer with another answer block; a text without one stays as it is."""
+    blocks = list(_BLOCK.finditer(text))
+    return text[: blocks[-1].start()] + answer_block(labels) if blocks else text
+
+
 def parse(text: str) -> Parsed:
     """Steps and labels of one generated text; never raises.
 
@@ -335,7 +344,7 @@ def _clause(text: str) -> str:
 
 def names_harm(text: str) -> bool:
     """Whether a text holds a word that would be read as a conclusion."""
-    return _JUDGED.search(text) is not None
+    return "harmful" in text.lower() or "harmless" in text.lower()
 
 
 def plan(
@@ -346,6 +355,7 @@ def plan(
     margins: Mapping[Task, float] | None = None,
     wire: Wire = "raw",
     block: bool = True,
+    concludes: bool = False,
 ) -> Plan:
     """The steps that follow the prompt in one mode: reasoning up to a budget, then the forced answer block.
 
@@ -357,12 +367,16 @@ def plan(
         wire: in `compact` the headings are forced too, and the budget is shared out between the tasks: a model trained
             on rows with and without reasoning, and on rows of one task, would otherwise choose between them.
         block: whether the answer block follows; without it there is reasoning only.
+        concludes: each task is decided where its last step concludes (`ENDINGS`), and `concluded` writes the block:
+            after "so the request is harmful" a block only copies, and its probabilities say nothing.
 
     Raises:
         ValueError: mode is `auto`.
     """
     if mode == "auto":
         raise ValueError("auto is made of the plans of instant and full")
+    if concludes and mode != "instant":
+        return _concluding(tasks, budget, margins or {})
     steps: list[PlanStep] = []
     if mode != "instant" and wire == "compact":
         for task in (t for t in TASKS if t in tasks):
@@ -380,3 +394,32 @@ def plan(
             ]
             lead = "\n"
     return tuple(steps)
+
+
+def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float]) -> Plan:
+    steps: list[PlanStep] = []
+    for task, (lead, words) in ENDINGS.items():
+        if task in tasks:
+            steps += [
+                Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"),
+                Free(budget // len(tasks), (f" {lead}", HEADING, *STOPS)),
+                Text(f" {lead}"),
+                Choice(words, margins.get(task, 0.0)),
+                Text("."),
+                Free(KIND_TOKENS, ("\n",)),
+                Text("\n"),
+            ]
+    return tuple(steps)
+
+
+def concluded(completion: Completion, tasks: Sequence[Task], margins: Mapping[Task, float]) -> Completion:
+    """What a plan that `concludes` wrote, with the answer block of what it decided, and its choices in block words."""
+    if not completion.complete or len(completion.choices) != len(tasks):
+        return completion
+    labels, choices = dict[Task, str](), list[Mapping[str, float]]()
+    for task, scores in zip(tasks, completion.choices, strict=True):
+        row, (positive, negative) = TASKS[task], (scores[word] for word in ENDINGS[task][1])
+        labels[task] = row.positive if positive - negative >= margins.get(task, 0.0) else row.negative
+        choices.append({f" {row.positive}": positive, f" {row.negative}": negative})
+    text = f"{completion.text}{RULE}\n\n{answer_block(Labels.of(labels))}"
+    return replace(completion, text=text, choices=tuple(choices))

@@ -1,16 +1,48 @@
-"""Two guards in a row: the first judges everything, the second only what the first is unsure of or could not judge."""
+"""Two guards in a row: the first judges everything, the second what the first is unsure of or could not judge.
+
+The second may decide alone where it is asked, or together with the first: a logistic `Stack` of both log-odds, fitted
+on rows that neither was trained on. `models/bundled.json` holds those of the guard that comes with the package.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import inspect
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard, Judging
-from guardreasoner.types import TASKS, Exchange, Labels, Task, Verdict
+from guardreasoner.guards.steps import StepSink, placed
+from guardreasoner.types import MODES, TASKS, Exchange, Labels, Mode, Task, Verdict
 
 Bands = Mapping[Task, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """How two scores of one task become one: P = sigmoid(first * logit p1 + second * logit p2 + bias)."""
+
+    first: float
+    second: float
+    bias: float
+    threshold: float
+    """P at or above which the positive label is given."""
+
+    def probability(self, p1: float, p2: float) -> float:
+        """P(positive) of the two guards' P."""
+        return _sigmoid(self.first * logit(p1) + self.second * logit(p2) + self.bias)
+
+
+def logit(p: float) -> float:
+    """Log-odds of a probability, kept within 1e-6 of 0 and 1."""
+    p = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
 
 
 def read_bands(given: Mapping[str, Any]) -> Bands:
@@ -31,30 +63,97 @@ def read_bands(given: Mapping[str, Any]) -> Bands:
     return found
 
 
-class CascadeGuard(Judging):
-    """Any two guards; the first needs scores.
+def read_stacks(path: Path) -> tuple[Bands, dict[Task, Stack]]:
+    """Bands and stacks of a file that `evaluate/stack.py` wrote.
 
-    Only the tasks inside their band are asked of the second guard as far as the verdict goes: the labels and scores of
-    the other tasks stay those of the first.
+    Raises:
+        ConfigError: it is not one.
     """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        stacks = {Task(name): Stack(**{k: float(v) for k, v in row.items()}) for name, row in given["stacks"].items()}
+        return read_bands(given["bands"]), stacks
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} holds no bands and stacks ({type(error).__name__})") from None
 
-    def __init__(self, first: Guard, second: Guard, bands: Bands, *, name: str | None = None) -> None:
+
+class CascadeGuard(Judging):
+    """Any two guards; the first needs scores."""
+
+    def __init__(
+        self,
+        first: Guard,
+        second: Guard | Callable[[], Guard],
+        bands: Bands,
+        *,
+        stacks: Mapping[Task, Stack] | None = None,
+        mode: Mode = "auto",
+        reasons: Mode | None = None,
+        name: str | None = None,
+    ) -> None:
         """Args:
         first: judges everything.
-        second: judges what falls in a band, and what the first could not judge.
-        bands: per task the open interval of the first guard's score in which the second decides.
+        second: judges what falls in a band, and what the first could not judge; or what makes it when it is needed.
+        bands: per task the open interval of the first guard's score in which `auto` asks the second.
+        stacks: per task how both decide together; a task without one is the first guard's. None = where the second is
+            asked about a task, it decides alone, and the other tasks stay the first's.
+        mode: default of `judge`: `instant` = the first alone, `short` and `full` = both about everything, `auto` = both
+            inside the bands.
+        reasons: the second guard's mode in `auto`; None = its own.
         name: default `first+second`.
         """
-        self.first, self.second, self.bands = first, second, bands
-        self.name = name or f"{first.name}+{second.name}"
-        self.tasks = tuple(t for t in Task if t in first.tasks or t in second.tasks)
+        self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons
+        self._second = second
+        self.name = name or f"{first.name}+{self.second.name}"
+        self.tasks = first.tasks if callable(second) else tuple(t for t in Task if t in first.tasks + second.tasks)
+        self.kinds = tuple(getattr(first, "kinds", ()))
 
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        verdicts = [replace(v, guard=self.name) for v in self.first.judge(exchanges)]
-        asked = {i: self.unsure(v) for i, v in enumerate(verdicts) if v.status != "ok" or self.unsure(v)}
-        second = self.second.judge([exchanges[i] for i in asked])
-        for (i, tasks), verdict in zip(asked.items(), second, strict=True):
-            verdicts[i] = _combine(verdicts[i], verdict, tasks)
+    @cached_property
+    def second(self) -> Guard:
+        """The second guard, loaded when it is first needed."""
+        return self._second() if callable(self._second) else self._second
+
+    def judge(
+        self,
+        exchanges: Sequence[Exchange],
+        *,
+        mode: Mode | None = None,
+        deadline: float | None = None,
+        tasks: Collection[Task] | None = None,
+        max_escalations: int | None = None,
+        on_step: StepSink | None = None,
+    ) -> list[Verdict]:
+        """One verdict per exchange, in input order.
+
+        Args:
+            exchanges: any number.
+            mode: instead of the guard's own.
+            deadline: `time.monotonic()` seconds; where it passes before the second guard is done, the first's verdict
+                stands, with the note `escalation_failed`.
+            tasks: the only tasks that are asked; None = all that make sense.
+            max_escalations: in `auto`, the most exchanges that the second guard is asked about; the others keep the
+                first's verdict with the note `escalation_denied`.
+            on_step: hears the second guard's reasoning, where it can be heard.
+
+        Raises:
+            UnknownName: there is no such mode.
+        """
+        mode = mode or self.mode
+        if mode not in MODES:
+            raise UnknownName("mode", str(mode), MODES)
+        more = {"deadline": deadline, "tasks": tasks}
+        verdicts = [replace(v, guard=self.name) for v in _ask(self.first, exchanges, mode="instant", **more)]
+        if mode == "instant":
+            return verdicts
+        asked = [i for i, v in enumerate(verdicts) if mode != "auto" or v.status != "ok" or self.unsure(v)]
+        if mode == "auto" and max_escalations is not None:
+            for i in asked[max(0, max_escalations) :]:
+                verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
+            asked = asked[: max(0, max_escalations)]
+        if asked:
+            more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
+            for i, verdict in zip(asked, _ask(self.second, [exchanges[i] for i in asked], **more), strict=True):
+                verdicts[i] = self._combined(verdicts[i], verdict, self.unsure(verdicts[i]) if mode == "auto" else Task)
         return verdicts
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
@@ -65,23 +164,53 @@ class CascadeGuard(Judging):
 
     def close(self) -> None:
         self.first.close()
-        self.second.close()
+        if "second" in vars(self):
+            self.second.close()
+
+    def _combined(self, first: Verdict, second: Verdict, asked: Collection[Task]) -> Verdict:
+        usage = first.usage + second.usage
+        if first.status != "ok":
+            return replace(second, guard=self.name, usage=usage)
+        if second.status != "ok":
+            return replace(first, usage=usage, notes={**first.notes, "escalation_failed": second.status})
+        labels, scores, decided = first.labels.as_dict(), dict(first.scores), []
+        for task in Task:
+            name, p1, p2 = task.value, first.scores[task.value], second.scores[task.value]
+            stack = (self.stacks or {}).get(task)
+            if stack and p1 is not None and p2 is not None:
+                scores[name] = stack.probability(p1, p2)
+                row = TASKS[task]
+                labels[name] = row.positive if scores[name] >= stack.threshold else row.negative
+                decided.append(name)
+            elif self.stacks is None and task in asked and second.labels[task] is not None:
+                labels[name], scores[name] = second.labels[task], p2
+                decided.append(name)
+        made = Labels.of(labels)
+        harmful = "harmful" in (made.prompt_harm, made.response_harm)
+        said = {t.value: wire_format.conclusion(second.steps, t) for t in Task}
+        differing = [name for name, word in said.items() if word and labels[name] and word != labels[name]]
+        notes = {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
+        return replace(
+            second,
+            guard=self.name,
+            labels=made,
+            scores=scores,
+            calibrated=first.calibrated and second.calibrated,
+            harm=second.harm if harmful else None,
+            kinds=first.kinds or second.kinds,
+            attack=second.attack if first.attack is None else first.attack,
+            flagged=harmful,
+            text=wire_format.with_block(second.text, made),
+            notes={**first.notes, **notes, **({"disagreement": differing} if differing else {})},
+            usage=usage,
+        )
 
 
-def _combine(first: Verdict, second: Verdict, tasks: Sequence[Task]) -> Verdict:
-    usage = first.usage + second.usage
-    if first.status != "ok":
-        return replace(second, guard=first.guard, usage=usage)
-    if second.status != "ok":
-        return replace(first, usage=usage, notes={**first.notes, "escalation_failed": second.status})
-    labels = Labels.of({**first.labels.as_dict(), **{t.value: second.labels[t] for t in tasks}})
-    return replace(
-        second,
-        guard=first.guard,
-        labels=labels,
-        scores={**first.scores, **{t.value: second.scores[t.value] for t in tasks}},
-        calibrated=first.calibrated and second.calibrated,
-        flagged="harmful" in (labels.prompt_harm, labels.response_harm),
-        notes={**second.notes, "escalated": [t.value for t in tasks]},
-        usage=usage,
-    )
+def _ask(guard: Guard, exchanges: Sequence[Exchange], **wanted: Any) -> list[Verdict]:
+    """A guard's verdicts, told of what is wanted as far as it listens."""
+    known = inspect.signature(guard.judge).parameters
+    return guard.judge(exchanges, **{k: v for k, v in wanted.items() if v is not None and k in known})
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

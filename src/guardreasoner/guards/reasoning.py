@@ -68,6 +68,7 @@ class ReasoningGuard(Judging):
         calibration: Calibration | None = None,
         budgets: Budgets | None = None,
         explaining: Explaining | None = None,
+        concludes: bool = False,
         max_windows: int = 16,
     ) -> None:
         """Args:
@@ -80,6 +81,7 @@ class ReasoningGuard(Judging):
             budgets: tokens of reasoning.
             explaining: the guard decides in `instant` whatever the mode, and its reasoning is an explanation; None =
                 the answer block after the reasoning decides.
+            concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
             max_windows: more windows than this are `input_too_long`.
 
         Raises:
@@ -93,7 +95,7 @@ class ReasoningGuard(Judging):
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
         self.explaining = explaining if engine.capabilities.force else None
-        self.max_windows = max_windows
+        self.concludes, self.max_windows = concludes, max_windows
         frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
@@ -285,9 +287,18 @@ class ReasoningGuard(Judging):
     def _plan(self, mode: Mode, tasks: tuple[Task, ...], cut: bool = False, again: bool = False) -> Plan:
         if not self.engine.capabilities.force:
             return (Free(self._budget(mode) + BLOCK_TOKENS),)
+        return wire_format.plan(
+            mode,
+            tasks,
+            budget=self._budget(mode),
+            margins=self._margins(mode, tasks, cut, again),
+            wire=self.wire,
+            concludes=self.concludes,
+        )
+
+    def _margins(self, mode: Mode, tasks: Sequence[Task], cut: bool, again: bool) -> dict[Task, float]:
         curves = {t: self.calibration.curve(t, mode) for t in tasks}
-        margins = {t: c.piece_margin(again) if cut else c.margin for t, c in curves.items()}
-        return wire_format.plan(mode, tasks, budget=self._budget(mode), margins=margins, wire=self.wire)
+        return {t: c.piece_margin(again) if cut else c.margin for t, c in curves.items()}
 
     def _each(
         self,
@@ -329,6 +340,9 @@ class ReasoningGuard(Judging):
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
     def _read(self, passage: Passage, completion: Completion, mode: Mode, *, again: bool = False) -> Reading:
+        if self.concludes and mode != "instant":
+            margins = self._margins(mode, passage.tasks, passage.cut, again)
+            completion = wire_format.concluded(completion, passage.tasks, margins)
         parsed = wire_format.parse(completion.text)
         scored = {}
         if completion.complete and len(completion.choices) == len(passage.tasks):

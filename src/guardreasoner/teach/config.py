@@ -26,8 +26,8 @@ class SynthesizeConfig:
     """Which teacher to use, and how much it may cost."""
 
     teacher: str = "template"
-    """`template` (no language model: not reasoning synthesis), `written` (what lies beside the rows), `openai` (any OpenAI-compatible server), `anthropic`,
-    `openai-batch`, or a local engine: `vllm`, `hf`, `onnx`."""
+    """`template` (no language model: not reasoning synthesis), `written` (what lies beside the rows), `openai` (any
+    OpenAI-compatible server), `anthropic`, `openai-batch`, or a local engine: `vllm`, `hf`, `onnx`."""
     model: str = "gpt-4o-2024-08-06"
     """The teacher's model (`train/llm.py`)."""
     base_url: str | None = None

@@ -1,0 +1,168 @@
+"""Fit how two guards decide together, on labelled rows that neither was trained on.
+
+    python -m guardreasoner.evaluate.stack FIRST SECOND --budget 0.2 --out bundled.json
+
+FIRST and SECOND are verdicts on the same rows, each line with its `gold` (what `evaluate` writes). Per task a logistic
+regression of gold on both log-odds, fitted on all rows; whether it is worth having is measured with whole sources left
+out. Where it does not rank better than the first guard alone, the task has no stack and stays the first guard's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guardreasoner.errors import DataError, GuardReasonerError, need
+from guardreasoner.evaluate.calibrate import MIN_PER_CLASS, Floats, Target, band, choose_threshold
+from guardreasoner.guards.cascade import Stack, logit
+from guardreasoner.records import read_jsonl, write_atomic
+from guardreasoner.types import TASKS, Task
+
+LEAST_GAIN = 0.0
+"""AUROC by which the stack must beat the first guard, with sources left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackFit:
+    """A fitted stack and what it is worth."""
+
+    task: Task
+    stack: Stack
+    rows: int
+    positives: int
+    first: float
+    """AUROC of the first guard."""
+    second: float
+    both: float
+    """AUROC of the stack, each source judged by a stack fitted on the others."""
+    band: tuple[float, float] | None
+    """P of the first guard within which `auto` asks the second."""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the stack ranks better than the first guard alone."""
+        return self.both > self.first + LEAST_GAIN
+
+
+def fit_stack(
+    x: Floats, y: NDArray[np.bool_], sources: Sequence[str], *, task: Task, budget: float, threshold: float
+) -> StackFit:
+    """Fit one task.
+
+    Args:
+        x: log-odds of both guards, (n, 2).
+        y: gold, True = positive, (n,).
+        sources: of each row; those are left out one by one.
+        task: what is fitted.
+        budget: share of the rows that `auto` sends on.
+        threshold: the first guard's, around which the band lies.
+    """
+    quality = need("sklearn.metrics", "eval")
+    left_out = np.full(len(y), np.nan)
+    names = np.array(sources)
+    for source in sorted(set(sources)):
+        here = names == source
+        if len(set(y[~here].tolist())) == 2:
+            weights = _logistic(x[~here], y[~here])
+            left_out[here] = x[here] @ weights[:2] + weights[2]
+    known = ~np.isnan(left_out)
+    one, two, bias = _logistic(x, y)
+    p = 1 / (1 + np.exp(-(x @ np.array([one, two]) + bias)))
+    first = 1 / (1 + np.exp(-x[:, 0]))
+    return StackFit(
+        task,
+        Stack(one, two, bias, choose_threshold(p, y, Target("expected-f1"))),
+        len(y),
+        int(y.sum()),
+        float(quality.roc_auc_score(y[known], x[known, 0])),
+        float(quality.roc_auc_score(y[known], x[known, 1])),
+        float(quality.roc_auc_score(y[known], left_out[known])),
+        band(first, threshold, budget),
+    )
+
+
+def _logistic(x: Floats, y: NDArray[np.bool_]) -> tuple[float, float, float]:
+    model = need("sklearn.linear_model", "eval").LogisticRegression(C=1.0, class_weight=None).fit(x, y)
+    return float(model.coef_[0, 0]), float(model.coef_[0, 1]), float(model.intercept_[0])
+
+
+def fit_files(first: str | Path, second: str | Path, *, budget: float, thresholds: dict[Task, float]) -> list[StackFit]:
+    """Fit all tasks of two files or folders of verdicts.
+
+    Raises:
+        DataError: they are not about the same rows, or no task has enough of them.
+    """
+    one, two = _verdicts(Path(first)), _verdicts(Path(second))
+    ids = [i for i in one if i in two]
+    fits = []
+    for task in TASKS:
+        rows = [
+            i
+            for i in ids
+            if one[i]["gold"].get(task.value) and None not in (one[i]["scores"][task], two[i]["scores"][task])
+        ]
+        y = np.array([one[i]["gold"][task] == TASKS[task].positive for i in rows], dtype=bool)
+        if min(int(y.sum()), int((~y).sum())) < MIN_PER_CLASS:
+            continue
+        x = np.array([[logit(one[i]["scores"][task]), logit(two[i]["scores"][task])] for i in rows])
+        sources = [str(one[i].get("source") or i.rsplit("-", 1)[0]) for i in rows]
+        fits.append(fit_stack(x, y, sources, task=task, budget=budget, threshold=thresholds.get(task, 0.5)))
+    if not fits:
+        raise DataError(f"no task has {MIN_PER_CLASS} rows of either label that both guards scored", file=str(second))
+    return fits
+
+
+def _verdicts(path: Path) -> dict[str, dict[str, Any]]:
+    files = sorted((path / "verdicts").glob("*.jsonl")) if path.is_dir() else [path]
+    return {str(row["exchange_id"]): dict(row) for file in files for _, row in read_jsonl(file) if row.get("gold")}
+
+
+def as_file(fits: Sequence[StackFit]) -> dict[str, Any]:
+    """What the cascade reads, and what was measured."""
+    kept = [fit for fit in fits if fit.pays]
+    return {
+        "stacks": {fit.task.value: asdict(fit.stack) for fit in kept},
+        "bands": {fit.task.value: list(fit.band) for fit in kept if fit.band},
+        "fits": [{**asdict(fit), "pays": fit.pays} for fit in fits],
+    }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m guardreasoner.evaluate.stack", description=__doc__)
+    parser.add_argument("first")
+    parser.add_argument("second")
+    parser.add_argument("--calibration", help="the first guard's calibration.json, for its thresholds")
+    parser.add_argument("--budget", type=float, default=0.2, help="share of rows that auto sends on")
+    parser.add_argument("--out", required=True)
+    args = parser.parse_args(words)
+    try:
+        thresholds: dict[Task, float] = {}
+        if args.calibration:
+            from guardreasoner.guards.calibration import read_calibration
+
+            found = read_calibration(args.calibration)
+            thresholds = {task: found.curve(task, "instant").threshold for task in TASKS}
+        fits = fit_files(args.first, args.second, budget=args.budget, thresholds=thresholds)
+        write_atomic(Path(args.out), json.dumps(as_file(fits), indent=2) + "\n")
+    except GuardReasonerError as error:
+        print(f"stack: {error}", file=sys.stderr)
+        return 1
+    for fit in fits:
+        print(
+            f"{fit.task.value:<14} n {fit.rows:>5}  first {fit.first:.3f}  second {fit.second:.3f}  both {fit.both:.3f}"
+            f"  {'both decide' if fit.pays else 'the first decides'}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
