@@ -122,7 +122,7 @@ def run(
         if done is not None and target.is_dir():
             return Exported(target, config.precision, done["bytes"], done["max_deviation"])
         made = export(checkpoint, target, precision=config.precision, check=config.check)
-        more = {"concludes": True} if config.concludes else {}
+        more: dict[str, Any] = {"concludes": True} if config.concludes else {}
         if config.explaining is not None:
             more |= {"explaining": asdict(config.explaining)}
         if more:

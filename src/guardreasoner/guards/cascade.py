@@ -141,7 +141,7 @@ class CascadeGuard(Judging):
         mode = mode or self.mode
         if mode not in MODES:
             raise UnknownName("mode", str(mode), MODES)
-        more = {"deadline": deadline, "tasks": tasks}
+        more: dict[str, Any] = {"deadline": deadline, "tasks": tasks}
         verdicts = [replace(v, guard=self.name) for v in _ask(self.first, exchanges, mode="instant", **more)]
         if mode == "instant":
             return verdicts
@@ -153,7 +153,8 @@ class CascadeGuard(Judging):
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
             for i, verdict in zip(asked, _ask(self.second, [exchanges[i] for i in asked], **more), strict=True):
-                verdicts[i] = self._combined(verdicts[i], verdict, self.unsure(verdicts[i]) if mode == "auto" else Task)
+                wanted = self.unsure(verdicts[i]) if mode == "auto" else tuple(Task)
+                verdicts[i] = self._combined(verdicts[i], verdict, wanted)
         return verdicts
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
@@ -178,9 +179,8 @@ class CascadeGuard(Judging):
             name, p1, p2 = task.value, first.scores[task.value], second.scores[task.value]
             stack = (self.stacks or {}).get(task)
             if stack and p1 is not None and p2 is not None:
-                scores[name] = stack.probability(p1, p2)
-                row = TASKS[task]
-                labels[name] = row.positive if scores[name] >= stack.threshold else row.negative
+                p, row = stack.probability(p1, p2), TASKS[task]
+                scores[name], labels[name] = p, row.positive if p >= stack.threshold else row.negative
                 decided.append(name)
             elif self.stacks is None and task in asked and second.labels[task] is not None:
                 labels[name], scores[name] = second.labels[task], p2

@@ -17,10 +17,6 @@ from guardreasoner.types import FailMode, Mode
 if TYPE_CHECKING:
     from guardreasoner.guards.reasoning import Budgets
 
-MODELS = Path(str(files("guardreasoner"))) / "models"
-MINI_FOLDER = MODELS / "mini"
-STACKS = MODELS / "bundled.json"
-"""How nano and mini decide together."""
 NANO_FOLDER = Path(str(files("guardreasoner"))) / "nano"
 
 OURS: tuple[GuardRow, ...] = (
@@ -33,16 +29,6 @@ OURS: tuple[GuardRow, ...] = (
         licence="CC-BY-NC-4.0",  # of the bundled weights; a test compares it with their manifest
         note="bundled; works without a network",
     ),
-    GuardRow(
-        "mini",
-        "guardreasoner",
-        "onnx",
-        str(MINI_FOLDER),
-        options={"wire": "raw"},
-        licence="Apache-2.0",  # of the bundled weights; a test compares it with their manifest
-        note="bundled; reasons, then judges",
-    ),
-    GuardRow("guardreasoner", "bundled", "", "", note="nano in front, mini behind: the default"),
     GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
     GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
     GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B", options={"wire": "raw"}),
@@ -66,7 +52,7 @@ def rows() -> dict[str, GuardRow]:
 
 
 def load_guard(
-    name: str = "guardreasoner",
+    name: str,
     *,
     mode: Mode = "auto",
     fail_mode: FailMode = "closed",
@@ -78,9 +64,8 @@ def load_guard(
     """Load a guard.
 
     Args:
-        name: a name from the table (`guardreasoner` = the bundled nano and mini together; `nano`, `guardreasoner-8b`,
-            ...), a model folder, a YAML file with a row of your own, or `module:attribute` / `file.py:attribute` of a
-            guard, a class, or a function.
+        name: a name from the table (`nano`, `guardreasoner-8b`, `llama-guard-3-8b`, ...), a model folder, a YAML file
+            with a row of your own, or `module:attribute` / `file.py:attribute` of a guard, a class, or a function.
         mode: how much it reasons: `instant`, `short`, `full`, or `auto`.
         fail_mode: what becomes of what could not be judged: `closed` flags it, `open` lets it through, marked.
         engine: onnx, hf, vllm, openai or scripted instead of the row's own.
@@ -117,8 +102,6 @@ def load_guard(
         return _cascade(mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
     if row.format == "encoder":
         return _encoder(row, mode=mode, fail_mode=fail_mode, **options)
-    if row.format == "bundled":
-        return _bundled(row.name, mode=mode, fail_mode=fail_mode, **options)
     if row.format == "guardreasoner":
         return _reasoning(row, mode=mode, fail_mode=fail_mode, base_url=base_url, options=options)
     from guardreasoner.guards.others.load import load_prompted
@@ -152,31 +135,6 @@ def _cascade(
     checked = read_bands(bands)
     late = load_guard(**{"mode": mode, "fail_mode": fail_mode, "base_url": base_url, **own})
     return cast(Guard, CascadeGuard(load_guard(first, mode="instant", fail_mode=fail_mode), late, checked))
-
-
-def _bundled(
-    name: str,
-    *,
-    mode: Mode,
-    fail_mode: FailMode,
-    threads: int | None = None,
-    stacks: str | Path = STACKS,
-    **unknown: Any,
-) -> Guard:
-    """nano judges everything; mini reasons about what `mode` asks for, and is loaded when that happens first."""
-    from guardreasoner.guards.cascade import CascadeGuard, read_stacks
-
-    if unknown:
-        raise UnknownName(f"option of guard {name}", next(iter(unknown)), ("stacks", "threads"))
-    bands, fitted = read_stacks(Path(stacks))
-    more: dict[str, Any] = {"fail_mode": fail_mode} | ({"threads": threads} if threads else {})
-    first = load_guard("nano", mode="instant", **more)
-
-    def second() -> Guard:
-        return load_guard("mini", mode="full", **more)
-
-    guard = CascadeGuard(first, second, bands, stacks=fitted, mode=mode, reasons="full", name=name)
-    return cast(Guard, guard)
 
 
 def find_row(name: str) -> GuardRow:
