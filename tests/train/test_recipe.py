@@ -28,7 +28,7 @@ def test_every_bundled_recipe_loads(name):
 
 def test_there_is_a_recipe_for_each_size_and_road():
     assert set(names()) == {
-        "smoke", "nano", "nano-research", "nano-second", "ablation", "1b", "3b", "8b",
+        "smoke", "mini", "nano", "nano-research", "nano-second", "ablation", "1b", "3b", "8b",
     }  # fmt: skip
 
 
