@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.port < 65536:
         raise ConfigError("--port lies between 1 and 65535")
-    folder = _review_folder(args.folder, args.data)
-    store = Store(folder, args.reviewer or _ask_name())
+    reviewer = args.reviewer or _ask_name()
+    store = Store(_review_folder(args.folder, args.data), reviewer)
     done = store.progress()
     print(f"{done['done']} of {done['total']} rows done; answers go to {store.path}", file=sys.stderr)
     print(f"open http://127.0.0.1:{args.port} (texts may be harmful); Ctrl-C ends", file=sys.stderr)
