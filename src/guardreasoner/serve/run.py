@@ -149,7 +149,7 @@ class Joining:
 
 HEAD_BYTES = 64_000
 """Of a request's line and headers."""
-SPARE = 24
+SPARE = 36
 """Descriptors that connections leave to the guard's process, to files, and to what is being closed."""
 _UPGRADE = re.compile(rb"\r\n(upgrade|http2-settings):", re.I)
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -25,9 +25,9 @@ from guardreasoner.serve.chat.reply import Heard, read_reply, said
 from guardreasoner.serve.core.budget import Recent
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused, header, read_json
+from guardreasoner.serve.fields import coded
 from guardreasoner.serve.policy import REPLY_TASKS, blocks
 from guardreasoner.serve.service import Service, brief, reply
-from guardreasoner.types import Verdict
 
 TURNS, TURN_TTL_S = 50_000, 3600.0
 REPLY_BYTES_PER_CHARACTER = 16
@@ -188,7 +188,7 @@ def _blocked(call: ChatCall, found: Examined) -> Response:
     made: Body = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
-        "model": _model(call, verdict),
+        "model": _model(call),
         "guardreasoner": call.report(found, ()),
     }
     words = {"role": "assistant", "content": call.rules.answer(verdict)}
@@ -202,6 +202,7 @@ def _blocked(call: ChatCall, found: Examined) -> Response:
     return Response(text, headers={HEADER: word}, media_type="text/event-stream")
 
 
-def _model(call: ChatCall, verdict: Verdict) -> str:
-    """The name of the model that was asked, unless that is what was stopped."""
-    return "" if verdict.notes.get("where") == "model" else str(call.body.get("model") or "")
+def _model(call: ChatCall) -> str:
+    """The name of the model that was asked, where it may be said."""
+    name = str(call.body.get("model") or "")
+    return name if coded(name) or call.memory.recall(name, None) is False else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from guardreasoner.serve.door.limits import Refused
-from guardreasoner.serve.fields import coded, harmless, sealed
+from guardreasoner.serve.fields import coded, harmless, sealed, visible
 
 Body = dict[str, Any]
 Side = Literal["message", "delta"]
@@ -121,13 +121,13 @@ def _message(message: Mapping[str, Any]) -> tuple[Body, int]:
         value = message[name]
         if isinstance(value, list):
             for field, text in _parts(value, name):
-                kept[field] = (kept.get(field) or "") + text
+                kept[field] = (kept.get(field) or "") + visible(text)
         elif value is None or isinstance(value, str):
-            kept[name] = value
+            kept[name] = value and visible(value)
         else:
             raise unclear(f"{name} is neither text nor parts")
     for block in _list(message, "thinking_blocks") if not kept.get("reasoning_content") else ():
-        kept["reasoning_content"] = (kept.get("reasoning_content") or "") + str(block.get("thinking") or "")
+        kept["reasoning_content"] = (kept.get("reasoning_content") or "") + visible(str(block.get("thinking") or ""))
     if calls := _list(message, "tool_calls"):
         kept["tool_calls"] = [_call(c) for c in calls]
     if isinstance(message.get("function_call"), Mapping):
@@ -202,7 +202,7 @@ def _texts(given: Mapping[str, Any], kind: str) -> Body:
         if value is not None and not isinstance(value, str):
             raise unclear(f"the {name} of a tool call is not text")
         if value is not None:
-            texts[name] = value
+            texts[name] = visible(value)
     return texts
 
 

@@ -39,7 +39,6 @@ def main(descriptor: int, parent: int) -> None:
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a group signal must not stop the guard before the server has drained
-    os.nice(NICE)
     warnings.simplefilter("ignore")  # a library's warning may quote what it was given
     line = ChildSocket(socket.socket(fileno=descriptor))
     try:
@@ -52,6 +51,7 @@ def main(descriptor: int, parent: int) -> None:
         line.say(Event("broken", value=f"the guard cannot be loaded ({type(error).__name__})"))
         return
     _warm_up(guard)
+    os.nice(NICE)  # only now: until it is loaded nobody is answered
     options = frozenset(inspect.signature(guard.judge).parameters)
     line.say(Event("ready", value=(guard.name, tuple(getattr(guard, "kinds", ()))), idle=True))
     with suppress(EOFError, OSError):

@@ -169,7 +169,8 @@ class Worker:
                 self._idle.clear()
             for _ in range(self.starts - before):
                 self.on_loss()
-            pause = FIRST_PAUSE_S if self._served else min(2 * pause, LONGEST_PAUSE_S)
+            started = self.starts > before
+            pause = FIRST_PAUSE_S if self._served or not started else min(2 * pause, LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
     async def _live(self) -> None:

@@ -47,10 +47,11 @@ def router(service: Service) -> APIRouter:
         "/guard/v1/chat/completions", name="guard", **described(GuardChat, "The guard as a content-safety model.")
     )
     async def guard(request: Request) -> Response:
-        body, _ = await service.read(request, "guard", GuardChat, table=FIELDS)
+        body, checked = await service.read(request, "guard", GuardChat, table=FIELDS)
         if body.stream:
             raise Refused(400, "a verdict is not streamed here; set stream to false", "bad_request")
-        asked = _exchanges(body.messages, service.policy.rules("guard"))
+        labels = [Exchange(loose.where, loose.text) for loose in checked.loose]
+        asked = [*_exchanges(body.messages, service.policy.rules("guard")), *labels]
         verdicts = await service.judge_all(request, asked, service.ask(request, "guard"))
         return reply(_completion(body.model, verdicts))
 
@@ -104,7 +105,7 @@ def _completion(model: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": model,
+        "model": "guardreasoner" if any(map(blocks, verdicts)) else model,
         "choices": [
             {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": _lines(verdicts)}}
         ],

@@ -23,7 +23,7 @@ from guardreasoner.serve.chat.conversation import (
     worst,
 )
 from guardreasoner.serve.door.limits import Refused
-from guardreasoner.serve.fields import Checked, Field, FieldTable
+from guardreasoner.serve.fields import Checked, Field, FieldTable, visible
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Task
@@ -91,7 +91,7 @@ async def _check(service: Service, request: Request, body: CheckBody, checked: C
     talk = replace(talk, alone=(*talk.alone, *map(round_of, checked.loose)))
     asked = _pieces(talk, rules, rails)
     turn = talk.turns[-1] if talk.turns else Round("", None, ())
-    content = turn.response if "output" in rails and turn.response is not None else turn.prompt
+    content = visible(turn.response if "output" in rails and turn.response is not None else turn.prompt)
     if not asked:
         return {"status": "passed", "content": content, "guardreasoner": None}
     verdicts = await service.judge_all(request, asked, service.ask(request, "nemo"))
