@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from guardreasoner.guards.base import Judging
 from guardreasoner.types import TASKS, Labels, Verdict
@@ -35,6 +36,16 @@ class Words(Judging):
             *((("compliance"), "harmful" if says else "unharmful") if replied else ()),
         )
         return Verdict(exchange.id, self.name, "instant", "ok", labels, flagged=asks or says, text="model words")
+
+
+class Diluted(Words):
+    """Finds the word only among few others, as a real guard does: harm in a long text is hard to see."""
+
+    def one(self, exchange):
+        text = " ".join((exchange.prompt, exchange.response or "", *(m.content for m in exchange.context)))
+        if len(text.split()) > 8:
+            exchange = replace(exchange, prompt="long", response=exchange.response and "long", context=())
+        return super().one(exchange)
 
 
 def run(cases: dict[str, Callable[[], None]]) -> None:

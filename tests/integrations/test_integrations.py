@@ -47,7 +47,7 @@ def script(name: str, cases: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_langchain_middleware_in_a_real_agent(tmp_path):
-    script("langchain", 10, tmp_path)
+    script("langchain", 15, tmp_path)
 
 
 @pytest.mark.slow

@@ -103,7 +103,9 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
 
     def _read(self, messages: Sequence[Any]) -> Conversation | None:
         """The state as turns; None = something in it cannot be judged and must not pass."""
-        talk = read_messages(_messages.convert_to_openai_messages(list(messages)), self.rules.trusted_roles)
+        talk = read_messages(
+            _messages.convert_to_openai_messages(list(messages), text_format="block"), self.rules.trusted_roles
+        )
         if talk.unread and self.rules.fail_mode == "closed" and not self.rules.shadow:
             return None
         if talk.unread:

@@ -39,9 +39,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _WORD = re.compile(r"[^\W\d_]{3}")
 _MADE = re.compile(
     r"(?:(?:call|toolu|srvtoolu|tool|chatcmpl|cmpl|fc|ctc|msg|rs|resp|req|run|gen|fp|item)[-_]){0,2}"
-    r"(?:[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|[0-9a-f]{10,64}|(?=(?:[A-Za-z]*\d){2})[A-Za-z0-9]{9,64})"
+    r"([0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|[0-9a-f]{10,64}|\d{1,64}|(?=(?:[A-Za-z]*\d){2})[A-Za-z0-9]{9,64})"
 )
-_LOWER_RUN = re.compile(r"[a-z]{6}|[A-Z]{6}")
+_LIKE_A_WORD = re.compile(r"[a-z]{6}|[A-Z]{6}")
 _HIDDEN = re.compile(
     "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f)"  # a flag that is written in tags
     "|[\U000e0000-\U000e0fff]|(?<=[\ufe00-\ufe0f])[\ufe00-\ufe0f]|(?<=[\x00-\x7f])[\ufe00-\ufe0d]"
@@ -238,7 +238,8 @@ def coded(text: str) -> bool:
     """Whether a text is a short code without a word in it, or an identifier that a machine made."""
     if len(text) <= SHORT and text.isascii() and not _WORD.search(text) and not re.search(r"\s", text):
         return True
-    return _MADE.fullmatch(text) is not None and not _LOWER_RUN.search(text.rpartition("_")[2])
+    made = _MADE.fullmatch(text)
+    return made is not None and not _LIKE_A_WORD.search(made[1])
 
 
 def sealed(text: str) -> bool:
