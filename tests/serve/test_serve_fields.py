@@ -3,7 +3,7 @@
 import importlib
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.serve.chat.conversation import read_messages
@@ -40,6 +40,7 @@ def strings(value):
 
 
 @pytest.mark.parametrize("wire", TABLES)
+@settings(max_examples=20)
 @given(name=st.from_regex(r"[a-z_]{6,20}", fullmatch=True), text=TEXT, around=JSON)
 def test_an_extra_field_with_text_is_refused_by_name(wire, name, text, around):
     found = TABLES[wire].read({f"x_{name}": [around, {"in": text}]})
@@ -48,6 +49,7 @@ def test_an_extra_field_with_text_is_refused_by_name(wire, name, text, around):
 
 
 @pytest.mark.parametrize("wire", TABLES)
+@settings(max_examples=20)
 @given(value=HARMLESS)
 def test_an_extra_field_without_text_passes_and_its_name_is_judged(wire, value):
     found = TABLES[wire].read({"unheard_of": value})
@@ -57,14 +59,18 @@ def test_an_extra_field_without_text_passes_and_its_name_is_judged(wire, value):
 
 
 NAMES = {row.path.split(".")[1].split("[")[0] for row in REQUEST.rows if row.path.startswith("messages[].")}
-ROLES = st.sampled_from(["user", "assistant", "tool", "system"])
-MESSAGE = st.fixed_dictionaries({"role": ROLES}, optional=dict.fromkeys(sorted(NAMES - {"role"}), JSON))
+MESSAGE = st.builds(
+    lambda role, more: {**more, "role": role},
+    st.sampled_from(["user", "assistant", "tool", "system"]),
+    st.dictionaries(st.sampled_from(sorted(NAMES)), JSON, max_size=3),
+)
 KNOWN = {
     word for row in REQUEST.rows for word in (*row.path.replace("[]", "").split("."), *row.kind.lstrip("=").split("|"))
 }
 
 
-@given(st.lists(MESSAGE, min_size=1, max_size=3))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(MESSAGE, min_size=1, max_size=2))
 def test_every_string_of_a_message_is_judged_or_a_known_word_or_the_message_is_refused(messages):
     read = read_messages(messages)
     judged = "\n".join(f"{t.prompt}\n{t.response or ''}" for t in (*read.turns, *read.alone))
@@ -87,7 +93,8 @@ def test_reading_any_body_never_raises_and_keeps_its_shape(body):
     [
         ("tool_choice", "<ANY TEXT>"), ("reasoning_effort", "quite bad"), ("service_tier", "bad"), ("stream", "bad"),
         ("temperature", "bad"), ("verbosity", "bad"), ("logprobs", True), ("audio", {}),
-        ("prediction", {"content": "x"}),        ("web_search_options", {}), ("prompt_token_ids", [1, 2]), ("unheard_of", list(range(100))),
+        ("prediction", {"content": "x"}),
+        ("web_search_options", {}), ("prompt_token_ids", [1, 2]), ("unheard_of", list(range(100))),
     ],
 )  # fmt: skip
 def test_what_a_field_cannot_hold_is_refused(name, value):

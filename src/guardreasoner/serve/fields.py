@@ -131,7 +131,9 @@ class FieldTable:
                 return value
             items, below = node.items, f"{path}[]"
             return [self._walk(v, items, f"{where}[{i}]", below, found) for i, v in enumerate(value)]
-        if not harmless(value):
+        if harmless(value):
+            found.loose += [Loose(where, name) for name in names_in(value) if not coded(name)]
+        else:
             found.refused.append(f"{where or 'the body'} is not what this field may hold")
         return value
 
