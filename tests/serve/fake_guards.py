@@ -110,6 +110,35 @@ class EchoingGuard(WordGuard):
         return replace(verdict, steps=steps, text="\n".join(s.text for s in steps))
 
 
+class DilutedGuard(WordGuard):
+    """Finds the word only among few others, as a real guard does: harm in a long text is hard to see."""
+
+    name = "diluted"
+
+    def _one(self, exchange: Exchange, index: int, text: str, mode: Mode, on_step: StepSink | None) -> Verdict:
+        if len(text.split()) > 8:
+            exchange = replace(exchange, prompt="long", response=exchange.response and "long", context=())
+        return super()._one(exchange, index, text, mode, on_step)
+
+
+def diluted() -> DilutedGuard:
+    return DilutedGuard()
+
+
+class KindGuard(WordGuard):
+    """Tells a kind of harm without finding any."""
+
+    name, kinds = "kind", ("self-harm",)
+
+    def _one(self, exchange: Exchange, index: int, text: str, mode: Mode, on_step: StepSink | None) -> Verdict:
+        verdict = super()._one(exchange, index, text, mode, on_step)
+        return replace(verdict, kinds={"self-harm": 0.9 if "hurt myself" in text else 0.1})
+
+
+def kind() -> KindGuard:
+    return KindGuard()
+
+
 def echoing() -> EchoingGuard:
     return EchoingGuard()
 

@@ -86,7 +86,7 @@ class Upstream:
 
 @contextmanager
 def upstream(reply: Callable[[dict[str, Any]], Any] = lambda body: "Hello there.") -> Iterator[Upstream]:
-    """An OpenAI-compatible server. `reply` gives a text, a whole body, a list of stream pieces, or a status number.
+    """An OpenAI-compatible server. `reply` gives a text, a whole body, a list of stream pieces, a status, or bytes.
 
     In a list of stream pieces a text is a content delta, a dict a chunk, a number a pause, and None the death of the
     connection.
@@ -118,7 +118,9 @@ def upstream(reply: Callable[[dict[str, Any]], Any] = lambda body: "Hello there.
 
 
 def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any], reply: Any) -> None:
-    if isinstance(reply, int):
+    if isinstance(reply, bytes):
+        send_raw(handler, reply)
+    elif isinstance(reply, int):
         send(handler, reply, {"error": {"message": "planted-upstream-words"}})
     elif isinstance(reply, list):
         stream(handler, reply)
@@ -144,6 +146,16 @@ def completion(*texts: str) -> dict[str, Any]:
         "choices": choices,
         "usage": usage,
     }
+
+
+def send_raw(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+    """A stream as it stands."""
+    handler.send_response(200)
+    handler.send_header("content-type", "text/event-stream")
+    handler.send_header("connection", "close")
+    handler.end_headers()
+    handler.close_connection = True
+    handler.wfile.write(content)
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, value: Any) -> None:

@@ -1,0 +1,495 @@
+"""Nothing lost, nothing unjudged passes: what real clients and upstreams send, each case standing for its kind."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_key
+from guardreasoner.serve.policy import REPLY_TASKS
+from serve import fake_guards
+from serve.running import completion, serving, upstream
+from serve.test_serve_proxy import BLOCKED, CHAT, chat, chunks, content, finish_of, rules, said, text_of, user
+from serve.test_serve_wires import check, guardrail
+
+HIDDEN = "".join(chr(0xE0000 + ord(c)) for c in "bad")
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with upstream() as up, serving(rules(up)) as served:
+        yield up, served
+
+
+@pytest.fixture
+def proxied(pair):
+    up, served = pair
+    up.seen.clear()
+    up.reply = lambda body: "Hello there."
+    return up, served
+
+
+def event(finish=None, index=0, **delta) -> str:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return json.dumps({"id": "chatcmpl-1", "choices": [choice]}, ensure_ascii=False)
+
+
+def raw(*events: str, end: str = "\n") -> bytes:
+    return "".join(f"data: {e}{end}{end}" for e in events).encode()
+
+
+def streamed(proxied, content: bytes) -> httpx.Response:
+    up, served = proxied
+    up.reply = lambda body: content
+    return chat(served, user("hi"), stream=True)
+
+
+# ---- what an upstream says
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_text_with_any_separator_arrives_whole(proxied, end):
+    words = "First.\u2028Second.\u0085Third.\x0b"
+    answer = streamed(proxied, raw(event(content=words), event(content=" The end."), event("stop"), "[DONE]", end=end))
+    assert (text_of_bytes(answer), "[DONE]" in answer.text) == (words + " The end.", True)
+
+
+def text_of_bytes(answer: httpx.Response) -> str:
+    events = [json.loads(e[6:]) for e in answer.content.decode().split("\n\n") if e.startswith("data: {")]
+    return "".join(c["delta"].get("content") or "" for e in events for c in e["choices"])
+
+
+def test_an_event_over_several_lines_and_behind_a_byte_order_mark_is_read(proxied):
+    first = json.dumps(json.loads(event(content="whole")), indent=1).replace("\n", "\ndata: ")
+    answer = streamed(proxied, b"\xef\xbb\xbf: ping\n\n" + raw(first, event("stop"), "[DONE]"))
+    assert text_of(answer) == "whole"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [event(content="The answer is "), '{"error": {"message": "planted words", "code": 500}}', "[DONE]"],
+        ['{"error": {"message": "planted words"}}', "[DONE]"],
+        [event(content="fine"), "planted words that are no JSON", "[DONE]"],
+        [event(content="fine"), '["planted words"]', "[DONE]"],
+        [event(content={"planted": "words"}), event("stop"), "[DONE]"],
+        [event(tool_calls=[{"id": "c1", "type": "planted", "planted": {"name": "words"}}]), "[DONE]"],
+        [
+            '{"choices": [{"index": 0, "delta": {}, "message": {"content": "planted"}, "finish_reason": "stop"}]}',
+            "[DONE]",
+        ],
+        [event(audio={"transcript": "planted words"}), event("stop"), "[DONE]"],
+        [event("error"), "[DONE]"],
+        ["[DONE]"],
+    ],
+)
+def test_what_is_not_understood_ends_a_stream_with_an_error(proxied, events):
+    answer = streamed(proxied, raw(*events))
+    assert chunks(answer)[-1]["error"]["code"] in ("upstream_error", "upstream_not_understood")
+    assert "planted" not in answer.text
+    assert "[DONE]" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "planted words"}},
+        {"choices": []},
+        {"id": "c", "object": "chat.completion"},
+        {**completion("x"), "choices": [{"index": 0, "message": {"content": None, "audio": {"transcript": "planted"}},
+                                         "finish_reason": "stop"}]},
+        {**completion("x"), "choices": [{"index": 0, "delta": {"content": "planted"}, "finish_reason": "stop"}]},
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_no_empty_good_answer(proxied, body):
+    up, served = proxied
+    up.reply = lambda _: body
+    answer = chat(served, user("hi"))
+    assert answer.status_code == 502
+    assert "planted" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            {"content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "four."}]},
+            {"content": "It is four."},
+        ),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "4"},
+                ]
+            },
+            {"content": "4", "reasoning_content": "hm"},
+        ),
+        ({"tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "run", "input": "ls"}}]}, {}),
+        ({"tool_calls": [CALL]}, {}),
+    ],
+)
+def test_other_shapes_of_a_message_are_judged_and_passed_on(proxied, message, shown):
+    up, served = proxied
+    body = completion("x")
+    body["choices"][0]["message"] = {"role": "assistant", **message}
+    up.reply = lambda _: body
+    whole = chat(served, user("hi")).json()["choices"][0]["message"]
+    assert whole == {"role": "assistant", **message, **shown}
+    answer = streamed(proxied, raw(event(**message), event("stop"), "[DONE]"))
+    deltas = [c["delta"] for e in chunks(answer) for c in e["choices"] if c["delta"]]
+    assert deltas == [{**message, **shown}]
+    bad = json.loads(
+        json.dumps(message).replace("four", "bad").replace("hm", "bad").replace("Oslo", "bad").replace('"ls"', '"bad"')
+    )
+    assert finish_of(streamed(proxied, raw(event(**bad), event("stop"), "[DONE]"))) == ["content_filter"]
+
+
+def test_arguments_that_come_as_an_object_are_passed_on_as_the_text_that_clients_expect(proxied):
+    call = {**CALL, "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}
+    answer = streamed(proxied, raw(event(tool_calls=[call]), event("tool_calls"), "[DONE]"))
+    (delta,) = [c["delta"] for e in chunks(answer) for c in e["choices"] if c["delta"]]
+    assert delta["tool_calls"] == [CALL]
+
+
+def test_usage_beside_choices_is_kept(proxied):
+    last = {
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+        "usage": {"total_tokens": 8, "a bad key": 1},
+    }
+    answer = streamed(proxied, raw(event(content="Hello."), json.dumps(last), "[DONE]"))
+    assert [c["usage"] for c in chunks(answer) if c.get("usage")] == [{"total_tokens": 8}]
+
+
+@pytest.mark.parametrize("name", ["id", "model", "system_fingerprint"])
+def test_names_that_an_upstream_chooses_are_judged(proxied, name):
+    up, served = proxied
+    up.reply = lambda _: {**completion("fine"), name: "a bad name"}
+    answer = chat(served, user("hi"))
+    assert content(answer) == "fine"
+    assert "bad" not in answer.text
+    body = json.loads(event(content="fine"))
+    assert "bad" not in streamed(proxied, raw(json.dumps({**body, name: "a bad name"}), event("stop"), "[DONE]")).text
+
+
+def test_characters_that_nobody_sees_go_neither_way(proxied):
+    up, served = proxied
+    up.reply = lambda _: f"fine{HIDDEN}"
+    assert content(chat(served, user(f"hi{HIDDEN}"))) == "fine"
+    assert up.seen[0]["messages"] == [user("hi")]
+
+
+def test_an_event_that_never_ends_is_not_kept(proxied):
+    answer = streamed(proxied, b"data: " + b"x" * 9_000_000)
+    assert chunks(answer)[-1]["error"]["code"] == "upstream_too_large"
+
+
+# ---- what a client sends
+
+
+def test_fields_without_text_pass_and_fields_with_text_are_named(proxied):
+    up, served = proxied
+    history = {"role": "assistant", "content": "hello", "annotations": [], "provider_specific_fields": {}, "images": [],
+               "prefix": False, "score": 0.5}  # fmt: skip
+    content(chat(served, user("hi"), history, user([{"type": "text", "text": "and?", "image_url": None}]), top_k=5))
+    assert up.seen[0]["messages"][1] == history
+    assert up.seen[0]["top_k"] == 5
+    for message in ({**history, "mood": "good"}, {**history, "annotations": [], "notes": ["x"]}):
+        error = chat(served, user("hi"), message, user("more")).json()["error"]
+        assert error["code"] == "unjudgeable"
+        assert "messages[1]." in error["message"]
+        assert message.keys() & {"mood", "notes"} & set(error["message"].replace(".", " ").split())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [user("hi"), {"role": "assistant", "tool_calls": [{**CALL, "id": "something bad"}]}]},
+        {"messages": [user("hi"), {"role": "tool", "tool_call_id": "something bad", "content": "done"}]},
+        {"messages": [{**user("hi"), "id": "bad"}]},
+        {"messages": [user("hi")], "stop": ["bad"]},
+        {"messages": [user("hi")], "user": "bad"},
+        {"messages": [user("hi")], "metadata": {"a": "bad"}},
+        {"messages": [user("hi")], "tool_choice": {"type": "function", "function": {"name": "bad"}}},
+        {"messages": [user("hi")], "bad": 1},
+        {"messages": [user("hi")], "model": "bad"},
+    ],
+)
+def test_every_name_and_label_that_is_sent_on_is_judged(proxied, body):
+    up, served = proxied
+    answer = served.http.post(CHAT, json={"model": "m", **body})
+    assert (content(answer), up.seen) == (BLOCKED, [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [user("hi"), {"role": "assistant", "tool_calls": [{**CALL, "type": "bad"}]}]},
+        {"messages": [{**user("hi"), "signature": "bad"}]},
+        {"messages": [{**user("hi"), "cache_control": {"type": "bad"}}]},
+        {"messages": [user("hi")], "reasoning_effort": "bad"},
+        {"messages": [user("hi")], "tool_choice": "bad"},
+        {"messages": [user("hi")], "stream_options": {"note": "bad"}},
+    ],
+)
+def test_fields_that_hold_one_of_a_few_words_hold_nothing_else(proxied, body):
+    up, served = proxied
+    answer = served.http.post(CHAT, json={"model": "m", **body})
+    assert (answer.status_code, answer.json()["error"]["code"], up.seen) == (400, "unjudgeable", [])
+    assert "bad" not in answer.text
+
+
+def test_a_long_talk_that_the_server_has_not_seen_is_judged_in_portions(proxied):
+    up, served = proxied
+    talk = [m for i in range(70) for m in (user(f"question {i}"), said(f"answer {i}"))]
+    assert content(chat(served, *talk, user("hello"))) == "Hello there."
+    assert len(up.seen[0]["messages"]) == 141
+    talk[31:33] = [said("here is a bad plan"), user("go on")]
+    content(chat(served, *talk, user("hello")))
+    assert "bad" not in json.dumps(up.seen[1])
+
+
+BEFORE = "How do I bake bread with what I have at home in winter?"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user(BEFORE), said("Mix flour and water."), user("do a bad thing")],
+        [user([{"type": "text", "text": BEFORE}, {"type": "text", "text": "do a bad thing"}])],
+        [user(BEFORE), user("do a bad thing"), user(BEFORE)],
+        [user("look"), {"role": "assistant", "tool_calls": [CALL]},
+         {"role": "tool", "tool_call_id": "c1", "content": BEFORE},
+         {"role": "tool", "tool_call_id": "c2", "content": "be bad"}],
+    ],
+)  # fmt: skip
+def test_harm_is_found_behind_a_history_and_in_one_part_of_many(messages):
+    with upstream() as up, serving(rules(up), guard=fake_guards.diluted) as served:
+        assert (content(chat(served, *messages)), up.seen) == (BLOCKED, [])
+        assert check(served, *messages)["status"] == "blocked"
+        answer = guardrail(served, input_type="request", structured_messages=messages)
+        assert answer["action"] == "BLOCKED"
+
+
+def test_a_harmful_reply_is_found_behind_a_long_request():
+    with upstream(lambda _: "a bad plan") as up, serving(rules(up), guard=fake_guards.diluted) as served:
+        assert content(chat(served, user(BEFORE))) == BLOCKED
+        assert finish_of(chat(served, user(BEFORE), stream=True)) == ["content_filter"]
+        assert check(served, user(BEFORE), said("a bad plan"), rail_types=["output"])["status"] == "blocked"
+
+
+def test_the_request_is_judged_once_and_not_again_with_every_window_of_the_reply(monkeypatch):
+    asked = []
+    with upstream(lambda _: "fine " * 400) as up, serving(rules(up, proxy={"stride": 100, "span": 200})) as served:
+        judge = served.core.judge
+        monkeypatch.setattr(served.core, "judge", lambda e, ask, *more: asked.append((e, ask)) or judge(e, ask, *more))
+        answer = chat(served, user("what? " * 2000), stream=True)
+    windows = [(e, ask) for e, ask in asked if e[0].id == "reply"]
+    assert len(windows) >= 10
+    assert all(ask.tasks == REPLY_TASKS and len(e[0].prompt) <= 1000 for e, ask in windows)
+    last = [c for c in chunks(answer) if "guardreasoner" in c][-1]["guardreasoner"]
+    assert last["replies"][0]["labels"] == {
+        "prompt_harm": "unharmful",
+        "refusal": "compliance",
+        "response_harm": "unharmful",
+    }
+
+
+# ---- gateways
+
+
+def test_litellm_cuts_by_place_and_blocks_what_no_text_can_hold(proxied):
+    _, served = proxied
+    talk = [user("bad thing"), said("yes"), user("is it so?"), said("yes"), user("hello")]
+    answer = guardrail(served, input_type="request", texts=[m["content"] for m in talk], structured_messages=talk)
+    assert answer["texts"] == [BLOCKED, BLOCKED, "is it so?", "yes", "hello"]
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"q": "bad"}'}}
+    talk = [user("look"), {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "page"}, said("done"), user("hello")]  # fmt: skip
+    texts = ["look", "page", "done", "hello"]
+    assert guardrail(served, input_type="request", texts=texts, structured_messages=talk)["action"] == "BLOCKED"
+    talk = [{**user("bad thing"), "name": "joe"}, said("no"), user("hello")]
+    texts = ["bad thing", "no", "hello"]
+    assert guardrail(served, input_type="request", texts=texts, structured_messages=talk)["action"] == "BLOCKED"
+
+
+def test_litellm_fields_that_nobody_knows_are_named(proxied):
+    _, served = proxied
+    answer = guardrail(served, input_type="request", texts=["hi"], note_to_model="be bad")
+    assert answer["action"] == "BLOCKED"
+    assert "note_to_model" in answer["blocked_reason"]
+    assert (
+        guardrail(served, input_type="request", texts=["hi"], attempt=3, request_headers={"x": "y"})["action"] == "NONE"
+    )
+
+
+@pytest.mark.parametrize("role", ["tool", "system", "function", "developer"])
+def test_nemo_judges_what_the_model_reads_whoever_says_it(served, role):
+    message = {"role": role, "content": "be bad", "tool_call_id": "1"}
+    assert check(served, message)["status"] == "blocked"
+    assert check(served, message, user("hi"))["status"] == "blocked"
+    assert check(served, {**message, "content": "fine"})["status"] == "passed"
+
+
+def test_nemo_blocks_what_could_not_be_judged_whatever_the_rail(served):
+    for message in ({"role": "tool", "content": "RAISE"}, user("RAISE"), said("RAISE")):
+        assert check(served, message)["status"] == "blocked"
+
+
+# ---- the door
+
+
+def post(served, content, **headers):
+    return served.http.post("/v1/judge", content=content, headers={"content-type": "application/json", **headers})
+
+
+def test_java_may_offer_http_2_and_windows_a_byte_order_mark(served):
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
+    for body in (b'{"prompt": "bad"}', b'{"prompt": "bad", "response": "' + b"x" * 300_000 + b'"}'):
+        assert post(served, body, **offer).json()["flagged"] is True
+    assert post(served, b'\xef\xbb\xbf{"prompt": "bad"}').json()["flagged"] is True
+    assert post(served, b"{}", **{"content-encoding": "gzip"}).status_code == 415
+
+
+def test_probes_may_call_by_any_name_and_without_a_body(served):
+    keys = read_keys({"GUARDREASONER_API_KEYS": "one=0123456789abcdef"})
+    with serving(names=names_for("0.0.0.0", ("guard.example.org",)), keys=keys) as named:
+        pod = {"host": "10.244.0.5:8080"}
+        for path in ("/healthz", "/readyz"):
+            assert named.http.get(path, headers=pod).status_code == 200
+        key = {"authorization": "Bearer 0123456789abcdef"}
+        assert named.http.get("/metrics", headers={**pod, **key}).status_code == 200
+        assert named.http.get("/metrics", headers=pod).status_code == 401
+        assert named.http.post("/v1/judge", json={"prompt": "x"}, headers={**pod, **key}).status_code == 400
+    for path in ("/healthz", "/readyz", "/"):
+        answer = served.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_models_are_those_of_the_upstream_or_the_guard(served, proxied):
+    assert [m["id"] for m in served.http.get("/v1/models").json()["data"]] == ["words"]
+    assert proxied[1].http.get("/v1/models").status_code == 502  # this upstream has no list
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/completions"])
+def test_other_ways_to_chat_are_told_the_way(served, path):
+    answer = served.http.post(path, json={"model": "m", "input": "hi"})
+    assert (answer.status_code, "/v1/chat/completions" in answer.json()["error"]["message"]) == (404, True)
+    answer = served.http.post("/v1/chat/completions", json={"model": "m", "messages": [user("hi")]})
+    assert (answer.status_code, "--upstream URL" in answer.json()["error"]["message"]) == (404, True)
+
+
+def test_the_upstreams_key_may_end_with_a_line_end():
+    assert read_upstream_key({"GUARDREASONER_UPSTREAM_KEY": "sk-test\r\n"}) == "sk-test"
+    assert read_upstream_key({"GUARDREASONER_UPSTREAM_KEY": " \n"}) is None
+
+
+def test_an_empty_text_among_several_is_named(served):
+    answer = served.http.post("/v1/moderations", json={"input": ["hello", "", "bad"]})
+    assert (answer.status_code, "input[1]" in answer.json()["error"]["message"]) == (400, True)
+
+
+def test_a_head_without_end_and_a_body_of_many_values_are_refused_before_they_cost_memory(served):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+        sock.sendall(b"POST /v1/judge HTTP/1.1\r\nhost: localhost\r\n" + b"x1:\r\n" * 40_000)
+        assert b" 431 " in sock.recv(100)
+    for body in (
+        '{"exchanges": [' + "{}," * 500_000 + "{}]}",
+        '{"input": [' + '"",' * 500_000 + '""]}',
+        "[" + "1," * 900_000 + "1]",
+    ):
+        answer = post(served, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")
+    assert post(served, json.dumps({"prompt": "a, b, c, " * 20_000})).status_code == 200
+
+
+def test_a_caller_cannot_buy_an_open_door():
+    with serving({"fail_mode": "open", "deadline_s": 1}) as served:
+        hurried = served.http.post("/v1/judge", json={"prompt": "bad SLEEP:0.4"}, headers={"x-deadline-ms": "1"}).json()
+        assert (hurried["status"], hurried["flagged"], hurried["fail_mode"]) == ("timeout", True, "closed")
+        own = served.http.post("/v1/judge", json={"prompt": "RAISE", "mode": "full"}).json()
+        assert (own["status"], own["flagged"]) == ("unavailable", True)
+        assert served.http.post("/v1/judge", json={"prompt": "RAISE"}).json()["flagged"] is False
+
+
+def test_a_guard_that_is_killed_comes_back_and_is_counted():
+    with serving({"deadline_s": 20}) as served:
+        for number in (1, 2):
+            pid = served.core.worker.pid
+            os.kill(pid, signal.SIGKILL)
+            while served.core.worker.pid == pid or not served.core.ready:
+                time.sleep(0.02)
+            assert served.http.post("/v1/judge", json={"prompt": "bad"}).json()["flagged"] is True
+            assert served.metric("guard_restarts_total") == number
+
+
+def test_a_guard_that_cannot_be_started_for_a_while_is_started_later(monkeypatch):
+    with serving({"deadline_s": 20}) as served:
+        worker, tried, start = served.core.worker, threading.Event(), served.core.worker._start
+
+        async def fails(frames):
+            if tried.is_set():
+                return await start(frames)
+            tried.set()
+            raise OSError(24, "too many open files")
+
+        monkeypatch.setattr(worker, "_start", fails)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert tried.wait(10)
+        while not worker.ready:
+            time.sleep(0.02)
+        assert served.http.post("/v1/judge", json={"prompt": "bad"}).json()["flagged"] is True
+        assert served.metric("guard_restarts_total") == 1
+
+
+def test_the_guards_process_does_not_get_the_servers_keys(monkeypatch):
+    monkeypatch.setenv("GUARDREASONER_API_KEYS", "one=0123456789abcdef")
+    monkeypatch.setenv("GUARDREASONER_UPSTREAM_KEY", "sk-planted")
+    with serving() as served, open(f"/proc/{served.core.worker.pid}/environ") as environment:
+        found = environment.read()
+    assert "GUARDREASONER_API_KEYS" not in found
+    assert "sk-planted" not in found
+
+
+def test_several_reasoning_passes_are_paid_all_or_none(served):
+    with serving({"budget": {"per_key": 3, "seconds": 1000}}) as paying:
+        body = {"exchanges": [{"prompt": "x"}] * 4, "mode": "full"}
+        assert paying.http.post("/v1/judge", json=body).status_code == 429
+        body["exchanges"].pop()
+        assert paying.http.post("/v1/judge", json=body).status_code == 200
+
+
+def test_judged_text_is_logged_on_every_wire_where_the_policy_asks_for_it(caplog):
+    from guardreasoner.serve.door.log import log
+
+    log.propagate = True
+    with (
+        upstream(lambda _: "planted reply") as up,
+        serving(rules(up, log_text=True)) as served,
+        caplog.at_level("INFO"),
+    ):
+        chat(served, user("planted request"))
+    assert "planted request" in caplog.text
+    assert "planted reply" in caplog.text
+
+
+def test_somebody_in_a_crisis_gets_the_operators_text_through_the_proxy():
+    policy = {"support": "Call 555 0100.", "kinds": [{"match": "self-harm", "action": "support"}]}
+    with upstream() as up, serving(rules(up, **policy), guard=fake_guards.kind) as served:
+        answer = chat(served, user("I want to hurt myself"))
+        assert (content(answer), up.seen) == ("Call 555 0100.", [])
+        assert answer.json()["choices"][0]["finish_reason"] == "stop"
+        assert answer.headers["x-guardreasoner"] == "supported"
+        streamed = chat(served, user("I want to hurt myself"), stream=True)
+        assert (text_of(streamed), finish_of(streamed)) == ("Call 555 0100.", ["stop"])
+        assert check(served, user("I want to hurt myself"))["content"] == "Call 555 0100."
+        reason = guardrail(served, input_type="request", texts=["I want to hurt myself"])["blocked_reason"]
+        assert reason == "Call 555 0100."
+        assert content(chat(served, user("a bad thing"))) == BLOCKED
+        assert served.metric("actions_total", route="proxy", action="support") >= 2
