@@ -61,7 +61,7 @@ def _content(token: Any) -> str | None:
 def _compiled(source: str) -> Any:
     sandbox, jinja, extensions = need("jinja2.sandbox", "hf"), need("jinja2", "hf"), need("jinja2.ext", "hf")
 
-    class Generation(extensions.Extension):  # type: ignore[misc, name-defined]
+    class GenerationTag(extensions.Extension):  # type: ignore[misc, name-defined]
         """Marks what training learns of; to a reader it is nothing."""
 
         tags = frozenset({"generation"})
@@ -74,7 +74,7 @@ def _compiled(source: str) -> Any:
         raise jinja.TemplateError(message)
 
     environment = sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, extensions.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, extensions.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": raise_exception, "strftime_now": _strftime_now}
