@@ -20,7 +20,13 @@ def test_a_checkpoint_becomes_a_folder_that_is_a_guard(tmp_path, capsys):
     guard = load_guard(made, mode="instant")
     assert guard.check("how to kill a process").status == "ok"
     manifest = json.loads((tmp_path / "run" / "export" / "manifest.json").read_text())
-    assert manifest["config"] == {"precision": "fp32", "check": True, "explaining": None}
+    assert manifest["config"] == {
+        "precision": "fp32",
+        "check": True,
+        "concludes": False,
+        "compare": 0,
+        "explaining": None,
+    }
     assert manifest["max_deviation"] < 1e-4
 
 
@@ -31,7 +37,13 @@ def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, capsys):
     assert main(["export", "smoke", "--out", str(tmp_path / "run"), "--no-check"]) == 0
     manifest = json.loads((tmp_path / "run" / "export" / "manifest.json").read_text())
     assert list(manifest["inputs"]) == ["dpo/checkpoint"]
-    assert manifest["config"] == {"precision": "int8", "check": False, "explaining": None}
+    assert manifest["config"] == {
+        "precision": "int8",
+        "check": False,
+        "concludes": False,
+        "compare": 0,
+        "explaining": None,
+    }
 
 
 @pytest.mark.parametrize(("name", "words"), [("smoke", "config.json"), ("smok", "'smoke'"), ("a/b", "neither")])

@@ -73,7 +73,7 @@ def test_an_unknown_key_names_the_nearest_one(text, near):
         ("sft: {batch: 1.5}", r"sft\.batch must be a whole number"),
         ("sft: {batch: true}", r"sft\.batch must be a whole number"),
         ("sft: {only: WildGuardTrain}", r"sft\.only must be a list"),
-        ("sft: {precision: fp16}", r"sft\.precision must be one of bf16, fp32"),
+        ("sft: {precision: fp16}", r"sft\.precision must be one of auto, bf16, fp32"),
         ("sft: [1]", r"sft must be a mapping"),
         ("sft: {gradient_checkpointing: 1}", r"true or false"),
         ("data: {caps: {a: b}}", r"data\.caps\.a must be a whole number"),
