@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from guardreasoner.data.labelled import parse_mapping, read_examples
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
 from guardreasoner.guards.calibration import Calibration, read_calibration
-from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.load import find_row, load_guard
 from guardreasoner.records import apart, sha256, write_atomic
 
 
@@ -43,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
     finally:
         guard.close()
     before = read_calibration(args.out).curves if args.out.exists() else {}
-    curves = {**before, **{(f.task, f.mode): f.curve for f in fits}}
+    own = _own(args.model or args.guard).curves
+    pieces = {key: curve.piece for curve_set in (own, before) for key, curve in curve_set.items()}
+    found = {(f.task, f.mode): replace(f.curve, piece=pieces.get((f.task, f.mode))) for f in fits}
+    curves = {**before, **found}
     fitted_on = (
         f"{args.labelled.name} ({len(examples)} rows, sha256 {sha256(args.labelled)[:12]}), target {args.target}"
     )
@@ -54,6 +58,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         Console().print(_table(fits))
     return 0
+
+
+def _own(name: str) -> Calibration:
+    """The calibration that the guard comes with: bars of pieces are fitted on other rows, and stay."""
+    path = Path(find_row(name).model) / "calibration.json" if ":" not in name else Path()
+    return read_calibration(path) if path.is_file() else Calibration()
 
 
 def _table(fits: list[Fit]) -> Table:
