@@ -28,6 +28,8 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "costs, in dollars: gives the cost of 1,000 requests")  # fmt: skip
     parser.add_argument("--training", action="append", type=Path, default=[], metavar="DIR", help="a folder with "
                         "training stages, for loss curves, hours and corpus statistics; repeatable")  # fmt: skip
+    parser.add_argument("--stress", action="append", type=Path, default=[], metavar="RUN", help="a folder of "
+                        "`guardreasoner stress`: a table and a figure of what passes; repeatable")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=args.pairs,
         corrections=args.corrections,
         training=args.training,
+        stress=args.stress,
         per_hour=args.per_hour,
         progress=lambda text: print(text, file=sys.stderr),
     )

@@ -10,6 +10,7 @@ Which row meets which transformation is decided by the seed alone. The same comm
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -234,6 +235,26 @@ def _cell(family: str, name: str | None, judged: Sequence[Mapping[str, Any]]) ->
         len(benign),
         sum(r["status"] != "ok" for r in judged),
     )
+
+
+def read_stress(folder: str | Path) -> Stress:
+    """A finished suite.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    path = Path(folder) / "stress.json"
+    if not path.is_file():
+        raise DataError(f"{folder} holds no finished stress run; run `guardreasoner stress --out {folder}` first")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cells = [
+            StressCell(**{**cell, "success": Interval(*cell["success"]), "alarms": Interval(*cell["alarms"])})
+            for cell in content["cells"]
+        ]
+        return Stress(content["guard"], tuple(cells), Interval(*content["caught"]), Interval(*content["alarmed"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not the outcome of a stress run ({type(error).__name__})", file=str(path)) from None
 
 
 def over(result: Stress, *, success: float | None, alarms: float | None) -> list[str]:

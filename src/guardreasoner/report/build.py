@@ -15,6 +15,7 @@ from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.slices import slices
 from guardreasoner.evaluate.stability import read_stability
 from guardreasoner.evaluate.statistics import Outcomes, estimates, outcomes, weighted_f1
+from guardreasoner.evaluate.stress import read_stress
 from guardreasoner.records import now
 from guardreasoner.report import figures
 from guardreasoner.report.cost import Stage, published_costs, read_corpora, read_stages, run_cost
@@ -38,6 +39,7 @@ def build(
     pairs: int = 12,
     corrections: Sequence[str | Path] = (),
     training: Sequence[str | Path] = (),
+    stress: Sequence[str | Path] = (),
     per_hour: float | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -51,6 +53,7 @@ def build(
         pairs: exchanges to show side by side.
         corrections: files of `Review` records; scores are then given under both labels.
         training: folders with training stages, for curves, hours and corpus statistics.
+        stress: folders of finished `stress` runs.
         per_hour: what an hour of the machine that judged costs, for the cost of 1,000 requests.
         progress: called with what is being done.
 
@@ -63,7 +66,7 @@ def build(
     tell("operating points")
     points = [p for task in TASKS if (p := _points(entrants, task)) is not None]
     stability = {e.label: tuple(repeats) for e in entrants if (repeats := read_stability(e.run))}
-    stages = tuple(read_stages(training))
+    stages, attacked = tuple(read_stages(training)), tuple(map(read_stress, stress))
     tell("figures")
     costs = {e.label: cost for e in entrants if (cost := run_cost(e.run, e.label)) is not None}
     return Report(
@@ -76,7 +79,8 @@ def build(
         points=tuple(points),
         twins=tuple(_twins(entrants, found)),
         stability=stability,
-        figures=_figures(found, stages),
+        stress=attacked,
+        figures=_figures(found, stages) | ({"stress": figures.stress(attacked)} if attacked else {}),
         slices=tuple(slices(entrants)),
         mistakes={e.label: tuple(mistakes(e, errors)) for e in entrants if opinionated(e)},
         side_by_side=tuple(side_by_side(entrants, pairs)),

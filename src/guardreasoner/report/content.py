@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardreasoner.report.blocks import Document, Items, Section
 from guardreasoner.report.model import Report
-from guardreasoner.report.sections import deciding, rest, scores
+from guardreasoner.report.sections import attack, deciding, rest, scores
 
 
 def document(report: Report) -> Document:
@@ -17,6 +17,7 @@ def document(report: Report) -> Document:
         *deciding.points(report),
         *deciding.twins(report),
         *deciding.stability(report),
+        *attack.stress(report),
         rest.curves(report),
         *rest.slices_and_labels(report),
         *rest.exhibits(report),

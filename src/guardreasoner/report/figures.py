@@ -17,6 +17,7 @@ from guardreasoner.errors import need
 from guardreasoner.evaluate.cascades import CascadeCurve
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Outcomes
+from guardreasoner.evaluate.stress import Stress
 from guardreasoner.report.cost import Stage
 from guardreasoner.report.tables import TaskTable
 from guardreasoner.types import Task
@@ -227,6 +228,29 @@ def cascades(curves: Sequence[CascadeCurve]) -> bytes:
             axes.legend(loc="lower right")
 
     return _draw(paint, 3.4 * len(curves), 3.1)
+
+
+def stress(results: Sequence[Stress]) -> bytes:
+    """Attack success and false alarms per family with 95% intervals, one panel each, a colour per guard."""
+    families = list(dict.fromkeys(c.family for r in results for c in r.families))
+    colour = colours([r.guard for r in results])
+
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, field, title in zip(panels, ("success", "alarms"), ("Attacks pass", "False alarms"), strict=True):
+            for place, result in enumerate(results):
+                for cell in result.families:
+                    rate, y = getattr(cell, field), families.index(cell.family) + 0.7 * place / len(results)
+                    axes.plot([rate.low, rate.high], [y, y], color=colour[result.guard], linewidth=1.2)
+                    axes.plot([rate.value], [y], "o", color=colour[result.guard], markersize=3.5,
+                              label=result.guard if cell is result.families[0] else None)  # fmt: skip
+            axes.set(title=title, xlabel="% with 95% interval", xlim=(-2, 102))
+            axes.set_yticks(range(len(families)), families)
+            axes.grid(axis="x")
+        panels[0].invert_yaxis()
+        panels[1].legend(loc="best")
+
+    return _draw(paint, 7.2, 0.42 * len(families) + 1.2)
 
 
 def training(stages: Sequence[Stage]) -> bytes:

@@ -11,6 +11,7 @@ from guardreasoner.evaluate.operating import OperatingPoints, PointsDifference
 from guardreasoner.evaluate.slices import Slice
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.evaluate.statistics import Interval
+from guardreasoner.evaluate.stress import Stress
 from guardreasoner.report.cost import Corpus, Cost, Stage
 from guardreasoner.report.glance import Glance
 from guardreasoner.report.tables import Standings
@@ -69,6 +70,8 @@ class Report:
     twins: tuple[Twins, ...]
     stability: Mapping[str, tuple[Stability, ...]]
     """Guard to what was repeated."""
+    stress: tuple[Stress, ...]
+    """Guards under the transformations of the stress suite."""
     figures: Mapping[str, bytes]
     """Name to SVG."""
     slices: tuple[Slice, ...]
