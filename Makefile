@@ -1,5 +1,8 @@
 # Two commands: `make run` judges the bundled examples, `make test` shows that every behaviour holds.
-PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do p=$$(command -v python$$v) && "$$p" -c '' 2>/dev/null && echo $$p && break; done)
+NEW    := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+# the newest one that was tried; where there is none, whatever python3 is new enough
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
+	"$$p" $(NEW) 2>/dev/null && command -v "$$p" && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -63,3 +64,17 @@ def test_the_wheel_installs_in_a_clean_environment_and_judges(wheel, tmp_path):
     assert "CONNECTION TRIED" not in done.stderr
     assert json.loads(done.stdout)["status"] == "ok"
     assert list(home.rglob("*")) == []
+
+
+@pytest.mark.parametrize("there", [("python3.12", "python3.11"), ("python3.11",), ("python3",), ()])
+def test_make_takes_the_newest_python_that_runs(tmp_path, there):
+    for name in (*there, "python3.13"):
+        works = f'exec "{sys.executable}" "$@"' if name in there else "echo no such version >&2; exit 127"
+        (tmp_path / name).write_text(f"#!/bin/sh\n{works}\n")
+        (tmp_path / name).chmod(0o755)
+    for tool in ("sh", "make"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "--eval=show:;@echo found $(PYTHON)", "show"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    wanted = f"{tmp_path}/{there[0]}" if there else ""
+    assert done.stdout.strip() == f"found {wanted}".strip(), done.stderr

@@ -7,7 +7,19 @@ import threading
 import numpy as np
 import pytest
 
-from guardreasoner import DataError, Exchange, Guard, GuardReasonerError, Judging, Labels, Message, Step, Task, Verdict
+from guardreasoner import (
+    DataError,
+    Exchange,
+    Guard,
+    GuardReasonerError,
+    Judging,
+    Labels,
+    Message,
+    Step,
+    Task,
+    Verdict,
+    load_guard,
+)
 from guardreasoner.engines.decoding import Settings, complete
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.formats import guardreasoner as fmt
@@ -154,6 +166,21 @@ def test_a_completion_whose_words_have_no_finite_scores_is_none(scores, finish):
     found = Completion("a", choices=({"x": -0.1, "y": -2.4}, scores))
     assert (found.finish, bool(found.error)) == (finish, finish != "stop")
     assert pick(Choice(("a", "b")), scores, 1.0, random.Random(0)) in scores
+
+
+@pytest.mark.parametrize(("meta", "noted"), [(None, True), ("{}", True), ('{"wire": "compact"}', False)])
+def test_a_folder_that_does_not_say_its_form_is_judged_with_a_note_that_says_so(tmp_path, monkeypatch, meta, noted):
+    (tmp_path / "config.json").write_text("{}")
+    if meta:
+        (tmp_path / "guard.json").write_text(meta)
+    engine = ScriptedEngine({}, default=ANSWER)
+    monkeypatch.setattr("guardreasoner.engines.load.load_engine", lambda *_, **__: engine)
+    guard = load_guard(str(tmp_path), mode="full")
+    assert ("wire" in guard.check("soup").notes) == noted
+    *_, verdict = guard.stream("soup")
+    assert ("wire" in verdict.notes) == noted
+    told = load_guard(str(tmp_path), mode="full", wire="chat").check("soup")
+    assert "wire" not in told.notes
 
 
 class Broken:

@@ -81,6 +81,8 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Table:
         table.add_row(Text("kind", "bold"), Text(visible(kind)), "", "")
     if verdict.attack is not None and verdict.attack >= 0.5:
         table.add_row(Text("attack", "bold"), Text("the text tries to steer a model"), "", "")
+    if "wire" in verdict.notes:
+        table.add_row(Text("note", "bold"), Text(f"form of the prompt: {verdict.notes['wire']}"))
     if "disagreement" in verdict.notes:
         table.add_row(
             Text("note", "bold"),

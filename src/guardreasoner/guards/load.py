@@ -6,16 +6,17 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.guards.base import Guard, GuardRow
-from guardreasoner.types import FailMode, Mode
+from guardreasoner.types import FailMode, Mode, Verdict
 
 if TYPE_CHECKING:
-    from guardreasoner.guards.reasoning import Budgets
+    from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 
 NANO_FOLDER = Path(str(files("guardreasoner"))) / "nano"
 
@@ -190,7 +191,8 @@ def folder_row(folder: Path) -> GuardRow:
             f"{folder} is no model folder: it has no guard.json of an encoder, no genai_config.json (ONNX) and no "
             "config.json (transformers)"
         )
-    return GuardRow(folder.name, "guardreasoner", engine, str(folder), options={"wire": meta.get("wire", "raw")})
+    options = {"wire": meta["wire"]} if meta.get("wire") else {}
+    return GuardRow(folder.name, "guardreasoner", engine, str(folder), options=options)
 
 
 def _read_meta(folder: Path) -> Mapping[str, Any]:
@@ -249,6 +251,21 @@ def _budgets(given: Mapping[str, Any]) -> Budgets:
     return Budgets(**given)
 
 
+ASSUMED = "raw, assumed: the model's folder has no guard.json that says in which form it was trained to be asked"
+
+
+def assuming(kind: type[ReasoningGuard]) -> type[ReasoningGuard]:
+    """The same guard, whose verdicts note that the form of its prompt was assumed: the model may know another."""
+
+    class Assuming(kind):  # type: ignore[misc, valid-type]
+        @wraps(kind.judge)
+        def judge(self, *exchanges: Any, **how: Any) -> list[Verdict]:
+            made = super().judge(*exchanges, **how)
+            return [replace(verdict, notes={"wire": ASSUMED, **verdict.notes}) for verdict in made]
+
+    return Assuming
+
+
 def _reasoning(
     row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
 ) -> Guard:
@@ -267,12 +284,13 @@ def _reasoning(
     how = rest.pop("explaining", meta.get("explaining"))
     if how is not None and not isinstance(how, Explaining):
         how = options_of(Explaining, _mapping("explaining", how), where="explaining")
-    wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire", "raw")
+    wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire")
     engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)
-    return ReasoningGuard(
+    kind = ReasoningGuard if wire else assuming(ReasoningGuard)
+    return kind(
         row.name,
         engine,
-        wire=wire,
+        wire=wire or "raw",
         mode=mode,
         fail_mode=fail_mode,
         calibration=calibration,
