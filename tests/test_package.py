@@ -74,7 +74,7 @@ def test_make_takes_the_newest_python_that_runs(tmp_path, there):
         (tmp_path / name).chmod(0o755)
     for tool in ("sh", "make"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
-    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "--eval=show:;@echo found $(PYTHON)", "show"]
+    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "--eval=show:;@: $(info found $(PYTHON))", "show"]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     wanted = f"{tmp_path}/{there[0]}" if there else ""
     assert done.stdout.strip() == f"found {wanted}".strip(), done.stderr
