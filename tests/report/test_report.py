@@ -189,6 +189,8 @@ def test_the_numbers_of_the_tables_equal_the_scores_of_the_runs(made):
     mean = sum(line.entries[b].value * w for b, w in weights.items()) / 80
     assert line.mean.value == pytest.approx(mean)
     assert line.entries["mixed"].mark == "best"
+    constant = next(ln for ln in report.standings.tables[0].lines if ln.name == "constant")
+    assert {entry.mark for entry in constant.entries.values()} == {""}  # looks at nothing, so takes no place
 
 
 def test_thirty_planted_attacks_add_no_element_no_attribute_and_no_address(tmp_path):

@@ -19,6 +19,7 @@ from guardreasoner.evaluate.compare import Comparison, Marks, compare, compare_c
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.exposure import Tag, exposure
 from guardreasoner.evaluate.statistics import Interval, Outcomes, constant_f1, estimates, weighted_f1
+from guardreasoner.report.worth_reading import opinionated
 from guardreasoner.types import TASKS, Task
 
 EXPLORATORY_RESAMPLES = 1000
@@ -59,6 +60,8 @@ class Standing:
     """Whether its training data are known."""
     sample: bool = False
     """The run judged a part of its benchmarks (`--limit`): it takes no place among full runs and published numbers."""
+    ranked: bool = True
+    """Whether it can take a place: samples and guards that look at nothing cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,7 @@ def _our_line(entrant: Contestant, task: Task, over: _Means) -> Standing:
     line = _valued(entrant.label, "ours", entries, over=over, known=entrant.seen is not None)
     whole = _entry(weighted_f1(list(cells.values()), over.weights)) if len(cells) == len(over.columns) else None
     part = _entry(weighted_f1([cells[b] for b in over.shared], over.weights)) if over.shared else None
-    return replace(line, mean=whole, shared=part, sample=sample)
+    return replace(line, mean=whole, shared=part, sample=sample, ranked=not sample and opinionated(entrant))
 
 
 def _entry(interval: Interval, tag: Tag | None = None) -> Entry:
@@ -304,4 +307,4 @@ def _placed(line: Standing, column: str) -> bool:
 
 
 def _competes(line: Standing) -> bool:
-    return line.kind != "constant" and not line.sample
+    return line.kind != "constant" and line.ranked

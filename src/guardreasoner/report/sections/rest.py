@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from guardreasoner.data.published import elsewhere
+from guardreasoner.data.published import Table, elsewhere
 from guardreasoner.report.blocks import (
     Block,
     Exhibits,
     Fold,
     Grid,
+    Head,
     Items,
     Line,
     Paragraph,
@@ -123,15 +124,28 @@ def published_elsewhere() -> Section:
     for table in elsewhere():
         rows = [
             Line(
-                [row + (f" ({variant})" if variant else ""), *[fixed(cells[c].value) for c in table.columns]],
+                [row + (f" ({variant})" if variant else ""), *[_as_printed(cells[c].value) for c in table.columns]],
                 "published",
             )
             for (row, variant), cells in table.rows().items()
         ]
-        notes = dict.fromkeys(f"{c.row}: {note}" for c in table.cells for note in c.notes)
-        said = [f"Unit: {table.unit}.", f"Protocol: {table.protocol}", f"Source: {table.source}."]
+        said = [f"Unit: {table.unit}.", f"Protocol: {table.protocol}", f"Source: {table.source.rpartition('; ')[0]}."]
         if not table.confirmed:
             said.append("Not confirmed: read at second hand.")
         title = f"{table.about}: {', '.join(dict.fromkeys(c.row for c in table.cells))}"
-        blocks.append(Fold(title, [Grid(["guard", *table.columns], rows), Items([*said, *notes], soft=True)]))
+        columns: list[str | Head] = ["guard", *[Head(c, breakable=True) for c in table.columns]]
+        blocks.append(Fold(title, [Grid(columns, rows), Items([*said, *_notes(table)], soft=True)]))
     return Section("Published under other protocols", "elsewhere", blocks, "Elsewhere")
+
+
+def _as_printed(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _notes(table: Table) -> Iterator[str]:
+    """Each note once, with the rows it is about, and the columns where it is not about all of them."""
+    for note in dict.fromkeys(note for c in table.cells for note in c.notes):
+        about = [c for c in table.cells if note in c.notes]
+        rows, columns = (list(dict.fromkeys(getattr(c, key) for c in about)) for key in ("row", "column"))
+        where = "" if len(columns) == len(table.columns) else f", {', '.join(columns)}"
+        yield f"{', '.join(rows)}{where}: {note}"
