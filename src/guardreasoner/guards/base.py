@@ -140,7 +140,7 @@ def _exchange(prompt: Any, response: Any) -> Exchange:
 
 
 class _Stopped(Exception):
-    """Nobody listens any more."""
+    """The caller has stopped iterating."""
 
 
 def _streamed(guard: Judging, exchange: Exchange) -> Iterator[Step | Verdict]:

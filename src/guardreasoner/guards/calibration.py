@@ -6,7 +6,7 @@
         {"method": "platt", "params": [a, b], "threshold": 0.42, "band": [0.3, 0.6]}}}}
 
 P = sigmoid(a * margin + b), where margin = logp(positive word) - logp(negative word). `threshold` is on P; `band` is
-where `auto` goes on from `instant` to reasoning, null = never. `piece` (optional) is what a piece cut out of a text
+where `auto` escalates from `instant` to reasoning, null = never. `piece` (optional) is what a piece cut out of a text
 needs above the threshold, in log-odds: alone, and judged again with its neighbours (`guards.pieces`).
 """
 
@@ -23,7 +23,7 @@ from guardreasoner.errors import ConfigError
 from guardreasoner.types import TASKS, Task
 
 DEFAULT_BAND = (0.35, 0.65)
-"""Where an uncalibrated guard in mode `auto` goes on to reasoning."""
+"""Where an uncalibrated guard in mode `auto` escalates to reasoning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class CascadeGuard(Judging):
             tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: in `auto`, the most exchanges that the second guard is asked about; the others keep the
                 first's verdict with the note `escalation_denied`.
-            on_step: hears the second guard's reasoning, where it can be heard.
+            on_step: called with the second guard's steps, if it reports them.
 
         Raises:
             UnknownName: there is no such mode.
@@ -207,7 +207,7 @@ class CascadeGuard(Judging):
 
 
 def _ask(guard: Guard, exchanges: Sequence[Exchange], **wanted: Any) -> list[Verdict]:
-    """A guard's verdicts, told of what is wanted as far as it listens."""
+    """A guard's verdicts; passes those options that its `judge` accepts."""
     known = inspect.signature(guard.judge).parameters
     return guard.judge(exchanges, **{k: v for k, v in wanted.items() if v is not None and k in known})
 

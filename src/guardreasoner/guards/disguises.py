@@ -4,7 +4,7 @@ Two kinds of undoing. Some are exact: an entity, a tag without attributes or a s
 what it stands for, and the text with it undone is judged instead of the text as written. The others are guesses (what
 decodes from a run of base64, what a leet word means): their forms are judged beside it, and the worst decides.
 
-Bounds: exact undoings are repeated at most `ROUNDS` times, guesses stand on one another at most `DEPTH` deep, and a
+Bounds: exact undoings are repeated at most `ROUNDS` times, guesses are nested at most `DEPTH` deep, and a
 text has at most `MOST_FORMS` forms. Each undoing is linear in the length of the text.
 """
 

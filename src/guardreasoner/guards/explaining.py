@@ -1,8 +1,8 @@
-"""Reasoning written after the decision: for models whose text is worse at judging than their verdict words.
+"""Reasoning written after the decision, for models that judge better without reasoning.
 
 A small model decides best with its answer block forced at once; reasoning first makes its verdicts worse. Where a guard
-`decides` in `instant`, that verdict stands in every mode, and the text is an explanation: sampled, read task by task,
-and kept only where it concludes what was decided. A task of which no try does has no steps, and the note `unexplained`
+`decides` in `instant`, that verdict holds in every mode, and the text is an explanation: sampled, read task by task,
+and kept only where it concludes what was decided. A task without such a text has no steps, and the note `unexplained`
 names it: reasoning that argues for another verdict is not shown as the reason for this one.
 """
 
@@ -20,14 +20,14 @@ class Explaining:
     """How explanations are written."""
 
     temperature: float = 0.7
-    """The best next word is the same for very many exchanges; a drawn one is not."""
+    """Above 0: the most likely words are the same for very many exchanges."""
     retry_temperature: float = 1.0
     tries: int = 4
     """Further texts where the first does not conclude what was decided, all of them at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Explanation:
     """What the model wrote about one exchange, in one or several tries."""
 
     texts: tuple[tuple[Step, ...], ...]
@@ -37,8 +37,10 @@ class Told:
     error: str | None = None
     """Why there is less than was asked for."""
 
-    def __add__(self, more: Told) -> Told:
-        return Told(self.texts + more.texts, self.harm + more.harm, self.usage + more.usage, self.error or more.error)
+    def __add__(self, more: Explanation) -> Explanation:
+        return Explanation(
+            self.texts + more.texts, self.harm + more.harm, self.usage + more.usage, self.error or more.error
+        )
 
     def supporting(self, verdict: Verdict) -> dict[Task, tuple[Step, ...]]:
         """Per task the steps that conclude what was decided, of the first text that has them."""
@@ -63,8 +65,8 @@ class Told:
 def early(verdict: Verdict, asked: Sequence[Task], text: str) -> tuple[Step, ...]:
     """The first steps that a verdict will have, by a text that is still being written about the tasks asked.
 
-    A task's steps are known when another task has begun and they conclude what was decided; a task of which they do
-    not is asked again, and what comes after it has to wait.
+    A task's steps are known when the next task has begun and they conclude what was decided. Otherwise the task is
+    asked again, and all later steps wait.
     """
     written, unfinished = wire_format.settled(text, forced=False), wire_format.under_way(text)
     found: list[Step] = []
@@ -76,37 +78,37 @@ def early(verdict: Verdict, asked: Sequence[Task], text: str) -> tuple[Step, ...
     return tuple(found)
 
 
-def explained(verdict: Verdict, told: Told, mode: Mode) -> Verdict:
+def explained(verdict: Verdict, explanation: Explanation, mode: Mode) -> Verdict:
     """A decided verdict with its explanation.
 
     Args:
         verdict: of `instant`, with status `ok`.
-        told: what was written about the same exchange.
+        explanation: of the same exchange.
         mode: the mode that was asked for.
     """
-    kept = told.supporting(verdict)
+    kept = explanation.supporting(verdict)
     steps = tuple(step for task in verdict.labels.tasks for step in kept.get(task, ()))
     missing = [task.value for task in verdict.labels.tasks if task not in kept]
     notes = dict(verdict.notes)
     if missing:
         notes["unexplained"] = missing
-    if told.error:
-        notes["reasoning_failed"] = told.error
+    if explanation.error:
+        notes["reasoning_failed"] = explanation.error
     return replace(
         verdict,
         mode=mode,
         steps=steps,
         text=wire_format.answer(wire_format.reasoning_text(steps), verdict.labels),
-        harm=told.kind(verdict) if verdict.flagged else None,
+        harm=explanation.kind(verdict) if verdict.flagged else None,
         notes=notes,
-        usage=verdict.usage + told.usage,
+        usage=verdict.usage + explanation.usage,
     )
 
 
-def unexplained(verdicts: Sequence[Verdict], told: Sequence[Told | None]) -> dict[int, tuple[Task, ...]]:
+def unexplained(verdicts: Sequence[Verdict], explanations: Sequence[Explanation | None]) -> dict[int, tuple[Task, ...]]:
     """By place of the verdict, the tasks that lack steps and may be tried (again)."""
     found = {}
-    for i, (verdict, one) in enumerate(zip(verdicts, told, strict=True)):
+    for i, (verdict, one) in enumerate(zip(verdicts, explanations, strict=True)):
         if verdict.status == "ok" and (one is None or not one.error):
             kept = one.supporting(verdict) if one else {}
             if missing := tuple(task for task in verdict.labels.tasks if task not in kept):

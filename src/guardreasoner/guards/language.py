@@ -19,7 +19,7 @@ FEWEST_WORDS = 6
 ENGLISH_BOUND = 0.08
 """Share of small words below which a text is not English; English prose has about 0.4."""
 BROKEN_BOUND = 0.2
-"""Share of tokens that go on with a word below which a text is English all the same (lists, headlines)."""
+"""Share of tokens that continue a word below which a text is English all the same (lists, headlines)."""
 _SMALL = """
 the a an and or but of to for from with without by at on into about as is are was were be been being am do does
 did don't have has had i you he she it we they my your his her its our their me him them us this that these
@@ -37,7 +37,7 @@ def unsupported(text: str, *, unknown: float = 0.0, broken: float = 1.0) -> str 
     Args:
         text: any length; the first 4,000 characters are looked at.
         unknown: share of its tokens that the vocabulary does not hold.
-        broken: share of its tokens that go on with a word that another token began.
+        broken: share of its tokens that continue a word.
     """
     if unknown > UNKNOWN_BOUND:
         return "unknown tokens"

@@ -31,7 +31,7 @@ _NAMED = re.compile(
 _PALOCHKA = "\u04cf"
 """Unicode has it look like an i; forgers use it for an l."""
 _FIRST_NAMED = 0x180
-"""Below it lie the letters of European languages: they are nobody's disguise."""
+"""Below it lie the letters of European languages: they disguise nothing."""
 
 
 def normalise(text: str) -> str:

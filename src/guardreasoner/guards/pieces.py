@@ -1,11 +1,11 @@
 """What of an exchange is judged: the whole in each of its forms, every message by itself, and pieces of long texts.
 
-Harm that stands among harmless sentences hardly moves the score of the whole, so its surroundings are taken away:
+Harm among harmless sentences hardly moves the score of the whole, so its surroundings are taken away:
 
 - the whole, in windows, once as it reads with exact disguises undone and once for each guess (`guards.disguises`);
 - the last turn of a conversation and each earlier message or tool result, by itself;
 - a reply by itself, as well as with its request;
-- pieces of at most `WORDS` words, cut between sentences, and what stands in quotation marks or fences.
+- pieces of at most `WORDS` words, cut between sentences, and the contents of quotation marks and fences.
 
 A piece is out of its context and one of many, so it must pass a higher bar (`Curve.piece`): one bar, whatever the
 length. A piece above it is judged again with its neighbours, and decides only where that passes a bar of its own.

@@ -1,8 +1,8 @@
 """Our guard: prompt, plan, parse and calibrate, on any engine.
 
 What happens to one exchange: its passages are judged (`guards.pieces`), each in as many windows as it needs, and the
-worst of them decides. `auto` judges everything in `instant` and goes on to `full` only where a calibrated score lies in
-its band.
+worst of them decides. `auto` judges everything in `instant` and escalates to `full` only where a calibrated score lies
+in its band.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.explaining import Explaining, Told, early, explained, unexplained
+from guardreasoner.guards.explaining import Explaining, Explanation, early, explained, unexplained
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, failed, harmfulness, notes_on, status_of, why, worst_of
-from guardreasoner.guards.steps import StepSink, Voices, listening, placed, speaking
+from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Usage, Verdict
@@ -115,7 +115,7 @@ class ReasoningGuard(Judging):
             mode: instead of the guard's own.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             tasks: the only tasks that are asked; None = all that make sense.
-            max_escalations: in `auto`, the most exchanges that may go on to reasoning; the others keep their
+            max_escalations: in `auto`, the most exchanges that may escalate to reasoning; the others keep their
                 `instant` verdict with the note `escalation_denied`.
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
                 `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
@@ -176,8 +176,8 @@ class ReasoningGuard(Judging):
         def settle(_: int, text: str) -> tuple[Step, ...]:
             return wire_format.settled(text, forced=can.force)
 
-        with speaking(on_step, owners, engine=can, settle=settle) as voices:
-            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, voices):
+        with step_streams(on_step, owners, engine=can, settle=settle) as streams:
+            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, streams):
                 readings[piece.owner].append(self._read(piece, runs[0], mode))
         self._look_again(readings, mode, deadline)
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
@@ -215,20 +215,22 @@ class ReasoningGuard(Judging):
         verdicts = self._judge(exchanges, "instant", deadline)
         if mode == "auto":  # more text would not change the verdict
             return verdicts
-        told: list[Told | None] = [None] * len(verdicts)
+        explanations: list[Explanation | None] = [None] * len(verdicts)
         for n, temperature in ((1, how.temperature), (how.tries, how.retry_temperature)):
-            wanted = unexplained(verdicts, told)
+            wanted = unexplained(verdicts, explanations)
             asked = [_Asked(exchanges[i], verdicts[i], tasks) for i, tasks in wanted.items()]
-            heard = placed(on_step, list(wanted))
-            for i, more in zip(wanted, self._tell(asked, mode, deadline, n, temperature, heard), strict=True):
-                before = told[i]
-                told[i] = more if before is None else before + more
+            report = placed(on_step, list(wanted))
+            for i, more in zip(
+                wanted, self._write_explanations(asked, mode, deadline, n, temperature, report), strict=True
+            ):
+                before = explanations[i]
+                explanations[i] = more if before is None else before + more
         return [
             replace(verdict, mode=mode) if one is None else explained(verdict, one, mode)
-            for verdict, one in zip(verdicts, told, strict=True)
+            for verdict, one in zip(verdicts, explanations, strict=True)
         ]
 
-    def _tell(
+    def _write_explanations(
         self,
         asked: Sequence[_Asked],
         mode: Mode,
@@ -236,7 +238,7 @@ class ReasoningGuard(Judging):
         n: int,
         temperature: float,
         on_step: StepSink | None,
-    ) -> list[Told]:
+    ) -> list[Explanation]:
         """Reasoning without an answer block about some tasks of each exchange, n texts a piece."""
         started = time.monotonic()
         pieces = [
@@ -254,12 +256,12 @@ class ReasoningGuard(Judging):
         def plan_of(tasks: tuple[Task, ...], _: bool) -> Plan:
             return wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
 
-        with speaking(on_step, owners, engine=can, settle=settle) as voices:
-            for piece, texts in self._each(pieces, plan_of, deadline, voices, n, temperature):
+        with step_streams(on_step, owners, engine=can, settle=settle) as streams:
+            for piece, texts in self._each(pieces, plan_of, deadline, streams, n, temperature):
                 written[piece.owner] += texts
         each = (time.monotonic() - started) * 1000 / max(1, len(asked))
-        said = [voices[i].said if i in voices else () for i in range(len(asked))]
-        return [_told(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
+        said = [streams[i].said if i in streams else () for i in range(len(asked))]
+        return [_explanation(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
 
     def _passages(self, owner: int, exchange: Exchange, mode: Mode, tasks: Collection[Task]) -> Passages:
         asked = tuple(t for t in exchange.tasks if t in tasks)
@@ -305,14 +307,14 @@ class ReasoningGuard(Judging):
         pieces: Sequence[Passage],
         plan_of: Callable[[tuple[Task, ...], bool], Plan],
         deadline: float | None,
-        voices: Voices,
+        streams: StepStreams,
         n: int = 1,
         temperature: float = 0.0,
     ) -> Iterator[tuple[Passage, list[Completion]]]:
         """What the engine writes for each passage; passages of the same tasks and bars share a plan and a call."""
         for tasks, cut in sorted({(p.tasks, p.cut) for p in pieces}):
             group = [p for p in pieces if (p.tasks, p.cut) == (tasks, cut)]
-            runs = self._runs(group, plan_of(tasks, cut), deadline, voices, n, temperature)
+            runs = self._runs(group, plan_of(tasks, cut), deadline, streams, n, temperature)
             yield from zip(group, runs, strict=True)
 
     def _runs(
@@ -320,23 +322,23 @@ class ReasoningGuard(Judging):
         pieces: Sequence[Passage],
         plan: Plan,
         deadline: float | None,
-        voices: Voices,
+        streams: StepStreams,
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
         prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
-        more: dict[str, Any] = {"on_text": listening(voices, [p.owner for p in pieces])} if voices else {}
+        more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
         more |= {"n": n, "temperature": temperature} if temperature else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
             return within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
         except Exception as error:
-            if any(voice.error is error for voice in voices.values()):
+            if any(stream.error is error for stream in streams.values()):
                 raise
             if isinstance(error, EngineError):
                 return [[failed(error)]] * len(pieces)
             if len(pieces) > 1:
-                return [r for p in pieces for r in self._runs([p], plan, deadline, voices, n, temperature)]
+                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, n, temperature)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
     def _read(self, passage: Passage, completion: Completion, mode: Mode, *, again: bool = False) -> Reading:
@@ -412,7 +414,7 @@ def _escalated(first: Verdict, second: Verdict) -> Verdict:
     return replace(second, usage=usage)
 
 
-def _told(texts: Sequence[Completion], latency_ms: float, said: Sequence[Step]) -> Told:
+def _explanation(texts: Sequence[Completion], latency_ms: float, said: Sequence[Step]) -> Explanation:
     """What was written. What was said of it comes first: it stays in the verdict whatever becomes of the rest."""
     parsed = [wire_format.parse(c.text) for c in texts if c.complete]
     usage = Usage(
@@ -422,4 +424,4 @@ def _told(texts: Sequence[Completion], latency_ms: float, said: Sequence[Step]) 
         len(texts),
     )
     error = next((c.finish for c in texts if not c.complete), None)
-    return Told((tuple(said), *(p.steps for p in parsed)), (None, *(p.harm for p in parsed)), usage, error)
+    return Explanation((tuple(said), *(p.steps for p in parsed)), (None, *(p.harm for p in parsed)), usage, error)

@@ -1,4 +1,4 @@
-"""Reasoning steps said while the model still writes: each once, in order, and none that the verdict will not hold."""
+"""Report reasoning steps while the model writes: each once, in order, and only steps that the verdict will have."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.types import Step
 
 StepSink = Callable[[int, Step], None]
-"""Hears a step: the place of its exchange among those asked about, and the step."""
+"""Called with a step and the index of its exchange."""
 Settle = Callable[[int, str], Sequence[Step]]
-"""The place of an exchange and the text about it so far, to the first steps that its verdict will surely have."""
+"""From the index of an exchange and its text so far to the first steps that its verdict is certain to have."""
 
 
 def placed(on_step: StepSink | None, places: Sequence[int]) -> StepSink | None:
-    """The sink for a part of the exchanges, given their places among all."""
+    """The sink for some of the exchanges, given their indices among all."""
     return None if on_step is None else lambda place, step: on_step(places[place], step)
 
 
-class Voice:
-    """Hears one text grow and says its steps."""
+class StepStream:
+    """Reports the steps of one growing text."""
 
     def __init__(self, say: Callable[[Step], None], settle: Callable[[str], Sequence[Step]]) -> None:
         """Args:
-        say: what raises in it ends the run of the engine.
-        settle: asked again whenever another line is whole.
+        say: called with each step; an exception in it ends the engine's run.
+        settle: called again whenever another line is complete.
         """
         self.say, self.settle = say, settle
         self.said: list[Step] = []
         self.error: BaseException | None = None
-        """What `say` raised: the caller's own, and no fault of the engine."""
+        """The exception that `say` raised: the caller's own, not the engine's."""
         self._lines = 0
         self._closed = False
         self._lock = Lock()
 
-    def hear(self, text: str) -> None:
-        """Say what has become settled. A text that begins anew (another try) is silent until it has caught up."""
+    def feed(self, text: str) -> None:
+        """Report the steps that are now settled. A text that starts over reports nothing until it catches up."""
         lines = text.count("\n")
         if lines == self._lines:  # a step is settled by the end of a line
             return
@@ -53,7 +53,7 @@ class Voice:
                 self._say(step)
 
     def close(self) -> None:
-        """Say nothing more: an engine that was given up on may still be writing."""
+        """Report nothing more: an abandoned engine may still be writing."""
         with self._lock:
             self._closed = True
 
@@ -65,45 +65,45 @@ class Voice:
             raise
 
 
-Voices = Mapping[int, Voice]
-"""By the place of the exchange."""
+StepStreams = Mapping[int, StepStream]
+"""By the index of the exchange."""
 
 
 @contextmanager
-def speaking(
+def step_streams(
     on_step: StepSink | None, owners: Sequence[int], *, engine: Capabilities, settle: Settle
-) -> Iterator[Voices]:
-    """The voices of one run; they are silent once it is over.
+) -> Iterator[StepStreams]:
+    """The streams of one run; they are closed at its end.
 
-    An exchange that is judged in several pieces has none: which of them the verdict shows is known only at the end.
+    An exchange that is judged in several pieces has none: which piece the verdict shows is known only at the end.
 
     Args:
-        on_step: None = nobody listens.
-        owners: of each piece, the place of its exchange.
-        engine: there are no voices where it does not stream.
-        settle: what may be said.
+        on_step: None = no streams.
+        owners: for each piece, the index of its exchange.
+        engine: one that does not stream has no streams.
+        settle: see `Settle`.
     """
-    voices: dict[int, Voice] = {}
+    streams: dict[int, StepStream] = {}
     if on_step is not None and engine.streams:
         alone = (owner for owner, pieces in Counter(owners).items() if pieces == 1)
-        voices = {owner: Voice(partial(on_step, owner), partial(settle, owner)) for owner in alone}
+        streams = {owner: StepStream(partial(on_step, owner), partial(settle, owner)) for owner in alone}
     try:
-        yield voices
+        yield streams
     finally:
-        for voice in voices.values():
-            voice.close()
+        for stream in streams.values():
+            stream.close()
 
 
-def listening(voices: Voices, owners: Sequence[int]) -> OnText:
-    """What an engine tells its texts to.
+def text_sink(streams: StepStreams, owners: Sequence[int]) -> OnText:
+    """The callback for an engine's growing texts.
 
     Args:
-        voices: texts of exchanges that have none are not heard.
-        owners: of each row of the engine's run, the place of its exchange.
+        streams: texts of exchanges without one are ignored.
+        owners: for each row of the engine's run, the index of its exchange.
     """
 
     def on_text(row: int, text: str) -> None:
-        if (voice := voices.get(owners[row])) is not None:
-            voice.hear(text)
+        if (stream := streams.get(owners[row])) is not None:
+            stream.feed(text)
 
     return on_text
