@@ -49,7 +49,7 @@ def declared(name: str, thing: Any) -> str:
     if not inspect.isclass(thing):
         return signature(thing)
     bases = [base.__name__ for base in thing.__bases__ if base not in (object,)]
-    return f"class {name}" + (f"({', '.join(bases)})" if bases else "")
+    return f"class {name}" + (f"({', '.join(bases)})" if bases else "") + ": ..."
 
 
 def signature(function: Any) -> str:
@@ -59,9 +59,9 @@ def signature(function: Any) -> str:
     first = node.args.args[0].arg if node.args.args else ""
     if first in ("self", "cls"):
         del node.args.args[0]
-    start = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
+    start = "async def " if isinstance(node, ast.AsyncFunctionDef) else "def "
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"{start}{node.name}({ast.unparse(node.args)}){returns}"
+    return f"{start}{node.name}({ast.unparse(node.args)}){returns}: ..."
 
 
 def prose(thing: Any) -> str:

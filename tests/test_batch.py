@@ -454,6 +454,19 @@ def test_users_columns_come_out_beside_ours_in_every_kind_of_output(tmp_path):
     assert (table[0]["line"], table[1]["exchange_id"]) == (None, "\\ud800")
 
 
+def test_a_run_that_judged_nothing_leaves_nothing_behind(tmp_path):
+    source = write(tmp_path / "in.jsonl", rows(3))
+
+    def broken():
+        raise EngineError("there are no such weights")
+
+    for out in ("out.jsonl", "out.csv"):
+        with pytest.raises(EngineError):
+            judge(source, tmp_path / out, opener=broken)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+    judge(source, tmp_path / "out.jsonl", config={"guard": "another"})
+
+
 class Fragile(Words):
     """Dies on one row, and gives another a score that is no number."""
 

@@ -9,6 +9,7 @@ or over Ray Data. Rows that were written are never judged again: the same comman
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -103,7 +104,13 @@ def run_batch(
         lines = out if suffix_of(out) == ".jsonl" else run.path / "lines.jsonl"
         if fresh or (out.exists() and lines != out):
             out.unlink(missing_ok=True)
-        counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress)
+        try:
+            counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress)
+        except BaseException:
+            if not lines.exists() or not lines.stat().st_size:  # nothing was judged: nothing to go on from
+                lines.unlink(missing_ok=True)
+                shutil.rmtree(run.path)
+            raise
         if lines != out:
             write_table(lines, out)
         rows = {
