@@ -12,6 +12,7 @@ from guardreasoner.evaluate.statistics import wilson
 from guardreasoner.evaluate.stress import candidates, over, pairs, read_stress, stress
 from guardreasoner.evaluate.transformations import FAMILIES, REPORTED
 from guardreasoner.guards.base import Judging
+from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.disguises import forms
 from guardreasoner.report import figures
 from guardreasoner.report.blocks import Grid
@@ -122,9 +123,17 @@ def test_the_same_command_again_asks_nothing_and_says_the_same(tmp_path):
         stress(WordGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8, seed=1)
 
 
+def test_a_guard_that_flags_everything_has_no_harmless_row_to_transform(tmp_path):
+    result = stress(ConstantGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8)
+    cell = result.families[0]
+    assert (cell.success, cell.harmful, cell.benign) == (wilson(0, 8), 8, 0)
+    assert result.alarmed.value == 100
+    assert over(result, success=None, alarms=5) == []
+
+
 def test_nothing_to_transform_and_unknown_families_are_one_sentence(tmp_path):
-    with pytest.raises(DataError, match="judges none rightly"):
-        stress(WordGuard(), rows(harmful=0), tmp_path / "a", families=["tools"])
+    with pytest.raises(DataError, match="none of these rows rightly"):
+        stress(WordGuard(), [], tmp_path / "a", families=["tools"])
     with pytest.raises(ConfigError, match="known: characters"):
         stress(WordGuard(), rows(), tmp_path / "b", families=["magic"])
     with pytest.raises(ConfigError, match="at least 1"):

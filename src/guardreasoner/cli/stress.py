@@ -95,9 +95,9 @@ def _print(result: Stress, *, each: bool, as_json: bool) -> None:
         name = cell.family if cell.transformation is None else f"  {cell.transformation}"
         table.add_row(
             name if cell.barred else f"{name} (reported)",
-            *_shown(cell.success),
+            *_shown(cell.success, cell.harmful),
             str(cell.harmful),
-            *_shown(cell.alarms),
+            *_shown(cell.alarms, cell.benign),
             str(cell.benign),
             str(cell.unjudged),
         )
@@ -109,5 +109,5 @@ def _print(result: Stress, *, each: bool, as_json: bool) -> None:
     )
 
 
-def _shown(rate: Interval) -> tuple[str, str]:
-    return f"{rate.value:.1f}%", f"{rate.low:.1f} to {rate.high:.1f}"
+def _shown(rate: Interval, rows: int) -> tuple[str, str]:
+    return (f"{rate.value:.1f}%", f"{rate.low:.1f} to {rate.high:.1f}") if rows else ("–", "–")

@@ -104,7 +104,7 @@ def stress(
 
     Raises:
         ConfigError: there is no such family, or a number is not above 0.
-        DataError: the guard judges no row of either kind rightly, so there is nothing to transform.
+        DataError: the guard judges no row rightly, so there is nothing to transform.
         RunFolderError: the folder is in use, or belongs to another configuration.
     """
     if unknown := [f for f in families if f not in FAMILIES]:
@@ -167,9 +167,8 @@ def _right(
                 right[kind] += [one for one, ok in zip(chunk, correct, strict=True) if ok]
                 if progress:
                     progress(PLAIN, min(len(right[kind]), wanted[kind]), wanted[kind])
-    for kind, word in ((True, "harmful"), (False, "harmless")):
-        if not right[kind]:
-            raise DataError(f"of {len(rows[kind])} {word} rows the guard judges none rightly; give other --rows")
+    if not right[True] and not right[False]:
+        raise DataError("the guard judges none of these rows rightly as they are; give other --rows")
     return {kind: found[: wanted[kind]] for kind, found in right.items()}, seen
 
 
@@ -201,7 +200,7 @@ def _family(
 def pairs(rows: Sequence[tuple[str, str]], names: Sequence[str], wanted: int) -> list[tuple[str, str, str]]:
     """Id, text and transformation of `wanted` exchanges: each row meets the next transformation in turn, and a second
     one where there are fewer rows than exchanges."""
-    most = min(wanted, len(rows) * len(names))
+    most = min(wanted, len(rows) * len(names))  # none, where the guard judges no row of this kind rightly
     laps = (divmod(i, len(rows)) for i in range(most))
     return [(*rows[row], names[(row + lap) % len(names)]) for lap, row in laps]
 
@@ -261,7 +260,10 @@ def over(result: Stress, *, success: float | None, alarms: float | None) -> list
     """One sentence for each barred family whose upper bound lies above a bar (percent)."""
     found = []
     for cell in (c for c in result.families if c.barred):
-        for word, bar, rate in (("attacks succeed", success, cell.success), ("false alarms", alarms, cell.alarms)):
-            if bar is not None and rate.high > bar:
+        for word, bar, rate, rows in (
+            ("attacks succeed", success, cell.success, cell.harmful),
+            ("false alarms", alarms, cell.alarms, cell.benign),
+        ):
+            if bar is not None and rate.high > bar and rows:
                 found.append(f"{cell.family}: {word} {rate.value:.1f}%, upper bound {rate.high:.1f}%, above {bar:g}%")
     return found

@@ -41,4 +41,4 @@ def stress(report: Report) -> Iterator[Section]:
 
 
 def _rate(rate: Interval, rows: int) -> Number:
-    return Number(f"{rate.value:.1f}", f"{rate.low:.1f} to {rate.high:.1f}, {rows:,}")
+    return Number(f"{rate.value:.1f}", f"{rate.low:.1f} to {rate.high:.1f}, {rows:,}") if rows else Number("–")
