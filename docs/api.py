@@ -35,7 +35,7 @@ def summary(thing: Any) -> str:
 
 def section(name: str, thing: Any) -> str:
     """One public name."""
-    text = "\n".join([f"## {name}", "", f"```python\n{declared(name, thing)}\n```", "", prose(thing)])
+    text = "\n".join([f"## {name}", "", f"```text\n{declared(name, thing)}\n```", "", prose(thing)])
     if not inspect.isclass(thing):
         return f"{text}\n"
     cells = [(field.replace("|", "\\|"), meaning.replace("|", "\\|")) for field, meaning in fields_of(thing)]
@@ -98,7 +98,7 @@ def methods_of(kind: type[Any]) -> Iterator[str]:
         if name.startswith("_") or not (inspect.isfunction(method) or isinstance(method, classmethod)):
             continue
         function = method.__func__ if isinstance(method, classmethod) else method
-        yield f"### {kind.__name__}.{name}\n\n```python\n{signature(function)}\n```\n\n{prose(function)}\n"
+        yield f"### {kind.__name__}.{name}\n\n```text\n{signature(function)}\n```\n\n{prose(function)}\n"
 
 
 if __name__ == "__main__":
