@@ -21,7 +21,7 @@ from guardreasoner.records import RunFolder
 from guardreasoner.train.losses import answer_logits, dpo_loss, head_of, sequence_logps, token_logps
 from guardreasoner.train.rows import NO_LABEL
 from guardreasoner.train.settings import DpoConfig
-from guardreasoner.train.trainer import LossCurve, RowOrder, lora_config
+from guardreasoner.train.trainer import InRecipeOrder, LossCurve, lora_config
 
 NOT_FOR_THE_MODEL = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps", "weight", "use_cache")
 
@@ -38,7 +38,7 @@ class PairCollator:
         return batch
 
 
-class HsDpoTrainer(DPOTrainer):  # type: ignore[misc]
+class HsDpoTrainer(InRecipeOrder, DPOTrainer):  # type: ignore[misc]
     """Rows come ready made in tokens, with their weights."""
 
     loss_is_scaled_for_ga = True
@@ -57,9 +57,6 @@ class HsDpoTrainer(DPOTrainer):  # type: ignore[misc]
         """The output head of the reference, where it is a model of its own."""
         return head_of(self.accelerator.unwrap_model(self.ref_model)) if self.ref_model is not None else self.head
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None here: the card is written when a guard is exported."""
-
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
@@ -67,11 +64,6 @@ class HsDpoTrainer(DPOTrainer):  # type: ignore[misc]
         super()._set_signature_columns_if_needed()
         if "weight" not in self._signature_columns:
             self._signature_columns += ["weight"]
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        config = self.recipe
-        return RowOrder(rows["length"], size=config.micro_batch, seed=config.seed, grouped=config.group_by_length)
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Tensor]], device: Any) -> Tensor | None:
         """Pairs of the whole step, over all processes."""

@@ -17,7 +17,7 @@ from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens,
 from guardreasoner.train.rows import NO_LABEL, NUMBER, RowMaker
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.sft_rows import COLUMNS
-from guardreasoner.train.trainer import LossCurve, RowOrder, lora_config
+from guardreasoner.train.trainer import InRecipeOrder, LossCurve, lora_config
 
 
 class RowCollator:
@@ -48,7 +48,7 @@ class RowCollator:
         return batch
 
 
-class RSftTrainer(SFTTrainer):  # type: ignore[misc]
+class RSftTrainer(InRecipeOrder, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer; rows come ready made."""
 
     loss_is_scaled_for_ga = True
@@ -63,14 +63,6 @@ class RSftTrainer(SFTTrainer):  # type: ignore[misc]
         self._confusion = torch.zeros(len(deciding), 3, dtype=torch.long)
         super().__init__(*args, **more)
         self.head = head_of(self.model)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None here: the card is written when a guard is exported."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        config = self.recipe
-        return RowOrder(rows["length"], size=config.micro_batch, seed=config.seed, grouped=config.group_by_length)
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Tensor]], device: Any) -> Tensor | None:
         """Text and verdict tokens of the whole step, over all processes: how it is split does not matter."""

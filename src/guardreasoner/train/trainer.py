@@ -219,6 +219,24 @@ class RowOrder(Sampler[int]):  # type: ignore[misc, unused-ignore]
         return iter([row for one in passes + ragged for row in one])
 
 
+class InRecipeOrder:
+    """What our trainers share: rows in the order that the recipe's seed gives, and no model card.
+
+    The card is written when a guard is exported.
+    """
+
+    recipe: Any
+    train_dataset: Any
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Writes none."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        config = self.recipe
+        return RowOrder(rows["length"], size=config.micro_batch, seed=config.seed, grouped=config.group_by_length)
+
+
 class LossCurve(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Keeps the curves as data (`log.jsonl`), shows them on stderr, and marks checkpoints that are whole."""
 
