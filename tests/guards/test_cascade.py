@@ -188,3 +188,16 @@ def test_a_file_without_stacks_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "stacks.json").write_text('{"bands": {}}')
     with pytest.raises(ConfigError, match="holds no bands and stacks"):
         read_stacks(tmp_path / "stacks.json")
+
+
+def test_a_cascade_with_a_file_of_stacks_takes_its_bands_and_the_mode(tmp_path):
+    stack = {"first": 1.0, "second": 2.0, "bias": 0.0, "threshold": 0.5}
+    content = {"bands": {"prompt_harm": [0.1, 0.9]}, "stacks": {"prompt_harm": stack}}
+    (tmp_path / "stacks.json").write_text(json.dumps(content))
+    parts = {"first": "serve.fake_guards:WordGuard", "second": "constant", "stacks": tmp_path / "stacks.json"}
+    both = load_guard("cascade", mode="instant", **parts)
+    assert (both.mode, both.reasons, both.bands) == ("instant", "full", {Task.prompt_harm: (0.1, 0.9)})
+    assert both.stacks == {Task.prompt_harm: Stack(1.0, 2.0, 0.0, 0.5)}
+    assert both.second.name == "constant"
+    with pytest.raises(UnknownName, match="constnt"):
+        load_guard("cascade", **{**parts, "second": "constnt"})

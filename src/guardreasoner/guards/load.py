@@ -53,7 +53,7 @@ def rows() -> dict[str, GuardRow]:
 
 
 def load_guard(
-    name: str,
+    name: str = "nano",
     *,
     mode: Mode = "auto",
     fail_mode: FailMode = "closed",
@@ -118,24 +118,33 @@ def _cascade(
     first: str = "",
     second: str | Mapping[str, Any] = "",
     bands: Mapping[str, Any] | None = None,
+    stacks: str | Path | None = None,
     **unknown: Any,
 ) -> Guard:
     """`first` runs as it comes, in `instant`; mode, server and anything else said are the second guard's.
 
-    `second` is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`.
+    `second` is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file
+    of `evaluate/stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when it is needed.
     """
-    from guardreasoner.guards.cascade import CascadeGuard, read_bands
+    from guardreasoner.guards.cascade import CascadeGuard, read_bands, read_stacks
 
-    if unknown or not first or not second or not bands:
+    if unknown or not first or not second or not (bands or stacks):
         wrong = f"does not know {', '.join(sorted(unknown))}; it " if unknown else ""
         raise ConfigError(
             f"guard cascade {wrong}needs first, second and bands, for example --option first=nano "
             """--option second=guardreasoner-8b --option bands='{"prompt_harm": [0.2, 0.8]}'"""
         )
     own = {"name": second} if isinstance(second, str) else _mapping("second", second)
-    checked = read_bands(bands)
-    late = load_guard(**{"mode": mode, "fail_mode": fail_mode, "base_url": base_url, **own})
-    return cast(Guard, CascadeGuard(load_guard(first, mode="instant", fail_mode=fail_mode), late, checked))
+    fitted, decide = read_stacks(Path(stacks)) if stacks else ({}, None)
+    checked = read_bands(bands) if bands else fitted
+    late = {"mode": "full" if stacks else mode, "fail_mode": fail_mode, "base_url": base_url, **own}
+    early = load_guard(first, mode="instant", fail_mode=fail_mode)
+    if decide is None:
+        return cast(Guard, CascadeGuard(early, load_guard(**late), checked))
+    find_row(late["name"])  # a name that does not exist is named now, not in the middle of a run
+    name = f"{early.name}+{Path(late['name']).name}"
+    made = CascadeGuard(early, lambda: load_guard(**late), checked, stacks=decide, mode=mode, reasons="full", name=name)
+    return cast(Guard, made)
 
 
 def find_row(name: str) -> GuardRow:
