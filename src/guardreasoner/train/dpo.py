@@ -6,7 +6,6 @@ curves and a manifest. Reference log-probabilities are computed once, before tra
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,15 +82,4 @@ def _train(
     training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
     if run is None:
         return None
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
-    shutil.rmtree(folder / "rows", ignore_errors=True)
-    run.tick(peak_memory_bytes=training.peak_memory_bytes())
-    return run.finish(
-        about["counts"],
-        tokens=about["tokens"],
-        steps=trainer.state.global_step,
-        processes=world_size(),
-        device_hours=run.device_hours,
-        peak_memory_bytes=run.most("peak_memory_bytes"),
-        train_loss=training.mean_loss(run),
-    )
+    return training.finish(run, trainer, about["counts"], tokens=about["tokens"])

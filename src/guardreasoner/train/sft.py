@@ -6,7 +6,6 @@ and a manifest. Rows are made once and kept in `sft/rows`; a killed run continue
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,21 +88,8 @@ def _train(
     training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
     if run is None:
         return None
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
-    shutil.rmtree(folder / "rows", ignore_errors=True)
-    run.tick(peak_memory_bytes=training.peak_memory_bytes())
-    return run.finish(
-        about["counts"],
-        rows=about["rows"],
-        tokens=about["tokens"],
-        shortened=about["shortened"],
-        scored=about["scored"],
-        steps=trainer.state.global_step,
-        processes=world_size(),
-        device_hours=run.device_hours,
-        peak_memory_bytes=run.most("peak_memory_bytes"),
-        train_loss=training.mean_loss(run),
-    )
+    facts = {key: about[key] for key in ("rows", "tokens", "shortened", "scored")}
+    return training.finish(run, trainer, about["counts"], **facts)
 
 
 def _row_maker(config: SftConfig, model_config: ModelConfig, tokenizer: Any) -> RowMaker:

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.errors import ConfigError, need
-from guardreasoner.records import RunFolder, read_jsonl, write_atomic
+from guardreasoner.records import Counts, RunFolder, read_jsonl, write_atomic
 from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
@@ -269,6 +269,22 @@ class LossCurve(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """All files of the checkpoint are there."""
         if self.run is not None:
             write_atomic(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+def finish(run: RunFolder, trainer: Any, counts: Counts, **facts: Any) -> dict[str, Any]:
+    """Remove what only a resumption needs, and write the manifest of a training stage."""
+    for name in ("trainer", "rows"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
+    run.tick(peak_memory_bytes=peak_memory_bytes())
+    return run.finish(
+        counts,
+        **facts,
+        steps=trainer.state.global_step,
+        processes=world_size(),
+        device_hours=run.device_hours,
+        peak_memory_bytes=run.most("peak_memory_bytes"),
+        train_loss=mean_loss(run),
+    )
 
 
 def be_quiet(trainer: Any) -> None:
