@@ -69,6 +69,13 @@ def test_a_passed_deadline_ends_the_call(engine):
         engine.score([("make a cake", None)], deadline=time.monotonic() - 1)
 
 
+def test_scores_that_are_no_finite_numbers_are_an_error(engine, monkeypatch):
+    for value in (np.nan, np.inf):
+        monkeypatch.setattr(engine, "_run", lambda *_, value=value: np.full(engine.weight.shape[1], value, np.float32))
+        with pytest.raises(EngineError, match="no finite numbers"), np.errstate(invalid="ignore"):
+            engine.score([("hello", None)])
+
+
 def test_no_texts_give_no_rows(engine):
     assert engine.score([]).logits.shape == (0, len(OUTPUTS))
 

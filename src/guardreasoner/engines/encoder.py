@@ -25,6 +25,7 @@ from guardreasoner.engines.encoding import clean
 from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.onnx import faults, load_runtime
 from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong
+from guardreasoner.plans import NOT_FINITE
 from guardreasoner.records import write_atomic
 
 Floats = NDArray[np.float32]
@@ -93,7 +94,7 @@ class EncoderEngine:
         Raises:
             InputTooLong: a text needs more than `context_tokens`.
             EngineTimeout: the deadline passed before the last text.
-            EngineError: onnxruntime failed.
+            EngineError: onnxruntime failed, or a score is no finite number.
         """
         encoded = [self._encode(pair) for pair in pairs]
         done: dict[tuple[tuple[int, ...], int], Floats] = {}
@@ -103,8 +104,11 @@ class EncoderEngine:
                     raise EngineTimeout("the deadline passed before every text was scored")
                 done[key] = self._run(*key)
         features = np.array([done[key] for key in encoded], np.float32).reshape(len(encoded), self.weight.shape[1])
+        logits = features @ self.weight.T + self.bias
+        if not np.isfinite(logits).all():
+            raise EngineError(NOT_FINITE)
         return Scores(
-            features @ self.weight.T + self.bias,
+            logits,
             features,
             np.array([len(ids) for ids, _ in encoded], np.int64),
             self._share(encoded, frozenset({self._unknown})),

@@ -521,3 +521,16 @@ def test_verdicts_are_plain_json(folders):
     guard = guard_of("shieldgemma-2b", ByPolicy({"No hats.": "No", "No shoes.": "Yes"}), policy=POLICY)
     (verdict,) = guard.judge([ASK])
     assert from_dict(Verdict, json.loads(dumps(verdict))) == verdict
+
+
+def test_a_score_that_is_no_finite_number_judges_nothing(monkeypatch):
+    guard = guard_of("llama-guard-3-8b", ScriptedEngine(scores={"Where": 0.8}))
+    read = guard.format.parse
+
+    def broken(call, completion, options):
+        parsed = read(call, completion, options)
+        return replace(parsed, scores=dict.fromkeys(parsed.scores, float("nan")))
+
+    monkeypatch.setattr(guard.format, "parse", broken)
+    (verdict,) = guard.judge([BOTH])
+    assert (verdict.status, verdict.labels, verdict.flagged) == ("unparsed", Labels(), True)

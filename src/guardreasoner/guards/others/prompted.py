@@ -28,7 +28,7 @@ from guardreasoner.guards.base import GuardRow, Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
-from guardreasoner.plans import Completion, Free, Plan, Scaffold, Text, segments_of
+from guardreasoner.plans import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MAX_WINDOWS = 16
@@ -207,6 +207,8 @@ class PromptedGuard(Judging):
             return unjudged(blank, finish, failed.completion.error, self.fail_mode)
         asked = tuple(t for t in TASKS if any(t in a.call.tasks for a in answers))
         scores = {t: self._score(t, mode, answers) for t in asked}
+        if any(p is not None and not math.isfinite(p) for p in scores.values()):
+            return unjudged(blank, "unparsed", NOT_FINITE, self.fail_mode)
         labels = Labels.of({t: self._label(t, mode, answers, scores[t]) for t in asked})
         unread = next((a for a in answers if any(labels[t] is None for t in a.call.tasks)), None)
         if unread is not None:
