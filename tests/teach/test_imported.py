@@ -141,3 +141,15 @@ def test_the_printed_table_names_the_papers_figures(released, tmp_path):
     assert "127,544" in text
     assert "460,659" in text
     assert "all samples 4 against 127544" in text
+
+
+def test_an_import_never_overwrites_the_file_it_reads(tmp_path):
+    for name in ("traces.jsonl", "mine.jsonl"):
+        source = tmp_path / "synthesize" / name
+        source.parent.mkdir(exist_ok=True)
+        source.write_text(json.dumps(row()) + "\n")
+        before = source.read_bytes()
+        for fresh in (False, True):
+            with pytest.raises(ConfigError, match="lies in the output"):
+                import_traces(str(source), out=tmp_path, fresh=fresh)
+        assert source.read_bytes() == before
