@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.data.benchmarks import BENCHMARKS
-from guardreasoner.data.published import cells, f1_rows, find_table, tables
+from guardreasoner.data.published import cells, elsewhere, f1_rows, find_table, tables
 from guardreasoner.errors import UnknownName
 from guardreasoner.types import TASKS, Task
 from published_checks import checks
@@ -140,3 +140,36 @@ def test_the_f1_tables_equal_the_reference_transcription():
         assert ours == theirs
         seen += len(ours)
     assert seen == 64
+
+
+def test_numbers_of_other_protocols_have_source_and_protocol_and_enter_no_table_of_ours():
+    found = elsewhere()
+    assert {"leanguard", "gliguard-prompt", "opir", "tinysafe", "gpt-oss-safeguard", "guardreasoner-omni"} <= {
+        t.name for t in found
+    }
+    for table in found:
+        assert table.task is None
+        assert len(table.protocol) > 20
+        assert all(cell.source for cell in table.cells)
+    assert not {"leanguard", "gliguard", "opir-edge", "tinysafe-2"} & {row for task in TASKS for row in f1_rows(task)}
+    assert [t.name for t in found if not t.confirmed] == [
+        "toxic-prompt-roberta", "toxicchat-t5", "guardreasoner-omni", "gliner-guard",
+    ]  # fmt: skip
+
+
+def test_averages_of_other_protocols_follow_from_their_cells_or_carry_a_note():
+    leanguard, averages = find_table("leanguard"), find_table("6")
+    for guard in (
+        "guardreasoner-3b",
+        "wildguard",
+    ):  # copied from GuardReasoner's Table 6, one resting on a wrong column
+        assert leanguard.find(guard, "mean").value == averages.find(guard, "mean").value
+    assert leanguard.find("guardreasoner-1b", "mean").value not in (81.75, 81.98)
+    assert leanguard.find("guardreasoner-1b", "mean").notes
+    cells = {c.column: c.value for c in find_table("gliguard-prompt").cells}
+    missing = 5 * cells.pop("average") - sum(cells.values())
+    assert missing == pytest.approx(97.8)  # SimpleSafetyTests, which could not be read
+    assert "97.8" in find_table("gliguard-prompt").protocol
+    guard = {c.column: c.value for c in find_table("gliner-guard").cells}
+    assert sum(v for k, v in guard.items() if k != "average") / 3 == pytest.approx(83.87, abs=0.005)
+    assert "83.87" in find_table("gliner-guard").find("gliner-guard", "average").notes[0]
