@@ -268,6 +268,7 @@ async def fuzz(url: str, seed: int, requests: int, *, memory: Callable[[], int] 
                 wrong.append(f"request {number}: {route} {answer.status_code} {json.dumps(body)} -> {answer.text}")
             if number % max(1, requests // 10) == 0:
                 sizes.append(memory())
+                print(f"{number} of {requests}, {sizes[-1] / 1e6:.0f} MB", file=sys.stderr, flush=True)
 
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         await asyncio.gather(*(caller(client) for _ in range(CALLERS)))

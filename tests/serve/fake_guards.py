@@ -135,6 +135,16 @@ class KindGuard(WordGuard):
         return replace(verdict, kinds={"self-harm": 0.9 if "hurt myself" in text else 0.1})
 
 
+class CarefulGuard(WordGuard):
+    """Says that it judges a last turn and a reply by themselves too."""
+
+    judges_parts = True
+
+
+def careful() -> CarefulGuard:
+    return CarefulGuard()
+
+
 def kind() -> KindGuard:
     return KindGuard()
 

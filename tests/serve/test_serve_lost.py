@@ -301,6 +301,19 @@ def test_the_request_is_judged_once_and_not_again_with_every_window_of_the_reply
     }
 
 
+def test_a_guard_that_judges_parts_by_itself_is_not_asked_about_them_again(monkeypatch):
+    asked = []
+    with upstream() as up, serving(rules(up), guard=fake_guards.careful) as served:
+        judge = served.core.judge
+        monkeypatch.setattr(served.core, "judge", lambda e, *more: asked.extend(e) or judge(e, *more))
+        content(chat(served, user("one"), said("two"), user([{"type": "text", "text": t} for t in ("three", "four")])))
+    found = [(e.prompt, e.response, len(e.context)) for e in asked]
+    assert found == [
+        ("one", "two", 0), ("three\nfour", None, 2), ("three", None, 0), ("four", None, 0),
+        ("three\nfour", "Hello there.", 2),
+    ]  # fmt: skip
+
+
 # ---- gateways
 
 

@@ -78,7 +78,7 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
         talk = self._read(messages)
         if talk is None:
             return self._end()
-        found = await examine(talk, self.rules, self.memory, judge)
+        found = await examine(talk, self.rules, self.memory, judge, lone=self.judging.lone)
         gone = [_messages.RemoveMessage(id=messages[p].id) for p in sorted(found.cut)]
         if found.blocked:
             return self._end(gone, found.verdict)
@@ -94,7 +94,7 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
             return response
         turn, whole = talk.turns[-1], exchange_of(talk, len(talk.turns) - 1, self.rules)
         turn = replace(turn, parts=tuple(p for p in turn.parts if p.side == "out"))
-        verdicts = await judge([exchange for exchange, _ in pieces_of(turn, whole)])
+        verdicts = await judge([exchange for exchange, _ in pieces_of(turn, whole, lone=self.judging.lone)])
         stops = [v for v in verdicts if blocks(v, REPLY_TASKS)]
         if stops:
             return _messages.AIMessage(self.rules.answer(worst(stops)))

@@ -46,6 +46,7 @@ class GuardReasoner(_hooks.CustomGuardrail):  # type: ignore[misc, name-defined]
             Memory("litellm", Recent(50_000, 3600.0)),
             self.judging.ajudge,
             self.judging.count_unread,
+            self.judging.lone,
         )
         self.calls: Recent[RememberedCall] = Recent(10_000, 600.0)
 

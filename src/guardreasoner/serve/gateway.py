@@ -69,6 +69,8 @@ class Gateway:
     judge: Judge
     count_unread: Callable[[int], None]
     """Called with the number of items that passed unread (fail mode `open`)."""
+    lone: bool = True
+    """Whether the guard must be asked about parts by themselves."""
 
     async def request(
         self, body: GuardrailRequest, unread: Sequence[str] = ()
@@ -77,7 +79,7 @@ class Gateway:
         talk = _conversation(body, self.rules)
         if refusal := self._unread((*unread, *talk.unread)):
             return refusal, None
-        found = await examine(talk, self.rules, self.memory, self.judge)
+        found = await examine(talk, self.rules, self.memory, self.judge, lone=self.lone)
         if found.blocked and found.verdict is not None:
             return self._blocked(found.verdict), None
         call = (talk.turns[-1].prompt, found.context) if talk.turns else None
@@ -103,7 +105,7 @@ class Gateway:
         if not replies and not labels:
             return {"action": "NONE"}
         with_request = [Exchange(f"reply-{i}", prompt, text, context) for i, text in enumerate(replies)]
-        alone = [Exchange(e.id, "", e.response) for e in with_request if e.prompt or e.context]
+        alone = [Exchange(e.id, "", e.response) for e in with_request if self.lone and (e.prompt or e.context)]
         verdicts = await self.judge([*with_request, *alone, *labels])
         bad = [v for v in verdicts[len(with_request) + len(alone) :] if blocks(v)]
         bad += [v for v in verdicts[: len(with_request) + len(alone)] if blocks(v, REPLY_TASKS)]

@@ -31,6 +31,8 @@ class InProcess:
         self.guard = load_guard(guard, mode=rules.mode, fail_mode=rules.fail_mode) if isinstance(guard, str) else guard
         known = inspect.signature(self.guard.judge).parameters
         self.options = frozenset(known) & {"mode", "deadline"}
+        self.lone = not getattr(self.guard, "judges_parts", False)
+        """Whether the guard must be asked about parts by themselves."""
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Decided verdicts, in order."""

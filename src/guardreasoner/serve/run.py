@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         gc.freeze()  # what is loaded now stays: a full collection need not walk through it again (tens of ms)
         if self.core.worker.broken is None:
             log.info("guard %s is ready", self.core.worker.name)
-            for sentence in unmatchable(self.core.policy, self.core.worker.kinds):
+            for sentence in unmatchable(self.core.policy, self.core.worker.guard.kinds):
                 log.warning("%s", sentence)
         else:
             self.should_exit = True

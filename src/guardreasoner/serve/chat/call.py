@@ -44,6 +44,11 @@ class ChatCall:
     def streams(self) -> bool:
         return bool(self.body.get("stream"))
 
+    @property
+    def lone(self) -> bool:
+        """Whether the guard must be asked about parts by themselves."""
+        return not self.service.core.worker.guard.judges_parts
+
     async def judge(self, exchanges: Sequence[Exchange]) -> Sequence[Verdict]:
         """Decided verdicts on parts of the request."""
         return await self.service.core.judge_all(exchanges, self.ask)
@@ -69,7 +74,8 @@ class ChatCall:
             context.append(Message(message.role, message.content[-left:]))
             left -= len(message.content)
         together = Exchange("reply", prompt, said, tuple(reversed(context)))
-        return [together, Exchange("reply", "", said)] if prompt or context else [together]
+        both = self.lone and (prompt or context)
+        return [together, Exchange("reply", "", said)] if both else [together]
 
     async def judge_labels(self, envelope: Mapping[str, Any]) -> Body:
         """The envelope of a reply; names that the upstream chose stay only where a verdict lets them pass."""

@@ -156,16 +156,19 @@ def exchange_of(conversation: Conversation, number: int, rules: Rules, cut: froz
     return Exchange(f"turn-{number}", turn.prompt, turn.response, tuple(kept))
 
 
-def pieces_of(turn: Round, whole: Exchange) -> list[tuple[Exchange, str]]:
+def pieces_of(turn: Round, whole: Exchange, *, lone: bool = True) -> list[tuple[Exchange, str]]:
     """All that is judged of one round, and where each piece stands: the whole, without what came before it, its parts.
 
     Args:
         turn: the round.
         whole: the same as an exchange, in its window.
+        lone: False = the guard judges a turn without its context, and a reply without its request, by itself.
     """
     found = [(whole, turn.where)]
     seen = {(whole.prompt, whole.response), (whole.prompt, None)}
-    if whole.context:
+    if not lone:
+        seen.add(("", whole.response))
+    elif whole.context:
         found.append((replace(whole, context=()), turn.where or "the last turn"))
     for part in turn.parts:
         texts = (part.text, None) if part.side == "in" else ("", part.text)
@@ -186,13 +189,16 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=rank)
 
 
-async def examine(conversation: Conversation, rules: Rules, memory: Memory, judge: Judge) -> Examined:
+async def examine(
+    conversation: Conversation, rules: Rules, memory: Memory, judge: Judge, *, lone: bool = True
+) -> Examined:
     """Judge what was not judged before: instructions and earlier rounds by themselves, the last one in its window."""
     earlier = conversation.turns[:-1]
     alone = [t for t in conversation.alone if _says(t) and memory.recall(t.prompt, t.response) is not False]
     unknown = [t for t in earlier if _says(t) and memory.recall(t.prompt, t.response) is None]
     asked = list({(t.prompt, t.response): t for t in (*unknown, *alone)}.values())
-    decided = await _judge_rounds([(t, Exchange(t.where or "turn", t.prompt, t.response)) for t in asked], judge)
+    rounds = [(t, Exchange(t.where or "turn", t.prompt, t.response)) for t in asked]
+    decided = await _judge_rounds(rounds, judge, lone)
     stops, open_count = [], 0
     for turn, verdict in zip(asked, decided, strict=True):
         memory.keep(turn.prompt, turn.response, verdict)
@@ -213,7 +219,7 @@ async def examine(conversation: Conversation, rules: Rules, memory: Memory, judg
     last = exchange_of(conversation, len(conversation.turns) - 1, rules, frozenset(cut))
     if not (last.prompt or last.response):
         return Examined(None, frozenset(cut), last.context, open_count)
-    (verdict,) = await _judge_rounds([(conversation.turns[-1], last)], judge)
+    (verdict,) = await _judge_rounds([(conversation.turns[-1], last)], judge, lone)
     if not blocks(verdict):
         memory.keep(last.prompt, last.response, verdict)
     if cut.intersection(conversation.turns[-1].places):  # the last round goes on from one that was blocked
@@ -221,9 +227,9 @@ async def examine(conversation: Conversation, rules: Rules, memory: Memory, judg
     return Examined(verdict, frozenset(cut), last.context, open_count + (verdict.fail_mode == "open"))
 
 
-async def _judge_rounds(rounds: Sequence[tuple[Round, Exchange]], judge: Judge) -> list[Verdict]:
+async def _judge_rounds(rounds: Sequence[tuple[Round, Exchange]], judge: Judge, lone: bool) -> list[Verdict]:
     """One verdict per round, the worst of its pieces; all of them are asked at once."""
-    pieces = [pieces_of(turn, whole) for turn, whole in rounds]
+    pieces = [pieces_of(turn, whole, lone=lone) for turn, whole in rounds]
     asked = [exchange for several in pieces for exchange, _ in several]
     verdicts = iter(await judge(asked) if asked else ())
     decided = []

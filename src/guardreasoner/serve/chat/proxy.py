@@ -86,7 +86,7 @@ def _authorization(service: Service, request: Request) -> str | None:
 async def _examined(call: ChatCall, upstream: asyncio.Task[httpx.Response] | None) -> Examined:
     """The conversation's verdict; an upstream that was asked meanwhile is dropped when it must stop."""
     try:
-        found = await examine(call.talk, call.rules, call.memory, call.judge)
+        found = await examine(call.talk, call.rules, call.memory, call.judge, lone=call.lone)
         if found.verdict is not None and found.blocked and found.verdict.status in RETRYABLE:
             raise unjudged(found.verdict)
     except BaseException:

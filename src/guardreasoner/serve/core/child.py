@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from guardreasoner.errors import GuardReasonerError
 from guardreasoner.guards.base import Guard
-from guardreasoner.serve.core.frames import CallOff, ChildSocket, Event, JudgeJob
+from guardreasoner.serve.core.frames import CallOff, ChildSocket, Event, JudgeJob, Loaded
 from guardreasoner.types import Exchange, Step, Verdict
 
 NICE = 5
@@ -53,7 +53,7 @@ def main(descriptor: int, parent: int) -> None:
     _warm_up(guard)
     os.nice(NICE)  # only now: until it is loaded nobody is answered
     options = frozenset(inspect.signature(guard.judge).parameters)
-    line.say(Event("ready", value=(guard.name, tuple(getattr(guard, "kinds", ()))), idle=True))
+    line.say(Event("ready", value=Loaded.of(guard), idle=True))
     with suppress(EOFError, OSError):
         while True:
             job = line.next()

@@ -48,13 +48,29 @@ class CallOff:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the server knows of the guard."""
+
+    name: str = "guard"
+    kinds: tuple[str, ...] = ()
+    """Kinds of harm that its verdicts tell in every mode."""
+    judges_parts: bool = False
+    """It judges a last turn and a reply by themselves too, so that it need not be asked to."""
+
+    @classmethod
+    def of(cls, guard: Guard) -> Loaded:
+        """What a guard says of itself; one of somebody's own says its name."""
+        return cls(guard.name, tuple(getattr(guard, "kinds", ())), bool(getattr(guard, "judges_parts", False)))
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What the child says."""
 
     kind: Literal["ready", "broken", "step", "done", "failed", "idle"]
     number: int = 0
     value: Any = None
-    """ready: the guard's name, and the kinds of harm that its verdicts tell; broken, failed: one sentence; step: its
+    """ready: what is `Loaded`; broken, failed: one sentence; step: its
     index and `Step`; done: verdicts in order."""
     idle: bool = False
     """The guard is free for the next job; where an engine still runs after `done`, `idle` comes as an event."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from guardreasoner.errors import EngineError
-from guardreasoner.serve.core.frames import CallOff, Event, Frames, JudgeJob, Opener, pack
+from guardreasoner.serve.core.frames import CallOff, Event, Frames, JudgeJob, Loaded, Opener, pack
 from guardreasoner.types import Step, Verdict
 
 log = logging.getLogger("guardreasoner.serve")
@@ -56,9 +56,7 @@ class Worker:
         on_loss: called for each process that ended and is replaced.
         """
         self.opener, self.hang_s, self.load_s, self.on_loss = opener, hang_s, load_s, on_loss
-        self.name = "guard"
-        self.kinds: tuple[str, ...] = ()
-        """Kinds of harm that the guard tells in every mode."""
+        self.guard = Loaded()
         self.starts = 0
         """Processes started so far; what is remembered about an earlier one is void."""
         self.broken: str | None = None
@@ -73,6 +71,11 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._served = False
         """Whether the present process has loaded its guard."""
+
+    @property
+    def name(self) -> str:
+        """The guard's."""
+        return self.guard.name
 
     @property
     def ready(self) -> bool:
@@ -234,7 +237,7 @@ class Worker:
         if event.idle:
             self._idle.set()
         if event.kind == "ready":
-            (self.name, self.kinds), self.broken = event.value, None
+            self.guard, self.broken = event.value, None
             self._served = True
             self._ready.set()
             self.loaded.set()

@@ -52,7 +52,8 @@ def router(service: Service) -> APIRouter:
         async def judge(exchanges: Sequence[Exchange]) -> Sequence[Verdict]:
             return await service.judge_all(request, exchanges, ask)
 
-        gateway = Gateway(service.policy.rules("litellm"), Memory(ask.key, turns), judge, unread.inc)
+        lone = not service.core.worker.guard.judges_parts
+        gateway = Gateway(service.policy.rules("litellm"), Memory(ask.key, turns), judge, unread.inc, lone)
         place = (ask.key, body.litellm_call_id)
         if body.input_type == "response":
             return reply(await gateway.response(body, calls.get(place), checked.refused))

@@ -89,7 +89,7 @@ async def _check(service: Service, request: Request, body: CheckBody, checked: C
     roles = {m.get("role") for m in body.messages}
     rails = body.guardrails.rail_types or [rail for rail, made in RAIL_ROLES.items() if made(roles)]
     talk = replace(talk, alone=(*talk.alone, *map(round_of, checked.loose)))
-    asked = _pieces(talk, rules, rails)
+    asked = _pieces(talk, rules, rails, lone=not service.core.worker.guard.judges_parts)
     turn = talk.turns[-1] if talk.turns else Round("", None, ())
     content = visible(turn.response if "output" in rails and turn.response is not None else turn.prompt)
     if not asked:
@@ -105,7 +105,7 @@ async def _check(service: Service, request: Request, body: CheckBody, checked: C
     return {"status": "blocked", "content": said, "rail": RAIL_NAMES[rail], "guardreasoner": brief(verdict)}
 
 
-def _pieces(talk: Conversation, rules: Rules, rails: Sequence[Rail]) -> list[Exchange]:
+def _pieces(talk: Conversation, rules: Rules, rails: Sequence[Rail], *, lone: bool) -> list[Exchange]:
     """What the rails look at: instructions and the last turn, whole and by its parts."""
     asked = [Exchange(t.where, t.prompt) for t in talk.alone] if "input" in rails else []
     if not talk.turns:
@@ -117,4 +117,4 @@ def _pieces(talk: Conversation, rules: Rules, rails: Sequence[Rail]) -> list[Exc
     if not (whole.prompt or whole.response):
         return asked
     turn = replace(turn, parts=tuple(p for p in turn.parts if p.side in sides))
-    return [*asked, *(exchange for exchange, _ in pieces_of(turn, whole))]
+    return [*asked, *(exchange for exchange, _ in pieces_of(turn, whole, lone=lone))]
