@@ -197,3 +197,35 @@ def test_a_folder_named_as_a_guard_of_ours_does_not_take_its_place(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert find_row("nano") == before
     assert find_row("./nano").engine == "hf"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("key: MY_OTHER_SECRET\noptions: {base_url: 'http://127.0.0.1:9/v1'}", "GUARD_KEY"),
+        ("key: OPENAI_API_KEY\noptions: {base_url: 'http://127.0.0.1:9/v1'}", "GUARD_KEY"),
+        ("options: {base_url: 'http://127.0.0.1:9/v1', key: HOME}", "GUARD_KEY"),
+        ("key: MY_OTHER_SECRET", "OPENAI_API_KEY"),
+    ],
+)
+def test_a_row_in_a_file_sends_no_secret_that_is_not_meant_for_it(tmp_path, row, said):
+    path = tmp_path / "row.yaml"
+    path.write_text(f"format: yes_no\nengine: openai\nmodel: any\n{row}\n")
+    with pytest.raises(ConfigError, match=said):
+        read_row(path)
+
+
+def test_a_row_with_a_server_of_its_own_does_not_send_it_the_key_of_openai(tmp_path):
+    path = tmp_path / "row.yaml"
+    path.write_text("format: yes_no\nengine: openai\nmodel: any\noptions: {base_url: 'http://127.0.0.1:9/v1'}\n")
+    assert read_row(path).options["key"] == "GUARD_KEY"
+    path.write_text("format: yes_no\nengine: openai\nmodel: any\nkey: GUARD_KEY_MINE\n")
+    assert read_row(path).key == "GUARD_KEY_MINE"
+
+
+@pytest.mark.parametrize("option", ["load_format: pt", "worker_extension_cls: evil.Cls", "logits_processors: ['a:B']"])
+def test_a_row_in_a_file_has_no_option_that_runs_code(tmp_path, option):
+    path = tmp_path / "row.yaml"
+    path.write_text(f"format: yes_no\nengine: vllm\nmodel: any\noptions: {{{option}}}\n")
+    with pytest.raises(ConfigError, match="can run code"):
+        read_row(path)

@@ -29,6 +29,12 @@ from guardreasoner.guards.reasoning import flagged
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
 THRESHOLD = 0.5
+PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+"""Variables that a row in a file may name where it goes to the provider itself."""
+KEY_PREFIX = "GUARD_KEY"
+"""How every other variable begins that a row in a file may name."""
+VLLM_CODE = ("load_format", "hf_overrides", "trust_remote_code", "hf_config_path", "model_loader_extra_config")
+"""Arguments of vLLM that load other code or weights than those of the model."""
 Answer = Mapping[str, float | str | bool | None]
 
 
@@ -214,6 +220,30 @@ def read_row(path: str | Path) -> GuardRow:
     return _row(file, found)
 
 
+def _safe(file: Path, found: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be added so that a row, whoever wrote it, sends no secret to a server of its own choosing.
+
+    Raises:
+        ConfigError: it asks for a variable that is not for it, or for a vLLM argument that can run code.
+    """
+    from guardreasoner.engines.load import SERVERS
+
+    own_server = found["engine"] in SERVERS and options.get("base_url") is not None
+    for name in filter(None, (found.get("key"), options.get("key"))):
+        allowed = () if own_server else PROVIDER_KEYS
+        if not isinstance(name, str) or not (name in allowed or name.startswith(KEY_PREFIX)):
+            raise ConfigError(
+                f"{file}: key must name a variable that begins with {KEY_PREFIX}"
+                + ("" if own_server else f", or one of {', '.join(PROVIDER_KEYS)}")
+                + "; no other secret of the environment is sent to the server of a guard row"
+            )
+    if found["engine"] == "vllm":
+        for name in options:
+            if name in VLLM_CODE or name.endswith(("_cls", "_class", "_parser", "_plugin", "_processors")):
+                raise ConfigError(f"{file}: {name} is not an option of a guard row: it can run code")
+    return {"key": KEY_PREFIX} if own_server and "key" not in options and not found.get("key") else {}
+
+
 def _row(file: Path, found: Mapping[str, Any]) -> GuardRow:
     try:
         tasks = tuple(Task(t) for t in found.get("tasks", tuple(TASKS)))
@@ -224,6 +254,7 @@ def _row(file: Path, found: Mapping[str, Any]) -> GuardRow:
         raise ConfigError(f"{file}: options are a mapping")
     if any(isinstance(x, bool) for k, v in options.items() for x in (k, *(v if isinstance(v, list) else ()))):
         raise ConfigError(f"{file}: YAML reads yes and no as true and false; put them in quotes")
+    options = {**options, **_safe(file, found, options)}
     row = GuardRow(**{"name": file.stem, **found, "tasks": tasks, "options": options})
     if row.format != "guardreasoner":
         kind = format_of(row.format).Options
