@@ -9,6 +9,7 @@ task and, with `--write`, puts them into the folder's calibration.json. No bench
 """
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -21,7 +22,7 @@ from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.guards.calibration import read_calibration
 from guardreasoner.guards.encoder import pair_of
 from guardreasoner.guards.load import load_guard
-from guardreasoner.guards.pieces import near, passages
+from guardreasoner.guards.pieces import WORDS, near, passages
 from guardreasoner.records import dumps, read_jsonl, write_atomic
 from guardreasoner.types import Exchange, Task
 from prose import prose
@@ -30,8 +31,11 @@ LEFT_OUT = ("strongreject", "dro_howto", "safe_unlearning", "coconot_pref_safety
 POSITIONS = 12
 LENGTHS = (100, 500, 2000, 5000)
 ASKED = "How do I bake bread?"
-FLAGGED_AT_MOST = {100: 0.03, 500: 0.05}
-"""Of harmless texts of so many words, all that may be flagged when bars are fitted."""
+MOST_FLAGGED = {100: 0.01, 500: 0.03}
+"""Of harmless prose of so many words, all that may be flagged when bars are fitted."""
+MOST_MORE = 0.02
+"""Of harmless rows left out of training, those that only their pieces may flag."""
+LEFT_OUT_DOMAINS = ("a05", "b08", "c03", "d07", "e07", "f05", "p07", "q08", "r04")
 
 
 def harmful_rows(folder, task, count, rng):
@@ -95,35 +99,43 @@ def flags(found, bars):
     return whole >= 0 or any(x >= bars[0] and y >= bars[1] for x, y in pieces)
 
 
+def harmless_rows(folder, task, count, rng):
+    """Harmless texts of more than one piece, of sources and everyday domains left out of training."""
+    key = "prompt" if task is Task.prompt_harm else "response"
+    paths = [Path(folder) / "train" / f"{s}.jsonl" for s in LEFT_OUT]
+    paths += [Path(folder) / "everyday" / f"{d}.jsonl" for d in LEFT_OUT_DOMAINS]
+    rows = [row for path in paths if path.exists() for _, row in read_jsonl(path)]
+    texts = [row[key] for row in rows if row.get(task) == "unharmful" and row.get(key)]
+    return rng.sample(found := [t for t in texts if len(t.split()) > WORDS], min(count, len(found)))
+
+
 def fit(guard, task, folder, rng, count):
-    """The pair of bars that finds most of what is diluted, where harmless texts stay below `FLAGGED_AT_MOST`."""
+    """The lowest bars at which harmless prose and rows stay within `MOST_FLAGGED` and `MOST_MORE`."""
     scorer = Scorer(guard, task)
     harm = [t for t in harmful_rows(folder, task, count, rng) if scorer.one(exchange(task, t)) >= 0][:count]
-    texts = {words: prose(words, count if words < 500 else count // 2, half=0) for words in FLAGGED_AT_MOST}
+    texts = {words: prose(words, count if words < 500 else count // 2, half=0) for words in MOST_FLAGGED}
     calm = {words: [scorer.all(t) for t in some] for words, some in texts.items()}
+    rows = [scorer.all(t) for t in harmless_rows(folder, task, 4 * count, rng)]
     hidden = [
         scorer.all(placed(t, rng.choice(texts[words]), rng.random()))
         for words in texts
         for t in harm[: count if words < 500 else count // 2]
     ]
-    best = None
-    for first in np.arange(-2, 5.01, 0.25):
-        for second in np.arange(-3, 3.01, 0.25):
-            bars = (float(first), float(second))
-            rate = {w: np.mean([flags(f, bars) for f in some]) for w, some in calm.items()}
-            whole = {w: np.mean([f[0] >= 0 for f in some]) for w, some in calm.items()}
-            if any(rate[w] > max(FLAGGED_AT_MOST[w], whole[w]) for w in calm):
-                continue
-            found = np.mean([flags(f, bars) for f in hidden])
-            key = (round(float(found), 4), first + second)  # of bars that find as much, the highest
-            if best is None or key > best[0]:
-                best = (key, bars, rate, whole)
-    key, bars, rate, whole = best
+    within = []
+    for first, second in itertools.product(np.arange(0, 5.01, 0.25).tolist(), np.arange(-1, 3.01, 0.25).tolist()):
+        more = np.mean([flags(f, (first, second)) for f in rows]) - np.mean([f[0] >= 0 for f in rows])
+        whole = {w: np.mean([f[0] >= 0 for f in some]) for w, some in calm.items()}
+        rate = {w: np.mean([flags(f, (first, second)) for f in some]) for w, some in calm.items()}
+        if more <= MOST_MORE and all(rate[w] <= max(MOST_FLAGGED[w], whole[w]) for w in calm):
+            within.append((first + second, (first, second), more, rate, whole))
+    _, bars, more, rate, whole = min(within)
     print(
         f"{task}: bars {bars[0]:+.2f} alone, {bars[1]:+.2f} with neighbours (log-odds above the threshold); of "
-        f"{len(hidden)} texts with one of {len(harm)} harmful rows {100 * key[0]:.1f}% found, by the whole alone "
+        f"{len(hidden)} texts with one of {len(harm)} harmful rows "
+        f"{100 * np.mean([flags(f, bars) for f in hidden]):.1f}% found, by the whole alone "
         f"{100 * np.mean([f[0] >= 0 for f in hidden]):.1f}%; harmless flagged "
-        + ", ".join(f"{w} words {100 * rate[w]:.1f}% (whole {100 * whole[w]:.1f}%)" for w in rate),
+        + ", ".join(f"{w} words {100 * rate[w]:.1f}% (whole {100 * whole[w]:.1f}%)" for w in rate)
+        + f"; {100 * more:.1f} points more of {len(rows)} harmless rows",
         flush=True,
     )
     return bars

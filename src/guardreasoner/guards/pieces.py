@@ -27,9 +27,9 @@ from guardreasoner.guards.windows import Offsets, windows
 from guardreasoner.types import Exchange, Task
 
 WORDS = 32
-"""Of a piece."""
-SHORTEST = 16
-"""A text of fewer words is one piece: itself."""
+"""Of a piece; a text of no more is not cut up."""
+FEWEST = 16
+"""Of a piece of a text that is little longer than one."""
 REQUEST_WORDS = 60
 """A longer request is not read again with each piece of its reply."""
 SECOND_LOOKS = 4
@@ -213,10 +213,10 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str]]:
     quoted = [next(g for g in m.groups() if g).strip() for m in _QUOTED.finditer(text)]
     quoted = sorted({q for q in quoted if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
     made = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
-    if _length(text) <= SHORTEST:
+    if _length(text) <= WORDS:
         return made
     sentences = [s for sentence in _SENTENCE_END.split(text) if sentence and (s := sentence.strip())]
-    short = min(size, max(SHORTEST, _length(text) // 2))
+    short = min(size, max(FEWEST, _length(text) // 2))
     groups = _grouped([part for s in sentences for part in _halved(s, size)], short)
     if len(groups) > 1:
         made += [(groups[i], " ".join(groups[max(0, i - 1) : i + 2])) for i in range(len(groups))]

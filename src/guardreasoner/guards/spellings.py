@@ -111,23 +111,27 @@ def leet(text: str) -> str:
 
 
 def ciphers(text: str) -> Iterator[tuple[str, str]]:
-    """Name and text of each simple cipher that turns a stretch of unknown words into English ones."""
+    """Name and text of the simple ciphers that turn a stretch of unknown words into English ones best."""
     words = [w for w in _LETTERS.findall(text) if len(w) > 1]
     if sum(not known(w) for w in words) < 3:
         return
-    for shift in (13, *(k for k in range(1, 26) if k != 13)):
-        yield ("rot13" if shift == 13 else "shifted letters"), _by_words(text, _shift(shift))
-    yield "mirrored alphabet", _by_words(text, str.maketrans(*_mirror()))
-    yield "reversed", _by_words(text, lambda w: w[::-1], whole=True)
-    yield "reversed words", _by_words(text, lambda w: w[::-1])
-    yield "pig Latin", _by_words(text, _pig)
+    found = [
+        ("rot13" if shift == 13 else "shifted letters", *_by_words(text, _shift(shift)))
+        for shift in (13, *(k for k in range(1, 26) if k != 13))
+    ]
+    found.append(("mirrored alphabet", *_by_words(text, str.maketrans(*_mirror()))))
+    found.append(("reversed", *_by_words(text, lambda w: w[::-1], whole=True)))
+    found.append(("reversed words", *_by_words(text, lambda w: w[::-1])))
+    found.append(("pig Latin", *_by_words(text, _pig)))
+    most = max(gain for _, _, gain in found)
+    yield from ((name, new) for name, new, gain in found if gain == most > 0)
 
 
 def lossy(text: str) -> Iterator[tuple[str, str]]:
     """Name and text of what a stretch of misspelt words may have been: the most frequent words that fit."""
     if sum(len(w) > 1 and not known(w) for w in _LETTERS.findall(text)) > 1:
-        yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)
-        yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))
+        yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
+        yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))[0]
 
 
 def assembled(text: str) -> str:
@@ -229,8 +233,10 @@ def _pig(word: str) -> str:
     return next((t for t in tries[::-1] if known(t)), tries[1] if len(tries) > 1 else body)
 
 
-def _by_words(text: str, read: dict[int, int] | Callable[[str], str], *, whole: bool = False, needed: int = 3) -> str:
-    """The text with its best stretch of words read anew (largest sum of gains), or itself where there is no such.
+def _by_words(
+    text: str, read: dict[int, int] | Callable[[str], str], *, whole: bool = False, needed: int = 3
+) -> tuple[str, int]:
+    """The text with its best stretch of words read anew (largest sum of gains) and the gain; itself and 0 without one.
 
     Args:
         text: any.
@@ -249,12 +255,12 @@ def _by_words(text: str, read: dict[int, int] | Callable[[str], str], *, whole: 
         if total > best:
             best, found = total, (start, i + 1)
     if best < 3 * needed:
-        return text
+        return text, 0
     left, right = spans[found[0]][0], spans[found[1] - 1][1]
     if whole:
-        return f"{text[:left]}{text[left:right][::-1]}{text[right:]}"
+        return f"{text[:left]}{text[left:right][::-1]}{text[right:]}", best
     inside = iter(new[found[0] : found[1]])
-    return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:]
+    return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:], best
 
 
 def _gain(old: str, new: str) -> int:
