@@ -57,6 +57,10 @@ def test_a_llama_goes_through_the_builder_and_answers_as_in_torch(llama, tmp_pat
     if precision == "fp32":
         assert made.max_deviation < 1e-4
         assert [c.text for (c,) in got] == [c.text for (c,) in wanted]
+    if precision == "int8":  # the tied matrix is stored once, in 8 bits
+        graph = pytest.importorskip("onnx").load(str(made.folder / "model.onnx"), load_external_data=False).graph
+        assert {"lm_head.MatMul.weight_Q8", "embed/middle"} <= {i.name for i in graph.initializer}
+        assert "model.embed_tokens.weight" not in {i.name for i in graph.initializer}
     for p, (c,) in zip(prompts, got, strict=True):
         assert c.text == embedded.run([p], plan)[0][0].text
 
