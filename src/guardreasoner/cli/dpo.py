@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
-        print_outlook(recipe, args.out, stages=("dpo",))
+        print_outlook(recipe, args.out, stages=("dpo",), processes=args.processes)
         return 0
     code = spread(args, args.out / "dpo" / "manifest.json")
     if code is not None:

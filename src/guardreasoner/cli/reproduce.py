@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
-        print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args))
+        print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args), processes=args.processes)
         return 0
     for manifest in reproduce(
         recipe,

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
-        print_outlook(recipe, args.out, stages=(stage,))
+        print_outlook(recipe, args.out, stages=(stage,), processes=args.processes)
         return 0
     code = spread(args, args.out / stage / "manifest.json")
     if code is not None:

@@ -18,7 +18,7 @@ from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import write_atomic
 from guardreasoner.train.minilm import load_minilm
-from guardreasoner.train.settings import TEMPLATES, ModelConfig
+from guardreasoner.train.settings import NAMED_BASES, TEMPLATES, ModelConfig
 from guardreasoner.train.smollm import load_smollm
 from guardreasoner.train.tiny import load_tiny
 
@@ -46,6 +46,24 @@ def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]
         config.base, revision=config.revision, dtype=dtype, attention=config.attention or best_attention()
     )
     return model, prepare_tokenizer(tokenizer, config)
+
+
+def base_tokenizer(config: ModelConfig) -> Any:
+    """The tokenizer of a base alone.
+
+    Raises:
+        ConfigError: as `prepare_tokenizer`.
+        EngineError: there is none at hand.
+    """
+    if config.base in NAMED_BASES:
+        return load_base(config)[1]
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.base, revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise EngineError(explain(config.base, error)) from None
+    return prepare_tokenizer(tokenizer, config)
 
 
 def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:

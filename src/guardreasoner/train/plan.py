@@ -1,214 +1,316 @@
 """What a run would take, before any of it is spent: rows, tokens, steps, time, memory, disk; and whether it can begin.
 
-Sizes come from the base model's configuration, rows from the data section or from traces that are there. Times are
-estimates: tokens x 6 x parameters over the speed that this machine reaches on a matrix product, times an efficiency.
+Rows and their lengths come from traces that are there, or else from the data section. Time and memory here are measured
+on one and two layers of the base (`measure`); where that would itself take long they are arithmetic. Hours on an H100
+are a line through the paper's six costs (4 x H100: R-SFT and HS-DPO of 1B, 3B, 8B), which it meets within 30%.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from guardreasoner.data.mix import load_mix
-from guardreasoner.errors import ConfigError, DataError, EngineError, GuardReasonerError, need
-from guardreasoner.records import read_jsonl
-from guardreasoner.teach.imported import HUB_ID, PUBLISHED
-from guardreasoner.train.recipe import Recipe
-from guardreasoner.train.settings import DpoConfig, ModelConfig, TrainingConfig, accumulation
+from guardreasoner.errors import GuardReasonerError, need
+from guardreasoner.train.lengths import Lengths, lengths_of
+from guardreasoner.train.recipe import Recipe, values
+from guardreasoner.train.settings import NAMED_BASES, DpoConfig, ModelConfig, SftConfig, TrainingConfig, accumulation
 
 EFFICIENCY = 0.35
-"""Share of the speed of a bare matrix product that training is taken to reach."""
-CHARACTERS_PER_TOKEN = 4.0
-"""Used without a tokenizer: English text in a Llama-3 vocabulary."""
-TRACE_TOKENS = 255
-"""Tokens of an answer with reasoning (paper Table 5: 254-260)."""
-H100_FLOPS = 989e12
-"""Dense bf16 operations per second of an H100 SXM, by its data sheet: for runs that are planned on another machine."""
+"""Share of the speed of a bare matrix product that training is taken to reach, where nothing is measured."""
+H100_FLOPS, H100_EFFICIENCY, H100_PASS_S = 989e12, 0.237, 0.19
+"""Dense bf16 operations per second by data sheet; the share of it, and the seconds per pass, that fit the paper's."""
+H100_ANSWER_MS = (25.6, 1.31)
+"""Milliseconds of a sampled answer on vLLM: 25.6, and 1.31 per billion parameters (paper: 26.55, 30.29, 35.77)."""
 PARAMETERS = {
     "meta-llama/Llama-3.2-1B": 1_235_814_400,
     "meta-llama/Llama-3.2-3B": 3_212_749_824,
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
 }
 """Of the paper's bases, for estimates where the hub cannot be asked."""
-PROMPT_TOKENS = 500
-"""Tokens of an official prompt with its instruction; a guess, for published traces that are not here yet."""
 PAIR_SHARE = {"Llama-3.2-1B": 0.18, "Llama-3.2-3B": 0.11, "Llama-3.1-8B": 0.12}
 """Hard samples over examples after the ensemble: 23K, 14K, 15K of 127.5K (paper section 3.3)."""
+BYTES_PER_ANSWER = 1100
+"""Of a sampled answer on disk (the published ones have 255 tokens)."""
+MEASURABLE = 4e8
+"""Parameters of the largest base that is measured on a CPU."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """The estimate for one training stage."""
+    """The estimate for one stage."""
 
     stage: str
     rows: int
+    """Examples or pairs; of `sample`, answers."""
     tokens: int
-    """Over all epochs."""
+    """Over all epochs, padding included."""
     steps: int
-    seconds: float
+    seconds: float | None
+    """Device-seconds on this machine; None = it cannot be said."""
     h100_seconds: float
-    """The same on an H100, by arithmetic."""
     memory_bytes: float
-    """Per device: weights, gradients, optimizer states; activations come on top."""
-    disk_bytes: float
-    """Two checkpoints with optimizer states, and the final weights."""
+    """The highest of each process: weights, gradients, optimizer states, activations, and what a process has anyway."""
+    kept_bytes: float
+    """On disk when the stage is done."""
+    peak_bytes: float
+    """On disk while it runs, in all."""
 
 
-def parameters_of(model: ModelConfig) -> int:
-    """Parameters of the base model, from its configuration alone.
+def parameters_of(config: Any) -> int:
+    """Parameters of a model by its transformers configuration."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+
+
+def config_of(model: ModelConfig) -> Any:
+    """The transformers configuration of a base.
 
     Raises:
-        EngineError: the configuration cannot be loaded.
+        EngineError: it cannot be loaded.
     """
-    if model.base in ("minilm", "tiny"):
-        from guardreasoner.train.models import load_base
+    from guardreasoner.errors import EngineError
+    from guardreasoner.train.models import explain, load_base
 
-        return sum(p.numel() for p in load_base(model)[0].parameters())
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from guardreasoner.train.models import explain
+    if model.base in NAMED_BASES:
+        return load_base(model)[0].config
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model.base, revision=model.revision)
+        return AutoConfig.from_pretrained(model.base, revision=model.revision)
     except OSError as error:
         raise EngineError(explain(model.base, error)) from None
-    with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(config)
-    return sum(p.numel() for p in built.parameters())
 
 
-def speed(precision: str) -> float:
-    """Floating-point operations per second of a matrix product here, measured for a third of a second."""
-    import torch
+def steps_of(config: TrainingConfig, rows: int) -> int:
+    """Optimizer steps."""
+    return config.max_steps or max(1, -(-int(rows * config.epochs) // config.batch))
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 4096 if device == "cuda" else 768
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    settle = torch.cuda.synchronize if device == "cuda" else (lambda: None)
-    a @ a
-    settle()
-    began, rounds = time.monotonic(), 0
-    while time.monotonic() - began < 0.3:
-        for _ in range(4):
-            a @ a
-        settle()
-        rounds += 4
-    return rounds * 2 * size**3 / (time.monotonic() - began)
+
+def h100_seconds(
+    config: TrainingConfig, *, steps: int, length: float, parameters: int, pairs: int = 0, reference: int = 1
+) -> float:
+    """Device-seconds of a training stage on an H100.
+
+    Args:
+        config: of the stage.
+        steps: optimizer steps.
+        length: tokens of a row, of one side of a pair.
+        parameters: of the base.
+        pairs: of HS-DPO; 0 = R-SFT.
+        reference: how often the reference sees each pair.
+    """
+    rows = steps * config.batch * (2 if pairs else 1)
+    work = (8 if config.gradient_checkpointing else 6) * parameters * rows * length
+    work += 2 * parameters * pairs * 2 * length * reference
+    return steps * config.batch / config.micro_batch * H100_PASS_S + work / (H100_FLOPS * H100_EFFICIENCY)
 
 
 def look(
-    stage: str, config: TrainingConfig, *, rows: int, tokens_per_row: float, parameters: int, flops: float
+    stage: str,
+    config: TrainingConfig,
+    *,
+    rows: int,
+    lengths: Lengths,
+    model: Any,
+    parameters: int,
+    processes: int = 1,
 ) -> Outlook:
     """The outlook of one training stage.
+
+    Args:
+        stage: its folder's name.
+        config: of the stage.
+        rows: examples, or pairs.
+        lengths: of its rows.
+        model: the base's transformers configuration; None = nothing is measured.
+        parameters: of the base.
+        processes: how many share it.
 
     Raises:
         ConfigError: the batch cannot be shared out evenly.
     """
-    accumulation(config, int(os.environ.get("WORLD_SIZE", "1")))
-    steps = config.max_steps or max(1, -(-int(rows * config.epochs) // config.batch))
-    tokens = int(steps * config.batch * min(tokens_per_row, config.max_tokens))
+    accumulation(config, processes)
+    dpo = isinstance(config, DpoConfig)
+    steps = steps_of(config, rows)
+    sides = 2 if dpo else 1
+    length = lengths.padded(config.micro_batch, grouped=config.group_by_length)
+    reference = (1.0 if config.reference == "precomputed" else config.epochs) if isinstance(config, DpoConfig) else 0.0
+    passes = steps * config.batch / config.micro_batch
+    seconds, activations = None, 0.0
+    if model is not None:
+        from guardreasoner.train.measure import Shape, measure
+
+        usual = Shape(config.micro_batch * sides, int(length), lengths.answer)
+        cost = measure(model, config, usual)
+        seconds = passes * cost.train_s + steps * processes * cost.step_s
+        seconds += rows / config.micro_batch * cost.forward_s * reference
+        highest = Shape(config.micro_batch * sides, min(config.max_tokens, lengths.longest), lengths.answer)
+        activations = cost.kept_bytes * highest.rows * highest.length / (usual.rows * usual.length)
     trained = parameters if config.lora is None else parameters // 100
+    checkpoint = 4 * parameters + 8 * trained
+    coexisting = min(3, -(-steps // config.save_every))
     return Outlook(
         stage=stage,
         rows=rows,
-        tokens=tokens,
+        tokens=int(steps * config.batch * sides * length),
         steps=steps,
-        seconds=6 * parameters * tokens / (flops * EFFICIENCY),
-        h100_seconds=6 * parameters * tokens / (H100_FLOPS * EFFICIENCY),
-        memory_bytes=4 * parameters + 12 * trained,
-        disk_bytes=2 * (4 * parameters + 8 * trained) + 4 * parameters,
+        seconds=seconds,
+        h100_seconds=h100_seconds(
+            config,
+            steps=steps,
+            length=length,
+            parameters=parameters,
+            pairs=rows if dpo else 0,
+            reference=int(reference),
+        ),
+        memory_bytes=_memory(config, parameters, trained, processes=processes) + activations,
+        kept_bytes=4 * parameters,
+        peak_bytes=4 * parameters + coexisting * checkpoint,
     )
 
 
+def _memory(config: TrainingConfig, parameters: int, trained: int, *, processes: int) -> float:
+    """Bytes that a process holds beside its activations."""
+    import torch
+
+    from guardreasoner.train.trainer import resident_bytes, settled
+
+    states = 4 * parameters + 12 * trained
+    if processes > 1 and config.distributed == "ddp":
+        states += 4 * trained  # the buckets in which gradients are exchanged
+    elif processes > 1:
+        states //= processes
+    copies = 2 * parameters if settled(config).precision == "bf16" else 0  # autocast keeps weights in bfloat16
+    copies += 4 * parameters if isinstance(config, DpoConfig) and config.lora is None else 0  # the reference
+    return states + copies + (0 if torch.cuda.is_available() else resident_bytes())
+
+
 def outlooks(
-    recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None
+    recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
 ) -> tuple[list[Outlook], list[str]]:
-    """What the training stages of a recipe would take, and what prevents them.
+    """What the stages of a recipe would take, and what prevents it.
 
     Raises:
         MissingDependency: torch, transformers or TRL is not installed.
     """
     for module in ("torch", "transformers", "trl"):
         need(module, "train")
-    from guardreasoner.train.trainer import settled
-
     obstacles: list[str] = []
-    parameters, rows, per_row = 0, 0, 0.0
+    lengths, model = Lengths(), None
+    parameters = PARAMETERS.get(recipe.model.base, 0)
     try:
-        parameters = parameters_of(recipe.model)
+        model = config_of(recipe.model)
+        parameters = parameters_of(model)
     except GuardReasonerError as error:
         obstacles.append(str(error))
-        parameters = PARAMETERS.get(recipe.model.base, 0)
     try:
-        rows, per_row = count_rows(recipe, out, data_dir)
-    except (ConfigError, DataError) as error:
+        lengths = lengths_of(recipe, out, data_dir)
+    except GuardReasonerError as error:
         obstacles.append(str(error))
+    measured = model if _measurable(parameters) else None
     found: list[Outlook] = []
-    flops = 0.0
     for name in stages:
-        config, count = _stage(recipe, name, rows, out)
-        if config is None:
-            continue
-        each = per_row * (2 if isinstance(config, DpoConfig) else 1)
         try:
-            flops = flops or speed(settled(config).precision)
-            found.append(look(name, config, rows=count, tokens_per_row=each, parameters=parameters, flops=flops))
-        except ConfigError as error:
+            seen = _stage(recipe, name, lengths, out, model=measured, parameters=parameters, processes=processes)
+            found += [seen] if seen else []
+        except GuardReasonerError as error:
             obstacles.append(f"{name}: {error}")
-    return found, [*obstacles, *_disk(found, out), *_dtype(recipe)]
+    return found, [*dict.fromkeys(obstacles), *_disk(found, out), *_number_format(recipe)]
 
 
-def _stage(recipe: Recipe, name: str, rows: int, out: Path) -> tuple[TrainingConfig | None, int]:
+def _measurable(parameters: int) -> bool:
+    import torch
+
+    return torch.cuda.is_available() or 0 < parameters <= MEASURABLE
+
+
+def _stage(
+    recipe: Recipe, name: str, lengths: Lengths, out: Path, *, model: Any, parameters: int, processes: int
+) -> Outlook | None:
+    if name == "sample":
+        return _sample(recipe, lengths, model=model, parameters=parameters)
+    training = _training(recipe, name, lengths, out)
+    if training is None:
+        return None
+    config, rows = training
+    return look(name, config, rows=rows, lengths=lengths, model=model, parameters=parameters, processes=processes)
+
+
+def _training(recipe: Recipe, name: str, lengths: Lengths, out: Path) -> tuple[TrainingConfig, int] | None:
+    """Configuration and rows of a training stage; None = another kind of stage."""
     if name == "dpo" or name.startswith("dpo-"):  # an ablation has several
         mined = out / name.replace("dpo", "mine") / "preferences.jsonl"
+        if mined.exists():
+            return recipe.dpo, sum(1 for line in mined.open(encoding="utf-8") if line.strip())
         share = next((s for key, s in PAIR_SHARE.items() if key in recipe.model.base), 0.15)
-        return recipe.dpo, sum(1 for _ in read_jsonl(mined)) if mined.exists() else int(rows * share)
+        return recipe.dpo, int(lengths.rows * share)
     if name == "sft" or name.startswith("sft-"):
         config = recipe.variant(name.removeprefix("sft-") if name != "sft" else "sft")
-        if recipe.traces == HUB_ID and (config.leave_out or config.only):
-            rows = sum(
-                row.samples
-                for source, row in PUBLISHED.items()
-                if source != "all" and source not in config.leave_out and source in (config.only or PUBLISHED)
-            )
-        made = int(rows * (config.reasoning + config.labels_only))
+        made = int(_examples(config, lengths) * (config.reasoning + config.labels_only))
         return config, min(made, config.subset or made)
-    return None, 0
+    return None
 
 
-def count_rows(recipe: Recipe, out: Path, data_dir: Path | None) -> tuple[int, float]:
-    """Examples, and tokens of a row with reasoning, from the traces that are there or else from the data section.
+def _examples(config: SftConfig, lengths: Lengths) -> int:
+    """Examples that a model is trained on."""
+    if not lengths.sources:
+        return lengths.rows
+    from guardreasoner.train.sft_rows import check_sources
 
-    Raises:
-        ConfigError, DataError: neither can be read.
-    """
-    traces = out / "synthesize" / "traces.jsonl"
-    if traces.exists():
-        lengths = [
-            len(row["example"]["exchange"]["prompt"])
-            + len(row["example"]["exchange"].get("response") or "")
-            + len(row["reasoning"])
-            for _, row in read_jsonl(traces)
-        ]
-        return len(lengths), sum(lengths) / max(1, len(lengths)) / CHARACTERS_PER_TOKEN + 30
-    if recipe.traces == HUB_ID:
-        return PUBLISHED["all"].samples, PROMPT_TOKENS + TRACE_TOKENS
-    if recipe.traces or recipe.seeds:
-        raise ConfigError("rows are known when traces are there; run `guardreasoner synthesize` first")
-    train, _, _ = load_mix(recipe.data, data_dir)
-    texts = sum(len(e.exchange.prompt) + len(e.exchange.response or "") for e in train)
-    answer = 60 if recipe.synthesize.teacher == "template" else TRACE_TOKENS
-    return len(train), texts / len(train) / CHARACTERS_PER_TOKEN + answer
+    check_sources(config, lengths.sources)
+    return sum(
+        n
+        for source, n in lengths.sources.items()
+        if source not in config.leave_out and (not config.only or source in config.only)
+    )
+
+
+def _sample(recipe: Recipe, lengths: Lengths, *, model: Any, parameters: int) -> Outlook:
+    config = recipe.sample
+    answers = 0
+    for name in config.models:
+        own = recipe.variants.get(name) if config.only_trained_on else None
+        rows = _examples(own, lengths) if own else lengths.rows
+        answers += config.k * min(rows, config.limit or rows)
+    tokens = min(config.max_tokens, lengths.answer)
+    seconds = None
+    if model is not None and config.engine != "vllm":
+        from guardreasoner.train.measure import seconds_per_answer
+
+        prompt = max(1, int(lengths.mean - lengths.answer))
+        seconds = answers * seconds_per_answer(model, tokens=tokens, prompt=prompt)
+    base, more = H100_ANSWER_MS
+    size = answers * BYTES_PER_ANSWER * tokens / 255
+    return Outlook(
+        stage="sample",
+        rows=answers,
+        tokens=answers * tokens,
+        steps=0,
+        seconds=seconds,
+        h100_seconds=answers * (base + more * parameters / 1e9) / 1000,
+        memory_bytes=4 * parameters,
+        kept_bytes=size,
+        peak_bytes=size,
+    )
+
+
+def most_on_disk(found: Sequence[Outlook]) -> float:
+    """The highest that a run takes on disk: what earlier stages keep, and what one needs while it runs."""
+    kept = most = 0.0
+    for one in found:
+        most = max(most, kept + one.peak_bytes)
+        kept += one.kept_bytes
+    return most
 
 
 def _disk(found: Sequence[Outlook], out: Path) -> list[str]:
-    wanted = sum(o.disk_bytes for o in found)
+    wanted = most_on_disk(found)
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     if wanted > free:
@@ -216,7 +318,7 @@ def _disk(found: Sequence[Outlook], out: Path) -> list[str]:
     return []
 
 
-def _dtype(recipe: Recipe) -> list[str]:
+def _number_format(recipe: Recipe) -> list[str]:
     import torch
 
     from guardreasoner.engines.hardware import multiplies_bf16
@@ -227,31 +329,42 @@ def _dtype(recipe: Recipe) -> list[str]:
     return []
 
 
-def print_outlook(recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None) -> None:
+def print_outlook(
+    recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
+) -> None:
     """Print the outlook of a recipe.
 
     Raises:
-        ConfigError: something prevents the training; everything that does is named.
+        ConfigError: something prevents the run; all of it is named.
     """
-    trained = [name for name in stages if name in ("sft", "dpo") or name.startswith(("sft-", "dpo-"))]
-    if "sft" in trained and "sample" in stages:
+    from guardreasoner.errors import ConfigError
+
+    asked = [name for name in stages if name in ("sft", "sample", "dpo") or name.startswith(("sft-", "dpo-"))]
+    if "sft" in asked and "sample" in stages:
         extra = [recipe.folder(name) for name in recipe.variants if name in recipe.sample.models]
-        trained[trained.index("sft") + 1 : trained.index("sft") + 1] = extra
-    found, obstacles = outlooks(recipe, out, stages=trained, data_dir=data_dir)
+        asked[asked.index("sft") + 1 : asked.index("sft") + 1] = extra
+    found, obstacles = outlooks(recipe, out, stages=asked, data_dir=data_dir, processes=processes)
     print(f"recipe {recipe.name}: base {recipe.model.base}, wire {recipe.model.wire}, stages {', '.join(stages)}")
+    for line in values(recipe):
+        print(f"  {line}")
     for one in found:
-        print(_line(one))
+        print(_line(one, processes))
     if found:
         print(
-            f"estimates at {EFFICIENCY:.0%} of the matrix speed; the memory figure is unsharded and without activations"
+            f"  in all: H100 {sum(o.h100_seconds for o in found) / 3600:.2f} device-hours, "
+            f"{sum(o.kept_bytes for o in found) / 1e9:.1f} GB kept on disk, {most_on_disk(found) / 1e9:.1f} GB at most"
         )
     if obstacles:
         raise ConfigError("the run cannot start: " + "; ".join(obstacles))
 
 
-def _line(one: Outlook) -> str:
+def _line(one: Outlook, processes: int) -> str:
+    what = "answers" if one.stage == "sample" else "rows"
+    steps = f"{one.steps:,} steps, " if one.steps else ""
+    here = "not to be said here" if one.seconds is None else f"about {one.seconds / 3600:.2f} device-hours here"
+    each = f"{one.memory_bytes / 1e9:.1f} GB per device" + (f" x {processes}" if processes > 1 else "")
     return (
-        f"  {one.stage}: {one.rows:,} rows, {one.tokens:,} tokens, {one.steps:,} steps, about {one.seconds / 3600:.2f} "
-        f"device-hours here (H100: {one.h100_seconds / 3600:.2f}), {one.memory_bytes / 1e9:.1f} GB per device, "
-        f"{one.disk_bytes / 1e9:.1f} GB of disk"
+        f"  {one.stage}: {one.rows:,} {what}, {one.tokens:,} tokens, {steps}{here} (H100: "
+        f"{one.h100_seconds / 3600:.2f}), {each}, {one.kept_bytes / 1e9:.1f} GB of disk kept "
+        f"({one.peak_bytes / 1e9:.1f} GB while it runs)"
     )

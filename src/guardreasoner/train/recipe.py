@@ -31,9 +31,18 @@ from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.train.encoder_rows import EncoderConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.sample import SampleConfig
-from guardreasoner.train.settings import DpoConfig, ModelConfig, SftConfig
+from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig
 
 T = TypeVar("T")
+STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "average", "export", "calibrate", "evaluate")
+"""What `reproduce` can run, in this order."""
+PAPER: dict[str, dict[str, Any]] = {
+    "sft": {"learning_rate": 5e-5, "epochs": 3.0, "batch": 384, "max_tokens": 2048},
+    "sample": {"k": 4, "temperature": 0.7},
+    "mine": {"gamma": 0.2, "rule": "official"},
+    "dpo": {"learning_rate": 5e-6, "epochs": 2.0, "batch": 256, "beta": 0.01, "sft_weight": 2.0},
+}
+"""The values of the paper's table and scripts (temperature: the code; the paper says 1.0)."""
 RESERVED = frozenset(
     {"encoder", "sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"}
 )
@@ -91,6 +100,11 @@ class Recipe:
     """What a reader of the recipe must know."""
 
     def __post_init__(self) -> None:
+        for name in self.stages:
+            if name not in STAGES:
+                raise UnknownName("stage", name, STAGES)
+        if self.model.chat_template is not None and self.model.chat_template not in TEMPLATES:
+            raise UnknownName("chat template", self.model.chat_template, TEMPLATES)
         if self.traces and self.seeds:
             raise ConfigError("a recipe has traces or seeds, not both: published traces need no teacher")
         if bool(self.average) != ("average" in self.stages):
@@ -118,6 +132,18 @@ class Recipe:
     def folder(self, name: str) -> str:
         """The folder of `sft` or of a variant inside a run."""
         return "sft" if name == "sft" else f"sft-{name}"
+
+
+def values(recipe: Recipe) -> list[str]:
+    """The values that the paper's table has, a line for each section; where they differ, the paper's beside them."""
+    lines = []
+    for section, paper in PAPER.items():
+        if section in recipe.stages:
+            own = {key: getattr(getattr(recipe, section), key) for key in paper}
+            parts = [f"{k} {own[k]:g}" if isinstance(own[k], float) else f"{k} {own[k]}" for k in paper]
+            parts = [p if own[k] == paper[k] else f"{p} (paper {paper[k]})" for p, k in zip(parts, paper, strict=True)]
+            lines.append(f"{section}: {', '.join(parts)}")
+    return lines
 
 
 def names() -> tuple[str, ...]:

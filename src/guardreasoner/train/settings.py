@@ -16,7 +16,7 @@ LLAMA3_TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 """Turns of the llama3 template of the official training (LLaMA-Factory `template.py`, name `llama3`)."""
-NAMED_BASES = ("minilm", "tiny")
+NAMED_BASES = ("minilm", "smollm2", "tiny")
 """Bases that are names, whatever folders there are."""
 TEMPLATES = {"llama3": (LLAMA3_TEMPLATE, "<|eot_id|>")}
 """Chat templates by name: text, and the token that ends an answer."""

@@ -146,6 +146,11 @@ def _recompute(on: bool) -> dict[str, bool | None]:
     return {"gradient_checkpointing": None, "activation_checkpointing": on}
 
 
+def recompute_layers(model: Any) -> None:
+    """What the Trainer does where activations are recomputed."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
 def _sharding(config: TrainingConfig) -> dict[str, Any]:
     if config.distributed == "fsdp":
         return {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
@@ -360,6 +365,14 @@ def mean_loss(run: RunFolder) -> float | None:
             total += line["loss"] * (line["step"] - last)
             last = line["step"]
     return total / last if last else None
+
+
+def resident_bytes() -> int:
+    """What this process holds now: with torch and TRL loaded, what every training process has anyway."""
+    import trl.trainer.dpo_trainer  # noqa: F401
+
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 def peak_memory_bytes() -> int:
