@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("trl", reason="the train extra is not installed")
 
 from guardreasoner.cli import show
+from guardreasoner.cli.main import main
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import dumps, read_nouns, write_jsonl
 from guardreasoner.teach.imported import import_traces
@@ -162,3 +163,40 @@ def test_the_words_that_conclude_a_task_are_its_verdict_and_the_block_after_them
     assert before[0].endswith("so the request is")
     assert before[1].endswith("so this is")
     assert before[2].endswith("Response:")  # no conclusion is written there
+
+
+PAPERS = """
+extends: 1b
+model: {{base: {base}}}
+traces: {traces}
+sft: {{distributed: ddp, batch: 4, micro_batch: 2, max_steps: 2, precision: fp32, threads: 1}}
+sample: {{engine: hf, forced: true, temperature: 1.0, max_tokens: 8}}
+dpo: {{distributed: ddp, batch: 2, micro_batch: 1, max_steps: 2, precision: fp32, threads: 1}}
+evaluate: {{engine: hf, mode: instant, bundled: true, limit: 4}}
+"""
+
+
+def test_the_papers_recipe_goes_its_whole_road_on_a_tiny_llama(tmp_path, capsys):
+    """From released rows (four sources, as published) to scores; the answers are forced: random weights write none."""
+    model, tokenizer = load_base(ModelConfig(base="tiny", wire="chat"))
+    tokenizer.chat_template = None  # as the paper's bases: the recipe brings it
+    model.save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    splits = ("WildGuardTrainR", "AegisTrainR", "BeaverTailsTrainR", "ToxicChatTrainR")
+    rows = {split: [MILD[n % 3], MILD[(n + 1) % 3]] for n, split in enumerate(splits)}
+    (tmp_path / "published.json").write_text(json.dumps(rows))
+    recipe = tmp_path / "1b-tiny.yaml"
+    recipe.write_text(PAPERS.format(base=tmp_path / "llama", traces=tmp_path / "published.json"))
+    assert main(["reproduce", str(recipe), "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "sft: learning_rate 5e-05, epochs 3, batch 4 (paper 384)" in printed
+    assert "dpo: learning_rate 5e-06, epochs 2, batch 2 (paper 256), beta 0.01, sft_weight 2" in printed
+    assert "mine: gamma 0.2, rule official" in printed
+    assert "sample: k 4, temperature 1 (paper 0.7)" in printed
+    folders = {p.parent.name for p in (tmp_path / "run").glob("*/manifest.json")}
+    trained = {"sft", "sft-diversity-1", "sft-diversity-2", "sft-diversity-3", "dpo"}
+    assert folders == {"synthesize", *trained, "sample", "mine", "evaluate"}
+    sampled = json.loads((tmp_path / "run" / "sample" / "manifest.json").read_text())
+    assert sampled["models"] == {"sft": 8, "diversity-1": 6, "diversity-2": 6, "diversity-3": 6}
+    manifest = json.loads((tmp_path / "run" / "sft" / "manifest.json").read_text())
+    assert manifest["counts"] == {"in": 8, "out": 8, "dropped": {}}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
 
-from guardreasoner.cli.stages import add_stage, data_dir, show_manifest
+from guardreasoner.cli.stages import add_stage, data_dir, show_table, title_of
 from guardreasoner.reproduce import reproduce
-from guardreasoner.train.recipe import BASELINE_MIX, load_recipe
+from guardreasoner.train.recipe import BASELINE_MIX, load_recipe, values
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,9 @@ def run(args: argparse.Namespace) -> int:
 
         print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args), processes=args.processes)
         return 0
+    for line in values(recipe):
+        print(line)
+    ended: list[Mapping[str, Any]] = []
     for manifest in reproduce(
         recipe,
         args.recipe,
@@ -31,5 +37,7 @@ def run(args: argparse.Namespace) -> int:
         processes=args.processes,
         fresh=args.fresh,
     ):
-        show_manifest(manifest)
+        ended.append(manifest)
+        print(f"{title_of(manifest)} done, {manifest['counts']['out']} out", file=sys.stderr)
+    show_table(ended)
     return 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from guardreasoner.errors import ConfigError, printable
 
@@ -68,3 +70,31 @@ def show_manifest(manifest: Mapping[str, Any] | None) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for line in lines:
         console.print(line)
+
+
+def title_of(manifest: Mapping[str, Any]) -> str:
+    """A stage's name, with the variant that it trained."""
+    return str(manifest.get("folder") or manifest["stage"])
+
+
+def show_table(manifests: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each stage of a run: rows in and out, what was dropped, time, and what it came to."""
+    table = Table("stage", "in", "out", "dropped", "time", "result", box=SIMPLE_HEAD)
+    for manifest in manifests:
+        counts = manifest["counts"]
+        dropped = ", ".join(f"{reason} {n}" for reason, n in counts.get("dropped", {}).items()) or "none"
+        cells = (title_of(manifest), counts["in"], counts["out"], dropped, f"{manifest['seconds']:.0f} s")
+        table.add_row(*(printable(str(cell), 80) for cell in cells), printable(_result(manifest), 80))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _result(manifest: Mapping[str, Any]) -> str:
+    if manifest.get("train_loss") is not None:
+        return f"loss {manifest['train_loss']:.3f}, {manifest['steps']} steps"
+    if "averages" in manifest:
+        return ", ".join(f"{a['task']} F1 {a['f1']:.1f}" for a in manifest["averages"] if a.get("f1") is not None)
+    if "bytes" in manifest:
+        return f"{manifest['bytes'] / 1e6:.1f} MB"
+    if "weights" in manifest:
+        return f"weights {manifest['weights']['min']:.2f} to {manifest['weights']['max']:.2f}"
+    return ""
