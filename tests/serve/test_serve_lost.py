@@ -180,9 +180,12 @@ def test_names_that_an_upstream_chooses_are_judged(proxied, name):
 
 def test_characters_that_nobody_sees_go_neither_way(proxied):
     up, served = proxied
-    up.reply = lambda _: f"fine{HIDDEN}"
-    assert content(chat(served, user(f"hi{HIDDEN}"))) == "fine"
-    assert up.seen[0]["messages"] == [user("hi")]
+    up.reply = lambda _: {**completion(f"fine{HIDDEN}"), "model": f"m{HIDDEN}"}
+    answer = chat(served, user(f"hi{HIDDEN}"), model=f"m{HIDDEN}")
+    assert (content(answer), answer.json()["model"]) == ("fine", "m")
+    assert (up.seen[0]["messages"], up.seen[0]["model"]) == ([user("hi")], "m")
+    body = {"model": f"m{HIDDEN}", "messages": [user("hi")]}
+    assert served.http.post("/guard/v1/chat/completions", json=body).json()["model"] == "m"
 
 
 def test_an_event_that_never_ends_is_not_kept(proxied):

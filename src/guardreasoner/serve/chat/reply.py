@@ -62,7 +62,7 @@ def read_reply(reply: Any, side: Side = "message") -> Heard:
         raise unclear("it is not an object")
     if reply.get("error"):
         raise Refused(502, "the upstream answered with an error", "upstream_error")
-    kept: Body = {k: reply[k] for k in ("id", *LABELS) if isinstance(reply.get(k), str)}
+    kept: Body = {k: visible(reply[k]) for k in ("id", *LABELS) if isinstance(reply.get(k), str)}
     kept["object"] = "chat.completion" if side == "message" else "chat.completion.chunk"
     if _number(reply.get("created")):
         kept["created"] = reply["created"]
@@ -171,7 +171,7 @@ def _parts(parts: Sequence[Any], name: str) -> list[tuple[str, str]]:
 def _call(call: Mapping[str, Any]) -> Body:
     kept: Body = {"index": call["index"]} if _number(call.get("index")) else {}
     if isinstance(call.get("id"), str):
-        kept["id"] = call["id"]
+        kept["id"] = visible(call["id"])
     kind = call.get("type")
     if kind is not None and kind not in ("", *CALLS):
         raise unclear("a tool call is of an unknown kind")

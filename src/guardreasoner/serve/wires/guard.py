@@ -21,7 +21,7 @@ from starlette.responses import Response
 from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import read_messages, spoken, worst
 from guardreasoner.serve.door.limits import Refused
-from guardreasoner.serve.fields import Field, FieldTable
+from guardreasoner.serve.fields import Field, FieldTable, visible
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Task, Verdict
@@ -105,7 +105,7 @@ def _completion(model: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": "guardreasoner" if any(map(blocks, verdicts)) else model,
+        "model": "guardreasoner" if any(map(blocks, verdicts)) else visible(model),
         "choices": [
             {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": _lines(verdicts)}}
         ],
