@@ -42,7 +42,8 @@ def test_only_the_test_domains_are_shipped_and_nothing_else_of_them_is_trained_o
     assert {row["domain"] for row in shipped_rows} == set(TEST_DOMAINS)
     if not (data / "everyday").is_dir():
         pytest.skip("GUARDREASONER_DATA is unset, or holds no everyday rows")
-    from guardreasoner.train.encoder_rows import EncoderData, load_rows
+    from guardreasoner.train.encoder_mix import load_rows
+    from guardreasoner.train.encoder_settings import EncoderData
 
     rows, _ = load_rows(data, EncoderData(joined=0, worn=0, default_cap=0))
     texts = {row["prompt"] for row in shipped_rows if not row.get("context")}

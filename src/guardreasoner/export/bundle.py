@@ -51,7 +51,7 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
         **own,
         "use": use,
         "averaged": others,
-        "precision": exported["config"]["precision"],
+        "precision": exported["config"].get("precision", "int8"),
         "fits": calibrated["fits"],
         "files": {
             p.name: sha256(p)
@@ -66,6 +66,18 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
 
 def _trained(run: Path) -> dict[str, Any]:
     """What one run was trained on, and how."""
+    if (run / "encoder").is_dir():
+        made = _manifest(run, "encoder")
+        data, about = made["config"]["data"], made["about"]
+        how = {k: made[k] for k in ("config", "steps", "tokens", "train_seconds", "versions")}
+        return {
+            "use": data["use"],
+            "sources": about["sources"],
+            "licences": about["licences"],
+            "validated_on": data["leave_out"],
+            "base": "all-MiniLM-L6-v2",
+            "encoder": how,
+        }
     rows, sft = _manifest(run, "synthesize"), _manifest(run, "sft")
     data = rows["config"]["data"]
     return {

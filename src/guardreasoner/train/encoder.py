@@ -22,7 +22,9 @@ from torch.nn import functional
 from guardreasoner.data.kinds import kinds
 from guardreasoner.errors import need
 from guardreasoner.records import RunFolder, sha256, write_jsonl
-from guardreasoner.train.encoder_rows import EncoderConfig, EncoderRow, load_rows, validation_rows
+from guardreasoner.train.encoder_mix import load_rows, validation_rows
+from guardreasoner.train.encoder_rows import EncoderRow
+from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.types import TASKS
 
 Logits = NDArray[np.float32]

@@ -28,7 +28,7 @@ from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.export.onnx import ExportConfig
 from guardreasoner.teach.config import SynthesizeConfig
-from guardreasoner.train.encoder_rows import EncoderConfig
+from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig

@@ -1,0 +1,61 @@
+"""Configuration of nano's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class EncoderData:
+    """Which rows train nano, and what is made of them."""
+
+    use: tuple[str, ...] = ("permissive",)
+    """Licence classes that train."""
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """Most rows taken of a source."""
+    default_cap: int = 1200
+    """Most rows of a source that `caps` does not name."""
+    repeat: Mapping[str, int] = field(default_factory=dict)
+    """How many times a source's rows are seen."""
+    leave_out: tuple[str, ...] = ()
+    """Sources, and everyday domains (`a05`), that validate and never train, whatever their licence."""
+    leave_out_cap: int = 250
+    """Most validation rows of a source."""
+    everyday: bool = True
+    """Whether everyday rows train (its test domains never do)."""
+    kinds_from: tuple[str, ...] = ()
+    """Sources whose `category` names the kind of harm."""
+    alone: float = 0.5
+    """Share of exchanges whose request is also seen without the reply (everyday: all)."""
+    joined: float = 0.25
+    """Joined rows, as a share of the plain ones."""
+    worn: float = 0.06
+    """Share of rows whose letters are disturbed."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How nano is trained."""
+
+    data: EncoderData = field(default_factory=EncoderData)
+    tokens: int = 224
+    """Most tokens of one row; the middle of a longer text is left out."""
+    long_tokens: int = 512
+    """The same for the share `long` of the rows."""
+    long: float = 0.06
+    batch_tokens: int = 2560
+    """Tokens of one step, padding included."""
+    batch_rows: int = 40
+    learning_rate: float = 2e-4
+    head_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    smoothing: float = 0.02
+    """How far gold stands from 0 and 1."""
+    kind_weight: float = 0.3
+    attack_weight: float = 0.5
+    epochs: int = 1
+    save_minutes: float = 4.0
+    seed: int = 42
