@@ -33,11 +33,11 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_carries_the_model_and_nothing_of_the_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert "guardreasoner/nano/genai_config.json" in names
+    assert "guardreasoner/models/nano/model.onnx" in names
     assert "guardreasoner/data/examples.jsonl" in names
     assert any(n.startswith("guardreasoner/recipes/") and n.endswith(".yaml") for n in names)
     assert not [n for n in names if n.startswith("tests")]
-    size = sum(i.file_size for i in zipfile.ZipFile(wheel).infolist() if "/nano/" in i.filename)
+    size = sum(i.file_size for i in zipfile.ZipFile(wheel).infolist() if "/models/" in i.filename)
     assert size <= 40 * 2**20
 
 

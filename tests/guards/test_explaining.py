@@ -1,12 +1,8 @@
 """A guard that decides first: the instant verdict stands, and only reasoning that supports it is shown."""
 
-import pytest
-
 from guardreasoner.engines.base import Capabilities
-from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.explaining import Explaining
-from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Choice, Completion, segments_of
 from guardreasoner.types import Exchange, Step, Task
@@ -112,8 +108,3 @@ def test_the_kind_of_harm_is_that_of_a_supporting_text():
     assert judge(Writer(with_kind("fraud", "harmful"))).harm == "fraud"
     other = Writer(with_kind("fraud", "unharmful"), [with_kind("theft", "harmful")])
     assert judge(other, tries=1).harm == "theft"
-
-
-def test_an_unknown_setting_is_refused():
-    with pytest.raises(ConfigError, match="temprature"):
-        load_guard("nano", explaining={"temprature": 1})

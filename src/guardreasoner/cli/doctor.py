@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def examine() -> Iterator[Finding]:
     """Everything that decides what can run here; secrets are only ever reported as set or not."""
     yield Finding("machine", True, False, f"Python {platform.python_version()}, {os.cpu_count()} cores, {_memory()}")
-    nano = NANO_FOLDER / "genai_config.json"
+    nano = NANO_FOLDER / "model.onnx"
     yield Finding("nano", nano.exists(), True, "bundled weights" if nano.exists() else "reinstall guardreasoner")
     yield from (_extra(extra, packages) for extra, packages in extras().items())
     yield _gpu()

@@ -18,17 +18,16 @@ from guardreasoner.types import FailMode, Mode, Verdict
 if TYPE_CHECKING:
     from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 
-NANO_FOLDER = Path(str(files("guardreasoner"))) / "nano"
+NANO_FOLDER = Path(str(files("guardreasoner"))) / "models" / "nano"
 
 OURS: tuple[GuardRow, ...] = (
     GuardRow(
         "nano",
-        "guardreasoner",
-        "onnx",
+        "encoder",
+        "encoder",
         str(NANO_FOLDER),
-        options={"wire": "compact"},
-        licence="CC-BY-NC-4.0",  # of the bundled weights; a test compares it with their manifest
-        note="bundled; works without a network",
+        licence="Apache-2.0",  # of the bundled weights; a test compares it with their manifest
+        note="bundled; works without a network; judges and does not reason",
     ),
     GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
     GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),

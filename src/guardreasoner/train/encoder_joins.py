@@ -1,4 +1,4 @@
-"""Rows made of several, and rows whose letters are disturbed: they make a guard hold against dilution and misspelling."""
+"""Rows made of several, and rows with disturbed letters: a guard learns to hold against dilution and misspelling."""
 
 from __future__ import annotations
 
