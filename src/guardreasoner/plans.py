@@ -69,8 +69,6 @@ class Free:
 
     max_tokens: int
     stop: tuple[str, ...] = ()
-    grounded: Literal["", "request", "reply"] = ""
-    """Inside “ ” only words of that part of the prompt may be written; engines that cannot enforce it ignore it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,23 +212,6 @@ def test_a_cap_also_holds_for_a_left_out_source(tmp_path):
     assert Counter(e.exchange.source for e in validation) == {"b": 35, "c": 10}
 
 
-def test_contrast_pairs_share_their_verbs_between_both_labels():
-    from guardreasoner.data.contrast import ROWS, TOPICS, contrast_examples
-
-    examples = list(contrast_examples())
-    assert len({e.exchange.prompt for e in examples}) == len(examples) >= 400
-    assert len({e.exchange.id for e in examples}) == len(examples)
-    for verb, *_ in ROWS:
-        labels = {e.gold.prompt_harm for e in examples if f"{verb} " in e.exchange.prompt}
-        assert labels == {"harmful", "unharmful"}
-    for topic, _ in TOPICS:
-        asked = [e.gold.prompt_harm for e in examples if f"{topic}" in e.exchange.prompt]
-        assert min(asked.count("harmful"), asked.count("unharmful")) >= 4
-    with_them, _, counts = load_mix(DataConfig(contrast=True))
-    assert counts.sources["contrast"] == len(examples)
-    assert len(with_them) == len(load_mix(DataConfig())[0]) + len(examples)
-
-
 def test_seed_sets_train_by_name_with_their_licences_and_their_skipped_rows_counted(monkeypatch):
     def fake(name):
         rows = [Example(Exchange(f"{name}:{n}", f"q{n}", source=name), Labels("harmful")) for n in range(4)]

@@ -162,9 +162,7 @@ def test_plans_of_the_three_modes():
         f"# Task {n}\n## Reasoning Step 1\n" for n in (1, 2, 3)
     ]
     stops = ("---", "Answers:", "# Task")
-    assert [s for s in compact if isinstance(s, Free)] == [
-        Free(30, stops, grounded=part) for part in ("request", "reply", "reply")
-    ]
+    assert [s for s in compact if isinstance(s, Free)] == [Free(30, stops)] * 3
     with pytest.raises(ValueError, match="auto"):
         fmt.plan("auto", list(Task))
 

@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.contrast import contrast_examples
 from guardreasoner.data.written import FILE, Written, check, read_written, written
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import Counts, read_jsonl
@@ -63,8 +62,6 @@ class DataConfig:
     another's answer: a refusal, a harmless answer, or (under a harmless request) a harmful one."""
     pair_not_from: tuple[str, ...] = ()
     """Sources whose replies are not paired with other requests (small talk, one-word answers)."""
-    contrast: bool = False
-    """Also our own pairs of requests that share a frightening word (`data/contrast.py`, CC0, permissive)."""
     limit: int | None = None
     """Most training rows in all."""
     seed: int = 0
@@ -123,8 +120,6 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
     """
     skipped: Counter[str] = Counter()
     rows = list(_seed_rows(config, skipped) if config.seeds else _rows(config, data_dir))
-    if config.contrast:
-        rows += [_MixRow(example, "permissive", "CC0-1.0") for example in contrast_examples()]
     _check_names(config, {row.source for row in rows})
     counts = MixCounts(in_=len(rows) + skipped.total(), dropped=skipped)
     train, validation = _select(rows, config, counts)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.base import OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
-from guardreasoner.engines.grounding import only
 from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
 
 Logits = NDArray[np.float32]
@@ -174,14 +173,12 @@ class Generation:
         """Sample until the end token, a stop string, or the budget."""
         self._open = start = len(self.ids)
         watch = _Watch(self.encoder, step.stop)
-        quotes = self.encoder.quotes(self.encoded.ids, step.grounded) if step.grounded else None
         for _ in range(min(step.max_tokens, room)):
             logits = yield from self._look()
             if not np.isfinite(logits.max()):
                 self.finish, self.error = "unavailable", NOT_FINITE
                 break
-            allowed = quotes.allowed(self.ids[start:]) if quotes else None
-            token = sample(logits if allowed is None else only(logits, allowed), self.settings, self._rng)
+            token = sample(logits, self.settings, self._rng)
             self.sampled += 1
             if token in self.settings.ends:
                 break

@@ -18,7 +18,6 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from guardreasoner.engines.chat_template import ChatTemplate, chat_template
-from guardreasoner.engines.grounding import CLOSE, OPEN, SHORTEST, Quotes, parts
 from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, PlanUnsupported
 from guardreasoner.plans import Chat, Judged, Prompt, Scaffold, Segment
 
@@ -67,12 +66,6 @@ class Encoder:
         self._hidden = frozenset() if show_special else frozenset(hidden)
         self._lead = self._leading() if lead else ()
         self._unknown = getattr(self.tokenizer.model, "unk_token", None)
-        opening, closing = (self.tokenizer.token_to_id(mark) for mark in (OPEN, CLOSE))
-        piece = getattr(self.tokenizer.model, "continuing_subword_prefix", None)
-        self._marks = (opening, closing) if piece and opening is not None and closing is not None else None
-        vocabulary = self.tokenizer.get_vocab() if self._marks else {}
-        self._inside = frozenset(i for token, i in vocabulary.items() if token.startswith(piece or "##"))
-        self._starts = frozenset(i for token, i in vocabulary.items() if len(token) >= SHORTEST and token.isalpha())
         self._fixed: dict[str, tuple[int, ...]] = {}
         self._words: dict[str, tuple[int, ...]] = {}
         self._shown: dict[int, str] = {}
@@ -177,14 +170,6 @@ class Encoder:
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character span of every token of judged text."""
         return list(self._plain.encode(clean(text), add_special_tokens=False).offsets)
-
-    def quotes(self, prompt: Sequence[int], part: str) -> Quotes | None:
-        """What may be quoted of a prompt's `request` or `reply`; None where quotation marks are no tokens."""
-        if self._marks is None:
-            return None
-        runs = parts(prompt, self.guarded)
-        run = (runs[0] if part == "request" else runs[-1]) if runs else []
-        return Quotes(run, mark=self._marks, inside=self._inside, starts=self._starts)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)

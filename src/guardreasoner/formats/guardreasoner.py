@@ -381,8 +381,7 @@ def plan(
     if mode != "instant" and wire == "compact":
         for task in (t for t in TASKS if t in tasks):
             steps.append(Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"))
-            part: Literal["request", "reply"] = "reply" if TASKS[task].needs_response else "request"
-            steps.append(Free(budget // len(tasks), (*STOPS, HEADING), grounded=part))
+            steps.append(Free(budget // len(tasks), (*STOPS, HEADING)))
     elif mode != "instant":
         steps.append(Free(budget, STOPS))
     lead = f"{ANSWERS} \n" if mode == "instant" else BLOCK
