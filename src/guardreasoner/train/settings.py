@@ -135,8 +135,8 @@ class SftConfig(TrainingConfig):
     """Loss also on the answer block around the verdict words in rows of labels alone (the paper trains whole answers).
     Engines force the block in `instant`; a model that is only asked so need not learn to write it."""
     soft_labels: str | None = None
-    """A file of verdicts with scores on the training rows (`batch` with any guard, or `examples/encoder_guard.py
-    label`): verdict words are learned as a mixture of gold and score."""
+    """A file of verdicts with scores on the training rows (`batch` with any guard): verdict words are learned
+    as a mixture of gold and score."""
     soft_weight: float = 0.5
     """Share of the score in that mixture; a row without a verdict is learned from gold alone."""
     only: tuple[str, ...] = ()
