@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,6 +63,8 @@ class CalibrateConfig:
 
     target: str = "f1"
     """How thresholds are chosen (see `Target`)."""
+    targets: Mapping[str, str] = field(default_factory=dict)
+    """The same for single tasks."""
     modes: tuple[str, ...] = ("instant",)
     """Modes to fit; each judges every validation row once."""
     budget: float = 0.0
@@ -98,7 +100,13 @@ def margins(verdicts: Sequence[Verdict], task: Task) -> Floats:
 
 
 def fit_guard(
-    guard: Guard, examples: Sequence[Example], *, mode: str, target: Target, budget: float = 0.0
+    guard: Guard,
+    examples: Sequence[Example],
+    *,
+    mode: str,
+    target: Target,
+    targets: Mapping[Task, Target] | None = None,
+    budget: float = 0.0,
 ) -> list[Fit]:
     """Judge labelled rows with an uncalibrated guard and fit each task that both classes of which occur often enough.
 
@@ -107,6 +115,7 @@ def fit_guard(
         examples: rows it was not trained on.
         mode: the mode the guard judges in.
         target: how thresholds are chosen.
+        targets: the same for single tasks.
         budget: share of rows that `auto` may send on to reasoning; 0 = none.
 
     Raises:
@@ -119,7 +128,8 @@ def fit_guard(
         rows = [i for i, e in enumerate(examples) if e.gold[task] is not None and not math.isnan(x[i])]
         y = np.array([examples[i].gold[task] == TASKS[task].positive for i in rows], dtype=bool)
         if min(y.sum(), (~y).sum(), len(y)) >= MIN_PER_CLASS:
-            fits.append(fit(x[rows], y, task=task, mode=mode, target=target, budget=budget))
+            aim = (targets or {}).get(task, target)
+            fits.append(fit(x[rows], y, task=task, mode=mode, target=aim, budget=budget))
     if not fits:
         raise DataError(
             f"no task has {MIN_PER_CLASS} rows of either label with a score; "
@@ -277,6 +287,8 @@ def as_asked(examples: Iterable[Example]) -> Iterator[Example]:
 def _fit_folder(model: Path, examples: Sequence[Example], mode: str, config: CalibrateConfig) -> list[Fit]:
     guard = load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration(), explaining=None)
     try:
-        return fit_guard(guard, examples, mode=mode, target=Target.parse(config.target), budget=config.budget)
+        targets = {Task(task): Target.parse(rule) for task, rule in config.targets.items()}
+        target = Target.parse(config.target)
+        return fit_guard(guard, examples, mode=mode, target=target, targets=targets, budget=config.budget)
     finally:
         guard.close()
