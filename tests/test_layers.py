@@ -18,8 +18,8 @@ LAYERS = (
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-ACROSS = {"train.recipe", "train.unpack"}
-"""A recipe holds the configuration of every stage; `unpack` undoes an export."""
+ACROSS = {"train.recipe"}
+"""A recipe holds the configuration of every stage."""
 STAGES = {"teach.synthesize", "train.sft", "train.sample", "train.mine", "train.dpo", "export.onnx"}
 
 

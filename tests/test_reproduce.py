@@ -116,7 +116,7 @@ def test_only_the_models_that_sample_are_trained_beside_the_main_one():
 
 
 def test_a_recipe_without_hs_dpo_ends_with_the_r_sft_checkpoint():
-    assert final_checkpoint(load_recipe("nano"), Path("run")) == Path("run/sft/checkpoint")
+    assert final_checkpoint(load_recipe("ablation"), Path("run")) == Path("run/sft/checkpoint")
     assert final_checkpoint(load_recipe("1b"), Path("run")) == Path("run/dpo/checkpoint")
 
 

@@ -73,12 +73,14 @@ def test_a_member_that_does_not_state_its_rows_makes_the_mean_unstated(checkpoin
 
 def test_a_recipe_whose_member_trains_on_its_validation_rows_is_refused(tmp_path):
     member = tmp_path / "member.yaml"
-    member.write_text("extends: nano\ndata: {leave_out: [oktest]}\n")
-    recipe = parse_recipe(f"extends: nano-research\naverage: ['{member}']\nstages: [average]\n", name="mine")
+    member.write_text("data: {leave_out: [oktest]}\n")
+    recipe = parse_recipe(
+        f"data: {{leave_out: [oktest, strongreject]}}\naverage: ['{member}']\nstages: [average]\n", name="mine"
+    )
     with pytest.raises(ConfigError, match=r"recipe member trains on .*, which mine leaves out to validate on"):
         list(reproduce(recipe, "mine", out=tmp_path / "run"))
     with pytest.raises(ConfigError, match="leave out the stage dpo"):
-        parse_recipe("extends: nano-research\nstages: [sft, dpo, average]\n", name="mine")
+        parse_recipe(f"average: ['{member}']\nstages: [sft, dpo, average]\n", name="mine")
 
 
 def test_what_does_not_fit_together_is_one_sentence(checkpoints, tmp_path, capsys):

@@ -28,7 +28,7 @@ def test_every_bundled_recipe_loads(name):
 
 def test_there_is_a_recipe_for_each_size_and_road():
     assert set(names()) == {
-        "smoke", "mini", "nano", "nano-research", "nano-second", "ablation", "1b", "3b", "8b",
+        "smoke", "mini", "nano", "nano-research", "ablation", "1b", "3b", "8b",
     }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_the_ablations_are_rows_of_one_recipe():
 
 
 def test_the_shipped_guard_is_trained_on_permissive_rows_only():
-    assert load_recipe("nano").data.use == ("permissive",)
+    assert load_recipe("nano").encoder.data.use == ("permissive",)
 
 
 @pytest.mark.parametrize(

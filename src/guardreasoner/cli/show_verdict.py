@@ -76,11 +76,12 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Table:
         bar = "" if score is None else "█" * round(score * 20) + "·" * (20 - round(score * 20))
         value = "" if score is None else f"P({TASKS[task].positive}) {score:.2f}"
         table.add_row(Text(TITLES[task], "bold"), Text(label, COLOURS[label]), Text(bar, "dim"), Text(value, "dim"))
-    likely = max(verdict.kinds, key=verdict.kinds.__getitem__, default=None) if verdict.flagged else None
-    if kind := verdict.harm or likely:
-        table.add_row(Text("kind", "bold"), Text(visible(kind)), "", "")
+    if kinds := verdict.harm or _likely(verdict):
+        table.add_row(Text("kind", "bold"), Text(visible(kinds)), "", "")
     if verdict.attack is not None and verdict.attack >= 0.5:
-        table.add_row(Text("attack", "bold"), Text("the text tries to steer a model"), "", "")
+        table.add_row(
+            Text("attack", "bold"), Text("likely"), "", Text(f"P(steers a model) {verdict.attack:.2f}", "dim")
+        )
     if "wire" in verdict.notes:
         table.add_row(Text("note", "bold"), Text(f"form of the prompt: {verdict.notes['wire']}"))
     if "disagreement" in verdict.notes:
@@ -89,6 +90,12 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Table:
             Text("the reasoning concludes otherwise on " + ", ".join(verdict.notes["disagreement"])),
         )
     return table
+
+
+def _likely(verdict: Verdict) -> str:
+    """The kinds of harm of a flagged text that have a tenth of the probability or more, at most three."""
+    best = sorted(verdict.kinds.items(), key=lambda kind: -kind[1])[:3] if verdict.flagged else []
+    return ", ".join(f"{name} {p:.2f}" for name, p in best if p >= 0.1)
 
 
 def _unjudged(verdict: Verdict) -> Text:

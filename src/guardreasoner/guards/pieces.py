@@ -192,7 +192,7 @@ def _pieces(exchange: Exchange, capacity: int, offsets: Offsets) -> Iterator[Pas
             asked = Exchange(exchange.id, piece)
             yield Passage(asked, (Task.prompt_harm,), cut=True, around=replace(asked, prompt=wider))
     request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
-    room = capacity - len(request.encode()) // 2
+    room = capacity - len(request.encode("utf-8", "replace")) // 2
     for piece, around in cut_up(exchange.response or "", size):
         wider = _fitting(around, piece, room, offsets)
         asked = Exchange(exchange.id, request, piece)
