@@ -110,6 +110,13 @@ def test_false_alarms_at_equal_misses():
     assert at_misses(cell([0.9] * 20, [True] * 20), 10) is None
 
 
+def test_a_rate_that_never_varies_has_wilsons_interval_not_one_of_no_width():
+    perfect = cell([0.1] * 100 + [0.9] * 20, [False] * 100 + [True] * 20)
+    found = operating_points([perfect], resamples=20)
+    assert found.tpr_at_fpr1 == pytest.approx((100, 83.887, 100), abs=0.01)  # Wilson, 20 of 20
+    assert at_misses(perfect, 10, resamples=20) == pytest.approx((0, 0, 3.699), abs=0.01)  # Wilson, 0 of 100
+
+
 def test_prompts_are_drawn_whole():
     """200 rows over 20 prompts vary as 20 do: the interval is much wider than that of 200 prompts."""
     rng = np.random.default_rng(0)

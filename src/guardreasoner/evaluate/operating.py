@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.statistics import RESAMPLES, Floats, Interval, Outcomes, two_sided
+from guardreasoner.evaluate.statistics import RESAMPLES, Floats, Interval, Outcomes, two_sided, wilson
 
 BATCH = 250
 """Resamples that are held in memory together."""
@@ -76,8 +76,8 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, s
         return OperatingPoints(None, None, None, None, positives, negatives)
     value, spread = _bootstrap(cells, resamples, seed)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
-    ends = zip(value, low, high, known, strict=True)
-    found = [Interval(float(v), float(x), float(y)) if k else None for v, x, y, k in ends]
+    ends = zip(value, low, high, known, (positives, positives, negatives, 0), strict=True)
+    found = [_interval(v, x, y, n) if k else None for v, x, y, k, n in ends]
     return OperatingPoints(found[0], found[1], found[2], found[3], positives, negatives)
 
 
@@ -119,7 +119,14 @@ def at_misses(cell: Outcomes, misses: float, *, resamples: int = RESAMPLES, seed
 
     value, spread = _bootstrap([cell], resamples, seed, found)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
-    return Interval(float(value[0]), float(low[0]), float(high[0]))
+    return _interval(value[0], low[0], high[0], int((~cell.gold).sum()))
+
+
+def _interval(value: float, low: float, high: float, rows: int) -> Interval:
+    """The bootstrap's interval; Wilson's where nothing varied (no false alarm at all is not proof of none)."""
+    if low < high or not rows:
+        return Interval(float(value), float(low), float(high))
+    return wilson(round(float(value) / 100 * rows), rows)
 
 
 def _known(positives: int, negatives: int) -> tuple[bool, bool, bool, bool]:
