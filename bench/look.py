@@ -1,4 +1,4 @@
-"""Write down that benchmark rows were looked at: one line of docs/looks.jsonl for a finished evaluation.
+"""Write down that benchmark rows were looked at: one line of docs/benchmark-looks.jsonl for a finished evaluation.
 
     python bench/look.py RUN "what was looked at, and why" [--model RUN/export/model/model.onnx]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from guardreasoner.records import dumps, now, read_jsonl, sha256
 
 ROOT = Path(__file__).parent.parent
-LOOKS = ROOT / "docs" / "looks.jsonl"
+LOOKS = ROOT / "docs" / "benchmark-looks.jsonl"
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the eval extra is not installed")
 
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.stack import as_file, fit_files, fit_stack, main
+from guardreasoner.evaluate.fit_stack import as_file, fit_files, fit_stack, main
 from guardreasoner.guards.cascade import read_stacks
 from guardreasoner.types import Task
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.written import FILE, Written, check, read_written, written
+from guardreasoner.data.written_reasoning import FILE, Written, check, read_written, written
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import Counts, read_jsonl
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Task
@@ -31,8 +31,8 @@ class DataConfig:
     """Folder of `*.jsonl` files inside the data folder (`train`), or several; None = the small set that comes with the
     package. A row with a `domain` has the source `SOURCE-DOMAIN`, so that domains can be left out."""
     reasoned: bool = False
-    """Train only on rows beside which reasoning lies (`data/written.py`), and on none whose writer disputes a label.
-    Labels that the source lacks are the writer's."""
+    """Train only on rows with written reasoning (`data/written_reasoning.py`) whose writer disputes no label. Labels
+    that the source lacks are the writer's."""
     seeds: tuple[str, ...] = ()
     """The paper's seed sets by name, from the hub, instead of a folder; sources are named as they are."""
     use: tuple[str, ...] = ("permissive",)

@@ -1,1 +1,1 @@
-"""Answer formats: one module each, two functions each, `render` and `parse`."""
+"""Answer formats, one module each, found by file name: `Options`, `render` and `parse` (the contract is in `base`)."""

@@ -64,7 +64,7 @@ def read_bands(given: Mapping[str, Any]) -> Bands:
 
 
 def read_stacks(path: Path) -> tuple[Bands, dict[Task, Stack]]:
-    """Bands and stacks of a file that `evaluate/stack.py` wrote.
+    """Bands and stacks of a file that `evaluate/fit_stack.py` wrote.
 
     Raises:
         ConfigError: it is not one.

@@ -123,7 +123,7 @@ def _cascade(
     """`first` runs as it comes, in `instant`; mode, server and anything else said are the second guard's.
 
     `second` is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file
-    of `evaluate/stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when it is needed.
+    of `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed.
     """
     from guardreasoner.guards.cascade import CascadeGuard, read_bands, read_stacks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardreasoner.report.blocks import Document, Items, Section
 from guardreasoner.report.model import Report
-from guardreasoner.report.sections import attack, deciding, rest, scores
+from guardreasoner.report.sections import attack, deciding, details, scores
 
 
 def document(report: Report) -> Document:
@@ -18,11 +18,11 @@ def document(report: Report) -> Document:
         *deciding.twins(report),
         *deciding.stability(report),
         *attack.stress(report),
-        rest.curves(report),
-        *rest.slices_and_labels(report),
-        *rest.exhibits(report),
-        rest.cost(report),
-        rest.published_elsewhere(),
+        details.curves(report),
+        *details.slices_and_labels(report),
+        *details.exhibits(report),
+        details.cost(report),
+        details.published_elsewhere(),
         Section("Notes", "notes", [Items([*report.notes, _SOURCES], soft=True)]),
     ]
     lead = f"{runs}, made {report.made} with guardreasoner {report.version}."

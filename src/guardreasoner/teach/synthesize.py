@@ -28,7 +28,7 @@ from rich.progress import (
 )
 
 from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix, load_written
-from guardreasoner.data.written import Written
+from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import Appender, Counts, RunFolder, dumps, from_dict, read_nouns, write_jsonl

@@ -1,6 +1,6 @@
 """Fit how two guards decide together, on labelled rows that neither was trained on.
 
-    python -m guardreasoner.evaluate.stack FIRST SECOND --budget 0.2 --out bundled.json
+    python -m guardreasoner.evaluate.fit_stack FIRST SECOND --budget 0.2 --out bundled.json
 
 FIRST and SECOND are verdicts on the same rows, each line with its `gold` (what `evaluate` writes). Per task a logistic
 regression of gold on both log-odds, fitted on all rows; whether it is worth having is measured with whole sources left
@@ -137,7 +137,7 @@ def as_file(fits: Sequence[StackFit]) -> dict[str, Any]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m guardreasoner.evaluate.stack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m guardreasoner.evaluate.fit_stack", description=__doc__)
     parser.add_argument("first")
     parser.add_argument("second")
     parser.add_argument("--calibration", help="the first guard's calibration.json, for its thresholds")
