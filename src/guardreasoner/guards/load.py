@@ -192,7 +192,7 @@ def folder_row(folder: Path) -> GuardRow:
         return GuardRow(folder.name, "encoder", "encoder", str(folder))
     if (folder / "genai_config.json").exists():
         engine = "onnx"
-    elif (folder / "config.json").exists():
+    elif (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
         engine = "hf"
     else:
         raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from guardreasoner.errors import DataError, need
 from guardreasoner.records import RunFolder
-from guardreasoner.train.models import load_checkpoint, read_meta
+from guardreasoner.train.models import ADAPTER, load_checkpoint, read_meta, save_trained
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import RESUMABLE, DpoConfig, ModelConfig, rank, world_size
 
@@ -47,7 +47,7 @@ def run_dpo(
     preferences, start = root / mined / "preferences.jsonl", Path(config.start or root / "sft" / "checkpoint")
     if not preferences.exists():
         raise DataError("no preferences yet; run `guardreasoner mine` first", file=str(preferences))
-    if not (start / "config.json").exists():
+    if not any((start / name).exists() for name in ("config.json", ADAPTER)):
         raise DataError("no checkpoint to start from; run `guardreasoner sft` first", file=str(start))
     if rank():
         _train(config, model, root / stage, preferences, start, None)
@@ -79,7 +79,9 @@ def _train(
     trainer = dpo_trainer.build(model, tokenizer, arguments, config=config, rows=rows, run=run)
     training.train(trainer, folder / "trainer")
     meta = {**read_meta(start), "stage": "dpo"}
-    training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
+    save_trained(
+        trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None and config.lora.merge
+    )
     if run is None:
         return None
     return training.finish(run, trainer, about["counts"], tokens=about["tokens"])

@@ -22,6 +22,9 @@ from guardreasoner.train.settings import NAMED_BASES, TEMPLATES, ModelConfig
 from guardreasoner.train.smollm import load_smollm
 from guardreasoner.train.tiny import load_tiny
 
+ADAPTER = "adapter_config.json"
+"""What a checkpoint of adapters alone has in place of `config.json`."""
+
 
 def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]:
     """The base model and its tokenizer.
@@ -94,7 +97,7 @@ def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
 def load_checkpoint(
     source: str | Path, *, revision: str | None = None, dtype: str = "float32", attention: str = "sdpa"
 ) -> tuple[Any, Any]:
-    """A causal language model (safetensors only) and its tokenizer from a folder or the hub.
+    """A causal language model (safetensors only) and its tokenizer from a folder or the hub; adapters are merged.
 
     Raises:
         EngineError: it cannot be loaded.
@@ -102,6 +105,13 @@ def load_checkpoint(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    adapter = Path(source) / ADAPTER
+    if adapter.is_file():
+        from guardreasoner.engines.hf import load_adapter
+
+        base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        model, _ = load_checkpoint(base, dtype=dtype, attention=attention)
+        return load_adapter(model, str(source)), AutoTokenizer.from_pretrained(str(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
@@ -153,3 +163,22 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """`guard.json` of a model folder; empty where there is none."""
     path = folder / "guard.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def save_trained(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], merge: bool = False) -> None:
+    """Write the trained weights as a checkpoint: adapters merged in or by themselves, sharded ones gathered."""
+    accelerator = trainer.accelerator
+    bare = accelerator.unwrap_model(trainer.model)
+    state = accelerator.get_state_dict(trainer.model_wrapped) if _is_sharded(trainer) else None
+    if merge:
+        if state is not None:
+            raise ConfigError("lora with fsdp or zero3 cannot be merged here; train adapters with distributed: ddp")
+        bare = bare.merge_and_unload()
+    bare.__dict__.pop("forward", None)  # TRL's patched forward
+    if trainer.is_world_process_zero():
+        save_checkpoint(bare, tokenizer, target, meta=meta, state=state)
+    accelerator.wait_for_everyone()
+
+
+def _is_sharded(trainer: Any) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

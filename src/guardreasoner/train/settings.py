@@ -42,13 +42,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters instead of full fine-tuning; merged into the weights when the stage ends."""
+    """Low-rank adapters instead of full fine-tuning."""
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None
     """Names of the layers; None = all linear layers but the output head."""
+    merge: bool = True
+    """Merge them into the weights when the stage ends; false = the checkpoint is the adapters alone, for the engine hf
+    (export needs merged weights)."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,9 @@ class TrainingConfig:
     """Which weights the stage hands on; `best` = by validation loss."""
     threads: int | None = None
     """CPU threads per process; None = its share of the cores that are there."""
-    tensorboard: bool = False
-    """Write TensorBoard logs beside `log.jsonl`."""
+    report_to: tuple[str, ...] = ()
+    """Send the curves there too, by transformers' own names (`tensorboard`, `wandb`, `mlflow`, ...); a service's key
+    and project come from the environment."""
     seed: int = 42
     """Order of rows, and every random choice."""
 
@@ -211,7 +215,7 @@ class DpoConfig(TrainingConfig):
             raise ConfigError("dpo.beta must be more than 0, and dpo.sft_weight not less")
 
 
-RESUMABLE = ("threads", "log_every", "tensorboard")
+RESUMABLE = ("threads", "log_every", "report_to")
 """Configuration that may change when a stage is resumed: it changes no result."""
 
 

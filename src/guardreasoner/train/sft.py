@@ -12,7 +12,7 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.records import RunFolder
-from guardreasoner.train.models import load_base
+from guardreasoner.train.models import load_base, save_trained
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import NAMED_BASES, RESUMABLE, ModelConfig, SftConfig, rank, world_size
 
@@ -74,6 +74,8 @@ def _train(
         training.drop_torn(folder / "trainer", run)
     arguments = training.arguments(config, folder / "trainer")
     model, tokenizer = load_base(model_config)
+    if config.lora is not None and not config.lora.merge and model_config.base in NAMED_BASES:
+        raise ConfigError("sft.lora.merge: false wants a base that is a folder or a hub id: the adapters name it")
     if model.config.model_type == "bert" and config.packing != "off":
         raise ConfigError("packed examples would see each other in a BERT decoder; set sft.packing: off")
     training.freeze(model, config.freeze)
@@ -85,7 +87,9 @@ def _train(
     )
     training.train(trainer, folder / "trainer")
     meta = {"wire": model_config.wire, "base": model_config.base, "stage": stage, "licences": about["licences"]}
-    training.save_trained(trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None)
+    save_trained(
+        trainer, tokenizer, folder / "checkpoint", meta=meta, merge=config.lora is not None and config.lora.merge
+    )
     if run is None:
         return None
     facts = {key: about[key] for key in ("rows", "tokens", "shortened", "scored")}

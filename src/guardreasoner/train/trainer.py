@@ -13,17 +13,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
-from guardreasoner.errors import ConfigError, need
+from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.records import Counts, RunFolder, read_jsonl, write_atomic
-from guardreasoner.train.models import save_checkpoint
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
 Config = TypeVar("Config", bound=TrainingConfig)
@@ -79,7 +80,7 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         "logging_steps": config.log_every,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "report_to": ["tensorboard"] if config.tensorboard else [],
+        "report_to": list(config.report_to),
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -108,8 +109,11 @@ def check_hardware(config: TrainingConfig) -> None:
         raise ConfigError("this GPU cannot compute in bf16; set precision: fp32, or auto")
     if config.distributed != "ddp" and world_size() == 1:
         raise ConfigError(f"distributed: {config.distributed} needs several processes; add --processes N, or set ddp")
-    if config.tensorboard:
-        need("tensorboard", "tensorboard")
+    for name in config.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UnknownName("place to report to (report_to)", name, INTEGRATION_TO_CALLBACK)
+        if find_spec(name) is None:
+            raise ConfigError(f"report_to: {name} is not installed; pip install {name}, or leave it out")
     limit_threads(torch, config.threads, processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
@@ -171,8 +175,6 @@ def _sharding(config: TrainingConfig) -> dict[str, Any]:
 
 
 def _has_liger() -> bool:
-    from importlib.util import find_spec
-
     return find_spec("liger_kernel") is not None and torch.cuda.is_available()
 
 
@@ -382,22 +384,3 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def save_trained(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], merge: bool = False) -> None:
-    """Write the trained weights as a checkpoint: adapters merged in, sharded ones gathered from all processes."""
-    accelerator = trainer.accelerator
-    bare = accelerator.unwrap_model(trainer.model)
-    state = accelerator.get_state_dict(trainer.model_wrapped) if _is_sharded(trainer) else None
-    if merge:
-        if state is not None:
-            raise ConfigError("lora with fsdp or zero3 cannot be merged here; train adapters with distributed: ddp")
-        bare = bare.merge_and_unload()
-    bare.__dict__.pop("forward", None)  # TRL's patched forward
-    if trainer.is_world_process_zero():
-        save_checkpoint(bare, tokenizer, target, meta=meta, state=state)
-    accelerator.wait_for_everyone()
-
-
-def _is_sharded(trainer: Any) -> bool:
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
