@@ -23,6 +23,7 @@ PURPOSES = {
     "": "judging with the bundled guard",
     "openai": "guards behind an OpenAI-compatible server, teachers, batch prices",
     "hf": "published weights and checkpoints on transformers",
+    "encoders": "published encoder guards (GLiGuard, GLiNER Guard, Opir)",
     "vllm": "published weights on vLLM, on a GPU",
     "serve": "the HTTP service, the playground, the proxy",
     "data": "Parquet files, and benchmarks from the hub",

@@ -274,7 +274,7 @@ def test_an_option_of_the_format_overrides_the_rows():
 
 
 def test_an_unknown_option_names_the_engine_that_does_not_take_it(monkeypatch):
-    with pytest.raises(ConfigError, match="no option 'threshhold'"):
+    with pytest.raises(ConfigError, match="no option of engine scripted named 'threshhold'"):
         load_guard("beaverdam", engine="scripted", threshhold=0.4)
 
 
