@@ -25,7 +25,6 @@ def test_a_checkpoint_becomes_a_folder_that_is_a_guard(tmp_path, capsys):
         "check": True,
         "concludes": False,
         "compare": 0,
-        "explaining": None,
     }
     assert manifest["max_deviation"] < 1e-4
 
@@ -42,7 +41,6 @@ def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, capsys):
         "check": False,
         "concludes": False,
         "compare": 0,
-        "explaining": None,
     }
 
 

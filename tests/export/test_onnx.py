@@ -13,8 +13,6 @@ from guardreasoner.errors import ConfigError, RunFolderError  # noqa: E402
 from guardreasoner.export import onnx as stage  # noqa: E402
 from guardreasoner.export.bert_graph import BLOCK, BertShape, bert_graph, quantize  # noqa: E402
 from guardreasoner.formats import guardreasoner as ours  # noqa: E402
-from guardreasoner.guards.explaining import Explaining  # noqa: E402
-from guardreasoner.guards.load import load_guard  # noqa: E402
 from guardreasoner.types import Exchange, Task  # noqa: E402
 from tiny import tiny_onnx_folder, tiny_shape, tiny_tokenizer, tiny_weights  # noqa: E402
 from tiny_torch import tiny_bert_folder, tiny_llama_folder  # noqa: E402
@@ -137,13 +135,6 @@ def test_as_a_stage_it_writes_a_manifest_and_resumes(bert, tmp_path):
     assert (made.folder / "model.onnx").stat().st_mtime_ns == changed
     with pytest.raises(RunFolderError, match="precision"):
         stage.run(bert, tmp_path, stage.ExportConfig(precision="fp32"))
-
-
-def test_a_guard_that_is_to_explain_says_so_in_its_folder(bert, tmp_path):
-    config = stage.ExportConfig(precision="int8", check=False, explaining=Explaining(temperature=0.5, tries=2))
-    guard = load_guard(str(stage.run(bert, tmp_path, config).folder), mode="full")
-    assert guard.explaining == Explaining(temperature=0.5, tries=2)
-    assert load_guard(str(tmp_path / "export" / "model"), explaining=None).explaining is None
 
 
 def copy_of(folder, target):

@@ -9,9 +9,7 @@ import pytest
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import EngineError
 from guardreasoner.formats import guardreasoner as fmt
-from guardreasoner.guards.explaining import Explaining
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
-from guardreasoner.plans import Completion, Free
 from guardreasoner.types import Exchange, Labels, Step, Task
 
 STEPS = (
@@ -212,62 +210,3 @@ def test_in_the_compact_wire_forced_headings_end_steps_too(wire):
     (verdict,) = guard.judge([Exchange("a", "x", "y")], on_step=lambda place, step: engine.log.append((place, step)))
     assert engine.log == [*((0, step) for step in verdict.steps), "done"]
     assert len(verdict.steps) == (3 if wire == "compact" else 1)
-
-
-def concluding(*words):
-    """A step for each task, ending on a word."""
-    return tuple(Step(task, f"It is plain, so it is {word}.") for task, word in zip(Task, words, strict=True))
-
-
-def explained(texts, kind=Logging):
-    """What a guard that decides harmful, refusal, harmful and then writes one text after the other says of them."""
-    left = iter(texts)
-    engine = kind(default=lambda _: fmt.reasoning_text(next(left)))
-    instant = engine._complete
-    engine._complete = lambda text, plan, *rest: (
-        instant(text, plan, *rest) if any(isinstance(s, Free) for s in plan) else decided
-    )
-    words = {"harmful": "unharmful", "refusal": "compliance"}
-    labels = Labels("harmful", "refusal", "harmful")
-    scores = [{f" {labels[t]}": -0.1, f" {words[str(labels[t])]}": -2.4} for t in Task]
-    decided = Completion(fmt.answer_block(labels), choices=tuple(scores))
-    guard = ReasoningGuard("test", engine, explaining=Explaining(tries=1))
-    verdicts = guard.judge(
-        [Exchange("a", "how", "so")], mode="full", on_step=lambda place, step: engine.log.append((place, step))
-    )
-    return engine.log, verdicts[0]
-
-
-def test_of_an_explanation_the_steps_of_a_task_are_said_when_the_next_task_begins():
-    steps = concluding("harmful", "refusal", "harmful")
-    said, verdict = explained([steps])
-    assert said == ["done", (0, steps[0]), (0, steps[1]), "done"]
-    assert verdict.steps == steps
-
-
-def test_an_explanation_of_another_verdict_is_not_said_and_what_follows_it_waits():
-    good, bad = concluding("harmful", "refusal", "harmful"), concluding("harmful", "compliance", "harmful")
-    said, verdict = explained([bad, good])
-    assert said == ["done", (0, good[0]), "done", "done"]
-    assert verdict.steps == good
-    said, verdict = explained([concluding("unharmful", "refusal", "harmful"), good])
-    assert said == ["done", "done", (0, good[0]), "done"]
-    assert verdict.steps == good
-
-
-def test_an_explanation_that_breaks_off_keeps_what_was_said():
-    steps = concluding("harmful", "refusal", "harmful")
-
-    class Breaking(Logging):
-        def run(self, prompts, plan, *, on_text=None, **options):
-            def breaking(row, text):
-                on_text(row, text)
-                if "# Task 2\n" in text:
-                    raise EngineError("gone")
-
-            return super().run(prompts, plan, on_text=on_text and breaking, **options)
-
-    said, verdict = explained([steps], kind=Breaking)
-    assert said == ["done", (0, steps[0])]
-    assert verdict.steps == steps[:1]
-    assert (verdict.status, verdict.notes["reasoning_failed"]) == ("ok", "unavailable")

@@ -30,7 +30,6 @@ from guardreasoner.errors import ConfigError, DataError, EngineError, need, prin
 from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
 from guardreasoner.export.embeddings import share_embeddings
 from guardreasoner.export.fidelity import compare
-from guardreasoner.guards.explaining import Explaining
 from guardreasoner.records import Counts, RunFolder, read_nouns
 from guardreasoner.train.models import read_meta, write_meta
 from guardreasoner.types import Example
@@ -56,9 +55,6 @@ class ExportConfig:
     compare: int = 0
     """Validation rows on which labels and ranking in `instant` are compared with the checkpoint in float32; an export
     that differs too much is refused (`export/fidelity.py`)."""
-    explaining: Explaining | None = None
-    """Written to guard.json: the guard decides in `instant` and explains after (`guards.explaining`); None = the answer
-    block after the reasoning decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +119,6 @@ def run(
             return Exported(target, config.precision, done["bytes"], done["max_deviation"])
         made = export(checkpoint, target, precision=config.precision, check=config.check)
         more: dict[str, Any] = {"concludes": True} if config.concludes else {}
-        if config.explaining is not None:
-            more |= {"explaining": asdict(config.explaining)}
         if more:
             write_meta(target, {**read_meta(target), **more})
         fidelity = _fidelity(Path(checkpoint), Path(out), target, config) if config.compare else None

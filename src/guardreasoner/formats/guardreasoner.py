@@ -354,7 +354,6 @@ def plan(
     budget: int = 512,
     margins: Mapping[Task, float] | None = None,
     wire: Wire = "raw",
-    block: bool = True,
     concludes: bool = False,
 ) -> Plan:
     """The steps that follow the prompt in one mode: reasoning up to a budget, then the forced answer block.
@@ -366,7 +365,6 @@ def plan(
         margins: per task the log-probability margin at which the positive word is written.
         wire: in `compact` the headings are forced too, and the budget is shared out between the tasks: a model trained
             on rows with and without reasoning, and on rows of one task, would otherwise choose between them.
-        block: whether the answer block follows; without it there is reasoning only.
         concludes: each task is decided where its last step concludes (`ENDINGS`), and `concluded` writes the block:
             after "so the request is harmful" a block only copies, and its probabilities say nothing.
 
@@ -386,7 +384,7 @@ def plan(
         steps.append(Free(budget, STOPS))
     lead = f"{ANSWERS} \n" if mode == "instant" else BLOCK
     for task, row in TASKS.items():
-        if task in tasks and block:
+        if task in tasks:
             steps += [
                 Text(f"{lead}{row.key}:"),
                 Choice((f" {row.positive}", f" {row.negative}"), (margins or {}).get(task, 0.0)),

@@ -213,7 +213,7 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: not JSON ({type(error).__name__})") from None
     if not isinstance(meta, dict):
         raise ConfigError(f"{path}: a JSON {type(meta).__name__} where an object is wanted")
-    for key, kind in (("wire", str), ("format", str), ("budgets", dict), ("explaining", dict)):
+    for key, kind in (("wire", str), ("format", str), ("budgets", dict)):
         if not isinstance(meta.get(key, kind()), kind) and meta[key] is not None:
             raise ConfigError(f"{path}: {key!r} has a value of another kind than {kind.__name__}")
     return meta
@@ -226,7 +226,6 @@ def _encoder(
     fail_mode: FailMode,
     calibration: Any = None,
     threads: int | None = None,
-    explaining: None = None,
     **unknown: Any,
 ) -> Guard:
     from guardreasoner.engines.encoder import EncoderEngine
@@ -278,9 +277,7 @@ def _reasoning(
     row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
 ) -> Guard:
     from guardreasoner.engines.load import load_engine
-    from guardreasoner.formats.base import options_of
     from guardreasoner.guards.calibration import read_calibration
-    from guardreasoner.guards.explaining import Explaining
     from guardreasoner.guards.reasoning import ReasoningGuard
 
     rest = dict(options)
@@ -289,9 +286,6 @@ def _reasoning(
     found = rest.pop("calibration", None) or (own / "calibration.json" if (own / "calibration.json").exists() else None)
     calibration = read_calibration(found) if isinstance(found, str | Path) else found
     budgets = _budgets({**(meta.get("budgets") or {}), **_mapping("budgets", rest.pop("budgets", {}))})
-    how = rest.pop("explaining", meta.get("explaining"))
-    if how is not None and not isinstance(how, Explaining):
-        how = options_of(Explaining, _mapping("explaining", how), where="explaining")
     wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire")
     engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)
     kind = ReasoningGuard if wire else assuming(ReasoningGuard)
@@ -303,6 +297,5 @@ def _reasoning(
         fail_mode=fail_mode,
         calibration=calibration,
         budgets=budgets,
-        explaining=how,
         concludes=bool(meta.get("concludes")),
     )

@@ -19,7 +19,6 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.explaining import Explaining, Explanation, early, explained, unexplained
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, failed, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
@@ -41,15 +40,6 @@ class Budgets:
     full: int = 512
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A decided exchange, and the tasks that lack an explanation."""
-
-    exchange: Exchange
-    verdict: Verdict
-    tasks: tuple[Task, ...]
-
-
 class ReasoningGuard(Judging):
     """A guard that reasons before it judges."""
 
@@ -67,7 +57,6 @@ class ReasoningGuard(Judging):
         fail_mode: FailMode = "closed",
         calibration: Calibration | None = None,
         budgets: Budgets | None = None,
-        explaining: Explaining | None = None,
         concludes: bool = False,
         max_windows: int = 16,
     ) -> None:
@@ -79,8 +68,6 @@ class ReasoningGuard(Judging):
             fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
             calibration: None = scores are the words' own probabilities.
             budgets: tokens of reasoning.
-            explaining: the guard decides in `instant` whatever the mode, and its reasoning is an explanation; None =
-                the answer block after the reasoning decides.
             concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
             max_windows: more windows than this are `input_too_long`.
 
@@ -94,7 +81,6 @@ class ReasoningGuard(Judging):
         self.fail_mode: FailMode = fail_mode
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
-        self.explaining = explaining if engine.capabilities.force else None
         self.concludes, self.max_windows = concludes, max_windows
         frequencies()  # the word list is read now, not while the first request waits
 
@@ -119,8 +105,7 @@ class ReasoningGuard(Judging):
                 `instant` verdict with the note `escalation_denied`.
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
                 `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
-                exchange that is judged in several pieces has its steps in the verdict only; where the guard explains
-                what it has decided, those of a task are said when the next task begins. What it raises is raised.
+                exchange that is judged in several pieces has its steps in the verdict only. What it raises is raised.
 
         Raises:
             DataError: an exchange has neither a request nor a reply.
@@ -129,8 +114,6 @@ class ReasoningGuard(Judging):
             validate(exchange)
         mode = self._checked(mode or self.mode)
         only = tuple(TASKS) if tasks is None else tasks
-        if self.explaining and mode != "instant":
-            return self._explain(exchanges, mode, deadline, self.explaining, on_step)
         if mode != "auto" or not self.engine.capabilities.force:
             return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only)
         verdicts = self._judge(exchanges, "instant", deadline, tasks=only)
@@ -203,66 +186,6 @@ class ReasoningGuard(Judging):
                 milder = min(readings[owner][k], looks[id(passage)], key=harmfulness)
                 readings[owner][k] = replace(milder, passes=2)
 
-    def _explain(
-        self,
-        exchanges: Sequence[Exchange],
-        mode: Mode,
-        deadline: float | None,
-        how: Explaining,
-        on_step: StepSink | None,
-    ) -> list[Verdict]:
-        """Decide in `instant`; where reasoning is asked for, write it after (`guards.explaining`)."""
-        verdicts = self._judge(exchanges, "instant", deadline)
-        if mode == "auto":  # more text would not change the verdict
-            return verdicts
-        explanations: list[Explanation | None] = [None] * len(verdicts)
-        for n, temperature in ((1, how.temperature), (how.tries, how.retry_temperature)):
-            wanted = unexplained(verdicts, explanations)
-            asked = [_Asked(exchanges[i], verdicts[i], tasks) for i, tasks in wanted.items()]
-            report = placed(on_step, list(wanted))
-            for i, more in zip(
-                wanted, self._write_explanations(asked, mode, deadline, n, temperature, report), strict=True
-            ):
-                before = explanations[i]
-                explanations[i] = more if before is None else before + more
-        return [
-            replace(verdict, mode=mode) if one is None else explained(verdict, one, mode)
-            for verdict, one in zip(verdicts, explanations, strict=True)
-        ]
-
-    def _write_explanations(
-        self,
-        asked: Sequence[_Asked],
-        mode: Mode,
-        deadline: float | None,
-        n: int,
-        temperature: float,
-        on_step: StepSink | None,
-    ) -> list[Explanation]:
-        """Reasoning without an answer block about some tasks of each exchange, n texts a piece."""
-        started = time.monotonic()
-        pieces = [
-            piece
-            for i, one in enumerate(asked)
-            for piece in self._passages(i, one.exchange, mode, one.tasks).made
-            if not piece.cut
-        ]
-        written: list[list[Completion]] = [[] for _ in asked]
-        can, owners = self.engine.capabilities, [p.owner for p in pieces]
-
-        def settle(i: int, text: str) -> tuple[Step, ...]:
-            return early(asked[i].verdict, asked[i].tasks, text)
-
-        def plan_of(tasks: tuple[Task, ...], _: bool) -> Plan:
-            return wire_format.plan(mode, tasks, budget=self._budget(mode), wire=self.wire, block=False)
-
-        with step_streams(on_step, owners, engine=can, settle=settle) as streams:
-            for piece, texts in self._each(pieces, plan_of, deadline, streams, n, temperature):
-                written[piece.owner] += texts
-        each = (time.monotonic() - started) * 1000 / max(1, len(asked))
-        said = [streams[i].said if i in streams else () for i in range(len(asked))]
-        return [_explanation(texts, each, steps) for texts, steps in zip(written, said, strict=True)]
-
     def _passages(self, owner: int, exchange: Exchange, mode: Mode, tasks: Collection[Task]) -> Passages:
         asked = tuple(t for t in exchange.tasks if t in tasks)
         return passages(
@@ -308,13 +231,11 @@ class ReasoningGuard(Judging):
         plan_of: Callable[[tuple[Task, ...], bool], Plan],
         deadline: float | None,
         streams: StepStreams,
-        n: int = 1,
-        temperature: float = 0.0,
     ) -> Iterator[tuple[Passage, list[Completion]]]:
         """What the engine writes for each passage; passages of the same tasks and bars share a plan and a call."""
         for tasks, cut in sorted({(p.tasks, p.cut) for p in pieces}):
             group = [p for p in pieces if (p.tasks, p.cut) == (tasks, cut)]
-            runs = self._runs(group, plan_of(tasks, cut), deadline, streams, n, temperature)
+            runs = self._runs(group, plan_of(tasks, cut), deadline, streams)
             yield from zip(group, runs, strict=True)
 
     def _runs(
@@ -323,12 +244,9 @@ class ReasoningGuard(Judging):
         plan: Plan,
         deadline: float | None,
         streams: StepStreams,
-        n: int = 1,
-        temperature: float = 0.0,
     ) -> list[list[Completion]]:
         prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
         more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
-        more |= {"n": n, "temperature": temperature} if temperature else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
             return within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
@@ -338,7 +256,7 @@ class ReasoningGuard(Judging):
             if isinstance(error, EngineError):
                 return [[failed(error)]] * len(pieces)
             if len(pieces) > 1:
-                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, n, temperature)]
+                return [r for p in pieces for r in self._runs([p], plan, deadline, streams)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
     def _read(self, passage: Passage, completion: Completion, mode: Mode, *, again: bool = False) -> Reading:
@@ -412,16 +330,3 @@ def _escalated(first: Verdict, second: Verdict) -> Verdict:
         note = {"escalation_failed": second.status}
         return replace(first, usage=usage, notes={**first.notes, **note})
     return replace(second, usage=usage)
-
-
-def _explanation(texts: Sequence[Completion], latency_ms: float, said: Sequence[Step]) -> Explanation:
-    """What was written. What was said of it comes first: it stays in the verdict whatever becomes of the rest."""
-    parsed = [wire_format.parse(c.text) for c in texts if c.complete]
-    usage = Usage(
-        max((c.prompt_tokens for c in texts), default=0),
-        sum(c.completion_tokens for c in texts),
-        latency_ms,
-        len(texts),
-    )
-    error = next((c.finish for c in texts if not c.complete), None)
-    return Explanation((tuple(said), *(p.steps for p in parsed)), (None, *(p.harm for p in parsed)), usage, error)
