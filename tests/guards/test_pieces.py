@@ -58,12 +58,12 @@ def test_a_reply_is_judged_with_its_request_and_by_itself():
     assert pairs == [("Bread?", "Mix flour.", tuple(Task)), ("", "Mix flour.", (Task.response_harm,))]
 
 
-def test_pieces_end_at_sentences_and_know_their_neighbours():
-    text = " ".join(f"Sentence {i} has exactly nine words in it, really." for i in range(8))
+def test_a_piece_is_a_sentence_and_knows_its_neighbours():
+    text = "It rains. " + " ".join(f"Sentence {i} has exactly nine words in it, really." for i in range(5))
     pieces = cut_up(text)
-    assert [len(p.split()) for p, _ in pieces] == [27, 27, 18]
+    assert [len(p.split()) for p, _ in pieces] == [11, 9, 9, 9, 9]
     assert " ".join(p for p, _ in pieces) == text
-    assert pieces[1][1] == text
+    assert pieces[2][1] == " ".join(p for p, _ in pieces[1:4])
 
 
 def test_what_stands_in_quotation_marks_is_a_piece():

@@ -1,8 +1,9 @@
 """Disguises undone before judging: each form of a text that a reader, or a model, may get out of it.
 
-Two kinds of undoing. Some are exact: an entity, a tag without attributes or a sign between letters carries nothing but
-what it stands for, and the text with it undone is judged instead of the text as written. The others are guesses (what
-decodes from a run of base64, what a leet word means): their forms are judged beside it, and the worst decides.
+Two kinds of undoing. Some are exact: an entity, a tag without attributes, a sign between letters or a run of base64
+that decodes to English carries nothing but what it stands for, and the text with it undone is judged instead of the
+text as written. The others are guesses (what a leet word means, which strings belong together): their forms are judged
+beside it, and the worst decides. A simple cipher counts as exact where it turns several unknown words into English.
 
 Bounds: exact undoings are repeated at most `ROUNDS` times, guesses are nested at most `DEPTH` deep, and a
 text has at most `MOST_FORMS` forms. Each undoing is linear in the length of the text.
@@ -42,6 +43,7 @@ EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("symbols", spellings.symbols),
     ("spaced letters", spellings.spaced),
     ("layout", spellings.layout),
+    ("encoded", encodings.certain_runs),
     ("joined words", spellings.joined),
 )
 GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
@@ -55,11 +57,16 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 def forms(text: str) -> list[Form]:
     """The forms in which a text is judged: one, the text itself, where there is no disguise. Never raises."""
-    written = Form(text)
-    first = _exact(written)
-    made, level = [first], [first] if first == written else [first, written]
-    for _ in range(DEPTH):
-        level = [new for form in level for new in map(_exact, _guessed(form))]
+    first = _exact(Form(text))
+    made, level = [first], [first]
+    if first.text != text and (run := encodings.runs(text)) != text:  # a code of signs that were taken for disguise
+        level.append(Form(run, ("encoded",)))
+        made.append(_exact(level[-1]))
+    for depth in range(DEPTH):
+        found = [(_exact(new), certain) for form in level for new, certain in _guessed(form)]
+        if depth == 0 and any(certain for _, certain in found):
+            made = made[1:]  # the cipher's text says all that the text as written does
+        level = [new for new, _ in found]
         for new in level:
             if len(made) < MOST_FORMS and all(new.text != old.text for old in made):
                 made.append(new)
@@ -77,12 +84,12 @@ def _exact(form: Form) -> Form:
     return form
 
 
-def _guessed(form: Form) -> Iterator[Form]:
-    found = False
-    for name, text in (*((name, undo(form.text)) for name, undo in GUESSES), *spellings.ciphers(form.text)):
-        if text != form.text:
-            yield Form(text, (*form.undone, name))
-            found = True
-    for name, text in () if found else spellings.lossy(form.text):
-        if text != form.text:
-            yield Form(text, (*form.undone, name))
+def _guessed(form: Form) -> Iterator[tuple[Form, bool]]:
+    """Forms of a form, and whether they say all that it does."""
+    found = [(name, undo(form.text), False) for name, undo in GUESSES]
+    found = [
+        (name, text, certain) for name, text, certain in (*found, *spellings.ciphers(form.text)) if text != form.text
+    ]
+    if not found:
+        found = [(name, text, False) for name, text in spellings.lossy(form.text) if text != form.text]
+    yield from ((Form(text, (*form.undone, name)), certain) for name, text, certain in found)

@@ -74,8 +74,21 @@ def quoted_printable(text: str) -> str:
 
 def runs(text: str) -> str:
     """Runs in a code of bytes or letters, where they decode to text."""
+    return _undone(text, readable)
+
+
+def certain_runs(text: str) -> str:
+    """The same, where they decode to English: then the run held nothing but that."""
+    return _undone(text, sensible)
+
+
+def _undone(text: str, wanted: Callable[[str], bool]) -> str:
+    def replaced(run: str, decode: Callable[[str], str | None]) -> str:
+        found = decode(run)
+        return found if found and wanted(found.strip()) else run
+
     for pattern, decode in _RUNS:
-        text = pattern.sub(lambda m, decode=decode: decode(m.group()) or m.group(), text)  # type: ignore[misc]
+        text = pattern.sub(lambda m, decode=decode: replaced(m.group(), decode), text)  # type: ignore[misc]
     return text
 
 

@@ -26,15 +26,17 @@ from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
 from guardreasoner.guards.windows import Offsets, windows
 from guardreasoner.types import Exchange, Task
 
-WORDS = 32
-"""Of a piece; a text of no more is not cut up."""
-FEWEST = 16
-"""Of a piece of a text that is little longer than one."""
+WORDS = 40
+"""Of a piece: a sentence, or a part of a longer one."""
+LONGEST_WHOLE = 32
+"""A text of no more words, and of one or two sentences, is not cut up."""
+FEWEST = 6
+"""Words: a shorter sentence goes with the one after it."""
 REQUEST_WORDS = 60
 """A longer request is not read again with each piece of its reply."""
 SECOND_LOOKS = 4
 """Pieces of a task that are judged again with their neighbours; were there more above the bar, the others decide."""
-PASSAGES_A_WINDOW = 24
+PASSAGES_A_WINDOW = 48
 MOST_QUOTES = 32
 _SENTENCE_END = re.compile(r"(?<=[.!?;:])[\"')\]]*\s+|(?<=[。！？；])|\s*\n\s*")
 _QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
@@ -213,27 +215,24 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str]]:
     quoted = [next(g for g in m.groups() if g).strip() for m in _QUOTED.finditer(text)]
     quoted = sorted({q for q in quoted if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
     made = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
-    if _length(text) <= WORDS:
-        return made
     sentences = [s for sentence in _SENTENCE_END.split(text) if sentence and (s := sentence.strip())]
-    short = min(size, max(FEWEST, _length(text) // 2))
-    groups = _grouped([part for s in sentences for part in _halved(s, size)], short)
+    if _length(text) <= LONGEST_WHOLE and len(sentences) < 3:
+        return made
+    groups = _grouped([part for s in sentences for part in _halved(s, size)])
     if len(groups) > 1:
         made += [(groups[i], " ".join(groups[max(0, i - 1) : i + 2])) for i in range(len(groups))]
     return made
 
 
-def _grouped(parts: Sequence[str], size: int) -> list[str]:
-    groups: list[list[str]] = []
-    words = 0
+def _grouped(parts: Sequence[str]) -> list[str]:
+    """Sentences, those of fewer than `FEWEST` words together with the next."""
+    groups: list[str] = []
     for part in parts:
-        if groups and words + _length(part) <= size:
-            groups[-1].append(part)
-            words += _length(part)
+        if groups and _length(groups[-1]) < FEWEST:
+            groups[-1] += " " + part
         else:
-            groups.append([part])
-            words = _length(part)
-    return [" ".join(group) for group in groups]
+            groups.append(part)
+    return groups
 
 
 def _halved(sentence: str, size: int) -> list[str]:

@@ -17,6 +17,8 @@ from guardreasoner.guards.words import apart, inner_sorted, known, likelihood, l
 
 UNLIKELY = -2.3
 """Log-likelihood of single words per letter: running English has more, a long technical term has less."""
+CERTAIN = 12
+"""Thirds of words that a cipher must gain for the text as written to hold nothing more."""
 _HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _TOKEN = re.compile(r"\S+")
@@ -27,7 +29,7 @@ _EDGE = re.compile(r"\*{2,}|_{2,}|~~|`")
 _SPACED = re.compile(r"(?<![^\W_])[^\W_](?:(?:[^\w]|_){1,4}[^\W_](?![^\W_])){3,}")
 _SEPARATOR = re.compile(r"(?:[^\w]|_)+")
 _LONG = re.compile(r"[A-Za-z']{14,}")
-_PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:\1[A-Za-z0-9']+){2,}")
+_PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:[,;:.!?]?\1[A-Za-z0-9']+){2,}")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[A-Z][a-z])")
 _BULLET = re.compile(r"(?:\d{1,4}|[a-zA-Z])[.):]|[-*•|>]")
 _LEET = {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
@@ -110,8 +112,9 @@ def leet(text: str) -> str:
     return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
 
 
-def ciphers(text: str) -> Iterator[tuple[str, str]]:
-    """Name and text of the simple ciphers that turn a stretch of unknown words into English ones best."""
+def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
+    certain."""
     words = [w for w in _LETTERS.findall(text) if len(w) > 1]
     if sum(not known(w) for w in words) < 3:
         return
@@ -124,7 +127,7 @@ def ciphers(text: str) -> Iterator[tuple[str, str]]:
     found.append(("reversed words", *_by_words(text, lambda w: w[::-1])))
     found.append(("pig Latin", *_by_words(text, _pig)))
     most = max(gain for _, _, gain in found)
-    yield from ((name, new) for name, new, gain in found if gain == most > 0)
+    yield from ((name, new, gain >= CERTAIN) for name, new, gain in found if gain == most > 0)
 
 
 def lossy(text: str) -> Iterator[tuple[str, str]]:
@@ -202,8 +205,10 @@ def _taken_apart(match: re.Match[str]) -> str:
     token = match.group()
     if listed(token):
         return token
-    humps = [h for h in _HUMP.split(token) if h]
-    words = humps if len(humps) > 2 and _words_of(" ".join(humps)) else apart(token)
+    humps = " ".join(h for h in _HUMP.split(token) if h)
+    if humps.count(" ") > 1 and _words_of(humps):
+        return humps
+    words = apart(token)
     return " ".join(words) if len(words) > 2 and likelihood(words) > UNLIKELY * len(token) else token
 
 
