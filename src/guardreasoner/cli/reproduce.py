@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from guardreasoner.cli.stages import add_stage, data_dir, show_table, title_of
+from guardreasoner.errors import ConfigError
 from guardreasoner.reproduce import reproduce
-from guardreasoner.train.recipe import BASELINE_MIX, load_recipe, values
+from guardreasoner.train.recipe import BASELINE_MIX, Recipe, load_recipe, values
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
+    if args.dry_run and "encoder" in recipe.stages:
+        return _encoder_rows(recipe, data_dir(args))
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
@@ -40,4 +44,17 @@ def run(args: argparse.Namespace) -> int:
         ended.append(manifest)
         print(f"{title_of(manifest)} done, {manifest['counts']['out']} out", file=sys.stderr)
     show_table(ended)
+    return 0
+
+
+def _encoder_rows(recipe: Recipe, data: Path | None) -> int:
+    """What an encoder would be trained on, by source; the rows are made as the stage makes them."""
+    from guardreasoner.train.encoder_mix import load_rows
+
+    if data is None:
+        raise ConfigError("the recipe reads the data folder; give --data DIR or set GUARDREASONER_DATA")
+    rows, about = load_rows(data, recipe.encoder.data)
+    for source, count in sorted(about["sources"].items(), key=lambda item: -item[1]):
+        print(f"{count:>7,}  {source}")
+    print(f"{len(rows):>7,}  rows; nano's 51,318 took 68 minutes of one core with AVX512-BF16")
     return 0
