@@ -1,8 +1,12 @@
 """Steps reach the caller while the guard still reasons, each once; a caller who leaves ends the reasoning."""
 
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -28,6 +32,16 @@ def asked(prompt: str, mode: str) -> dict[str, object]:
     return {"prompt": prompt, "mode": mode, "stream": True}
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for a guard to be told of: its path is plain words, in which no disguise can be undone."""
+    letters = "".join(chr(ord("a") + int(digit)) for digit in str(os.getpid()))
+    path = Path(tempfile.gettempdir()) / f"waiting-{letters}"
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
 @pytest.fixture(scope="module")
 def waiting() -> Iterator[Served]:
     with serving(PATIENT, guard=fake_guards.waiting) as running:
@@ -35,15 +49,15 @@ def waiting() -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("mode", ["full", "auto"])
-def test_the_first_step_is_there_before_the_guard_may_write_the_second(waiting, tmp_path, mode):
-    body = asked(f"unsure WAIT:{tmp_path}", mode)
+def test_the_first_step_is_there_before_the_guard_may_write_the_second(waiting, place, mode):
+    body = asked(f"unsure WAIT:{place}", mode)
     with waiting.http.stream("POST", "/v1/judge", json=body) as answer:
         got = events(answer)
         first = next(got)
-        assert not (tmp_path / "go").exists()  # the guard cannot have gone on
-        (tmp_path / "go").touch()
+        assert not (place / "go").exists()  # the guard cannot have gone on
+        (place / "go").touch()
         rest = list(got)
-    assert (tmp_path / "finished").exists()
+    assert (place / "finished").exists()
     *steps, (kind, verdict) = [first, *rest]
     assert kind == "verdict"
     assert {kind for kind, _ in steps} == {"step"}
@@ -52,26 +66,26 @@ def test_the_first_step_is_there_before_the_guard_may_write_the_second(waiting, 
     assert (verdict["mode"], verdict["status"]) == ("full", "ok")
 
 
-def test_a_caller_who_leaves_in_the_middle_ends_the_reasoning(waiting, tmp_path):
+def test_a_caller_who_leaves_in_the_middle_ends_the_reasoning(waiting, place):
     pid, before = waiting.core.worker.pid, waiting.metric("cancelled_total")
-    body = asked(f"WAIT:{tmp_path}", "full")
+    body = asked(f"WAIT:{place}", "full")
     with httpx.stream("POST", f"{waiting.url}/v1/judge", json=body, timeout=30) as answer:
         next(events(answer))
     end = time.monotonic() + 20
     while waiting.metric("cancelled_total") == before:
         assert time.monotonic() < end
         time.sleep(0.01)
-    (tmp_path / "go").touch()
+    (place / "go").touch()
     answer = waiting.http.post("/v1/judge", json={"prompt": "the next one", "mode": "full"})
     assert answer.json()["status"] == "ok"
-    assert (tmp_path / "stopped").exists()
-    assert not (tmp_path / "finished").exists()
+    assert (place / "stopped").exists()
+    assert not (place / "finished").exists()
     assert waiting.core.worker.pid == pid  # the guard itself was not harmed
 
 
-def test_a_step_that_was_said_before_the_guard_died_is_not_said_again(tmp_path):
+def test_a_step_that_was_said_before_the_guard_died_is_not_said_again(place):
     with serving(PATIENT, guard=fake_guards.waiting) as served:
-        with served.http.stream("POST", "/v1/judge", json=asked(f"DIE:{tmp_path}", "full")) as answer:
+        with served.http.stream("POST", "/v1/judge", json=asked(f"DIE:{place}", "full")) as answer:
             *steps, (_, verdict) = list(events(answer))
         assert served.core.worker.starts == 2
     assert [step for _, step in steps] == verdict["steps"]
