@@ -134,10 +134,10 @@ def test_free_text_gives_way_to_what_must_still_be_written():
 
 
 def test_a_hopelessly_long_prompt_is_not_even_encoded():
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process alone: a busy machine does not count
     (done,), _ = run([], (Free(4),), prompt="kill " * 3_000_000)
     assert done.finish == "input_too_long"
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_word_of_several_tokens_is_scored_by_all_of_them():

@@ -86,9 +86,9 @@ def test_cells_of_one_prompt_or_no_row_do_not_break_anything():
 def test_thirteen_cells_with_2000_resamples_take_under_20_seconds():
     rng = np.random.default_rng(0)
     cells = [drawn(rng, n, clusters=rng.integers(0, 549, n) if n == 2000 else None) for n in SIZES]
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: a busy machine does not count
     found = [estimates(cell, resamples=2000) for cell in cells]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(found) == 13
     assert seconds < 20
 

@@ -1,5 +1,6 @@
 """The reasoning guard on the scripted engine: modes, windows, forms, failures, order."""
 
+import threading
 import time
 
 import pytest
@@ -138,9 +139,9 @@ def test_a_long_reply_is_judged_in_windows_with_its_request():
 
 
 def test_ten_megabytes_end_at_once_as_input_too_long():
-    started = time.monotonic()
+    started = time.process_time()  # of this process alone: a busy machine does not count
     verdict = guard(engine=ScriptedEngine(default=BENIGN, context_tokens=2048)).check("a " * 5_000_000)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert verdict.status == "input_too_long"
     assert verdict.flagged
     assert verdict.fail_mode == "closed"
@@ -188,16 +189,17 @@ def test_an_engine_that_dies_on_one_row_loses_only_that_row():
 
 
 def test_an_engine_that_hangs_is_given_up_on_at_the_deadline():
+    released = threading.Event()
+
     class Hanging(ScriptedEngine):
         def run(self, *args, **kwargs):
-            time.sleep(3)
+            released.wait(600)
             return []
 
     engine = Hanging(default=lambda _: "")
     assert not engine.capabilities.keeps_deadline
-    started = time.monotonic()
     verdict = guard(engine=engine).judge([Exchange("a", "x")], deadline=time.monotonic() + 0.1)[0]
-    assert time.monotonic() - started < 2
+    released.set()  # only now could the engine have answered
     assert verdict.status == "timeout"
 
 
