@@ -71,6 +71,11 @@ def test_a_good_answer_becomes_a_trace_with_the_gold_kept_and_the_rest_filled():
     assert [s.task for s in parsed.steps] == ["prompt_harm", "prompt_harm", "refusal", "response_harm"]
 
 
+def test_a_conclusion_with_its_reason_after_it_is_accepted_and_not_asked_for_again():
+    text = GOOD.replace("so the request is unharmful", "so the request is unharmful as it holds no harmful intent")
+    assert check(answer(text), BOTH) == ()
+
+
 def test_a_trace_of_skipped_tasks_holds_only_the_labelled_one():
     made = next_move(BOTH, [answer()], teacher="t", attempts=3, unlabelled="skip")
     assert made.example.gold == BOTH.gold
