@@ -82,6 +82,10 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Table:
         table.add_row(
             Text("attack", "bold"), Text("likely"), "", Text(f"P(steers a model) {verdict.attack:.2f}", "dim")
         )
+    if "language" in verdict.notes:
+        table.add_row(
+            Text("note", "bold"), Text("not taken for English, the only language this guard was tested on", "yellow")
+        )
     if "wire" in verdict.notes:
         table.add_row(Text("note", "bold"), Text(f"form of the prompt: {verdict.notes['wire']}"))
     if "disagreement" in verdict.notes:
