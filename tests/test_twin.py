@@ -49,7 +49,13 @@ def test_every_recipe_has_a_label_only_twin_with_the_settings_of_its_own_sft():
 def test_the_variant_trains_on_the_same_traces_and_is_evaluated_apart_without_reasoning(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "_one", lambda name, *_, **__: asked.append(name) or {"stage": name})
-    monkeypatch.setattr(module, "_sft", lambda recipe, variant, *_, **__: asked.append(variant) or {"stage": "sft"})
+
+    def sft(recipe, variant, *_, **__):
+        (tmp_path / recipe.folder(variant) / "checkpoint").mkdir(parents=True)
+        asked.append(variant)
+        return {"stage": "sft"}
+
+    monkeypatch.setattr(module, "_sft", sft)
 
     def load(folder, *, mode, engine):
         asked.append((folder.removeprefix(str(tmp_path)), mode, engine))

@@ -203,7 +203,7 @@ def test_engines_are_loaded_by_name_and_options_are_checked(folders):
     assert isinstance(load_engine("classifier", model=str(folders["classifier"])), Engine)
     with pytest.raises(UnknownName, match="did you mean 'onnx'"):
         load_engine("onxx", model="x")
-    with pytest.raises(ConfigError, match="no option 'colour'"):
+    with pytest.raises(ConfigError, match="no option of engine hf named 'colour'"):
         load_engine("hf", model=str(folders["llama"]), colour="red")
     with pytest.raises(ConfigError, match="takes no --base-url"):
         load_engine("onnx", model="x", base_url="http://localhost")

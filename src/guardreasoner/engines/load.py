@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 from guardreasoner.engines.base import Engine
+from guardreasoner.engines.http import HttpClient
 from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, UnknownName, printable
 
 LFS = b"version https://git-lfs.github.com/"
@@ -57,7 +58,7 @@ def load_engine(
         raise ConfigError(f"engine {kind} runs in this process and takes no --base-url; use --engine openai")
     module, name = CLASSES[kind].split(":")
     engine = getattr(import_module(f"guardreasoner.engines.{module}"), name)
-    _check(kind, engine, options)
+    check_options(kind, engine, options)
     own: dict[str, Any] = {"base_url": base_url} if kind in SERVERS else {}
     own |= {"revision": revision} if kind in REMOTE else {}
     try:
@@ -70,18 +71,35 @@ def load_engine(
         raise EngineError(_why(kind, model, error)) from error
 
 
-def _check(kind: str, engine: type[Any], options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(engine).parameters
-    wanted = get_type_hints(engine.__init__, vars(import_module(engine.__module__)))
+def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> None:
+    """That an engine takes these options.
+
+    Raises:
+        UnknownName: it has no such option.
+        ConfigError: an option has a value of another kind.
+    """
+    wanted = _hints(engine)
+    if kind in SERVERS:
+        wanted = _hints(HttpClient) | wanted  # its `**client`
     for name, value in options.items():
-        if name not in parameters:
-            raise UnknownName(f"option of engine {kind}", name, list(parameters)[1:])
+        if name not in wanted:
+            if kind == "vllm":
+                continue  # its `**engine` is vLLM's own to check
+            raise UnknownName(f"option of engine {kind}", name, list(wanted))
         kinds = get_args(wanted[name]) or (wanted[name],)
         plain = [k for k in kinds if k in (int, float, str, bool, type(None))]
         if len(plain) == len(kinds) and not any(_fits(value, k) for k in plain):
             names = " or ".join({int: "a whole number", float: "a number", str: "a text", bool: "true or false",
                                  type(None): "null"}[k] for k in plain)  # fmt: skip
             raise ConfigError(f"option {name} of engine {kind} is {names}, not {printable(repr(value), 40)}")
+
+
+def _hints(engine: type[Any]) -> dict[str, Any]:
+    """The types of the options that a class takes by name."""
+    hints = get_type_hints(engine.__init__, vars(import_module(engine.__module__)))
+    given = ("model", "root", "headers")  # by `load_engine` and by the engines themselves
+    named = (p for p in inspect.signature(engine).parameters.values() if p.kind is not p.VAR_KEYWORD)
+    return {p.name: hints[p.name] for p in named if p.name not in given}
 
 
 def _fits(value: Any, kind: type[Any]) -> bool:

@@ -229,6 +229,7 @@ def _encoder(
     **unknown: Any,
 ) -> Guard:
     from guardreasoner.engines.encoder import EncoderEngine
+    from guardreasoner.engines.load import check_options
     from guardreasoner.guards.calibration import read_calibration
     from guardreasoner.guards.encoder import EncoderGuard
 
@@ -237,6 +238,7 @@ def _encoder(
     own = Path(row.model) / "calibration.json"
     found = calibration or (own if calibration is None and own.exists() else None)
     curves = read_calibration(found) if isinstance(found, str | Path) else found
+    check_options("encoder", EncoderEngine, {"threads": threads})
     engine = EncoderEngine(row.model, threads=threads, name=row.name)
     return cast(Guard, EncoderGuard(row.name, engine, mode=mode, fail_mode=fail_mode, calibration=curves))
 
