@@ -11,7 +11,7 @@ from guardreasoner.errors import EngineTimeout
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.calibration import Calibration, Curve, read_calibration
 from guardreasoner.guards.load import load_guard
-from guardreasoner.guards.pieces import PASSAGES_A_WINDOW, cut_up, passages
+from guardreasoner.guards.pieces import PASSAGES_A_WINDOW, cut_up, near, passages
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Exchange, Labels, Message, Task
 from tiny_encoder import write_tiny
@@ -83,6 +83,21 @@ def test_a_long_text_has_a_bounded_number_of_passages():
     found = made(Exchange("x", "Is it so? " * 600), capacity=100, limit=30)
     assert len(found.made) <= 30 * PASSAGES_A_WINDOW
     assert found.complete
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["word", "“", "”", '"', "'", ".", "!", "\n", "x" * 90, "東京"]), min_size=1, max_size=60),
+    st.none() | st.lists(st.sampled_from(["reply", '"', ". ", "y" * 50]), min_size=1, max_size=30).map(" ".join),
+)
+def test_no_passage_and_no_second_look_is_longer_than_a_pass_can_hold(parts, reply):
+    def characters(text):
+        return [(i, i + 1) for i in range(len(text))]
+
+    whole = made(Exchange("x", " ".join(parts), reply), capacity=64, limit=40, offsets=characters)
+    for passage in whole.made:
+        for looked in (passage, near(passage)):
+            assert len(looked.exchange.prompt) + len(looked.exchange.response or "") <= 64
 
 
 def test_a_form_that_does_not_fit_is_not_passed_over():

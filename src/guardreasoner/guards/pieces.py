@@ -108,11 +108,21 @@ def passages(
             if one is not None:
                 _add(found, replace(one, owner=owner), tasks, undone)
         pieces = chain(_reply_alone(variant, capacity, limit, offsets), _pieces(variant, capacity, offsets))
-        for one in islice(pieces, most) if cut else ():
-            _add(found, replace(one, owner=owner), tasks, undone)
+        for piece in islice(pieces, most) if cut else ():
+            for one in _in_capacity(piece, capacity, limit, offsets):
+                _add(found, replace(one, owner=owner), tasks, undone)
     kept = tuple(found.values())
     names = dict.fromkeys(name for _, undone in variants for name in undone)
     return Passages(kept[:most], complete and len(kept) <= most, tuple(names))
+
+
+def _in_capacity(passage: Passage, capacity: int, limit: int, offsets: Offsets) -> list[Passage]:
+    """A piece whose few words are many tokens, in windows; what no window holds is part of the whole all the same."""
+    around = passage.around
+    if around is not None and windows(around, capacity, limit, offsets) != [around]:
+        passage = replace(passage, around=None)
+    made = windows(passage.exchange, capacity, limit, offsets) or []
+    return [passage] if len(made) == 1 else [replace(passage, exchange=window, around=None) for window in made]
 
 
 def near(passage: Passage) -> Passage:
