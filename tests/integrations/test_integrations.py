@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 import shutil
 import subprocess
 import sys
@@ -113,16 +112,23 @@ def test_the_litellm_example_of_the_page_runs_as_written(tmp_path):
     program = peer("litellm").parent / "litellm"
     for name in ("guard.py", "litellm.yaml"):
         (tmp_path / name).write_text(marked(f"file: {name}"))
-    serve, *asked = marked("test: litellm").replace("\\\n", " ").strip().splitlines()
+    key, serve, *asked = marked("test: litellm").replace("\\\n", " ").strip().splitlines()
+    assert key.startswith("export LITELLM_MASTER_KEY=")
     assert serve == "litellm --config litellm.yaml --port 4000"
     url = f"127.0.0.1:{(port := free_port())}"
     command = [str(program), "--config", str(tmp_path / "litellm.yaml"), "--port", str(port), "--host", "127.0.0.1"]
-    with running(command, f"http://{url}/health/liveliness", PYTHONPATH=str(SOURCES)):
-        answers = [
-            subprocess.run(shlex.split(line.replace("localhost:4000", url)), capture_output=True, text=True, timeout=60)
+    given = {"LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(32)}", "PYTHONPATH": str(SOURCES)}
+    with running(command, f"http://{url}/health/liveliness", **given):
+        egg, virus = (
+            subprocess.run(
+                ["sh", "-c", line.replace("localhost:4000", url)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env=quiet_env(**given),
+            ).stdout
             for line in asked
-        ]
-    egg, virus = (answer.stdout for answer in answers)
+        )
     assert ("seven minutes" in egg, BLOCKED in virus, "seven minutes" in virus) == (True, True, False), (egg, virus)
 
 
