@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner import Exchange, load_guard
+from guardreasoner.cli.main import main
 from guardreasoner.data.everyday import TEST_DOMAINS
 from guardreasoner.data.kinds import kinds
 from guardreasoner.guards.load import NANO_FOLDER, find_row
@@ -122,3 +123,10 @@ def test_judging_the_examples_takes_less_than_400_megabytes():
     assert done.returncode == 0, done.stderr
     peak = next(line for line in done.stderr.splitlines() if line.startswith("VmHWM"))
     assert int(peak.split()[1]) < 400 * 1024  # kB; getrusage would count what the parent held when it forked
+
+
+def test_a_text_that_it_cannot_read_is_flagged_and_never_an_exit_of_zero(capsys):
+    assert main(["check", "สวัสดี คุณทำขนมปังอย่างไร", "--fail-on", "harmful"]) == 11
+    shown = capsys.readouterr().out
+    assert "FLAGGED" in shown
+    assert "not taken for English" in shown

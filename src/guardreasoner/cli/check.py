@@ -81,7 +81,7 @@ def _judge(guard: Guard, rows: Rows, args: argparse.Namespace) -> int:
                 continue
             verdict = next(verdicts)
             met += _met(verdict, args.fail_on)
-            unread += verdict.status != "ok" and verdict.fail_mode == "closed"
+            unread += "language" in verdict.notes or (verdict.status != "ok" and verdict.fail_mode == "closed")
             if as_json:
                 print(json.dumps(line_of(given.passing, to_dict(verdict))), flush=True)
             else:

@@ -208,7 +208,7 @@ class EncoderGuard(Judging):
             calibrated=all(self.calibration.covers(t, "instant") for t in curves),
             kinds=main.kinds if main else {},
             attack=max((s.attack for s in scored if s.attack is not None), default=None),
-            flagged=flagged(labels),
+            flagged=flagged(labels) or bool(languages),  # a policy may say otherwise: `languages`
             notes=notes,
         )
 
