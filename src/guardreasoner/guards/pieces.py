@@ -107,7 +107,7 @@ def passages(
             complete = complete and one is not None
             if one is not None:
                 _add(found, replace(one, owner=owner), tasks, undone)
-        pieces = chain(_reply_alone(variant, capacity, limit, offsets), _pieces(variant, capacity, offsets))
+        pieces = chain(_reply_alone(variant, capacity, limit, offsets), _pieces(variant, capacity))
         for piece in islice(pieces, most) if cut else ():
             for one in _in_capacity(piece, capacity, limit, offsets):
                 _add(found, replace(one, owner=owner), tasks, undone)
@@ -196,23 +196,16 @@ def _reply_alone(exchange: Exchange, capacity: int, limit: int, offsets: Offsets
             yield Passage(window, (Task.response_harm,), cut=True, around=around)
 
 
-def _pieces(exchange: Exchange, capacity: int, offsets: Offsets) -> Iterator[Passage]:
+def _pieces(exchange: Exchange, capacity: int) -> Iterator[Passage]:
     size = max(WORDS, capacity // 12)
     for text in (exchange.prompt, *(m.content for m in exchange.context)):
         for piece, around in cut_up(text, size):
-            wider = _fitting(around, piece, capacity, offsets)
             asked = Exchange(exchange.id, piece)
-            yield Passage(asked, (Task.prompt_harm,), cut=True, around=replace(asked, prompt=wider))
+            yield Passage(asked, (Task.prompt_harm,), cut=True, around=replace(asked, prompt=around))
     request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
-    room = capacity - len(request.encode("utf-8", "replace")) // 2
     for piece, around in cut_up(exchange.response or "", size):
-        wider = _fitting(around, piece, room, offsets)
         asked = Exchange(exchange.id, request, piece)
-        yield Passage(asked, (Task.response_harm,), cut=True, around=replace(asked, response=wider))
-
-
-def _fitting(around: str, piece: str, capacity: int, offsets: Offsets) -> str:
-    return around if len(offsets(around)) <= capacity else piece
+        yield Passage(asked, (Task.response_harm,), cut=True, around=replace(asked, response=around))
 
 
 def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str]]:
