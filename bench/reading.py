@@ -21,6 +21,8 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from guardreasoner.data.benchmarks import load_benchmark
+from guardreasoner.data.everyday import shipped
+from guardreasoner.data.labelled import read_examples
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import write_jsonl
 from guardreasoner.types import TASKS, Exchange, Labels, Verdict
@@ -52,11 +54,14 @@ def draw(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed)
     exchanges: list[Exchange] = []
     for name, count in SOURCES.items():
-        rows = [e.exchange for e in load_benchmark(name, data_dir=args.data)]
+        examples = read_examples(file) if (file := shipped(name)) != name else load_benchmark(name, data_dir=args.data)
+        rows = [e.exchange for e in examples]
         exchanges += rng.sample(rows, count)
     guard = load_guard(args.guard, mode="full") if args.guard else load_guard(mode="full")
     judged = list(zip(exchanges, guard.judge(exchanges), strict=True))
     real = [(e, v) for e, v in judged if v.status == "ok" and v.steps]
+    if len(real) < 2 * CONTROLS:
+        raise SystemExit(f"{len(real)} of {len(judged)} verdicts have reasoning; give a --guard that writes it")
     rows = [(e, v, "real") for e, v in real]
     chosen = rng.sample(real, 2 * CONTROLS)
     for exchange, verdict in chosen[:CONTROLS]:
