@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "src" / "guardreasoner"
 LAYERS = (
     {"types", "errors", "plans"},
-    {"formats", "records", "metrics"},
+    {"formats", "records", "run_folder", "metrics"},
     {"engines", "data"},
     {"guards"},
     {"teach", "train", "export", "evaluate", "report", "review"},

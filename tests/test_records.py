@@ -2,29 +2,13 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner.errors import DataError, RunFolderError
-from guardreasoner.records import (
-    Appender,
-    Counts,
-    RunFolder,
-    dumps,
-    from_dict,
-    read_jsonl,
-    read_nouns,
-    to_dict,
-    write_atomic,
-    write_jsonl,
-)
+from guardreasoner.errors import DataError
+from guardreasoner.records import Appender, dumps, from_dict, read_jsonl, read_nouns, to_dict, write_atomic, write_jsonl
 from guardreasoner.types import (
     Example,
     Exchange,
@@ -127,60 +111,3 @@ def test_appending_cuts_off_a_torn_last_line(tmp_path):
         assert [r["id"] for r in rows.existing] == [1, 2]
         rows.append({"id": 3})
     assert [r["id"] for _, r in read_jsonl(path)] == [1, 2, 3]
-
-
-def test_counts_that_do_not_add_up_are_refused():
-    counts = Counts(in_=3, out=1)
-    counts.drop("too long", 2)
-    assert counts.as_dict() == {"in": 3, "out": 1, "dropped": {"too long": 2}}
-    with pytest.raises(ValueError, match="do not add up"):
-        replace(counts, out=2).as_dict()
-
-
-def test_another_config_on_the_same_folder_names_the_differing_key(tmp_path):
-    with RunFolder(tmp_path, "sft", config={"lr": 1e-3, "epochs": 1}):
-        pass
-    with pytest.raises(RunFolderError, match=r"config key 'lr' \(0.001 there, 0.002 now\)"):
-        RunFolder(tmp_path, "sft", config={"lr": 2e-3, "epochs": 1})
-    with RunFolder(tmp_path, "sft", config={"lr": 2e-3, "epochs": 1}, fresh=True) as run:
-        assert run.config["lr"] == 2e-3
-
-
-def test_another_input_on_the_same_folder_is_refused(tmp_path):
-    source = tmp_path / "in.jsonl"
-    source.write_text("{}\n")
-    with RunFolder(tmp_path, "sft", config={}, inputs=[source]):
-        pass
-    source.write_text("{}\n{}\n")
-    with pytest.raises(RunFolderError, match="another input"):
-        RunFolder(tmp_path, "sft", config={}, inputs=[source])
-
-
-def test_the_second_process_on_a_folder_is_refused_and_a_killed_one_frees_it(tmp_path):
-    code = (
-        "import sys, time; from guardreasoner.records import RunFolder\n"
-        "run = RunFolder(sys.argv[1], 'sft', config={}); print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout.readline().strip() == "held"
-    with pytest.raises(RunFolderError, match="in use by another process"):
-        RunFolder(tmp_path, "sft", config={})
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    time.sleep(0.05)
-    RunFolder(tmp_path, "sft", config={}).close()
-
-
-def test_the_manifest_says_what_was_asked_read_made_and_dropped(tmp_path):
-    source = tmp_path / "in.jsonl"
-    source.write_text("{}\n")
-    with RunFolder(tmp_path, "mine", config={"k": 4}, inputs=[source]) as run:
-        assert run.manifest is None
-        run.log(loss=1.0)
-        run.finish(Counts(in_=1, out=1), note="x")
-        manifest = run.manifest
-    assert set(manifest) == {
-        "stage", "config", "inputs", "versions", "counts", "started", "finished", "seconds", "note",
-    }  # fmt: skip
-    assert manifest["inputs"]["in.jsonl"] == "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"
-    assert json.loads((tmp_path / "mine" / "log.jsonl").read_text())["loss"] == 1.0

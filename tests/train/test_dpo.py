@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.records import Counts, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.run_folder import Counts
 from guardreasoner.train import dpo_rows, dpo_trainer
 from guardreasoner.train import trainer as training
 from guardreasoner.train.dpo import run_dpo

@@ -11,7 +11,8 @@ pytest.importorskip("trl", reason="the train extra is not installed")
 
 from guardreasoner import reproduce as road
 from guardreasoner.errors import ConfigError, DataError, RunFolderError, UnknownName
-from guardreasoner.records import Counts, RunFolder, input_names, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.run_folder import Counts, RunFolder, input_names
 from guardreasoner.train.models import load_base, save_checkpoint
 from guardreasoner.train.recipe import parse_recipe
 from guardreasoner.train.settings import ModelConfig

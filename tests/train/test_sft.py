@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from guardreasoner.errors import ConfigError, DataError, EngineError, RunFolderError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import Counts, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.run_folder import Counts
 from guardreasoner.train import sft_trainer, trainer
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, token_logps
 from guardreasoner.train.models import load_base, load_checkpoint

@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("trl", reason="the train extra is not installed")
 
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.records import Counts, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.run_folder import Counts
 from guardreasoner.train.models import load_base
 from guardreasoner.train.rows import NUMBER, RowMaker
 from guardreasoner.train.sft import run_sft

@@ -22,7 +22,8 @@ from guardreasoner.data.rows import line_of, read_row
 from guardreasoner.data.tables import WRITABLE, checked_suffix, open_parquet, suffix_of
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.guards.base import Guard, judge_all
-from guardreasoner.records import RunFolder, apart, dumps, parse_line, to_dict
+from guardreasoner.records import dumps, parse_line, to_dict
+from guardreasoner.run_folder import RunFolder, apart
 
 Opener = Callable[[], Guard]
 Progress = Callable[[float, int], None]

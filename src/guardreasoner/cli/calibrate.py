@@ -16,7 +16,8 @@ from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
 from guardreasoner.guards.calibration import Calibration, read_calibration
 from guardreasoner.guards.load import find_row, load_guard
-from guardreasoner.records import apart, sha256, write_atomic
+from guardreasoner.records import sha256, write_atomic
+from guardreasoner.run_folder import apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,8 @@ from guardreasoner.errors import DataError
 from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage, read_training, without
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.statistics import outcomes
-from guardreasoner.records import apart, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.run_folder import apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Target
 from guardreasoner.guards.load import find_row
-from guardreasoner.records import apart
+from guardreasoner.run_folder import apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:

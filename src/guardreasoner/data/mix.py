@@ -16,7 +16,8 @@ from typing import Any
 
 from guardreasoner.data.written_reasoning import FILE, Written, check, read_written, written
 from guardreasoner.errors import ConfigError, DataError, UnknownName
-from guardreasoner.records import Counts, read_jsonl
+from guardreasoner.records import read_jsonl
+from guardreasoner.run_folder import Counts
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Task
 
 USES = ("permissive", "noncommercial", "unstated")

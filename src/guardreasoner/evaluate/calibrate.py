@@ -21,7 +21,8 @@ from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.load import load_guard
 from guardreasoner.metrics import expected_calibration_error
-from guardreasoner.records import Counts, RunFolder, read_nouns, write_atomic
+from guardreasoner.records import read_nouns, write_atomic
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import TASKS, Example, Labels, Mode, Task, Verdict
 
 Floats = NDArray[np.float64]

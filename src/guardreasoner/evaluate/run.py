@@ -23,7 +23,8 @@ from guardreasoner.evaluate.corrections import correct
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line
 from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
-from guardreasoner.records import Appender, Counts, RunFolder, apart, sha256, to_dict, write_jsonl
+from guardreasoner.records import Appender, sha256, to_dict, write_jsonl
+from guardreasoner.run_folder import Counts, RunFolder, apart
 from guardreasoner.types import TASKS, Example, Labels, Score
 
 CHUNK = 32

@@ -21,7 +21,8 @@ from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.statistics import Interval, wilson
 from guardreasoner.evaluate.transformations import FAMILIES, REPORTED
 from guardreasoner.guards.base import Guard, judge_all
-from guardreasoner.records import Appender, RunFolder, dumps, to_dict, write_atomic
+from guardreasoner.records import Appender, dumps, to_dict, write_atomic
+from guardreasoner.run_folder import RunFolder
 from guardreasoner.types import Example, Exchange
 
 CHUNK = 16

@@ -17,7 +17,8 @@ import numpy as np
 
 from guardreasoner.engines.encoder import INPUTS, EncoderEngine, write_heads
 from guardreasoner.errors import EngineError, need
-from guardreasoner.records import Counts, RunFolder, sha256, write_atomic
+from guardreasoner.records import sha256, write_atomic
+from guardreasoner.run_folder import Counts, RunFolder
 
 CONTEXT_TOKENS = 512
 LONGEST_WORD = 64

@@ -30,7 +30,8 @@ from guardreasoner.errors import ConfigError, DataError, EngineError, need, prin
 from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
 from guardreasoner.export.embeddings import share_embeddings
 from guardreasoner.export.fidelity import compare
-from guardreasoner.records import Counts, RunFolder, read_nouns
+from guardreasoner.records import read_nouns
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.models import read_meta, write_meta
 from guardreasoner.types import Example
 

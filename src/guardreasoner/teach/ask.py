@@ -13,7 +13,8 @@ from typing import Any
 
 from guardreasoner.engines.http import CallFailed, retried
 from guardreasoner.errors import EngineError, EngineOverloaded, GuardReasonerError
-from guardreasoner.records import Appender, Counts
+from guardreasoner.records import Appender
+from guardreasoner.run_folder import Counts
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.cost import ANSWER_TOKENS, STEP_TOKENS, CostBudget, worst_case
 from guardreasoner.teach.pace import Pace

@@ -18,7 +18,8 @@ from typing import Any
 from guardreasoner.data.sources import read_input_block
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import Appender, Counts, RunFolder, read_jsonl
+from guardreasoner.records import Appender, read_jsonl
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import Example, Exchange, Labels, Task, Trace
 
 HUB_ID = "yueliu1999/GuardReasonerTrain"

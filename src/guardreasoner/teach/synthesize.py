@@ -31,7 +31,8 @@ from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix, load
 from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import Appender, Counts, RunFolder, dumps, from_dict, read_nouns, write_jsonl
+from guardreasoner.records import Appender, dumps, from_dict, read_nouns, write_jsonl
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.teach import template
 from guardreasoner.teach.ask import Outputs, TeacherRun, ask_all
 from guardreasoner.teach.batch import run_batches

@@ -20,7 +20,8 @@ from typing import Any
 
 from guardreasoner.data.mix import USES
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, need
-from guardreasoner.records import Counts, RunFolder, sha256
+from guardreasoner.records import sha256
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.models import read_meta, write_meta
 
 WEIGHTS = "model.safetensors"

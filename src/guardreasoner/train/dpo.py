@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import DataError, need
-from guardreasoner.records import RunFolder
+from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.models import ADAPTER, load_checkpoint, read_meta, save_trained
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import RESUMABLE, DpoConfig, ModelConfig, rank, world_size

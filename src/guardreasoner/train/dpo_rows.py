@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.records import Counts, from_dict, read_nouns, write_atomic
+from guardreasoner.records import from_dict, read_nouns, write_atomic
+from guardreasoner.run_folder import Counts
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import DpoConfig
 from guardreasoner.train.trainer import first_process_first

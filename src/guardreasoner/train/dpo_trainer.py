@@ -17,7 +17,7 @@ from trl import DPOConfig as TrlConfig
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from guardreasoner.records import RunFolder
+from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.losses import answer_logits, dpo_loss, head_of, sequence_logps, token_logps
 from guardreasoner.train.rows import NO_LABEL
 from guardreasoner.train.settings import DpoConfig

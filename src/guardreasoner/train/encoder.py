@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from guardreasoner.data.kinds import kinds
 from guardreasoner.errors import need
-from guardreasoner.records import RunFolder, sha256, write_jsonl
+from guardreasoner.records import sha256, write_jsonl
+from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.encoder_mix import load_rows, validation_rows
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.records import Counts, RunFolder, from_dict, parse_line, to_dict, write_jsonl
+from guardreasoner.records import from_dict, parse_line, to_dict, write_jsonl
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.pairs import (
     Gold,
     Picked,

@@ -24,7 +24,8 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, DataError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.plans import Free, Plan, Text
-from guardreasoner.records import Appender, Counts, RunFolder, read_nouns
+from guardreasoner.records import Appender, read_nouns
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import TASKS, Example, Task, Trace
 
 TEMPERATURES = {"code": 0.7, "paper": 1.0}

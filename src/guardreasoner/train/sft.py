@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import ConfigError, DataError, need
-from guardreasoner.records import RunFolder
+from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.models import load_base, save_trained
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import NAMED_BASES, RESUMABLE, ModelConfig, SftConfig, rank, world_size

@@ -12,7 +12,8 @@ import numpy as np
 
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError, DataError, UnknownName
-from guardreasoner.records import Counts, read_jsonl, read_nouns, write_atomic
+from guardreasoner.records import read_jsonl, read_nouns, write_atomic
+from guardreasoner.run_folder import Counts
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.trainer import first_process_first

@@ -12,7 +12,7 @@ from torch.nn import functional
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
-from guardreasoner.records import RunFolder
+from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, soft_losses
 from guardreasoner.train.rows import NO_LABEL, NUMBER, RowMaker
 from guardreasoner.train.settings import SftConfig

@@ -24,7 +24,8 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.records import Counts, RunFolder, read_jsonl, write_atomic
+from guardreasoner.records import read_jsonl, write_atomic
+from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
 Config = TypeVar("Config", bound=TrainingConfig)
