@@ -21,8 +21,6 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from guardreasoner.data.benchmarks import load_benchmark
-from guardreasoner.data.everyday import shipped
-from guardreasoner.data.labelled import read_examples
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import write_jsonl
 from guardreasoner.types import TASKS, Exchange, Labels, Verdict
@@ -54,8 +52,7 @@ def draw(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed)
     exchanges: list[Exchange] = []
     for name, count in SOURCES.items():
-        examples = read_examples(file) if (file := shipped(name)) != name else load_benchmark(name, data_dir=args.data)
-        rows = [e.exchange for e in examples]
+        rows = [e.exchange for e in load_benchmark(name, data_dir=args.data)]
         exchanges += rng.sample(rows, count)
     guard = load_guard(args.guard, mode="full") if args.guard else load_guard(mode="full")
     judged = list(zip(exchanges, guard.judge(exchanges), strict=True))

@@ -90,6 +90,17 @@ def test_every_row_has_its_verdict_in_its_place(tmp_path):
     assert manifest["verdicts"] == {"flagged": 167, "unjudged": {}, "unjudged_closed": 0}
 
 
+def test_what_was_judged_is_repeated_only_where_asked_for(tmp_path):
+    content = [{"prompt": "good", "response": "x", "team": 1}, {"messages": [{"role": "user", "content": "bad"}]}]
+    source = write(tmp_path / "in.jsonl", content)
+    judge(source, tmp_path / "bare.jsonl")
+    assert not [name for row in read(tmp_path / "bare.jsonl") for name in ("prompt", "messages") if name in row]
+    judge(source, tmp_path / "out.jsonl", texts=True)
+    found = read(tmp_path / "out.jsonl")
+    assert [{k: v for k, v in row.items() if k in content[i]} for i, row in enumerate(found)] == content
+    assert [row["flagged"] for row in found] == [False, True]
+
+
 def test_rows_that_cannot_be_read_are_errors_in_their_place_and_the_rest_is_judged(tmp_path):
     content = [
         {"prompt": "good"},

@@ -190,6 +190,20 @@ def test_a_draw_has_exactly_as_many_rows_as_asked_and_every_kind_that_fits(limit
     assert len({e.exchange.id for e in picked}) == limit
 
 
+def test_a_limit_is_a_number_of_rows_of_every_task(tmp_path):
+    requests = [Example(e.exchange, Labels(e.gold.prompt_harm)) for e in examples(20, 5, "Request")]
+    replies = [Example(e.exchange, Labels(refusal="compliance")) for e in examples(10, 0, "Reply")]
+    scores = evaluate(Parrot(), {"Own": [*requests, *replies]}, tmp_path, limit=4).scores
+    assert [(s.task, s.n, s.extra["weight"]) for s in scores] == [("prompt_harm", 4, 20), ("refusal", 4, 10)]
+    assert json.loads((tmp_path / "manifest.json").read_text())["counts"]["out"] == 8
+
+
+def test_rows_of_several_tasks_are_drawn_once(tmp_path):
+    result = evaluate(Parrot(), {"Own": examples()}, tmp_path, limit=4)
+    assert [s.n for s in result.scores] == [4, 4]
+    assert len(result.predictions[0].rows) == 4
+
+
 def test_a_limited_cell_weighs_as_much_as_the_whole_one(tmp_path):
     result = evaluate(Parrot(), {"Own": examples()}, tmp_path, limit=8)
     assert (result.scores[0].n, result.scores[0].extra["weight"]) == (8, 20)
@@ -305,17 +319,46 @@ def test_wrong_options_are_one_sentence(tmp_path, own, capsys):
         (["--limit", "0"], "above 0"),
         (["--labels", "corrected", "--data", str(tmp_path)], "needs reviews"),
         (["--benchmark", "BeaverTail"], "did you mean 'BeaverTails'"),
+        (["--benchmark", "evryday"], "did you mean 'everyday'"),
+        (["--benchmark", "everyday", "--data", "nofolder"], "there is no data folder nofolder; it is one that holds"),
+        (["--option", "loud=1"], "guard constant takes no option 'loud'"),
     ):
         assert main([*words, *extra]) == 1
         assert message in capsys.readouterr().err
 
 
+KEYED = """
+from guardreasoner.guards.constant import ConstantGuard
+
+class Keyed(ConstantGuard):
+    def __init__(self, api_key): ...
+"""
+
+
 def test_secrets_in_options_are_written_nowhere(tmp_path, own):
     secret = ["--base-url", "http://user:planted@localhost:1/v1?key=planted", "--option", "api_key=planted"]
-    main(["evaluate", "--guard", "constant", *own, "--out", str(tmp_path / "run"), *secret])
+    (tmp_path / "keyed.py").write_text(KEYED)
+    main(["evaluate", "--guard", f"{tmp_path / 'keyed.py'}:Keyed", *own, "--out", str(tmp_path / "run"), *secret])
     files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
     assert len(files) >= 4
     assert not any("planted" in p.read_text() for p in files)
+
+
+def test_a_run_over_renamed_columns_is_scored_and_shown_again(tmp_path, own, capsys):
+    run = tmp_path / "run"
+    assert main(["evaluate", "--guard", "constant", *own, "--out", str(run)]) == 0
+    (verdicts,) = (run / "verdicts").iterdir()
+    assert main(["score", str(verdicts), *own, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["recall"] == 100.0
+    assert main(["score", str(verdicts), *own[:2]]) == 1
+    assert "say which is which: --map prompt=COLUMN" in capsys.readouterr().err
+    first = json.loads(verdicts.read_text().splitlines()[0])["exchange_id"]
+    assert main(["show", str(run), "--id", first]) == 0
+    out = capsys.readouterr().out
+    assert f"{first}, gold: prompt_harm " in out
+    assert out.count("FLAGGED") == 1
+    assert main(["show", str(run), "--id", "x"]) == 1
+    assert f"{run} has no record of x; the first is {first}" in capsys.readouterr().err
 
 
 def test_lists_of_benchmarks_and_seeds_are_printed(tmp_path, capsys):

@@ -81,7 +81,7 @@ def test_a_guard_closes_itself_behind_a_with_block():
         (lambda g: g.check([{"role": "user", "content": "a"}]), "for a list of messages call check_messages"),
         (lambda g: g.check(3), "a number where a text is wanted"),
         (lambda g: g.check("a", 3), "field 'response': a number where a text is wanted"),
-        (lambda g: g.check(None), "where a text is wanted"),
+        (lambda g: g.check(None), "None where a text is wanted; to judge a reply alone, give an empty request"),
         (lambda g: g.check(""), "both prompt and response are empty"),
         (lambda g: g.stream(""), "both prompt and response are empty"),
         (lambda g: g.judge(["a"]), "judge takes a list of Exchange objects, not a text"),

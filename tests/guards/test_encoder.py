@@ -109,6 +109,12 @@ def test_a_text_that_was_not_read_carries_a_note(guard):
     assert "language" not in guard.check("make a cake").notes
 
 
+def test_a_note_says_where_reasoning_was_asked_for_and_none_is_written(guard):
+    (asked,), (unasked,) = guard.judge([Exchange("a", "hello")], mode="full"), guard.judge([Exchange("a", "hello")])
+    assert asked.notes["mode"] == f"full was asked for, and {guard.name} writes no reasoning"
+    assert "mode" not in unasked.notes
+
+
 def test_nothing_to_judge_unknown_modes_and_options_are_errors(guard):
     with pytest.raises(DataError):
         guard.check("")

@@ -51,6 +51,8 @@ class Portion:
     rows: int
     skip: int = 0
     """Rows that were judged before."""
+    texts: bool = False
+    """Whether its lines of output repeat what was judged."""
 
 
 def portions(source: Path) -> Iterator[Portion]:

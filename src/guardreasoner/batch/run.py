@@ -71,6 +71,7 @@ def run_batch(
     runner: Runner | None = None,
     progress: Progress = lambda share, rows: None,
     fresh: bool = False,
+    texts: bool = False,
 ) -> dict[str, Any]:
     """Judge every row of a file.
 
@@ -83,6 +84,7 @@ def run_batch(
         runner: None = in this process.
         progress: called after every portion.
         fresh: throw away what is there.
+        texts: repeat the texts that were judged in the output.
 
     Returns:
         The manifest.
@@ -106,7 +108,7 @@ def run_batch(
         if fresh or (out.exists() and lines != out):
             out.unlink(missing_ok=True)
         try:
-            counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress)
+            counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress, texts=texts)
         except BaseException:
             if not lines.exists() or not lines.stat().st_size:  # nothing was judged: nothing to go on from
                 lines.unlink(missing_ok=True)
@@ -138,11 +140,13 @@ def _check(source: Path, out: Path) -> None:
     apart(out, [source])
 
 
-def _judge(source: Path, lines: Path, opener: Opener, *, runner: Runner, progress: Progress) -> BatchCounts:
+def _judge(
+    source: Path, lines: Path, opener: Opener, *, runner: Runner, progress: Progress, texts: bool
+) -> BatchCounts:
     counts = _resume(lines)
     size = size_of(source) if suffix_of(source) in SPLITTABLE else None
     with open(lines, "ab") as stream:
-        for portion, written in runner(_left(source, counts.rows), opener):
+        for portion, written in runner(_left(source, counts.rows, texts), opener):
             stream.write("".join(f"{line}\n" for line in written).encode())
             stream.flush()
             for line in written:
@@ -153,13 +157,13 @@ def _judge(source: Path, lines: Path, opener: Opener, *, runner: Runner, progres
     return counts
 
 
-def _left(source: Path, done: int) -> Iterator[Portion]:
+def _left(source: Path, done: int, texts: bool) -> Iterator[Portion]:
     """The rest of the input after this many rows."""
     for portion in portions(source):
         if done >= portion.rows:
             done -= portion.rows
             continue
-        yield replace(portion, skip=done)
+        yield replace(portion, skip=done, texts=texts)
         done = 0
 
 
@@ -180,7 +184,7 @@ def judge_portion(portion: Portion, guard: Guard) -> Iterator[list[str]]:
     """The lines of output of one portion, in chunks."""
     rows = islice(rows_of(portion), portion.skip, None)
     while chunk := list(islice(rows, CHUNK)):
-        read = [(line, read_row(row, file=portion.source, line=line)) for line, row in chunk]
+        read = [(line, read_row(row, file=portion.source, line=line, texts=portion.texts)) for line, row in chunk]
         verdicts = iter(judge_all(guard, [given.exchange for _, given in read if not isinstance(given, DataError)]))
         yield [
             dumps({"line": line, "error": str(given)})

@@ -12,7 +12,7 @@ from guardreasoner.batch.run import Opener, Runner, judge_portion
 from guardreasoner.data.tables import suffix_of
 from guardreasoner.errors import ConfigError, need
 
-COLUMNS = ("start", "end", "line", "rows", "skip")
+COLUMNS = ("start", "end", "line", "rows", "skip", "texts")
 """A portion as a row of a Ray data set; its `source` is the same for all."""
 
 
@@ -55,11 +55,11 @@ class RayJudge:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The lines of each portion, as one text."""
-        texts = []
-        for start, end, line, rows, skip in zip(*(batch[k].tolist() for k in COLUMNS), strict=True):
-            portion = Portion(self.source, start, end, line, rows, skip)
-            texts.append("\n".join(line for chunk in judge_portion(portion, self.guard) for line in chunk))
-        return {"number": batch["number"], "lines": texts}
+        written = []
+        for start, end, line, rows, skip, texts in zip(*(batch[k].tolist() for k in COLUMNS), strict=True):
+            portion = Portion(self.source, start, end, line, rows, skip, texts)
+            written.append("\n".join(line for chunk in judge_portion(portion, self.guard) for line in chunk))
+        return {"number": batch["number"], "lines": written}
 
 
 def _start_ray() -> Any:

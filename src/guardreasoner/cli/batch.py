@@ -27,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", metavar="OUT", help=".jsonl, .csv, .tsv (also .gz) or .parquet; what is there is resumed"
     )
+    parser.add_argument("--texts", action="store_true", help="repeat prompt, response and context beside each verdict; "
+                        "without it OUT has the verdicts and your other columns only")  # fmt: skip
     parser.add_argument("--runner", choices=("local", "ray"), default="local", help="where it runs (default local)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="guards of --runner ray (default 2)")
     parser.add_argument("--fresh", action="store_true", help="throw away what OUT holds")
@@ -40,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
     if ":" not in args.guard:
         find_row(args.guard)
     options = guard_options(args)
-    config = {"guard": args.guard, **{k: str(v) for k, v in options.items() if v is not None}}
+    config = {
+        "guard": args.guard,
+        **({"texts": "yes"} if args.texts else {}),
+        **{k: str(v) for k, v in options.items() if v is not None},
+    }
     with _Shown() as shown:
         manifest = run_batch(
             args.input,
@@ -50,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             runner=run_on_ray(args.workers) if args.runner == "ray" else None,
             progress=shown,
             fresh=args.fresh,
+            texts=args.texts,
         )
     counts, verdicts = manifest["counts"], manifest["verdicts"]
     if args.json:

@@ -21,9 +21,9 @@ from guardreasoner.guards.load import NANO_FOLDER
 
 PURPOSES = {
     "": "judging with the bundled guard",
-    "openai": "guards behind an OpenAI-compatible server, teachers, batch prices",
+    "openai": "guards and teachers behind an API",
     "hf": "published weights and checkpoints on transformers",
-    "encoders": "published encoder guards (GLiGuard, GLiNER Guard, Opir)",
+    "encoders": "other people's encoder guards (GLiGuard, GLiNER Guard, Opir); nano needs none of it",
     "vllm": "published weights on vLLM, on a GPU",
     "serve": "the HTTP service, the playground, the proxy",
     "data": "Parquet files, and benchmarks from the hub",
@@ -33,8 +33,14 @@ PURPOSES = {
     "tensorboard": "curves of a training run in TensorBoard",
 }
 """Extra -> what it is for; a test compares it with the package's own list."""
-KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "HF_TOKEN")
-FOLDERS = {"GUARDREASONER_DATA": "benchmarks", "GUARDREASONER_REFERENCE": "official_scores.json"}
+KEYS = {
+    "OPENAI_API_KEY": "gpt-4o and its kin, OpenAI moderation, teachers",
+    "ANTHROPIC_API_KEY": "claude-3-5-sonnet, teachers",
+    "GEMINI_API_KEY": "gemini-1-5-pro",
+    "HF_TOKEN": "gated models and benchmarks of the hub",
+}
+"""Variable -> what asks for it."""
+DATA = "GUARDREASONER_DATA"
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,9 @@ def examine() -> Iterator[Finding]:
     yield Finding("nano", nano.exists(), True, "bundled weights" if nano.exists() else "reinstall guardreasoner")
     yield from (_extra(extra, packages) for extra, packages in extras().items())
     yield _gpu()
-    for key in KEYS:
-        yield Finding(key, key in os.environ, False, "set" if key in os.environ else f"export {key}=... to use it")
-    for variable, inside in FOLDERS.items():
-        yield _folder(variable, inside)
+    for key, purpose in KEYS.items():
+        yield Finding(key, key in os.environ, False, "set" if key in os.environ else f"not set; for {purpose}")
+    yield _data()
 
 
 def extras() -> dict[str, list[str]]:
@@ -119,12 +124,13 @@ def _gpu() -> Finding:
     return Finding("GPU", False, False, "none; nano runs on the CPU, larger guards are slow there")
 
 
-def _folder(variable: str, inside: str) -> Finding:
-    value = os.environ.get(variable)
+def _data() -> Finding:
+    value = os.environ.get(DATA)
     if value is None:
-        return Finding(variable, False, False, "not set; benchmarks are then read from the hub, or give --data")
-    good = (Path(value) / inside).exists()
-    return Finding(variable, good, False, "found" if good else f"set, but there is no {inside} in it")
+        why = "not set; the official benchmark files are then looked for in --data DIR, or on the hub (extra data)"
+        return Finding(DATA, False, False, why)
+    good = (Path(value) / "benchmarks").exists()
+    return Finding(DATA, good, False, "found" if good else "set, but there is no benchmarks/ in it")
 
 
 def _memory() -> str:

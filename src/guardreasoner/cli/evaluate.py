@@ -36,13 +36,14 @@ SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--benchmark", type=shipped, action="append", metavar="NAME|FILE", help="a name from "
+    parser.add_argument("--benchmark", action="append", metavar="NAME|FILE", help="a name from "
                         "`guardreasoner benchmarks`, `everyday` (comes with the package), or a labelled table (.csv, "
                         ".jsonl, .parquet ...); repeatable (default: all there)")  # fmt: skip
     parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own, and "
                         "what label values mean: prompt_harm=label:unsafe=harmful:*=unharmful")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
-    parser.add_argument("--limit", type=int, metavar="N", help="N rows per benchmark, stratified by gold")
+    parser.add_argument("--limit", type=int, metavar="N", help="N rows per task of a benchmark, "
+                        "stratified by gold")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument(
         "--labels",
@@ -76,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--baseline RUN and --fail-below X go together")
     if args.repeat is None and args.repeat_kind:
         raise ConfigError("--repeat-kind goes with --repeat N")
-    if args.limit is not None and args.limit <= 0:
-        raise ConfigError("--limit wants a number of rows above 0")
     corrections = _corrections(args)
     examples = _load(args)
     options = guard_options(args)
@@ -132,11 +131,12 @@ def public_options(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _path(name: str, data: Path | None) -> Path | None:
-    return Path(name) if is_file(name) else local_file(name, data)
+    return Path(shipped(name)) if is_file(name) else local_file(name, data)
 
 
 def _load(args: argparse.Namespace) -> dict[str, list[Example]]:
     mapping = parse_mapping(args.map)
+    data_folder(args.data)  # one that is not there is told, also where nothing is read from it
     if args.benchmark:
         names = list(dict.fromkeys(args.benchmark))
     elif data_folder(args.data) is None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
@@ -101,8 +102,15 @@ def _table(checked: Checked) -> None:
 
 
 def _show(row: GuardRow, lacks: list[str]) -> None:
-    for key, value in describe(row, lacks).items():
-        if value not in (None, "", [], {}):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            print(f"{key:<10} {shown}")
+    facts = describe(row, lacks)
+    facts["options"] = [f"{key}={value!r}" for key, value in facts["options"].items()]
+    facts["policy"] = "one of your own is followed: --policy-text FILE" if facts["policy"] else ""
+    facts["gated"] = "accept its licence on the hub, then set HF_TOKEN" if facts["gated"] else ""
+    facts["bytes"] = "" if row.confirmed else "the prompt could not be compared with its owner's"
+    places = Counter(text.partition(" sha256 ")[0] for text in facts["texts"])
+    facts["texts"] = [f"{place} ({count}, checked by sha256)" for place, count in places.items()]
+    facts["here now"] = f"no: {'; '.join(facts.pop('missing'))}" if lacks else "yes"
+    for key, value in facts.items():
+        if value and key not in ("ready", "missing"):
+            print(f"{key:<9} {', '.join(map(str, value)) if isinstance(value, list) else value}")
     print()

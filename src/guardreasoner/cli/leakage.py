@@ -28,7 +28,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", nargs="+", type=Path, metavar="TRAIN", help="training rows: .jsonl files or folders")
     parser.add_argument(
         "--benchmark",
-        type=shipped,
         action="append",
         metavar="NAME|FILE",
         help="repeatable (default: all that are there)",
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if not names:
         raise DataError("no benchmark is at hand; give --benchmark FILE, or --data DIR with benchmarks/")
     if args.out:
-        apart(args.out, [*args.train, *(n for n in names if is_file(n))])
+        apart(args.out, [*args.train, *(shipped(n) for n in names if is_file(n))])
     loaded = {title(n): load_benchmark(n, args.data) for n in names}
     prompts, responses = read_training(args.train)
     print(f"{len(prompts):,} training requests, {len(responses):,} replies", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import get_args
 from rich.console import Console
 
 from guardreasoner.cli.show_scores import points_table, scores_table
-from guardreasoner.data.everyday import shipped
+from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.evaluate.score import as_row, score_file
 from guardreasoner.types import Rule
 
@@ -21,7 +21,9 @@ CAPITALS = "some answers are capitalised; the released script stops at them, her
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="RUN/verdicts/<Benchmark>.jsonl, or an official "
                         "generated_predictions.jsonl")  # fmt: skip
-    parser.add_argument("--benchmark", type=shipped, required=True, metavar="NAME|FILE", help="what the file answers")
+    parser.add_argument("--benchmark", required=True, metavar="NAME|FILE", help="what the file answers")
+    parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own, as "
+                        "`evaluate` was given them")  # fmt: skip
     parser.add_argument("--task", metavar="TASK", help="only prompt_harm, refusal or response_harm")
     parser.add_argument(
         "--rule", choices=get_args(Rule), default="strict", help="how answers are read (default strict)"
@@ -33,7 +35,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     scores, notes = score_file(
-        args.file, args.benchmark, task=args.task, rule=args.rule, data_dir=args.data, partial=args.partial
+        args.file,
+        args.benchmark,
+        task=args.task,
+        rule=args.rule,
+        data_dir=args.data,
+        mapping=parse_mapping(args.map),
+        partial=args.partial,
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""`guardreasoner show`: print records of a run: training records as they are learned, preferences side by side."""
+"""`guardreasoner show`: records of a run: verdicts with gold, training records as they are learned, preferences."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,19 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from guardreasoner.cli.show_verdict import print_verdict
 from guardreasoner.data.mix import draw
-from guardreasoner.errors import ConfigError
+from guardreasoner.errors import ConfigError, printable
+from guardreasoner.evaluate.predictions import Prediction
+from guardreasoner.evaluate.runs import open_run
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import from_dict, read_jsonl
-from guardreasoner.types import Trace
+from guardreasoner.types import Exchange, Trace
 
 WIDEST = 2000
 """Characters of one text that are shown; the rest is counted."""
+Record = tuple[str, Callable[[Console], None]]
+"""Its id, and what prints it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +32,51 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=3, metavar="N", help="how many records of each file (default 3)")
     parser.add_argument("--id", metavar="ID", help="only the record of this exchange")
     parser.add_argument("--seed", type=int, metavar="S", help="draw the records at random instead of from the top")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/, for the texts of verdicts "
+                        "(default GUARDREASONER_DATA)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.n < 1:
+        raise ConfigError("--n wants a number of at least 1")
     console = Console(highlight=False)
-    for path in found(args.run_folder):
-        rows = [row for _, row in read_jsonl(path)]
-        chosen = choose(rows, args)
-        console.print(Text(f"{path}: {len(rows)} records, {len(chosen)} shown", style="bold"))
-        for row in chosen:
-            console.print(panel(row))
+    files = list(records(args.run_folder, args.data))
+    chosen = {title: choose(rows, args) for title, rows in files}
+    if args.id is not None and not any(chosen.values()):
+        first = next((f"; the first is {printable(name)}" for _, rows in files for name, _ in rows), "")
+        raise ConfigError(f"{args.run_folder} has no record of {printable(args.id)}{first}")
+    for title, rows in files:
+        if chosen[title] or args.id is None:
+            console.print(Text(f"{title}: {len(rows)} records, {len(chosen[title])} shown", style="bold"))
+        for _, show in chosen[title]:
+            show(console)
     return 0
+
+
+def records(path: Path, data: Path | None) -> Iterator[tuple[str, list[Record]]]:
+    """Every file of a run with its records: verdicts of `evaluate`, or what a stage wrote.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: a file is broken, or `evaluate` has not finished.
+    """
+    if (path / "verdicts").is_dir():
+        for one in open_run(path, data).benchmarks:
+            yield one.benchmark, [(row.id, partial(_print_row, row)) for row in one.rows]
+        return
+    for file in found(path):
+        yield str(file), [(_id(row), partial(_print_panel, row)) for _, row in read_jsonl(file)]
+
+
+def _print_row(row: Prediction, console: Console) -> None:
+    gold = ", ".join(f"{task} {row.gold[task]}" for task in row.gold.tasks)
+    console.print(Text(f"{shown(row.id)}, gold: {gold}"))
+    exchange = row.exchange or Exchange(row.id, "(the text is not at hand: give --data)", None)
+    print_verdict(console, exchange, row.verdict)
+
+
+def _print_panel(row: dict[str, Any], console: Console) -> None:
+    console.print(panel(row))
 
 
 def found(path: Path) -> list[Path]:
@@ -51,25 +90,18 @@ def found(path: Path) -> list[Path]:
     names = ("traces.jsonl", "samples.jsonl", "preferences.jsonl")
     files = [p for name in names for p in sorted({*path.glob(name), *path.glob(f"*/{name}")})]
     if not files:
-        raise ConfigError(f"{path} holds no records ({', '.join(names)}); give a run's folder or a .jsonl file")
+        raise ConfigError(
+            f"{path} holds no records (verdicts/, {', '.join(names)}); give a run's folder or a .jsonl file"
+        )
     return files
 
 
-def choose(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The records that were asked for.
-
-    Raises:
-        ConfigError: there is no record of that id, or `--n` is below 1.
-    """
-    if args.n < 1:
-        raise ConfigError("--n wants a number of at least 1")
-    if args.id is not None:
-        rows = [row for row in rows if _id(row) == args.id]
-        if not rows:
-            raise ConfigError("no record has that id")
+def choose(rows: Sequence[Record], args: argparse.Namespace) -> list[Record]:
+    """The records that were asked for."""
+    asked = [row for row in rows if args.id in (None, row[0])]
     if args.seed is not None:
-        rows = sorted(rows, key=lambda row: draw(args.seed, _id(row)))
-    return list(islice(rows, args.n))
+        asked.sort(key=lambda row: draw(args.seed, row[0]))
+    return asked[: args.n]
 
 
 def _id(row: dict[str, Any]) -> str:

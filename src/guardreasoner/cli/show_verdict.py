@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -67,7 +69,7 @@ def _steps(verdict: Verdict) -> Group:
     return Group(*parts)
 
 
-def _answers(exchange: Exchange, verdict: Verdict) -> Table:
+def _answers(exchange: Exchange, verdict: Verdict) -> Group:
     table = Table.grid(padding=(0, 2))
     for task in exchange.tasks:
         label, score = verdict.labels[task], verdict.scores[task.value]
@@ -82,18 +84,22 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Table:
         table.add_row(
             Text("attack", "bold"), Text("likely"), "", Text(f"P(steers a model) {verdict.attack:.2f}", "dim")
         )
-    if "language" in verdict.notes:
-        table.add_row(
-            Text("note", "bold"), Text("not taken for English, the only language this guard was tested on", "yellow")
-        )
-    if "wire" in verdict.notes:
-        table.add_row(Text("note", "bold"), Text(f"form of the prompt: {verdict.notes['wire']}"))
-    if "disagreement" in verdict.notes:
-        table.add_row(
-            Text("note", "bold"),
-            Text("the reasoning concludes otherwise on " + ", ".join(verdict.notes["disagreement"])),
-        )
-    return table
+    notes = Table.grid(padding=(0, 2))
+    for note in _notes(verdict.notes):
+        notes.add_row(Text("note   ", "bold"), note)
+    return Group(table, notes) if notes.row_count else Group(table)
+
+
+def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
+    """What a person must know of a verdict's notes."""
+    if "language" in notes:
+        yield Text("not taken for English, the only language this guard was tested on", "yellow")
+    if "mode" in notes:
+        yield Text(str(notes["mode"]))
+    if "wire" in notes:
+        yield Text(f"form of the prompt: {notes['wire']}")
+    if "disagreement" in notes:
+        yield Text("the reasoning concludes otherwise on " + ", ".join(notes["disagreement"]))
 
 
 def _likely(verdict: Verdict) -> str:

@@ -26,7 +26,7 @@ ABOVE = 10
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=shipped, action="append", metavar="NAME|FILE", help="a benchmark's name or a "
+    parser.add_argument("--rows", action="append", metavar="NAME|FILE", help="a benchmark's name or a "
                         "labelled table; repeatable (default: everyday, which comes with the package)")  # fmt: skip
     parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = list(dict.fromkeys(args.rows or [shipped(EVERYDAY)]))
+    names = list(dict.fromkeys(args.rows or [EVERYDAY]))
     mapping = parse_mapping(args.map)
     examples = [e for n in names for e in load_benchmark(n, args.data, mapping=mapping if is_file(n) else None)]
     options = guard_options(args)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 config={
                     "asked": args.guard,
-                    "rows": [Path(name).name for name in names],
+                    "rows": [Path(shipped(name)).name for name in names],
                     "map": ",".join(args.map) if args.map else None,
                     **public_options(options),
                 },

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from guardreasoner.data.everyday import EVERYDAY, shipped
 from guardreasoner.data.labelled import Column, read_examples
 from guardreasoner.data.sources import Skip, Source, load_rows, read_input_block, take
 from guardreasoner.data.tables import read_table, stem_of, strict, suffix_of
@@ -218,18 +219,18 @@ def find_benchmark(name: str) -> Benchmark:
     by_name = {n.lower(): b for n, b in BENCHMARKS.items()}
     lower = _MISSPELT.get(name.lower(), name).lower()
     if lower not in by_name:
-        raise UnknownName("benchmark", name, BENCHMARKS)
+        raise UnknownName("benchmark", name, (*BENCHMARKS, EVERYDAY))
     return by_name[lower]
 
 
 def is_file(name: str) -> bool:
-    """Whether a benchmark is given as a file of the user's own, rather than by a name of the table."""
-    return bool(suffix_of(name)) or "/" in name or Path(name).is_file()
+    """Whether a benchmark is a labelled table (`everyday`, or a file of the user's own) rather than a name of ours."""
+    return name.lower() == EVERYDAY or bool(suffix_of(name)) or "/" in name or Path(name).is_file()
 
 
 def title(name: str) -> str:
     """The name under which results of a benchmark are kept: the table's spelling, or the file's stem."""
-    return stem_of(name) if is_file(name) else find_benchmark(name).name
+    return stem_of(shipped(name)) if is_file(name) else find_benchmark(name).name
 
 
 def data_folder(given: str | Path | None = None) -> Path | None:
@@ -242,7 +243,10 @@ def data_folder(given: str | Path | None = None) -> Path | None:
     if not named:
         return None
     if not Path(named).is_dir():
-        raise ConfigError(f"there is no data folder {named}; give --data DIR, or unset GUARDREASONER_DATA for the hub")
+        raise ConfigError(
+            f"there is no data folder {named}; it is one that holds benchmarks/0_*.json (`guardreasoner benchmarks` "
+            f"says where these come from){'' if given else '; mend GUARDREASONER_DATA, which names it, or unset it'}"
+        )
     return Path(named)
 
 
@@ -259,7 +263,7 @@ def load_benchmark(
     """The examples of one benchmark, in its own order.
 
     Args:
-        name: a name of the table, or a table of the user's own (`data.tables`).
+        name: a name of the table, `everyday`, or a table of the user's own (`data.tables`).
         data_dir: folder with `benchmarks/0_*.json` (the official files); without it, and without
             `GUARDREASONER_DATA`, the rows come from the hub.
         mapping: field -> column, for a file of the user's own.
@@ -269,7 +273,7 @@ def load_benchmark(
         DataError: a file or row is wrong, the file is not in the folder, or the hub cannot be reached.
     """
     if is_file(name):
-        return read_examples(name, mapping)
+        return read_examples(shipped(name), None if name.lower() == EVERYDAY else mapping)
     benchmark = find_benchmark(name)
     if (folder := data_folder(data_dir)) is not None:
         path = folder / "benchmarks" / benchmark.file

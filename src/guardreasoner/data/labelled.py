@@ -155,7 +155,8 @@ def _check_columns(
     else:
         return
     fits = fitting_map(rows, asked={k: c.name for k, c in asked.items()})
-    raise DataError(f"{wrong}; {columns_found(found)}{f'; try --map {fits}' if fits else ''}", file=file)
+    hint = f"try --map {fits}" if fits else "say which is which: --map prompt=COLUMN,prompt_harm=COLUMN"
+    raise DataError(f"{wrong}; {columns_found(found)}; {hint}", file=file)
 
 
 def _says(rows: Iterable[Row], column: str) -> bool:

@@ -63,6 +63,8 @@ def kind_of(value: Any) -> str:
         return "JSON object"
     if isinstance(value, list | tuple):
         return "list"
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "true/false"
     return "number" if isinstance(value, int | float) else type(value).__name__.lower()

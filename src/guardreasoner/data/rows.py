@@ -37,7 +37,12 @@ class Given:
 
 
 def read_row(
-    row: Mapping[str, Any] | DataError, *, file: str, line: int, columns: Mapping[str, str] | None = None
+    row: Mapping[str, Any] | DataError,
+    *,
+    file: str,
+    line: int,
+    columns: Mapping[str, str] | None = None,
+    texts: bool = False,
 ) -> Given | DataError:
     """What a row holds, or what is wrong with it. Nothing is raised: one row's fault is that row's error.
 
@@ -45,6 +50,7 @@ def read_row(
         row: the fields by name; an error is given back.
         file, line: where it comes from, for errors; the line is the id of a row that has none.
         columns: field -> the column it is called in this file.
+        texts: what is judged passes through as well.
     """
     if isinstance(row, DataError):
         return row
@@ -54,7 +60,7 @@ def read_row(
         if own.get("prompt") is not None or own.get("response") is not None:
             own.pop("messages", None)  # passes through
         exchange = exchange_of(own, str(line))
-        read = {names[name] for name in own}
+        read = {names[name] for name in own if name == "id" or not texts}
         return Given(exchange, {k: plain(v, printable(str(k), 40)) for k, v in row.items() if k not in read})
     except DataError as error:
         first, dot, rest = (error.field or "").partition("[")

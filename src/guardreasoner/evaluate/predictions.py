@@ -8,13 +8,14 @@ by its text where the file holds it, by its id otherwise. What does not fit is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.data import fingerprints
 from guardreasoner.data.benchmarks import find_benchmark, is_file, load_benchmark, local_file, title
+from guardreasoner.data.labelled import Column
 from guardreasoner.data.sources import read_input_block
 from guardreasoner.errors import DataError, printable
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
@@ -74,7 +75,12 @@ class Predictions:
 
 
 def read_predictions(
-    path: str | Path, benchmark: str, data_dir: str | Path | None = None, *, partial: bool = False
+    path: str | Path,
+    benchmark: str,
+    data_dir: str | Path | None = None,
+    *,
+    mapping: Mapping[str, Column] | None = None,
+    partial: bool = False,
 ) -> Predictions:
     """The predictions of one file, checked against the benchmark.
 
@@ -82,6 +88,7 @@ def read_predictions(
         path: `RUN/verdicts/<Benchmark>.jsonl` or an official `generated_predictions.jsonl`.
         benchmark: a name of the table, or a labelled file of the user's own.
         data_dir: where the official benchmark files are; without it rows are checked by fingerprint.
+        mapping: field -> column, for a file of the user's own.
         partial: accept verdicts of only some of the rows (a run with `--limit`).
 
     Raises:
@@ -89,7 +96,7 @@ def read_predictions(
         DataError: the file is not a whole and right answer to that benchmark; says why.
     """
     name = title(benchmark)
-    examples = _examples(benchmark, data_dir)
+    examples = _examples(benchmark, data_dir, mapping)
     tasks = _tasks(benchmark, examples)
     lines = read_lines(path)
     first = lines[0][1]
@@ -129,9 +136,11 @@ def _is_torn(path: Path, line: int) -> bool:
     return not data.endswith(b"\n") and data.count(b"\n") == line - 1
 
 
-def _examples(benchmark: str, data_dir: str | Path | None) -> list[Example] | None:
+def _examples(
+    benchmark: str, data_dir: str | Path | None, mapping: Mapping[str, Column] | None
+) -> list[Example] | None:
     if is_file(benchmark):
-        return load_benchmark(benchmark)
+        return load_benchmark(benchmark, mapping=mapping)
     return load_benchmark(benchmark, data_dir) if local_file(benchmark, data_dir) else None
 
 

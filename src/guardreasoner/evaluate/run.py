@@ -66,7 +66,7 @@ def evaluate(
         benchmarks: title -> its examples.
         out: the run folder.
         config: what identifies the guard (`guard`, `mode`, `engine`, ...); a run folder belongs to one of these.
-        limit: rows per benchmark, drawn by `seed` and stratified by gold.
+        limit: rows per cell (a task of a benchmark), drawn by `seed` and stratified by gold.
         seed: of the draw.
         corrections: files of `Review` records; gold is corrected for scoring, never in the verdict files.
         inputs: files whose hashes go into the manifest.
@@ -125,20 +125,32 @@ def _strange(title: str, examples: Sequence[Example]) -> str | None:
 
 
 def judged(benchmarks: Mapping[str, Sequence[Example]], limit: int | None, seed: int) -> dict[str, list[Example]]:
-    """The examples of each benchmark that a run judges."""
-    return {title: draw(examples, limit, f"{seed}:{title}") for title, examples in benchmarks.items()}
-
-
-def draw(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
-    """`limit` examples in their own order, in the proportions of their gold labels; each kind at least once if it fits.
+    """The examples of each benchmark that a run judges: with a limit, as many of every task that it asks.
 
     Raises:
         ConfigError: limit is not above 0.
     """
-    if limit is None or limit >= len(examples):
+    return {title: _sample(examples, limit, f"{seed}:{title}") for title, examples in benchmarks.items()}
+
+
+def _sample(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
+    if limit is None:
         return list(examples)
     if limit <= 0:
         raise ConfigError("--limit wants a number of rows above 0")
+    chosen: set[str] = set()
+    for task in TASKS:
+        cell = [e for e in examples if e.gold[task] is not None]
+        others = [e for e in cell if e.exchange.id not in chosen]
+        if (more := limit - (len(cell) - len(others))) > 0:
+            chosen |= {e.exchange.id for e in draw(others, more, seed)}
+    return [e for e in examples if e.exchange.id in chosen]
+
+
+def draw(examples: Sequence[Example], limit: int, seed: str) -> list[Example]:
+    """`limit` examples in their own order, in the proportions of their gold; each kind at least once if it fits."""
+    if limit >= len(examples):
+        return list(examples)
     kinds: dict[Labels, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
         kinds[example.gold].append(index)

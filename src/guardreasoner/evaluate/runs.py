@@ -43,7 +43,7 @@ class Run:
 
     @property
     def limit(self) -> int | None:
-        """Rows per benchmark where the run judged a sample."""
+        """Rows per task of a benchmark where the run judged a sample."""
         found = self.manifest.get("config", {}).get("limit")
         return int(found) if found is not None else None
 

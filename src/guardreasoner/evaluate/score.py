@@ -14,6 +14,7 @@ from typing import Any
 
 from guardreasoner import metrics
 from guardreasoner.data.benchmarks import BENCHMARKS
+from guardreasoner.data.labelled import Column
 from guardreasoner.errors import ConfigError, DataError, MissingDependency, UnknownName
 from guardreasoner.evaluate.operating import operating_points
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_predictions
@@ -33,6 +34,7 @@ def score_file(
     task: str | None = None,
     rule: Rule = "strict",
     data_dir: str | Path | None = None,
+    mapping: Mapping[str, Column] | None = None,
     partial: bool = False,
 ) -> tuple[list[Score], tuple[str, ...]]:
     """Score one file of stored predictions.
@@ -43,6 +45,7 @@ def score_file(
         task: only this task.
         rule: `strict` or `official`.
         data_dir: where the official benchmark files are.
+        mapping: field -> column, for a file of the user's own.
         partial: accept verdicts of only some of the rows.
 
     Returns:
@@ -52,7 +55,7 @@ def score_file(
         UnknownName: no such benchmark or task.
         DataError: the file is not a whole and right answer to the benchmark, or there is nothing to score.
     """
-    found = read_predictions(path, benchmark, data_dir, partial=partial)
+    found = read_predictions(path, benchmark, data_dir, mapping=mapping, partial=partial)
     tasks = found.tasks if task is None else (find_task(task),)
     if wrong := [t for t in tasks if t not in found.tasks]:
         raise ConfigError(f"{found.benchmark} does not ask {wrong[0]}; it asks {', '.join(found.tasks)}")

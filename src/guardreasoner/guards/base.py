@@ -134,6 +134,8 @@ class Judging:
 def _exchange(prompt: Any, response: Any) -> Exchange:
     if isinstance(prompt, list | tuple):
         raise DataError("a list where a request is wanted; for a list of messages call check_messages", field="prompt")
+    if prompt is None:
+        raise DataError("None where a text is wanted; to judge a reply alone, give an empty request", field="prompt")
     exchange = Exchange("check", prompt, response)
     validate(exchange)
     return exchange

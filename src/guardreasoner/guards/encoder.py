@@ -106,7 +106,7 @@ class EncoderGuard(Judging):
 
         Args:
             exchanges: any number.
-            mode: any; `instant` is what happens.
+            mode: any; `instant` is what happens, and a note says so where reasoning was asked for.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: taken for the sake of other guards; nothing is escalated here.
@@ -115,10 +115,14 @@ class EncoderGuard(Judging):
         Raises:
             DataError: an exchange has neither a request nor a reply.
         """
-        _checked(mode or self.mode)
+        asked = _checked(mode or self.mode)
         for exchange in exchanges:
             validate(exchange)
-        return [self._judge(exchange, self.tasks if tasks is None else tasks, deadline) for exchange in exchanges]
+        made = [self._judge(exchange, self.tasks if tasks is None else tasks, deadline) for exchange in exchanges]
+        if asked not in ("short", "full"):
+            return made
+        note = f"{asked} was asked for, and {self.name} writes no reasoning"
+        return [replace(verdict, notes={**verdict.notes, "mode": note}) for verdict in made]
 
     def close(self) -> None:
         self.engine.close()

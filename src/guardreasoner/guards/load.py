@@ -90,6 +90,8 @@ def load_guard(
         row = replace(
             row, engine=engine or row.engine, model=model or row.model, revision=None if model else row.revision
         )
+    if row.format in ("constant", "replay") and options:
+        raise ConfigError(f"guard {row.name} takes no option {printable(next(iter(options)), 40)!r}")
     if row.format == "constant":
         from guardreasoner.guards.constant import ConstantGuard
 

@@ -180,7 +180,7 @@ def _notes(entrants: Sequence[Contestant]) -> list[str]:
         notes.append(f"{label}: guard {run.guard}{mode}, {len(run.rows):,} rows{finished}{unknown}")
         notes += [f"{label}: {note}" for note in run.manifest.get("notes", ())]
         if run.limit is not None:
-            notes.append(f"{label}: a sample of {run.limit} rows per benchmark")
+            notes.append(f"{label}: a sample of {run.limit} rows per task of a benchmark")
         states = Counter(c.verdict.status for c in run.rows if c.verdict.status != "ok")
         if states:
             counted = ", ".join(f"{status} {n:,}" for status, n in states.most_common())

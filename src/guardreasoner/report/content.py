@@ -38,7 +38,7 @@ _SOURCES = (
 def _warnings(report: Report) -> list[str]:
     if not report.samples:
         return []
-    named = ", ".join(f"{c.label} ({c.run.limit} rows per benchmark)" for c in report.samples)
+    named = ", ".join(f"{c.label} ({c.run.limit} rows per task of a benchmark)" for c in report.samples)
     return [
         f"Samples, not whole benchmarks: {named}. Their numbers are rough, they take no place beside full runs and "
         "published numbers, and each says how many rows it is over."

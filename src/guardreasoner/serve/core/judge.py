@@ -241,7 +241,8 @@ class Core:
 
     def _late(self, item: Item) -> None:
         if not item.future.done():
-            why = "the deadline passed before the guard answered"
+            loading = "" if self.worker.ready else "; it is still being loaded"
+            why = f"the deadline passed before the guard answered{loading}"
             item.future.set_result(self._unjudged(item.exchange, item.mode, "timeout", why))
 
     def _unjudged(self, exchange: Exchange, mode: Mode, status: Status, why: str) -> Verdict:
