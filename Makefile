@@ -45,7 +45,7 @@ fix: $(VENV)/.dev  ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.base  ## write docs/commands.md, docs/api.md and docs/wires/fields.md from the code
+docs: $(VENV)/.base  ## write docs/commands.md, docs/api.md and docs/fields.md from the code
 	$(BIN)/python docs/commands.py
 	$(BIN)/python docs/fields.py
 	$(BIN)/python docs/api.py

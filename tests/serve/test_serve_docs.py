@@ -59,5 +59,5 @@ def test_the_table_of_fields_is_the_one_that_checks():
     spec = importlib.util.spec_from_file_location("field_reference", DOCS / "fields.py")
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
-    assert reference.PAGE.read_text() == reference.page(), "docs/wires/fields.md is stale: run `make docs`"
+    assert reference.PAGE.read_text() == reference.page(), "docs/fields.md is stale: run `make docs`"
     assert {wire for wire, _ in reference.tables()} == set(ROUTES)
