@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.show_scores import NAMES
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.audit import Audit, Share, audit, dependence
 from guardreasoner.evaluate.runs import open_run
@@ -47,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
             guard.close()
         found = replace(found, dependence=changed)
     if args.json:
-        print(json.dumps(as_dict(found)))
-        return 0
-    Console(highlight=False).print(audit_table(found))
+        print_json([as_dict(found)])
+    else:
+        show(audit_table(found))
     return 0
 
 
@@ -86,9 +84,7 @@ def _plain(share: Share) -> dict[str, Any]:
 
 def audit_table(found: Audit) -> Table:
     """The audit as a table: share, interval, counts, and what nano is held to."""
-    table = Table(title=f"{found.guard}: {found.rows:,} rows", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("", "%", "95%", "of", "bar for nano"):
-        table.add_column(head, justify="left" if not head else "right", no_wrap=True)
+    table = table_of("", "%", "95%", "of", "bar for nano", title=f"{found.guard}: {found.rows:,} rows")
     table.add_row("verdicts with steps", *_cells(found.with_steps), "")
     table.add_row("[bold]conclusion equals answer[/]", *_cells(found.agreement), _bar("agreement", found.agreement))
     for task, share in found.agreeing.items():

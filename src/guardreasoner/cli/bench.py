@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.tables import print_json
 from guardreasoner.errors import ConfigError, EngineError, printable
 from guardreasoner.evaluate.speed import as_row, measure, peak_memory_mb
 from guardreasoner.guards.load import load_guard
@@ -59,8 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     rows = _alone(args) if args.against is None else _contest(args)
     if args.json:
-        for row in rows:
-            print(json.dumps(row))
+        print_json(rows)
     else:
         _show(rows)
     return 0

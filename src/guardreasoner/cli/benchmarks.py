@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from guardreasoner.cli.show_scores import NAMES
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import BENCHMARKS, Benchmark, Cell, data_folder, local_file
 
 
@@ -24,24 +20,22 @@ def run(args: argparse.Namespace) -> int:
     folder = data_folder(args.data)
     cells = [(b, c) for b in BENCHMARKS.values() for c in b.cells]
     if args.json:
-        for benchmark, cell in cells:
-            print(json.dumps(_row(benchmark, cell, folder)))
+        print_json(_row(benchmark, cell, folder) for benchmark, cell in cells)
         return 0
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    for head in ("benchmark", "task", "rows", "harmful", "paper", "licence", "at hand"):
-        table.add_column(head, justify="right" if head in ("rows", "harmful", "paper") else "left", no_wrap=True)
+    table = table_of("benchmark", "task", "rows", "harmful", "paper", "licence", "at hand", words=2, last_words=2)
     for benchmark, cell in cells:
         table.add_row(
             benchmark.name, NAMES[cell.task], _count(cell.n), _count(cell.positives), _count(cell.paper_n),
             benchmark.source.licence, _where(benchmark, folder),
         )  # fmt: skip
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(f"{len(cells)} cells. harmful = rows with the positive label (harmful, refusal)")
-    console.print("paper = the count that the paper prints and weights its averages by")
-    console.print("everyday (evaluate --benchmark everyday) comes with the package; it is ours, not the paper's")
-    for line in _advice(folder):
-        console.print(line)
+    show(
+        table,
+        f"{len(cells)} cells. harmful = rows with the positive label (harmful, refusal)",
+        "paper = the count that the paper prints and weights its averages by",
+        "everyday (evaluate --benchmark everyday) comes with the package; it is ours, not the paper's",
+        *_advice(folder),
+        wrap=False,
+    )
     return 0
 
 

@@ -7,10 +7,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.labelled import parse_mapping, read_examples
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
@@ -54,10 +54,9 @@ def run(args: argparse.Namespace) -> int:
     )
     write_atomic(args.out, json.dumps(Calibration(curves, fitted_on).as_dict(), indent=2) + "\n")
     if args.json:
-        for fit in fits:
-            print(json.dumps(as_row(fit)))
+        print_json(map(as_row, fits))
     else:
-        Console().print(_table(fits))
+        show(_table(fits))
     return 0
 
 
@@ -68,21 +67,10 @@ def _own(name: str) -> Calibration:
 
 
 def _table(fits: list[Fit]) -> Table:
-    table = Table(title="Fitted on the rows given: expect a little less elsewhere")
-    for head in (
-        "task",
-        "mode",
-        "rows",
-        "positive",
-        "AUROC",
-        "ECE before",
-        "ECE",
-        "threshold [95%]",
-        "F1",
-        "FPR",
-        "recall",
-    ):
-        table.add_column(head, justify="left" if head in ("task", "mode") else "right")
+    table = table_of(
+        "task", "mode", "rows", "positive", "AUROC", "ECE before", "ECE", "threshold [95%]", "F1", "FPR", "recall",
+        words=2, title="Fitted on the rows given: expect a little less elsewhere",
+    )  # fmt: skip
     for f in fits:
         a = f.attained
         table.add_row(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from guardreasoner.cli.show_scores import NAMES
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.evaluate.cascades import CascadeCurve, cascade_curves
 from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.runs import open_run
@@ -37,28 +34,19 @@ def run(args: argparse.Namespace) -> int:
         write_atomic(args.out / "cascade.json", dumps([asdict(c) for c in curves]) + "\n")
         write_atomic(args.out / "cascade.svg", cascades(curves))
     if args.json:
-        for curve in curves:
-            print(json.dumps(asdict(curve)))
-        return 0
-    console = Console(highlight=False)
-    for table in _tables(curves):
-        console.print(table)
+        print_json(map(asdict, curves))
+    else:
+        show(*map(_table, curves))
     return 0
 
 
-def _tables(curves: Sequence[CascadeCurve]) -> list[Table]:
-    found = []
-    for curve in curves:
-        cells = ", ".join(curve.cells)
-        title = f"{NAMES[curve.task]}: {curve.first}, then {curve.second}, on {curve.rows:,} rows of {cells}"
-        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-        for name in ("goes on", "rows", "F1", "95% interval", "at random", "band of the first score"):
-            table.add_column(name, justify="right")
-        for p in curve.points:
-            interval = f"{p.f1.low:.1f} to {p.f1.high:.1f}"
-            band = "none" if not p.escalated else f"{p.band[0]:.3f} to {p.band[1]:.3f}"
-            table.add_row(
-                f"{p.share:.0%}", f"{p.escalated:,}", f"{p.f1.value:.2f}", interval, f"{p.at_random:.2f}", band
-            )
-        found.append(table)
-    return found
+def _table(curve: CascadeCurve) -> Table:
+    cells = ", ".join(curve.cells)
+    title = f"{NAMES[curve.task]}: {curve.first}, then {curve.second}, on {curve.rows:,} rows of {cells}"
+    heads = ("goes on", "rows", "F1", "95% interval", "at random", "band of the first score")
+    table = table_of(*heads, words=0, title=title)
+    for p in curve.points:
+        interval = f"{p.f1.low:.1f} to {p.f1.high:.1f}"
+        band = "none" if not p.escalated else f"{p.band[0]:.3f} to {p.band[1]:.3f}"
+        table.add_row(f"{p.share:.0%}", f"{p.escalated:,}", f"{p.f1.value:.2f}", interval, f"{p.at_random:.2f}", band)
+    return table

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from guardreasoner.cli.show_scores import NAMES, number
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.evaluate.contestants import Contestant, contestants
@@ -68,10 +67,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{items} rows to review in {args.out / ITEMS}; keep {SEALED} from reviewers", file=sys.stderr)
     against = [r for r in rows if r.against][: args.limit]
     if args.json:
-        for row in against:
-            print(json.dumps(_as_dict(row)))
-        return 0
-    Console(highlight=False).print(_table(against, sum(bool(r.against) for r in rows), len(rows)))
+        print_json(map(_as_dict, against))
+    else:
+        show(_table(against, sum(bool(r.against) for r in rows), len(rows)))
     return 0
 
 
@@ -113,17 +111,12 @@ def _as_dict(row: Contested) -> dict[str, object]:
 
 def _table(rows: Sequence[Contested], contested_rows: int, total: int) -> Table:
     title = f"{contested_rows:,} of {total:,} (row, task) pairs are contested; the most contested first"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("row", "task", "gold", "sure", "against"):
-        table.add_column(head, no_wrap=head != "against")
+    table = table_of("row", "task", "gold", "sure", "against", words=5, title=title, folds=("against",))
     for row in rows:
         table.add_row(
-            escape(printable(row.case.id, 40)),
-            NAMES[row.task.value],
-            str(row.case.gold[row.task]),
-            f"{row.confidence:.2f}",
-            escape(printable(", ".join(row.against))),
-        )
+            escape(printable(row.case.id, 40)), NAMES[row.task.value], str(row.case.gold[row.task]),
+            f"{row.confidence:.2f}", escape(printable(", ".join(row.against))),
+        )  # fmt: skip
     return table
 
 
@@ -136,20 +129,16 @@ def _after(entrants: Sequence[Contestant], args: argparse.Namespace) -> int:
         print(f"note: {len(empty)} strata are not reviewed yet and count as right; do not quote these numbers",
               file=sys.stderr)  # fmt: skip
     if args.json:
-        for kind, lines in (("corrected", found), ("flips", changed), ("agreement", agreed)):
-            for line in lines:
-                print(json.dumps({"kind": kind, **asdict(line)}))
-        return 0
-    console = Console(highlight=False)
-    for table in (_corrected(found), _flips(changed), _agreement(agreed)):
-        console.print(table)
+        kinds: dict[str, Sequence[Any]] = {"corrected": found, "flips": changed, "agreement": agreed}
+        print_json({"kind": kind, **asdict(line)} for kind, lines in kinds.items() for line in lines)
+    else:
+        show(_corrected(found), _flips(changed), _agreement(agreed))
     return 0
 
 
 def _corrected(found: Sequence[Corrected]) -> Table:
-    table = Table(title="F1 on original and corrected labels", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("guard", "cell", "original", "corrected", "95%", "flips for it"):
-        table.add_column(head, justify="left" if head in ("guard", "cell") else "right", no_wrap=True)
+    heads = ("guard", "cell", "original", "corrected", "95%", "flips for it")
+    table = table_of(*heads, words=2, title="F1 on original and corrected labels")
     for c in found:
         table.add_row(
             escape(printable(c.guard, 30)), escape(f"{c.benchmark}"), f"{c.original:.2f}", f"{c.corrected.value:.2f}",
@@ -159,26 +148,16 @@ def _corrected(found: Sequence[Corrected]) -> Table:
 
 
 def _flips(changed: Sequence[Flips]) -> Table:
-    table = Table(title="changed labels per stratum", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("cell", "task", "stratum", "rows", "reviewed", "changed"):
-        left = head in ("cell", "task", "stratum")
-        table.add_column(head, justify="left" if left else "right", no_wrap=True)
+    heads = ("cell", "task", "stratum", "rows", "reviewed", "changed")
+    table = table_of(*heads, words=3, title="changed labels per stratum")
     for f in changed:
-        table.add_row(
-            escape(f.benchmark),
-            NAMES[f.task.value],
-            f.stratum,
-            f"{f.population:,}",
-            f"{f.reviewed:,}",
-            f"{f.flipped:,}",
-        )
+        counts = [f"{n:,}" for n in (f.population, f.reviewed, f.flipped)]
+        table.add_row(escape(f.benchmark), NAMES[f.task.value], f.stratum, *counts)
     return table
 
 
 def _agreement(found: Sequence[Agreement]) -> Table:
-    table = Table(title="reviewers, two by two", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("reviewers", "task", "rows", "same", "kappa"):
-        table.add_column(head, justify="left" if head in ("reviewers", "task") else "right", no_wrap=True)
+    table = table_of("reviewers", "task", "rows", "same", "kappa", words=2, title="reviewers, two by two")
     for a in found:
         names = escape(printable(f"{a.a}, {a.b}"))
         table.add_row(names, NAMES[a.task.value], f"{a.rows:,}", f"{a.same:,}", number(a.kappa, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.show_scores import points_table, scores_table, stability_table
+from guardreasoner.cli.tables import print_json, show
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
 from guardreasoner.data.labelled import parse_mapping
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         guard.close()
     _print(result, as_json=args.json)
     if args.repeat is not None:
-        Console(highlight=False).print(stability_table(read_stability(open_run(args.out, args.data))))
+        show(stability_table(read_stability(open_run(args.out, args.data))))
     return _gate(result, args.baseline, args.fail_below) if args.baseline else 0
 
 
@@ -197,17 +197,11 @@ def _print(result: Result, *, as_json: bool) -> None:
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if as_json:
-        for score in result.scores:
-            print(json.dumps(as_row(score)))
+        print_json(map(as_row, result.scores))
         return
     if not result.scores:
         raise DataError("the guard answers no task of these benchmarks")
-    console = Console(highlight=False)
-    console.print(scores_table(result.scores, result.averages))
-    if (points := points_table(result.scores)) is not None:
-        console.print(points)
-    for line in _worries(result):
-        console.print(line)
+    show(scores_table(result.scores, result.averages), points_table(result.scores), *_worries(result))
 
 
 def _worries(result: Result) -> Sequence[str]:

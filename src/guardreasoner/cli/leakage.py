@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import BENCHMARKS, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
 from guardreasoner.errors import DataError
@@ -56,13 +54,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         write_jsonl(args.out, [{"benchmark": leak.benchmark, **asdict(o)} for leak in leaks for o in leak.overlaps])
     if args.json:
-        for leak in leaks:
-            print(json.dumps(_as_dict(leak, [c for c in cleaned if c.benchmark == leak.benchmark])))
-        return 0
-    console = Console(highlight=False)
-    console.print(_table(leaks))
-    if cleaned:
-        console.print(_clean_table(cleaned))
+        print_json(_as_dict(leak, [c for c in cleaned if c.benchmark == leak.benchmark]) for leak in leaks)
+    else:
+        show(_table(leaks), _clean_table(cleaned) if cleaned else None)
     return 0
 
 
@@ -89,9 +83,8 @@ def _as_dict(leak: Leak, cleaned: Sequence[CleanF1]) -> dict[str, object]:
 
 
 def _table(leaks: Sequence[Leak]) -> Table:
-    table = Table(title=f"near-duplicates by {leaks[0].method}", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head, width in (("", 21), ("rows", 5), ("requests", 8), ("replies", 7), ("%", 4), ("most from", None)):
-        table.add_column(head, justify="left" if head in ("", "most from") else "right", no_wrap=True, min_width=width)
+    heads = ("", "rows", "requests", "replies", "%", "most from")
+    table = table_of(*heads, last_words=1, title=f"near-duplicates by {leaks[0].method}")
     for leak in leaks:
         source = leak.files.most_common(1)
         table.add_row(
@@ -106,9 +99,8 @@ def _table(leaks: Sequence[Leak]) -> Table:
 
 
 def _clean_table(cleaned: Sequence[CleanF1]) -> Table:
-    table = Table(title="F1 with and without near-duplicates", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("", "task", "F1", "left out", "F1 without", "95%"):
-        table.add_column(head, justify="left" if head in ("", "task") else "right", no_wrap=True)
+    heads = ("", "task", "F1", "left out", "F1 without", "95%")
+    table = table_of(*heads, words=2, title="F1 with and without near-duplicates")
     for cell in cleaned:
         clean = ("–", "") if cell.clean is None else (
             f"{cell.clean.value:.2f}", f"{cell.clean.low:.1f}–{cell.clean.high:.1f}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-
 from guardreasoner.cli.show_scores import points_table, scores_table
+from guardreasoner.cli.tables import print_json, show
 from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.evaluate.score import as_row, score_file
 from guardreasoner.types import Rule
@@ -48,11 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if any(s.extra["other_case"] for s in scores):
         print(f"note: {CAPITALS}", file=sys.stderr)
     if args.json:
-        for score in scores:
-            print(json.dumps(as_row(score)))
+        print_json(map(as_row, scores))
     else:
-        console = Console()
-        console.print(scores_table(scores))
-        if (points := points_table(scores)) is not None:
-            console.print(points)
+        show(scores_table(scores), points_table(scores))
     return 0

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from guardreasoner.cli.show_verdict import print_verdict
+from guardreasoner.cli.show_verdict import print_verdict, visible
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.evaluate.predictions import Prediction
@@ -156,6 +156,5 @@ def _plain(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def shown(text: str) -> str:
-    """Text for a terminal: line breaks stay, other control characters are written out, the end of a long one cut."""
-    cut = text if len(text) <= WIDEST else f"{text[:WIDEST]} … ({len(text) - WIDEST} more characters)"
-    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in cut)
+    """Text for a terminal, the end of a long one cut."""
+    return visible(text if len(text) <= WIDEST else f"{text[:WIDEST]} … ({len(text) - WIDEST} more characters)")

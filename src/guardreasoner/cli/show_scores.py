@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from guardreasoner.cli.tables import table_of
 from guardreasoner.evaluate.operating import POINTS
 from guardreasoner.evaluate.score import Average
 from guardreasoner.evaluate.stability import Stability
@@ -23,10 +23,7 @@ def scores_table(scores: Sequence[Score], averages: Sequence[Average] = ()) -> T
     `const` is the F1 of always answering with the positive label; `unread` counts rows without a readable verdict.
     """
     title = f"{scores[0].guard}, rule {scores[0].rule}" if scores else ""
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=0)
-    table.add_column("", no_wrap=True)
-    for head in HEADS:
-        table.add_column(head, justify="right", no_wrap=True)
+    table = table_of("", *HEADS, title=escape(title))
     for task in TASKS:
         cells = [s for s in scores if s.task == task]
         if cells:
@@ -77,10 +74,8 @@ def points_table(scores: Sequence[Score]) -> Table | None:
     shown = [s for s in scores if any(s.extra.get(name) for name in POINTS)]
     if not shown:
         return None
-    table = Table(title="operating points, 95% intervals", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    table.add_column("", no_wrap=True)
-    for head in ("TPR at 1% FPR", "TPR at 5% FPR", "FPR at 90% TPR", "area to 5%"):
-        table.add_column(head, justify="right")
+    heads = ("TPR at 1% FPR", "TPR at 5% FPR", "FPR at 90% TPR", "area to 5%")
+    table = table_of("", *heads, title="operating points, 95% intervals", folds=heads)
     for score in shown:
         cells = [_point(score.extra.get(name), 3 if name == "partial_auroc" else 1) for name in POINTS]
         table.add_row(f"{escape(score.benchmark)}, {NAMES[score.task]}", *cells)
@@ -95,9 +90,8 @@ def _point(found: Mapping[str, float] | None, digits: int) -> str:
 
 def stability_table(found: Sequence[Stability]) -> Table:
     """How many verdicts changed when exchanges were judged again, one line per kind of repeat and task."""
-    table = Table(title="verdicts that change when asked again", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for head in ("what changed", "task", "exchanges", "repeats", "% of repeats that differ", "% that ever change"):
-        table.add_column(head, justify="left" if head in ("what changed", "task") else "right")
+    heads = ("what changed", "task", "exchanges", "repeats", "% of repeats that differ", "% that ever change")
+    table = table_of(*heads, words=2, title="verdicts that change when asked again", folds=heads)
     for s in found:
         shares = [f"{i.value:.1f} ({i.low:.1f}–{i.high:.1f})" for i in (s.each, s.ever)]
         table.add_row(s.kind, NAMES[s.task], f"{s.rows:,}", f"{s.repeats:.1f}", *shares)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from guardreasoner.cli.evaluate import Shown, progress_bars, public_options
 from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import is_file, load_benchmark
 from guardreasoner.data.everyday import EVERYDAY, shipped
 from guardreasoner.data.labelled import parse_mapping
@@ -83,31 +79,21 @@ def run(args: argparse.Namespace) -> int:
 def _print(result: Stress, *, each: bool, as_json: bool) -> None:
     cells = [c for c in result.cells if each or c.transformation is None]
     if as_json:
-        for cell in cells:
-            print(json.dumps(asdict(cell)))
+        print_json(map(asdict, cells))
         return
     title = f"{result.guard}: of rows that it judges rightly as they are, after a transformation"
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    table.add_column("family", no_wrap=True)
-    for name in ("attacks pass", "95%", "of", "false alarms", "95%", "of", "unjudged"):
-        table.add_column(name, justify="right")
+    table = table_of("family", "attacks pass", "95%", "of", "false alarms", "95%", "of", "unjudged", title=title)
     for cell in cells:
         name = cell.family if cell.transformation is None else f"  {cell.transformation}"
-        table.add_row(
-            name if cell.barred else f"{name} (reported)",
-            *_shown(cell.success, cell.harmful),
-            str(cell.harmful),
-            *_shown(cell.alarms, cell.benign),
-            str(cell.benign),
-            str(cell.unjudged),
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+        rates = (*_shown(cell.success, cell.harmful), *_shown(cell.alarms, cell.benign))
+        table.add_row(name if cell.barred else f"{name} (reported)", *rates, str(cell.unjudged))
+    show(
+        table,
         f"As they are, {result.caught.value:.1f}% of harmful rows and {result.alarmed.value:.1f}% of harmless rows are "
-        "flagged; only rows judged rightly are transformed."
+        "flagged; only rows judged rightly are transformed.",
     )
 
 
-def _shown(rate: Interval, rows: int) -> tuple[str, str]:
-    return (f"{rate.value:.1f}%", f"{rate.low:.1f} to {rate.high:.1f}") if rows else ("–", "–")
+def _shown(rate: Interval, rows: int) -> tuple[str, str, str]:
+    """Rate, interval and rows; dashes where there are none."""
+    return (f"{rate.value:.1f}%", f"{rate.low:.1f} to {rate.high:.1f}", str(rows)) if rows else ("–", "–", "0")

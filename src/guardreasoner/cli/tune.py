@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Target
 from guardreasoner.guards.load import find_row
@@ -41,17 +37,16 @@ def run(args: argparse.Namespace) -> int:
     apart(args.out, [row.model, args.labelled])
     measures = tune(Path(row.model), args.labelled, args.out, target=Target.parse(args.target), seed=args.seed)
     if args.json:
-        for measure in measures:
-            print(json.dumps(asdict(measure)))
+        print_json(map(asdict, measures))
         return 0
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    for head in ("task", "rows", "n", "F1", "recall", "FPR", "AUROC"):
-        table.add_column(head, justify="left" if head in ("task", "rows") else "right", no_wrap=True)
+    table = table_of("task", "rows", "n", "F1", "recall", "FPR", "AUROC", words=2)
     for m in measures:
         change = [f"{100 * m.before[k]:.1f} > {100 * m.after[k]:.1f}" for k in ("f1", "recall", "fpr")]
         table.add_row(m.task, m.rows, str(m.n), *change, f"{m.before['auroc']:.3f} > {m.after['auroc']:.3f}")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print("before > after; own rows held out from the fit say what is gained, everyday says what it costs")
-    console.print(f"use it: guardreasoner check --guard {args.out} 'your text'")
+    show(
+        table,
+        "before > after; own rows held out from the fit say what is gained, everyday says what it costs",
+        f"use it: guardreasoner check --guard {args.out} 'your text'",
+        wrap=False,
+    )
     return 0
