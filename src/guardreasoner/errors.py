@@ -23,6 +23,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
+from guardreasoner.plans import Finish
+
 
 class GuardReasonerError(Exception):
     """Base of all errors of this package; `str(error)` is one sentence for a person."""
@@ -64,9 +66,12 @@ class DataError(GuardReasonerError):
 
 
 class EngineError(GuardReasonerError):
-    """A model or a server could not answer; `retryable` says whether asking again may help."""
+    """A model or a server could not answer."""
 
     retryable = False
+    """Whether asking again may help."""
+    finish: Finish = "unavailable"
+    """How a completion that it prevented ends."""
 
 
 class PlanUnsupported(EngineError):
@@ -76,17 +81,19 @@ class PlanUnsupported(EngineError):
 class EngineTimeout(EngineError):
     """The deadline passed before the engine answered."""
 
-    retryable = True
+    retryable, finish = True, "timeout"
 
 
 class EngineOverloaded(EngineError):
     """The server asked to slow down and still did after bounded retries."""
 
-    retryable = True
+    retryable, finish = True, "overloaded"
 
 
 class InputTooLong(EngineError):
     """The prompt does not fit in the model's context."""
+
+    finish = "input_too_long"
 
 
 class MissingDependency(GuardReasonerError):

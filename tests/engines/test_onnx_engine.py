@@ -154,7 +154,7 @@ def test_threads_can_share_one_engine(engine):
 def test_load_engine_gives_it_by_name(tmp_path):
     engine = load_engine("onnx", model=str(tiny_onnx_folder(tmp_path)), threads=1, max_batch=2)
     assert isinstance(engine, OnnxEngine)
-    assert engine.max_batch == 2
+    assert engine.settings.max_rows == 2
     engine.close()
     engine.close()
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guardreasoner.engines.base import Capabilities, rough_offsets
-from guardreasoner.engines.http import CallFailed, HttpClient, key_from
+from guardreasoner.engines.base import Capabilities, unanswered
+from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Chat, Completion, Finish, Free, Plan, Prompt, segments_of
 
@@ -19,7 +19,7 @@ VERSION = "2023-06-01"
 URL = "https://api.anthropic.com"
 
 
-class AnthropicEngine:
+class AnthropicEngine(Served):
     """A Claude model."""
 
     def __init__(
@@ -70,19 +70,11 @@ class AnthropicEngine:
         done = self.client.run([self._ask(body, deadline) for body in bodies])
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`; four characters are taken for a token."""
-        return rough_offsets(text)
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self.client.close()
-
     async def _ask(self, body: Mapping[str, Any], deadline: float | None) -> Completion:
         try:
             return await self.client.post("/v1/messages", body, _completion, deadline=deadline)
         except CallFailed as failed:
-            return Completion("", failed.finish, error=str(failed))
+            return unanswered(failed)
 
     def _body(self, prompt: Prompt, step: Free, temperature: float) -> dict[str, Any]:
         turns = prompt.turns if isinstance(prompt, Chat) else ()

@@ -9,10 +9,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
-from guardreasoner.errors import EngineTimeout
+from guardreasoner.errors import EngineError, EngineTimeout
 from guardreasoner.plans import Completion, Plan, Prompt
 
 T = TypeVar("T")
+PASSED = "the deadline passed before the answer was complete"
+LATE = Completion("", "timeout", error=PASSED)
 GRACE_S = 0.25
 """Seconds past the deadline in which an engine may still stop by itself."""
 
@@ -86,6 +88,16 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free memory and connections; safe to call twice."""
         ...
+
+
+def unanswered(error: EngineError) -> Completion:
+    """The completion that an error prevented."""
+    return Completion("", error.finish, error=str(error))
+
+
+def until(text: str, stops: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def rough_offsets(text: str) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import LATE, Capabilities
 from guardreasoner.engines.encoding import Encoded, encoder_of
 from guardreasoner.engines.hf import context_of, load_model, load_tokenizer
 from guardreasoner.errors import PlanUnsupported, need
@@ -81,8 +81,7 @@ class ClassifierEngine:
         for start in range(0, len(waiting), self.max_batch):
             group = waiting[start : start + self.max_batch]
             if deadline is not None and time.monotonic() >= deadline:
-                late = Completion("", "timeout", error="the deadline passed before the answer was complete")
-                done |= dict.fromkeys(group, late)
+                done |= dict.fromkeys(group, LATE)
             else:
                 done |= dict(zip(group, self._score([encoded[i] for i in group]), strict=True))
         return [[done[i]] * n for i in range(len(prompts))]

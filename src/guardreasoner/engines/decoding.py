@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.base import OnText
+from guardreasoner.engines.base import PASSED, OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
-from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
+from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
 
 Logits = NDArray[np.float32]
 """Scores over the vocabulary, shape (vocabulary,)."""
@@ -327,8 +327,7 @@ def _forced(encoder: Encoder, step: Free | Text | Choice) -> int:
 
 def _hopeless(prompt: Prompt, context: int) -> bool:
     """Whether a prompt is too long to be worth encoding: no tokenizer averages 64 characters a token."""
-    segments = [s for t in prompt.turns for s in t.content] if not isinstance(prompt, tuple) else prompt
-    return sum(len(s.text) for s in segments) > 64 * context
+    return sum(len(s.text) for s in segments_of(prompt)) > 64 * context
 
 
 def _too_long(context: int) -> str:
@@ -375,7 +374,7 @@ def _run(
             break
         if deadline is not None and time.monotonic() >= deadline:
             for i in asks:
-                results[i] = rows[i].completion("timeout", "the deadline passed before the answer was complete")
+                results[i] = rows[i].completion("timeout", PASSED)
             break
         batch = batch or open_batch(len(rows), max(row.longest for row in rows))
         answers = batch.feed(asks)

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from guardreasoner.engines.encoding import clean
 from guardreasoner.engines.hardware import available_cores
-from guardreasoner.engines.onnx import faults, load_runtime
+from guardreasoner.engines.onnx import faults, load_runtime, open_session
 from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong
 from guardreasoner.plans import NOT_FINITE
 from guardreasoner.records import write_atomic
@@ -79,7 +79,7 @@ class EncoderEngine:
         self._first, self._last, self._unknown = (vocabulary[t] for t in ("[CLS]", "[SEP]", "[UNK]"))
         self._pieces = frozenset(i for token, i in vocabulary.items() if token.startswith("##"))
         self.runtime = load_runtime()
-        self.session = self._session(path / "model.onnx", threads or min(MOST_THREADS, available_cores()))
+        self.session = open_session(path / "model.onnx", threads or min(MOST_THREADS, available_cores()))
         widths = [o.shape[-1] for o in self.session.get_outputs() if o.name == "features"]
         if {i.name for i in self.session.get_inputs()} != set(INPUTS) or widths != [self.weight.shape[1]]:
             raise ConfigError(f"{path}/model.onnx does not fit its heads.json; export the model again")
@@ -148,19 +148,6 @@ class EncoderEngine:
         except faults(self.runtime) as error:
             raise EngineError(f"onnxruntime failed while running the model ({type(error).__name__})") from None
         return features
-
-    def _session(self, path: Path, threads: int) -> Any:
-        if not path.is_file():
-            raise ConfigError(f"{path.parent} has no weights (model.onnx); export the model again")
-        options = self.runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            return self.runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except faults(self.runtime) as error:
-            reason = " ".join(str(error).split()).replace(str(path.parent), "")
-            raise EngineError(f"onnxruntime cannot load {path} ({reason[:160]}); export the model again") from None
 
 
 def _meta(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -84,11 +85,15 @@ class HfEngine:
         tokenizer = load_tokenizer(model, revision)
         self.encoder = encoder_of(tokenizer, show_special=show_special)
         self.name = name or model
-        self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
-        self.top_p, self.seed = top_p, seed
-        self.ends = end_ids(self.model, tokenizer)
-        self.capabilities = Capabilities(
-            True, True, context_tokens or context_of(self.model.config), keeps_deadline=True, streams=True
+        context = context_tokens or context_of(self.model.config)
+        self.capabilities = Capabilities(True, True, context, keeps_deadline=True, streams=True)
+        self.settings = Settings(
+            context=context or 1 << 20,
+            ends=end_ids(self.model, tokenizer),
+            top_p=top_p,
+            seed=seed,
+            max_rows=max_batch,
+            max_tokens=max_batch_tokens,
         )
         self._lock = threading.Lock()
 
@@ -103,21 +108,12 @@ class HfEngine:
         on_text: OnText | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.run`. Calls from several threads run one after the other, `on_text` included."""
-        settings = Settings(
-            context=self.capabilities.context_tokens or 1 << 20,
-            ends=self.ends,
-            temperature=temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-            max_rows=self.max_batch,
-            max_tokens=self.max_batch_tokens,
-        )
         with self._lock, self.torch.inference_mode():
             return complete(
                 prompts,
                 plan,
                 encoder=self.encoder,
-                settings=settings,
+                settings=replace(self.settings, temperature=temperature),
                 open_batch=lambda rows, tokens: HfBatch(self.model, self.torch),
                 deadline=deadline,
                 n=n,

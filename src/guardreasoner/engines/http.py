@@ -25,6 +25,7 @@ from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any, Generic, TypeVar
 
+from guardreasoner.engines.base import PASSED, rough_offsets
 from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.plans import Finish
 
@@ -177,8 +178,22 @@ class HttpClient:
     def _left(self, deadline: float | None) -> float:
         left = self.timeout_s if deadline is None else min(self.timeout_s, deadline - time.monotonic())
         if left <= 0:
-            raise CallFailed("timeout", "the deadline passed before the answer was complete")
+            raise CallFailed("timeout", PASSED)
         return left
+
+
+class Served:
+    """What engines behind a server have in common."""
+
+    client: HttpClient
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Engine.offsets`; four characters are taken for a token."""
+        return rough_offsets(text)
+
+    def close(self) -> None:
+        """Close the connections; new ones are opened when the engine is used again."""
+        self.client.close()
 
 
 async def retried(

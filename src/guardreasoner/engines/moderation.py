@@ -11,15 +11,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guardreasoner.engines.base import Capabilities, rough_offsets
-from guardreasoner.engines.http import CallFailed, HttpClient, key_from
+from guardreasoner.engines.base import Capabilities, unanswered
+from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 
 URL = "https://api.openai.com/v1"
 
 
-class ModerationEngine:
+class ModerationEngine(Served):
     """One moderation model of one server."""
 
     def __init__(
@@ -71,14 +71,6 @@ class ModerationEngine:
         done = self.client.run([self._ask(part, deadline) for part in parts])
         return [[completion] * n for part in done for completion in part]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`; four characters are taken for a token."""
-        return rough_offsets(text)
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self.client.close()
-
     async def _ask(self, texts: Sequence[str], deadline: float | None) -> list[Completion]:
         body: dict[str, Any] = {"input": list(texts)} | ({"model": self.model} if self.model else {})
 
@@ -90,4 +82,4 @@ class ModerationEngine:
         try:
             return await self.client.post("/moderations", body, read, deadline=deadline)
         except CallFailed as failed:
-            return [Completion("", failed.finish, error=str(failed))] * len(texts)
+            return [unanswered(failed)] * len(texts)

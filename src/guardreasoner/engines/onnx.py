@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -67,10 +67,9 @@ class OnnxEngine:
         self.model = OnnxModel(path, threads=threads or available_cores(), spin=spin)
         self.encoder = encoder_from(path)
         self.name = name or path.resolve().name
-        self.max_batch, self.top_p, self.seed = max_batch, top_p, seed
-        self.capabilities = Capabilities(
-            force=True, logprobs=True, context_tokens=self.model.sizes.context, keeps_deadline=True, streams=True
-        )
+        context, ends = self.model.sizes.context, self.model.sizes.ends
+        self.capabilities = Capabilities(True, True, context, keeps_deadline=True, streams=True)
+        self.settings = Settings(context, ends, top_p=top_p, seed=seed, max_rows=max_batch)
 
     def run(
         self,
@@ -83,19 +82,11 @@ class OnnxEngine:
         on_text: OnText | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.run`."""
-        settings = Settings(
-            context=self.model.sizes.context,
-            ends=self.model.sizes.ends,
-            temperature=temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-            max_rows=self.max_batch,
-        )
         return complete(
             prompts,
             plan,
             encoder=self.encoder,
-            settings=settings,
+            settings=replace(self.settings, temperature=temperature),
             open_batch=lambda rows, tokens: OnnxBatch(self.model, rows, tokens),
             deadline=deadline,
             n=n,
@@ -163,10 +154,8 @@ class OnnxModel:
         path = folder / self.sizes.filename
         if path.resolve().parent != folder.resolve() and not path.is_symlink():
             raise ConfigError(f"{folder}/genai_config.json names a model outside the folder; export the model again")
-        if not path.is_file():
-            raise ConfigError(f"{folder} has no weights ({self.sizes.filename}); export the model again")
         self.runtime = load_runtime()
-        self.session = self._session(path, threads, spin)
+        self.session = open_session(path, threads, spin=spin, without=SLOW_FUSIONS)
         inputs = {i.name: i.type for i in self.session.get_inputs()}
         missing = {"input_ids", "attention_mask", *self.sizes.past} - set(inputs)
         if missing or inputs[self.sizes.past[0]] not in _TYPES:
@@ -181,19 +170,6 @@ class OnnxModel:
         come."""
         self._prefixes: dict[tuple[int, ...], list[NDArray[Any]]] = {}
         self._lock = threading.Lock()
-
-    def _session(self, path: Path, threads: int, spin: bool) -> Any:
-        options = self.runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-        try:
-            return self.runtime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
-            )
-        except faults(self.runtime) as error:
-            reason = " ".join(str(error).split()).replace(str(path.parent), "")
-            raise EngineError(f"onnxruntime cannot load {path} ({reason[:160]}); export the model again") from None
 
     def prefix(self, ids: tuple[int, ...]) -> list[NDArray[Any]] | None:
         """The cached prefix, one (heads, tokens, head size) array per cache input."""
@@ -350,15 +326,39 @@ def load_runtime() -> ModuleType:
     return import_module("onnxruntime")
 
 
+def open_session(path: Path, threads: int, *, spin: bool = False, without: Sequence[str] = ()) -> Any:
+    """A model on the CPU.
+
+    Args:
+        path: of the ONNX file.
+        threads: of one matrix product.
+        spin: let threads wait for each other actively.
+        without: optimisations that are left out.
+
+    Raises:
+        ConfigError: there is no such file.
+        EngineError: onnxruntime cannot load it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path.parent} has no weights ({path.name}); export the model again")
+    runtime = load_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    try:
+        providers = ["CPUExecutionProvider"]
+        return runtime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=list(without))
+    except faults(runtime) as error:
+        reason = " ".join(str(error).split()).replace(str(path.parent), "")
+        raise EngineError(f"onnxruntime cannot load {path} ({reason[:160]}); export the model again") from None
+
+
 def faults(runtime: ModuleType) -> tuple[type[Exception], ...]:
     """The exceptions that onnxruntime raises; they have no common base."""
     state = runtime.capi.onnxruntime_pybind11_state
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NoModel", "NotImplemented")
-    return (
-        *(
-            getattr(state, n)
-            for n in (*names, "RuntimeException", "EngineError", "EPFail", "ModelLoaded")
-            if hasattr(state, n)
-        ),
-        RuntimeError,
+    names = (
+        "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NoModel NotImplemented RuntimeException "
+        "EngineError EPFail ModelLoaded"
     )
+    return (*(getattr(state, n) for n in names.split() if hasattr(state, n)), RuntimeError)

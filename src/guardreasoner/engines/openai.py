@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from guardreasoner.engines.base import Capabilities, rough_offsets
+from guardreasoner.engines.base import Capabilities, until
 from guardreasoner.engines.encoding import Encoder, clean, encoder_from, encoder_of
-from guardreasoner.engines.http import CallFailed, HttpClient, key_from
+from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
 from guardreasoner.engines.special import break_up
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.plans import (
@@ -65,15 +65,8 @@ class _Written:
     notes: dict[str, object] = field(default_factory=dict)
 
     def completion(self, finish: Finish | None = None, error: str | None = None) -> Completion:
-        return Completion(
-            self.text,
-            finish or self.finish,
-            self.prompt_tokens,
-            self.sampled,
-            tuple(self.choices),
-            self.notes,
-            error,
-        )
+        counts = (self.prompt_tokens, self.sampled)
+        return Completion(self.text, finish or self.finish, *counts, tuple(self.choices), self.notes, error)
 
 
 class _TextAnswer(NamedTuple):
@@ -86,7 +79,7 @@ class _TextAnswer(NamedTuple):
     completion_tokens: int
 
 
-class OpenAIEngine:
+class OpenAIEngine(Served):
     """A model behind an OpenAI-compatible server. Safe to share between threads."""
 
     def __init__(
@@ -162,20 +155,13 @@ class OpenAIEngine:
         """
         for prompt in prompts:
             self._check(prompt, plan)
-
         rows = [self._row(prompt, plan, deadline, temperature) for prompt in prompts for _ in range(n)]
         done = self.client.run(rows)
         return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Engine.offsets`; without a tokenizer four characters are taken for a token."""
-        if self.encoder is not None:
-            return self.encoder.offsets(text)
-        return rough_offsets(text)
-
-    def close(self) -> None:
-        """Close the connections; new ones are opened when the engine is used again."""
-        self.client.close()
+        return self.encoder.offsets(text) if self.encoder is not None else super().offsets(text)
 
     def _check(self, prompt: Prompt, plan: Plan) -> None:
         if len(plan) == 1 and isinstance(plan[0], Free):
@@ -223,14 +209,19 @@ class OpenAIEngine:
             body["stop"] = list(step.stop)[:4]  # OpenAI takes four at most
         answer = await self._post("/chat/completions", body, _read_chat, deadline)
         notes = {"special_tokens": special} if special else {}
-        return replace(answer, text=_until(answer.text, step.stop), notes=notes)
+        return replace(answer, text=until(answer.text, step.stop), notes=notes)
 
     async def _post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], deadline: float | None) -> T:
         return await self.client.post(path, {"model": self.model, **body, **self.extra_body}, read, deadline=deadline)
 
     async def _complete(self, written: _Written, body: Mapping[str, Any], deadline: float | None) -> _TextAnswer:
         """Continue the text so far."""
-        return await self._post("/completions", {"prompt": _sent(written), **body}, _read_text, deadline)
+        return await self._post(
+            "/completions",
+            {"prompt": written.sent if written.ids is None else written.ids, **body},
+            _read_text,
+            deadline,
+        )
 
     def _text(self, segments: Sequence[Segment]) -> tuple[str, int]:
         """Segments as the text that is sent, and how many special-token strings were broken up in judged text."""
@@ -267,7 +258,7 @@ class OpenAIEngine:
         answer = await self._complete(written, body, deadline)
         written.prompt_tokens = written.prompt_tokens or answer.prompt_tokens
         written.sampled += answer.completion_tokens
-        self._append(written, _until(answer.text, step.stop), ours=False)
+        self._append(written, until(answer.text, step.stop), ours=False)
         if answer.finish == "content_filter":
             raise CallFailed("refused", "the provider refused to answer")
         if answer.finish == "length":
@@ -334,15 +325,6 @@ def _encoder(tokenizer: str) -> Encoder:
     from guardreasoner.engines.hf import load_tokenizer
 
     return encoder_of(load_tokenizer(tokenizer, None))
-
-
-def _sent(written: _Written) -> str | list[int]:
-    return written.ids if written.ids is not None else written.sent
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop string: some servers accept only a few stop strings, or leave them in."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _read_chat(answer: Mapping[str, Any]) -> Completion:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import LATE, Capabilities
 from guardreasoner.engines.special import break_up
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, need
 from guardreasoner.plans import Choice, Completion, Judged, Plan, Prompt, Text, segments_of
@@ -25,16 +25,8 @@ Question = tuple[str, tuple[str, ...]]
 DATA = ("*.json", "*.safetensors", "*.txt", "*.model")
 MARKS: Mapping[str, tuple[str, ...]] = {
     "gliner2": (
-        "[SEP_STRUCT]",
-        "[SEP_TEXT]",
-        "[P]",
-        "[C]",
-        "[E]",
-        "[R]",
-        "[L]",
-        "[EXAMPLE]",
-        "[OUTPUT]",
-        "[DESCRIPTION]",
+        *("[SEP_STRUCT]", "[SEP_TEXT]", "[P]", "[C]", "[E]", "[R]", "[L]"),
+        *("[EXAMPLE]", "[OUTPUT]", "[DESCRIPTION]"),
     ),
     "gliclass": ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"),
 }
@@ -103,8 +95,7 @@ class SchemaEngine:
         for start in range(0, len(prompts), self.max_batch):
             group = [self._text(p) for p in prompts[start : start + self.max_batch]]
             if deadline is not None and time.monotonic() >= deadline:
-                late = Completion("", "timeout", error="the deadline passed before the answer was complete")
-                done += [late] * len(group)
+                done += [LATE] * len(group)
                 continue
             scored = self._score([text for text, _ in group], questions)
             for (text, broken), choices in zip(group, scored, strict=True):

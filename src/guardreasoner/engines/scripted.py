@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from guardreasoner.engines.base import Capabilities, OnText
+from guardreasoner.engines.base import Capabilities, OnText, until
 from guardreasoner.plans import Choice, Completion, Free, Plan, Prompt, Text, pick, segments_of
 
 Answer = str | Completion | Exception
@@ -104,7 +104,7 @@ class ScriptedEngine:
         p_first = next((p for key, p in self.scores.items() if key in text), 0.5)
         for step in plan:
             if isinstance(step, Free):
-                words = re.findall(r"\S+\s*", _until(answer, step.stop))
+                words = re.findall(r"\S+\s*", until(answer, step.stop))
                 finish = "length" if len(words) > step.max_tokens else finish
                 sampled += min(len(words), step.max_tokens)
                 for word in words[: step.max_tokens]:
@@ -130,8 +130,3 @@ class ScriptedEngine:
             p_first = 0.99 if f" {said[-1]}" == step.words[0] else 0.01
         rest = (1 - p_first) / max(1, len(step.words) - 1)
         return {w: math.log(max(p_first if i == 0 else rest, 1e-9)) for i, w in enumerate(step.words)}
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    ends = [i for stop in stops if (i := text.find(stop)) >= 0]
-    return text[: min(ends)] if ends else text

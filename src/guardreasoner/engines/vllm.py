@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from guardreasoner.engines.base import Capabilities
+from guardreasoner.engines.base import PASSED, Capabilities, until
 from guardreasoner.engines.decoding import ids_of
 from guardreasoner.engines.encoding import encoder_of
 from guardreasoner.errors import EngineError, need, printable
@@ -114,7 +114,7 @@ class VllmEngine:
                 live = [row for row in group if row.live]
                 if deadline is not None and time.monotonic() >= deadline:
                     for row in live:
-                        row.finish, row.error = "timeout", "the deadline passed before the answer was complete"
+                        row.finish, row.error = "timeout", PASSED
                 elif isinstance(step, Text):
                     for row in live:
                         self._append(row, step.text)
@@ -182,8 +182,7 @@ class VllmEngine:
                 row.finish = "length"
             elif sampled and not isinstance(made.stop_reason, str):
                 sampled.pop()  # the end token
-            text = self.encoder.decode(sampled)
-            kept = text[: min((at for stop in step.stop if (at := text.find(stop)) >= 0), default=len(text))]
+            kept = until(self.encoder.decode(sampled), step.stop)
             row.ids += ids_of(self.encoder, sampled, kept)
             row.text += kept
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from guardreasoner.errors import EngineError, EngineOverloaded, EngineTimeout, InputTooLong
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import Parsed
 from guardreasoner.guards.pieces import Passage
@@ -23,17 +22,6 @@ class Reading:
     probabilities: Mapping[Task, float]
     """P(positive) of each task that was scored, a piece's moved so that its bar lies at the threshold."""
     passes: int = 1
-
-
-def failed(error: EngineError) -> Completion:
-    """What an engine that broke as a whole said about each row."""
-    if isinstance(error, EngineTimeout):
-        return Completion("", "timeout", error=str(error))
-    if isinstance(error, EngineOverloaded):
-        return Completion("", "overloaded", error=str(error))
-    if isinstance(error, InputTooLong):
-        return Completion("", "input_too_long", error=str(error))
-    return Completion("", "unavailable", error=str(error))
 
 
 def status_of(reading: Reading) -> Status:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, get_args
 
-from guardreasoner.engines.base import Engine, within
+from guardreasoner.engines.base import Engine, unanswered, within
 from guardreasoner.errors import ConfigError, EngineError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
-from guardreasoner.guards.readings import Reading, failed, harmfulness, notes_on, status_of, why, worst_of
+from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan
@@ -254,7 +254,7 @@ class ReasoningGuard(Judging):
             if any(stream.error is error for stream in streams.values()):
                 raise
             if isinstance(error, EngineError):
-                return [[failed(error)]] * len(pieces)
+                return [[unanswered(error)]] * len(pieces)
             if len(pieces) > 1:
                 return [r for p in pieces for r in self._runs([p], plan, deadline, streams)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]

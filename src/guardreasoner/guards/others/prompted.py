@@ -14,15 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardreasoner.engines.base import Engine
-from guardreasoner.errors import (
-    EngineError,
-    EngineOverloaded,
-    EngineTimeout,
-    InputTooLong,
-    PlanUnsupported,
-    UnknownName,
-)
+from guardreasoner.engines.base import Engine, unanswered
+from guardreasoner.errors import EngineError, PlanUnsupported, UnknownName
 from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
 from guardreasoner.guards.base import GuardRow, Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
@@ -176,7 +169,7 @@ class PromptedGuard(Judging):
         except PlanUnsupported:
             raise
         except EngineError as error:
-            return [_failed(error)] * len(calls)
+            return [unanswered(error)] * len(calls)
         except Exception as error:
             if len(calls) > 1:  # an engine that dies on one row must not take the others with it
                 return [c for call in calls for c in self._complete([call], plan, deadline)]
@@ -275,13 +268,3 @@ def _why(answer: _CallResult) -> str:
         return "the output budget ran out before the verdict; raise max_tokens"
     said = {"no_block": "no answer of its format", "conflict": "two verdicts on one question"}
     return f"the model wrote {said.get(answer.parsed.problem or '', 'no readable verdict')}"
-
-
-def _failed(error: EngineError) -> Completion:
-    kinds: tuple[tuple[type[EngineError], Status], ...] = (
-        (EngineTimeout, "timeout"),
-        (EngineOverloaded, "overloaded"),
-        (InputTooLong, "input_too_long"),
-    )
-    finish = next((f for kind, f in kinds if isinstance(error, kind)), "unavailable")
-    return Completion("", finish, error=str(error))  # type: ignore[arg-type]
