@@ -138,6 +138,11 @@ def word(positive):
     return "harmful" if positive else "unharmful"
 
 
+def sealed_row(identity, gold, stratum, population, sample, answers):
+    verdicts = [{"guard": guard, "label": label, "score": None, "reasoning": ""} for guard, label in answers.items()]
+    return Sealed(identity, "own", P, gold, stratum, population, sample, (), 0.0, verdicts)
+
+
 def designed(rng, gold, guards, *, agreeing):
     """The review's design over all rows that a guard contradicts and a sample of the rest."""
     against = np.any([g != gold for g in guards], axis=0)
@@ -145,11 +150,17 @@ def designed(rng, gold, guards, *, agreeing):
     groups = {"confident": np.flatnonzero(against), "agreeing": rng.permutation(quiet)[:agreeing]}
     sizes = {"confident": int(against.sum()), "agreeing": len(quiet)}
     return [
-        Sealed(f"own-{i}", "own", P, word(gold[i]), name, sizes[name], len(index),
-               {f"g{k}": word(g[i]) for k, g in enumerate(guards)})
+        sealed_row(
+            f"own-{i}",
+            word(gold[i]),
+            name,
+            sizes[name],
+            len(index),
+            {f"g{k}": word(g[i]) for k, g in enumerate(guards)},
+        )
         for name, index in groups.items()
         for i in index
-    ]  # fmt: skip
+    ]
 
 
 def test_the_stratified_estimate_finds_the_f1_that_true_labels_would_give():
@@ -174,7 +185,7 @@ def test_reviewing_one_guards_disagreements_only_raises_that_guard():
     rows = np.flatnonzero(ours != gold)
     answers = [{"ours": word(ours[i]), "theirs": word(theirs[i])} for i in rows]
     sealed = [
-        Sealed(f"own-{i}", "own", P, word(gold[i]), "confident", len(rows), len(rows), said)
+        sealed_row(f"own-{i}", word(gold[i]), "confident", len(rows), len(rows), said)
         for i, said in zip(rows, answers, strict=True)
     ]
     said = {s.id: Labels(prompt_harm=word(truth[int(s.id[4:])])) for s in sealed}
@@ -185,8 +196,8 @@ def test_reviewing_one_guards_disagreements_only_raises_that_guard():
 
 def test_flips_are_counted_per_stratum_and_unreviewed_strata_show():
     sealed = [
-        Sealed("own-0", "own", P, "harmful", "confident", 1, 1, {}),
-        Sealed("own-1", "own", P, "harmful", "agreeing", 5, 1, {}),
+        sealed_row("own-0", "harmful", "confident", 1, 1, {}),
+        sealed_row("own-1", "harmful", "agreeing", 5, 1, {}),
     ]
     found = flips(sealed, {"own-0": Labels(prompt_harm="unharmful")})
     assert [(f.stratum, f.reviewed, f.flipped) for f in found] == [("confident", 1, 1), ("agreeing", 0, 0)]

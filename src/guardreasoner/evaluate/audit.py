@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from guardreasoner.errors import ConfigError, EngineError, need
+from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.evaluate.predictions import Prediction
+from guardreasoner.evaluate.statistics import wilson
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.reasoning import ReasoningGuard
@@ -48,10 +49,7 @@ class Share:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95% interval in percent."""
-        if not self.n:
-            return None
-        ci = need("scipy.stats", "eval").binomtest(self.hits, self.n).proportion_ci(method="wilson")
-        return 100 * float(ci.low), 100 * float(ci.high)
+        return wilson(self.hits, self.n)[1:] if self.n else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +230,11 @@ def dependence(
 
 def _donor(case: Prediction, rows: Sequence[Prediction], task: Task, rng: random.Random) -> Prediction | None:
     """A row of opposite gold, of the same benchmark if it has one, with or without a reply as this one."""
-    shape = case.exchange is not None and case.exchange.response is None
-    fit = [
-        c
-        for c in rows
-        if c.gold[task] != case.gold[task] and (c.exchange is not None and c.exchange.response is None) == shape
-    ]
+
+    def shape(row: Prediction) -> bool:
+        return row.exchange is not None and row.exchange.response is None
+
+    fit = [c for c in rows if c.gold[task] != case.gold[task] and shape(c) == shape(case)]
     near = [c for c in fit if c.benchmark == case.benchmark]
     return rng.choice(near or fit) if fit else None
 

@@ -13,9 +13,9 @@ from itertools import zip_longest
 
 import numpy as np
 
-from guardreasoner.errors import need
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.predictions import Prediction
+from guardreasoner.evaluate.statistics import wilson
 from guardreasoner.types import TASKS, Exchange, Labels, Task, Verdict
 
 LONGEST = 6000
@@ -137,10 +137,5 @@ def length_points(entrant: Contestant) -> list[tuple[float, float, float, float]
             rows.append((words, all(case.label(t) == case.gold[t] for t in tasks)))
     if len(rows) < LEAST_TRACES:
         return []
-    stats = need("scipy.stats", "eval")
-    points = []
-    for part in np.array_split(np.array(sorted(rows), float), PARTS):
-        hits, n = int(part[:, 1].sum()), len(part)
-        ci = stats.binomtest(hits, n).proportion_ci(method="wilson")
-        points.append((float(np.median(part[:, 0])), 100 * hits / n, 100 * float(ci.low), 100 * float(ci.high)))
-    return points
+    parts = np.array_split(np.array(sorted(rows), float), PARTS)
+    return [(float(np.median(part[:, 0])), *wilson(int(part[:, 1].sum()), len(part))) for part in parts]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guardreasoner.errors import need
 from guardreasoner.evaluate.contestants import Contestant
-from guardreasoner.evaluate.statistics import Floats, Interval, counts, rates, resample
+from guardreasoner.evaluate.statistics import Floats, Interval, counts, rates, resample, wilson
+from guardreasoner.metrics import opposite
 from guardreasoner.review.disagreements import STRATA, Sealed
 from guardreasoner.types import TASKS, Labels, Task
 
@@ -146,15 +146,9 @@ def _interval(
 
 def _unseen(rows: Sequence[Sealed], predicted: Mapping[str, bool], positive: str, population: int) -> Floats:
     """What wrong labels could move in a stratum whose sample showed none: as many as Wilson's bound allows."""
-    bound = need("scipy.stats", "eval").binomtest(0, len(rows)).proportion_ci(method="wilson").high
-    if_flipped = [_change(s, bool(predicted[s.id]), _other(s), positive) for s in rows]
-    most: Floats = float(bound) * (population - len(rows)) * np.mean(if_flipped, axis=0)
+    if_flipped = [_change(s, bool(predicted[s.id]), opposite(str(s.gold), s.task), positive) for s in rows]
+    most: Floats = wilson(0, len(rows)).high / 100 * (population - len(rows)) * np.mean(if_flipped, axis=0)
     return most
-
-
-def _other(sealed: Sealed) -> str:
-    row = TASKS[sealed.task]
-    return row.negative if sealed.gold == row.positive else row.positive
 
 
 def _change(sealed: Sealed, predicted: bool, label: str, positive: str) -> list[float]:

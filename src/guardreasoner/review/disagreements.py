@@ -14,7 +14,7 @@ and no stratum; those lie in a second, sealed file.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +124,6 @@ def write_review(drawn: Sequence[Drawn], out: str | Path, *, seed: int = 0) -> i
     Raises:
         DataError: the text of a row is not available.
     """
-    folder = Path(out)
     items: dict[str, dict[str, Any]] = {}
     for one in drawn:
         exchange = one.row.case.exchange
@@ -141,27 +140,24 @@ def write_review(drawn: Sequence[Drawn], out: str | Path, *, seed: int = 0) -> i
             )
         if one.row.task.value not in item["tasks"]:
             item["tasks"].append(one.row.task.value)
-    order = list(items.values())
-    random.Random(seed).shuffle(order)
-    write_jsonl(folder / ITEMS, order)
-    write_jsonl(folder / SEALED, [_sealed(one) for one in drawn])
-    return len(order)
+    write_folder(out, list(items.values()), [_sealed(one) for one in drawn], seed=seed)
+    return len(items)
 
 
-def _sealed(one: Drawn) -> dict[str, Any]:
+def write_folder(out: str | Path, items: list[dict[str, Any]], sealed: Sequence[Sealed], *, seed: int) -> None:
+    """Write the two files of a review; reviewers get the rows in random order."""
+    random.Random(seed).shuffle(items)
+    write_jsonl(Path(out) / ITEMS, items)
+    write_jsonl(Path(out) / SEALED, sealed)
+
+
+def _sealed(one: Drawn) -> Sealed:
     row = one.row
-    return {
-        "id": row.case.id,
-        "benchmark": row.benchmark,
-        "task": row.task.value,
-        "gold": row.case.gold[row.task],
-        "stratum": one.stratum,
-        "population": one.population,
-        "sample": one.sample,
-        "against": list(row.against),
-        "confidence": row.confidence,
-        "verdicts": [_brief(label, verdict, row.task) for label, verdict in row.verdicts],
-    }
+    verdicts = tuple(_brief(label, verdict, row.task) for label, verdict in row.verdicts)
+    return Sealed(
+        row.case.id, row.benchmark, row.task, row.case.gold[row.task], one.stratum, one.population, one.sample,
+        row.against, row.confidence, verdicts,
+    )  # fmt: skip
 
 
 def _brief(label: str, verdict: Verdict, task: Task) -> dict[str, Any]:
@@ -180,12 +176,22 @@ class Sealed:
     id: str
     benchmark: str
     task: Task
-    gold: str
+    gold: str | None
     stratum: StratumName
     population: int
+    """Rows of the cell in this stratum."""
     sample: int
-    answers: dict[str, str | None]
-    """Guard to answer."""
+    """Of those, drawn."""
+    against: Sequence[str]
+    """Guards whose answer is not gold."""
+    confidence: float
+    verdicts: Sequence[Mapping[str, Any]]
+    """`guard`, `label`, `score` and `reasoning` of each."""
+
+    @property
+    def answers(self) -> dict[str, str | None]:
+        """Guard to answer."""
+        return {v["guard"]: v["label"] for v in self.verdicts}
 
 
 def read_sealed(folder: str | Path) -> list[Sealed]:
@@ -198,13 +204,8 @@ def read_sealed(folder: str | Path) -> list[Sealed]:
     found = []
     for line, row in read_jsonl(path):
         try:
-            answers = {v["guard"]: v["label"] for v in row["verdicts"]}
-            found.append(
-                Sealed(
-                    str(row["id"]), str(row["benchmark"]), Task(row["task"]), str(row["gold"]), row["stratum"],
-                    int(row["population"]), int(row["sample"]), answers,
-                )
-            )  # fmt: skip
+            found.append(Sealed(**{**row, "task": Task(row["task"])}))
+            found[-1].answers  # noqa: B018 - a verdict without guard or label is found here
         except (KeyError, TypeError, ValueError):
             raise DataError("not a line of a sealed review file", file=str(path), line=line) from None
     return found

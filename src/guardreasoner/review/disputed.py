@@ -8,7 +8,6 @@ side.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from guardreasoner.errors import DataError
 from guardreasoner.records import now, read_jsonl, write_jsonl
-from guardreasoner.review.disagreements import ITEMS, SEALED
+from guardreasoner.review.disagreements import Sealed, write_folder
 from guardreasoner.types import TASKS, Labels, Review, Task
 
 MODEL = "model"
@@ -84,13 +83,10 @@ def write_disputed(found: list[Disputed], out: str | Path, *, seed: int = 0) -> 
 
     Returns the number of flips.
     """
-    folder = Path(out)
-    order = list(found)
-    random.Random(seed).shuffle(order)
-    write_jsonl(folder / ITEMS, [_item(one) for one in order])
-    write_jsonl(folder / SEALED, [_sealed(one, task, len(found)) for one in found for task in one.tasks])
+    sealed = [_sealed(one, task, len(found)) for one in found for task in one.tasks]
+    write_folder(out, [_item(one) for one in found], sealed, seed=seed)
     flips = [_flip(one) for one in found]
-    write_jsonl(folder / PATCH, flips)
+    write_jsonl(Path(out) / PATCH, flips)
     return sum(len(flip.labels.tasks) for flip in flips)
 
 
@@ -103,19 +99,12 @@ def _item(one: Disputed) -> dict[str, Any]:
     }
 
 
-def _sealed(one: Disputed, task: Task, population: int) -> dict[str, Any]:
-    return {
-        "id": one.row["id"],
-        "benchmark": one.trace["source"],
-        "task": task.value,
-        "gold": one.row.get(task.value),
-        "stratum": "confident",
-        "population": population,
-        "sample": population,
-        "against": [MODEL],
-        "confidence": 1.0,
-        "verdicts": [{"guard": MODEL, "label": one.said(task), "score": None, "reasoning": "\n".join(one.steps(task))}],
-    }
+def _sealed(one: Disputed, task: Task, population: int) -> Sealed:
+    verdict = {"guard": MODEL, "label": one.said(task), "score": None, "reasoning": "\n".join(one.steps(task))}
+    return Sealed(
+        one.row["id"], one.trace["source"], task, one.row.get(task.value), "confident", population, population,
+        (MODEL,), 1.0, (verdict,),
+    )  # fmt: skip
 
 
 def _flip(one: Disputed) -> Review:
