@@ -29,6 +29,17 @@ _KEPT_TWICE = ("unharmful", "compliance", "refusal")
 """Gold labels whose failures the released script counts twice; `harmful` is missing from its list by a slip."""
 
 
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x), without overflow."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def logit(p: float, edge: float = 1e-9) -> float:
+    """Log-odds of a probability, kept `edge` away from 0 and 1."""
+    inside = min(max(p, edge), 1 - edge)
+    return math.log(inside / (1 - inside))
+
+
 def find_labels(text: str, task: Task) -> list[str]:
     """Every verdict on a task in a text, in order, in the case in which it is written."""
     return _VERDICT[task].findall(text)

@@ -16,7 +16,7 @@ from typing import Any
 
 from guardreasoner.data.everyday import EVERYDAY, shipped
 from guardreasoner.data.labelled import Column, read_examples
-from guardreasoner.data.sources import Skip, Source, load_rows, read_input_block, take
+from guardreasoner.data.sources import Skip, Source, example_of, harm, is_safe, load_rows, read_input_block, take
 from guardreasoner.data.tables import read_table, stem_of, strict, suffix_of
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.metrics import find_labels
@@ -53,21 +53,12 @@ class Benchmark:
     """What to do with the upstream rows before `row` sees them."""
 
 
-def _example(prompt: Any, response: Any = None, category: str = "", **labels: str | None) -> Example:
-    text = None if response is None else str(response)
-    return Example(Exchange(id="", prompt=str(prompt), response=text), Labels(**labels), category)  # type: ignore[arg-type]
-
-
-def _harm(harmful: bool) -> str:
-    return "harmful" if harmful else "unharmful"
-
-
 def toxic_chat(row: Row) -> Example | Skip:
     """Human-annotated rows; `toxicity` decides, `jailbreaking` does not."""
     if str(row["human_annotation"]).lower() not in ("true", "1"):
         return Skip("no human annotation")
     kind = "adversarial" if int(row.get("jailbreaking") or 0) else "vanilla"
-    return _example(row["user_input"], prompt_harm=_harm(int(row["toxicity"]) == 1), category=kind)
+    return example_of(row["user_input"], prompt_harm=harm(int(row["toxicity"]) == 1), category=kind)
 
 
 _MODERATION = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
@@ -76,7 +67,7 @@ _MODERATION = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
 def openai_moderation(row: Row) -> Example | Skip:
     """Harmful iff any of the eight categories is 1; absent or null is not harmful."""
     hits = [c for c in _MODERATION if row.get(c) == 1]
-    return _example(row["prompt"], prompt_harm=_harm(bool(hits)), category=",".join(hits))
+    return example_of(row["prompt"], prompt_harm=harm(bool(hits)), category=",".join(hits))
 
 
 def aegis_test(row: Row) -> Example | Skip:
@@ -84,12 +75,12 @@ def aegis_test(row: Row) -> Example | Skip:
     if row["text_type"] != "user_message":
         return Skip("not a user message")
     safe = sum(row[f"labels_{i}"] == "Safe" for i in range(3))
-    return _example(str(row["text"]).strip(), prompt_harm=_harm(safe <= 1))
+    return example_of(str(row["text"]).strip(), prompt_harm=harm(safe <= 1))
 
 
 def simple_safety_tests(row: Row) -> Example | Skip:
     """All harmful."""
-    return _example(row["prompt"], prompt_harm="harmful", category=str(row.get("harm_area") or ""))
+    return example_of(row["prompt"], prompt_harm="harmful", category=str(row.get("harm_area") or ""))
 
 
 def harmbench_prompt(row: Row) -> Example | Skip:
@@ -97,7 +88,7 @@ def harmbench_prompt(row: Row) -> Example | Skip:
     kind = str(row["FunctionalCategory"])
     if kind not in ("standard", "copyright"):
         return Skip(f"{kind} behaviour")
-    return _example(row["Behavior"], prompt_harm="harmful", category=kind)
+    return example_of(row["Behavior"], prompt_harm="harmful", category=kind)
 
 
 def wildguard_test(row: Row) -> Example | Skip:
@@ -108,14 +99,14 @@ def wildguard_test(row: Row) -> Example | Skip:
     if not any(labels.values()):
         return Skip("no label")
     kind = "adversarial" if row.get("adversarial") else "vanilla"
-    return _example(row["prompt"], row.get("response"), kind, **labels)
+    return example_of(row["prompt"], row.get("response"), kind, **labels)
 
 
 def harmbench_response(row: Row) -> Example | Skip:
     """Harmful iff at least two of three annotators say so."""
     votes = sum(int(row[f"human_{i}"]) for i in range(3))
     kind = "vanilla" if row.get("experiment") == "default" else "adversarial"
-    return _example(row["test_case"], row["generation"], kind, response_harm=_harm(votes > 1))
+    return example_of(row["test_case"], row["generation"], kind, response_harm=harm(votes > 1))
 
 
 def safe_rlhf_rows(rows: Iterable[Row]) -> list[Row]:
@@ -135,21 +126,14 @@ def safe_rlhf_rows(rows: Iterable[Row]) -> list[Row]:
     return [safe[i] for i in picked] + [harmful[i] for i in picked]
 
 
-def is_safe(row: Row) -> Example | Skip:
-    """`is_safe` decides (SafeRLHF, BeaverTails); the kinds of harm are kept."""
-    kinds = row.get("category")
-    names = ",".join(k for k, v in kinds.items() if v) if isinstance(kinds, Mapping) else ""
-    return _example(row["prompt"], row["response"], names, response_harm=_harm(not row["is_safe"]))
-
-
 def xstest_harmful(row: Row) -> Example | Skip:
     """The label as given."""
-    return _example(row["prompt"], row["response"], str(row.get("prompt_type") or ""), response_harm=row["label"])
+    return example_of(row["prompt"], row["response"], str(row.get("prompt_type") or ""), response_harm=row["label"])
 
 
 def xstest_refusal(row: Row) -> Example | Skip:
     """The label as given."""
-    return _example(row["prompt"], row["response"], str(row.get("prompt_type") or ""), refusal=row["label"])
+    return example_of(row["prompt"], row["response"], str(row.get("prompt_type") or ""), refusal=row["label"])
 
 
 _SAFETY_EVAL = "https://raw.githubusercontent.com/allenai/safety-eval/main/evaluation/tasks/classification"

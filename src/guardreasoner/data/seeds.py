@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardreasoner.data.sources import Skip, Source, load_rows, take
+from guardreasoner.data.sources import Skip, Source, example_of, harm, is_safe, load_rows, take
 from guardreasoner.errors import UnknownName
-from guardreasoner.types import Example, Exchange, Labels
+from guardreasoner.types import Example
 
 Row = Mapping[str, Any]
 
@@ -34,15 +34,6 @@ class Seed:
     """Whether a recipe of the paper trains on it."""
 
 
-def _example(prompt: Any, response: Any = None, category: str = "", **labels: str | None) -> Example:
-    text = None if response in (None, "") else str(response)
-    return Example(Exchange(id="", prompt=str(prompt), response=text), Labels(**labels), category)  # type: ignore[arg-type]
-
-
-def _harm(harmful: bool) -> str:
-    return "harmful" if harmful else "unharmful"
-
-
 def _word(value: Any) -> str | None:
     return None if value in (None, "", "None") else str(value)
 
@@ -57,7 +48,7 @@ def wildguard_train(row: Row) -> tuple[Example, ...] | Skip:
     if not any(labels.values()):
         return Skip("no label")
     kind = str(row.get("subcategory") or ("adversarial" if row.get("adversarial") else "vanilla"))
-    return (_example(row["prompt"], row.get("response"), kind, **labels),)
+    return (example_of(row["prompt"], row.get("response") or None, kind, **labels),)
 
 
 def aegis_train(row: Row) -> tuple[Example, ...] | Skip:
@@ -69,27 +60,25 @@ def aegis_train(row: Row) -> tuple[Example, ...] | Skip:
     if not any(votes):
         return Skip("no label")
     label = str(Counter(votes).most_common(1)[0][0])
-    return (_example(row["text"], prompt_harm=_harm(label != "Safe"), category="" if label == "Safe" else label),)
+    return (example_of(row["text"], prompt_harm=harm(label != "Safe"), category="" if label == "Safe" else label),)
 
 
 def beavertails_train(row: Row) -> tuple[Example, ...] | Skip:
     """The reply's label from `is_safe`; the paper leaves the other two to the teacher."""
-    kinds = row.get("category")
-    names = ",".join(k for k, v in kinds.items() if v) if isinstance(kinds, Mapping) else ""
-    return (_example(row["prompt"], row["response"], names, response_harm=_harm(not row["is_safe"])),)
+    return (is_safe({**row, "response": row["response"] or None}),)
 
 
 def toxic_chat_train(row: Row) -> tuple[Example, ...] | Skip:
     """Human-annotated rows; `toxicity` decides."""
     if str(row["human_annotation"]).lower() not in ("true", "1"):
         return Skip("no human annotation")
-    return (_example(row["user_input"], prompt_harm=_harm(int(row["toxicity"]) == 1)),)
+    return (example_of(row["user_input"], prompt_harm=harm(int(row["toxicity"]) == 1)),)
 
 
 def safe_rlhf_train(row: Row) -> tuple[Example, ...] | Skip:
     """Both replies of a pair, each with its own label."""
     return tuple(
-        _example(row["prompt"], row[f"response_{i}"], response_harm=_harm(not row[f"is_response_{i}_safe"]))
+        example_of(row["prompt"], row[f"response_{i}"] or None, response_harm=harm(not row[f"is_response_{i}_safe"]))
         for i in (0, 1)
     )
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from guardreasoner.errors import DataError, need
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
+from guardreasoner.types import Example, Exchange, Labels
 
 T = TypeVar("T")
 
@@ -53,6 +54,24 @@ class Skip(NamedTuple):
     """A row that the table's rule leaves out, and why."""
 
     reason: str
+
+
+def harm(harmful: bool) -> str:
+    """The label of a request or a reply."""
+    return "harmful" if harmful else "unharmful"
+
+
+def example_of(prompt: Any, response: Any = None, category: str = "", **labels: str | None) -> Example:
+    """An example with the labels that a row function names; its id and source come later."""
+    text = None if response is None else str(response)
+    return Example(Exchange(id="", prompt=str(prompt), response=text), Labels(**labels), category)  # type: ignore[arg-type]
+
+
+def is_safe(row: Mapping[str, Any]) -> Example:
+    """`is_safe` decides (SafeRLHF, BeaverTails); the kinds of harm are kept."""
+    kinds = row.get("category")
+    names = ",".join(k for k, v in kinds.items() if v) if isinstance(kinds, Mapping) else ""
+    return example_of(row["prompt"], row["response"], names, response_harm=harm(not row["is_safe"]))
 
 
 def load_rows(source: Source, name: str) -> list[dict[str, Any]]:

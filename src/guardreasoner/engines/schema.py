@@ -17,6 +17,7 @@ from typing import Any, Literal
 from guardreasoner.engines.base import LATE, Capabilities
 from guardreasoner.engines.special import break_up
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, need
+from guardreasoner.metrics import logit
 from guardreasoner.plans import Choice, Completion, Judged, Plan, Prompt, Text, segments_of
 
 Library = Literal["gliner2", "gliclass"]
@@ -31,7 +32,6 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "gliclass": ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"),
 }
 """What each library sets labels apart from text with."""
-_SURE = 1e-9
 
 
 class SchemaEngine:
@@ -154,8 +154,7 @@ def _questions(plan: Plan, name: str) -> list[Question]:
 
 def _softmax(sigmoids: Mapping[str, float]) -> dict[str, float]:
     """Log-probabilities under a softmax over the logits behind some sigmoids."""
-    inside = {k: min(max(p, _SURE), 1 - _SURE) for k, p in sigmoids.items()}
-    logits = {k: math.log(p / (1 - p)) for k, p in inside.items()}
+    logits = {k: logit(p) for k, p in sigmoids.items()}
     top = max(logits.values())
     total = top + math.log(sum(math.exp(v - top) for v in logits.values()))
     return {k: v - total for k, v in logits.items()}

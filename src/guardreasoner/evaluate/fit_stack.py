@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from guardreasoner.errors import DataError, GuardReasonerError, need
 from guardreasoner.evaluate.calibrate import MIN_PER_CLASS, Floats, Target, band, choose_threshold
-from guardreasoner.guards.cascade import Stack, logit
+from guardreasoner.guards.cascade import EDGE, Stack
+from guardreasoner.metrics import logit
 from guardreasoner.records import read_jsonl, write_atomic
 from guardreasoner.types import TASKS, Task
 
@@ -112,7 +113,7 @@ def fit_files(first: str | Path, second: str | Path, *, budget: float, threshold
         y = np.array([one[i]["gold"][task] == TASKS[task].positive for i in rows], dtype=bool)
         if min(int(y.sum()), int((~y).sum())) < MIN_PER_CLASS:
             continue
-        x = np.array([[logit(one[i]["scores"][task]), logit(two[i]["scores"][task])] for i in rows])
+        x = np.array([[logit(guard[i]["scores"][task], EDGE) for guard in (one, two)] for i in rows])
         sources = [str(one[i].get("source") or i.rsplit("-", 1)[0]) for i in rows]
         fits.append(fit_stack(x, y, sources, task=task, budget=budget, threshold=thresholds.get(task, 0.5)))
     if not fits:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import ConfigError
+from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Task
 
 DEFAULT_BAND = (0.35, 0.65)
@@ -44,8 +45,7 @@ class Curve:
 
     def probability(self, margin: float) -> float:
         """P(positive) of a log-probability margin."""
-        x = self.params[0] * margin + self.params[1]
-        return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+        return sigmoid(self.params[0] * margin + self.params[1])
 
     @property
     def margin(self) -> float:
@@ -57,14 +57,11 @@ class Curve:
         return self._margin((self.piece or (0.0, 0.0))[again])
 
     def _margin(self, above: float) -> float:
-        logit = math.log(self.threshold / (1 - self.threshold)) + above
-        return (logit - self.params[1]) / self.params[0]
+        return (logit(self.threshold) + above - self.params[1]) / self.params[0]
 
     def out_of_context(self, probability: float, *, again: bool = False) -> float:
         """P of a piece, moved so that its bar lies at the threshold; `again` = it was judged with its neighbours."""
-        inside = min(max(probability, 1e-9), 1 - 1e-9)
-        x = math.log(inside / (1 - inside)) - (self.piece or (0.0, 0.0))[again]
-        return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+        return sigmoid(logit(probability) - (self.piece or (0.0, 0.0))[again])
 
     def uncertain(self, probability: float) -> bool:
         """Whether a probability lies inside the band."""

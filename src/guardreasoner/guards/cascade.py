@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,9 +18,12 @@ from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard, Judging
 from guardreasoner.guards.steps import StepSink, placed
+from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import MODES, TASKS, Exchange, Labels, Mode, Task, Verdict
 
 Bands = Mapping[Task, tuple[float, float]]
+EDGE = 1e-6
+"""How near to 0 and 1 a probability counts in a stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,7 @@ class Stack:
 
     def probability(self, p1: float, p2: float) -> float:
         """P(positive) of the two guards' P."""
-        return _sigmoid(self.first * logit(p1) + self.second * logit(p2) + self.bias)
-
-
-def logit(p: float) -> float:
-    """Log-odds of a probability, kept within 1e-6 of 0 and 1."""
-    p = min(max(p, 1e-6), 1 - 1e-6)
-    return math.log(p / (1 - p))
+        return sigmoid(self.first * logit(p1, EDGE) + self.second * logit(p2, EDGE) + self.bias)
 
 
 def read_bands(given: Mapping[str, Any]) -> Bands:
@@ -210,7 +206,3 @@ def _ask(guard: Guard, exchanges: Sequence[Exchange], **wanted: Any) -> list[Ver
     """A guard's verdicts; passes those options that its `judge` accepts."""
     known = inspect.signature(guard.judge).parameters
     return guard.judge(exchanges, **{k: v for k, v in wanted.items() if v is not None and k in known})
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -21,6 +21,7 @@ from guardreasoner.guards.base import GuardRow, Judging, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
+from guardreasoner.metrics import logit
 from guardreasoner.plans import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
@@ -225,8 +226,7 @@ class PromptedGuard(Judging):
         worst = min(found) if task is Task.refusal else max(found)
         if not self.calibration.covers(task, mode):
             return worst
-        kept = min(max(worst, 1e-9), 1 - 1e-9)
-        return self.calibration.curve(task, mode).probability(math.log(kept / (1 - kept)))
+        return self.calibration.curve(task, mode).probability(logit(worst))
 
     def _label(self, task: Task, mode: str, answers: Sequence[_CallResult], score: float | None) -> str | None:
         said = [a.parsed.labels[task] for a in answers if task in a.call.tasks]
