@@ -106,7 +106,7 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
         talk = read_messages(
             _messages.convert_to_openai_messages(list(messages), text_format="block"), self.rules.trusted_roles
         )
-        if talk.unread and self.rules.fail_mode == "closed" and not self.rules.shadow:
+        if talk.unread and self.rules.stops_unread:
             return None
         if talk.unread:
             self.judging.count_unread(len(talk.unread))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from guardreasoner.records import Appender, from_dict, now, read_jsonl
 from guardreasoner.report.worth_reading import visible
 from guardreasoner.review.disagreements import ITEMS, SEALED
 from guardreasoner.serve.door.connection import HEADERS
+from guardreasoner.serve.service import page_routes
 from guardreasoner.types import TASKS, Labels, Review, Task
 
 PAGES = {"/": ("review.html", "text/html"), "/review.js": ("review.js", "text/javascript"),
@@ -188,17 +188,8 @@ def make_review_app(store: Store) -> ASGIApp:
         return JSONResponse({"error": "not an answer"}, 422)
 
     app.add_exception_handler(RequestValidationError, malformed)
-    for path, (name, kind) in PAGES.items():
-        content = (files("guardreasoner.review") / "pages" / name).read_text(encoding="utf-8")
-        app.add_route(path, _page(content, kind), methods=["GET"])
+    app.router.routes.extend(page_routes("guardreasoner.review", PAGES))
     return Door(app)
-
-
-def _page(content: str, kind: str) -> Any:
-    async def show(_: Request) -> Response:
-        return Response(content, media_type=kind)
-
-    return show
 
 
 class Door:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
-from importlib.resources import files
 
 import httpx
 from fastapi import FastAPI
@@ -28,7 +27,7 @@ from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import ROUTES, Policy
-from guardreasoner.serve.service import Service, reply
+from guardreasoner.serve.service import Service, page_routes, reply
 
 ABSENT = {
     path: f"{path} is not served here; send the conversation to /v1/chat/completions"
@@ -146,21 +145,6 @@ def _operations(app: FastAPI, service: Service) -> None:
         return reply({"object": "list", "data": await listed_models(service)})
 
     for path, message in ABSENT.items():
-        app.add_route(path, _absent(message), methods=["GET", "POST"], name="absent", include_in_schema=False)
-    for path, (name, kind) in PAGES.items():
-        content = (files("guardreasoner.serve") / "pages" / name).read_text(encoding="utf-8")
-        app.add_route(path, _page(content, kind), methods=["GET"], name="playground", include_in_schema=False)
-
-
-def _absent(message: str):  # type: ignore[no-untyped-def]
-    async def refuse(_: Request) -> Response:
-        raise Refused(404, message, "not_found")
-
-    return refuse
-
-
-def _page(content: str, kind: str):  # type: ignore[no-untyped-def]
-    async def show(_: Request) -> Response:
-        return Response(content, media_type=kind)
-
-    return show
+        answer = reply(Refused(404, message, "not_found").body(), 404)
+        app.router.routes.append(Route(path, answer, methods=["GET", "POST"], name="absent"))
+    app.router.routes.extend(page_routes("guardreasoner.serve", PAGES))

@@ -119,7 +119,7 @@ class Gateway:
         """A block when there is something that cannot be judged, under `closed`; counted under `open`."""
         if not unread:
             return None
-        if self.rules.fail_mode == "closed" and not self.rules.shadow:
+        if self.rules.stops_unread:
             return {"action": "BLOCKED", "blocked_reason": f"{self.rules.message} ({unread[0]})", "judged": False}
         self.count_unread(len(unread))
         return None

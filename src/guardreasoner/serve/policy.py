@@ -112,6 +112,11 @@ class Rules(_Section):
             raise ValueError("the action support needs a text: write it under `support`")
         return self
 
+    @property
+    def stops_unread(self) -> bool:
+        """Whether a request must stop where a part of it cannot be judged."""
+        return self.fail_mode == "closed" and not self.shadow
+
     def answer(self, verdict: Verdict) -> str:
         """What the caller reads in place of what a verdict stopped."""
         return self.support or self.message if verdict.notes.get("action") == "support" else self.message

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
+from starlette import routing
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -77,10 +79,18 @@ class Service:
             raise Refused(413, f"{many} has more than {self.policy.limits.items} items", "too_many_items")
         checked = table.read(value)
         body = shaped(value, kind)
-        rules = self.policy.rules(route)
-        if checked.refused and rules.fail_mode == "closed" and not rules.shadow:
-            raise Refused(400, f"{checked.refused[0]}, and fail mode closed lets nothing unjudged pass", "unjudgeable")
+        self.let_pass(route, checked.refused)
         return body, checked
+
+    def let_pass(self, route: Route, unread: Sequence[str]) -> None:
+        """Count what cannot be judged and passes all the same (fail mode `open`, shadow mode).
+
+        Raises:
+            Refused: 400 where the route's rules let nothing unjudged pass.
+        """
+        if unread and self.policy.rules(route).stops_unread:
+            raise Refused(400, f"{unread[0]}, and fail mode closed lets nothing unjudged pass", "unjudgeable")
+        self.metrics.unjudged.labels(route, "open", "unreadable").inc(len(unread))
 
     async def judge(self, request: Request, exchanges: Sequence[Exchange], ask: Caller) -> list[Verdict]:
         """Decided verdicts, unless the caller leaves first.
@@ -99,6 +109,20 @@ class Service:
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; nouns allowed."""
     return Response(dumps(value), status, headers, "application/json")
+
+
+def page_routes(package: str, pages: Mapping[str, tuple[str, str]]) -> list[routing.Route]:
+    """The files in a package's folder `pages` as routes.
+
+    Args:
+        package: its name.
+        pages: path -> file name and media type.
+    """
+    folder = files(package) / "pages"
+    texts = {
+        path: Response((folder / name).read_text("utf-8"), media_type=kind) for path, (name, kind) in pages.items()
+    }
+    return [routing.Route(path, text, methods=["GET"], name="playground") for path, text in texts.items()]
 
 
 def whole(verdict: Verdict) -> dict[str, Any]:

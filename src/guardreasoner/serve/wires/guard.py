@@ -22,7 +22,7 @@ from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import read_messages, spoken, worst
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable, visible
-from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.policy import REPLY_TASKS, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Task, Verdict
 
@@ -51,23 +51,22 @@ def router(service: Service) -> APIRouter:
         if body.stream:
             raise Refused(400, "a verdict is not streamed here; set stream to false", "bad_request")
         labels = [Exchange(loose.where, loose.text) for loose in checked.loose]
-        asked = [*_exchanges(body.messages, service.policy.rules("guard")), *labels]
+        asked = [*_exchanges(service, body.messages), *labels]
         verdicts = await service.judge_all(request, asked, service.ask(request, "guard"))
         return reply(_completion(body.model, verdicts))
 
     return routes
 
 
-def _exchanges(messages: Sequence[Mapping[str, Any]], rules: Rules) -> list[Exchange]:
+def _exchanges(service: Service, messages: Sequence[Mapping[str, Any]]) -> list[Exchange]:
     """What a prompt of ours carries, and whatever stands before it.
 
     Raises:
         Refused: there is no text, or something that cannot be judged.
     """
-    talk = read_messages(list(messages), rules.trusted_roles)
-    if talk.unread and rules.fail_mode == "closed" and not rules.shadow:
-        raise Refused(400, f"{talk.unread[0]}, and fail mode closed lets nothing unjudged pass", "unjudgeable")
-    before = read_messages(list(messages[:-1]), rules.trusted_roles)
+    trusted = service.policy.rules("guard").trusted_roles
+    service.let_pass("guard", read_messages(list(messages), trusted).unread)
+    before = read_messages(list(messages[:-1]), trusted)
     found = (*before.alone, *before.turns)
     return [_carried(messages[-1]), *(Exchange(t.where, t.prompt, t.response) for t in found if t.prompt or t.response)]
 

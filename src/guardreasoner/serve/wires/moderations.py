@@ -157,11 +157,8 @@ def router(service: Service) -> APIRouter:
         asked = [[_exchange(t, f"{i}", body) for t in texts] for i, texts in enumerate(_inputs(body.input))]
         verdicts = iter(await service.judge_all(request, [e for several in asked for e in several], ask))
         results = [result_of(worst([next(verdicts) for _ in several])) for several in asked]
-        unread = len(checked.refused)
-        if unread:
-            service.metrics.unjudged.labels("moderations", "open", "unreadable").inc(unread)
-            for result in results:
-                result["guardreasoner"]["notes"]["unread"] = f"{unread} part(s)"
+        for result in results if checked.refused else ():
+            result["guardreasoner"]["notes"]["unread"] = f"{len(checked.refused)} part(s)"
         return reply({"id": f"modr-{uuid.uuid4().hex}", "model": service.core.worker.name, "results": results})
 
     return routes

@@ -22,7 +22,6 @@ from guardreasoner.serve.chat.conversation import (
     round_of,
     worst,
 )
-from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Checked, Field, FieldTable, visible
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
@@ -81,11 +80,7 @@ def router(service: Service) -> APIRouter:
 async def _check(service: Service, request: Request, body: CheckBody, checked: Checked) -> dict[str, Any]:
     rules = service.policy.rules("nemo")
     talk = read_messages(body.messages, rules.trusted_roles)
-    unread = [*checked.refused, *talk.unread]
-    if unread and rules.fail_mode == "closed" and not rules.shadow:
-        raise Refused(400, f"{unread[0]}, and fail mode closed lets nothing unjudged pass", "unjudgeable")
-    if unread:
-        service.metrics.unjudged.labels("nemo", "open", "unreadable").inc(len(unread))
+    service.let_pass("nemo", talk.unread)
     roles = {m.get("role") for m in body.messages}
     rails = body.guardrails.rail_types or [rail for rail, made in RAIL_ROLES.items() if made(roles)]
     talk = replace(talk, alone=(*talk.alone, *map(round_of, checked.loose)))
