@@ -121,6 +121,17 @@ def fill(template: str, values: Mapping[str, str]) -> tuple[Segment, ...]:
     return tuple(Judged(holes[p]) if p in holes else Scaffold(p) for p in parts if p)
 
 
+def request_of(exchange: Exchange) -> str:
+    """The request with the earlier messages in front of it: they are judged with it."""
+    before = (f"[{'assistant' if m.role == 'assistant' else 'user'}] {m.content}\n" for m in exchange.context)
+    return "".join(before) + exchange.prompt
+
+
+def filled(template: str, exchange: Exchange) -> tuple[Segment, ...]:
+    """A template whose holes `{prompt}` and `{response}` hold the exchange; a missing reply is the empty text."""
+    return fill(template, {"prompt": request_of(exchange), "response": exchange.response or ""})
+
+
 def turns(exchange: Exchange, *, reply: bool) -> tuple[Turn, ...]:
     """The conversation as chat turns that alternate, the first one the user's.
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from guardreasoner.formats.base import Call, Parsed, fill, label
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, filled, label
 from guardreasoner.plans import Completion, Prompt
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -39,10 +38,8 @@ def render(exchange: Exchange, tasks: Sequence[Task], options: Options, *, force
 
 
 def _prompt(exchange: Exchange, task: Task, options: Options) -> Prompt:
-    reply = task is Task.response_harm
-    values = {"prompt": flatten(exchange.context) + exchange.prompt, "response": exchange.response or ""}
-    side = "response" if reply else "prompt"
-    return fill(options.frame.get(side, f"{{{side}}}"), values)
+    side = "response" if task is Task.response_harm else "prompt"
+    return filled(options.frame.get(side, f"{{{side}}}"), exchange)
 
 
 def parse(call: Call, completion: Completion, options: Options) -> Parsed:

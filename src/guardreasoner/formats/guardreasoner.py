@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from guardreasoner.formats.base import Parsed, Problem
+from guardreasoner.formats.base import Parsed, Problem, request_of
 from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Plan, PlanStep, Prompt, Scaffold, Text, Turn
-from guardreasoner.types import TASKS, Exchange, Labels, Message, Mode, Step, Task, Trace
+from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Trace
 
 VERSION = "1"
 """Version of everything in this module that a model was trained on."""
@@ -112,23 +112,17 @@ def render(exchange: Exchange, wire: Wire = "raw") -> Prompt:
     """
     quoted = wire != "compact"
     head = START if wire == "compact" else INSTRUCTION + "\n"
-    prompt = flatten(exchange.context) + exchange.prompt
     reply: tuple[Scaffold | Judged, ...] = (
         (Scaffold("None"),) if exchange.response is None else (Judged(quote(exchange.response, quoted)),)
     )
     segments = (
         Scaffold(f"{head}{HUMAN}\n"),
-        Judged(quote(prompt, quoted)),
+        Judged(quote(request_of(exchange), quoted)),
         Scaffold(f"\n\n{ASSISTANT}\n"),
         *reply,
         Scaffold("\n\n"),
     )
     return Chat((Turn("user", segments),)) if wire == "chat" else segments
-
-
-def flatten(context: Sequence[Message]) -> str:
-    """Earlier messages as text in front of the request: they are judged with it."""
-    return "".join(f"[{'assistant' if m.role == 'assistant' else 'user'}] {m.content}\n" for m in context)
 
 
 def quote(text: str, quoted: bool = True) -> str:

@@ -13,8 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, Problem, as_chat, fill, label, share
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, Problem, as_chat, filled, label, share
 from guardreasoner.plans import Choice, Completion, Free, Plan, PlanStep, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -45,8 +44,7 @@ def render(exchange: Exchange, tasks: Sequence[Task], options: Options, *, force
     if not asked:
         return []
     side = "prompt" if exchange.response is None else "response"
-    values = {"prompt": flatten(exchange.context) + exchange.prompt, "response": exchange.response or ""}
-    prompt = as_chat(("user", fill(options.frame[side], values)))
+    prompt = as_chat(("user", filled(options.frame[side], exchange)))
     return [Call(asked, prompt, _plan(exchange.response is not None, options, force))]
 
 

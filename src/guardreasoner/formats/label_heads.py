@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, fill, label
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, filled, label
 from guardreasoner.plans import Completion
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
@@ -35,9 +34,8 @@ class Options:
 def render(exchange: Exchange, tasks: Sequence[Task], options: Options, *, force: bool) -> list[Call]:
     """One call for all tasks."""
     asked = tuple(t for t in tasks if t.value in options.heads)
-    values = {"prompt": flatten(exchange.context) + exchange.prompt, "response": exchange.response or ""}
     side = "prompt" if exchange.response is None else "response"
-    return [Call(asked, fill(options.frame[side], values), ())] if asked else []
+    return [Call(asked, filled(options.frame[side], exchange), ())] if asked else []
 
 
 def parse(call: Call, completion: Completion, options: Options) -> Parsed:

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from guardreasoner.formats.base import Call, Parsed, fill, label, share, turns
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, fill, label, request_of, share, turns
 from guardreasoner.plans import Chat, Choice, Completion, Free, Plan, Prompt, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -63,7 +62,7 @@ def _prompt(exchange: Exchange, task: Task, options: Options) -> Prompt:
         if options.policy_arg and options.policy:
             args[options.policy_arg] = dict(options.policy)
         return Chat(turns(exchange, reply=reply), args)
-    prompt, response = flatten(exchange.context) + exchange.prompt, (exchange.response or "") if reply else ""
+    prompt, response = request_of(exchange), (exchange.response or "") if reply else ""
     if options.one_turn:
         prompt, response = f"{prompt} {response}".strip(), ""
     side = "response" if reply and "response" in options.frame else "prompt"

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, fill, label, share
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, filled, label, share
 from guardreasoner.plans import Choice, Completion, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -39,13 +38,12 @@ class Options:
 
 def render(exchange: Exchange, tasks: Sequence[Task], options: Options, *, force: bool) -> list[Call]:
     """One call per side: the questions of a side share a pass where the library can."""
-    values = {"prompt": flatten(exchange.context) + exchange.prompt, "response": exchange.response or ""}
     calls = []
     for side, own in (("prompt", (Task.prompt_harm,)), ("response", (Task.refusal, Task.response_harm))):
         asked = tuple(t for t in own if t in tasks and t.value in options.questions)
         if asked:
             plan = [step for t in asked for step in _steps(options.questions[t.value])]
-            calls.append(Call(asked, fill(options.frame[side], values), tuple(plan)))
+            calls.append(Call(asked, filled(options.frame[side], exchange), tuple(plan)))
     return calls
 
 

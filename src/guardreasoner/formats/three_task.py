@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guardreasoner.formats import guardreasoner as wire
-from guardreasoner.formats.base import Call, Parsed, as_chat
-from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN, flatten
+from guardreasoner.formats.base import Call, Parsed, as_chat, request_of
+from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
 from guardreasoner.plans import Completion, Free, Judged, Prompt, Scaffold, Segment
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
@@ -82,7 +82,7 @@ def _prompt(exchange: Exchange, form: Form) -> Prompt:
 
 def _conversation(exchange: Exchange) -> tuple[Segment, ...]:
     reply: Segment = Scaffold("None") if exchange.response is None else Judged(exchange.response)
-    prompt = Judged(flatten(exchange.context) + exchange.prompt)
+    prompt = Judged(request_of(exchange))
     return (Scaffold(f"{HUMAN}\n"), prompt, Scaffold(f"\n\n{ASSISTANT}\n"), reply)
 
 

@@ -14,8 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, as_chat, fill, label, share
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, as_chat, fill, filled, label, share
 from guardreasoner.plans import Choice, Completion, Free, Plan, PlanStep, Prompt, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -51,8 +50,7 @@ def render(exchange: Exchange, tasks: Sequence[Task], options: Options, *, force
 
 
 def _prompt(exchange: Exchange, options: Options) -> Prompt:
-    values = {"prompt": flatten(exchange.context) + exchange.prompt, "response": exchange.response or ""}
-    body = fill(options.frame["prompt"], values)
+    body = filled(options.frame["prompt"], exchange)
     if "system" in options.frame:
         return as_chat(("system", fill(options.frame["system"], {})), ("user", body))
     return body

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from guardreasoner.formats.base import Call, Parsed, as_chat, fill, label, share, turns
-from guardreasoner.formats.guardreasoner import flatten
+from guardreasoner.formats.base import Call, Parsed, as_chat, filled, label, request_of, share, turns
 from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Plan, Prompt, Scaffold, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -72,8 +71,7 @@ def _side(task: Task) -> str:
 def _prompt(exchange: Exchange, task: Task, policy: str, options: Options) -> Prompt:
     reply = task is not Task.prompt_harm
     if options.frame:
-        values = {"prompt": flatten(exchange.context) + exchange.prompt, "response": exchange.response or ""}
-        return fill(options.frame[_side(task)], values)
+        return filled(options.frame[_side(task)], exchange)
     if options.policy_arg == "system":
         return as_chat(("system", (Scaffold(policy + options.ask),)), ("user", _content(exchange, reply)))
     return Chat(turns(exchange, reply=reply), _arguments(policy, options))
@@ -81,7 +79,7 @@ def _prompt(exchange: Exchange, task: Task, policy: str, options: Options) -> Pr
 
 def _content(exchange: Exchange, reply: bool) -> tuple[Scaffold | Judged, ...]:
     """The text to classify, as one message under a policy in the system message."""
-    prompt = Judged(flatten(exchange.context) + exchange.prompt)
+    prompt = Judged(request_of(exchange))
     if not reply:
         return (Scaffold("User request:\n"), prompt)
     return (Scaffold("User request:\n"), prompt, Scaffold("\n\nAI reply:\n"), Judged(exchange.response or ""))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.formats.base import Parsed
+from guardreasoner.formats.base import Parsed, request_of
 from guardreasoner.types import TASKS, Example, Labels, Task, Trace
 
 VERSION = "teacher-2"
@@ -119,7 +119,7 @@ def messages(example: Example, unlabelled: Unlabelled = "teacher") -> Messages:
 
 def _conversation(example: Example) -> str:
     exchange = example.exchange
-    prompt = wire_format.quote(wire_format.flatten(exchange.context) + exchange.prompt)
+    prompt = wire_format.quote(request_of(exchange))
     reply = "None" if exchange.response is None else wire_format.quote(exchange.response)
     return f"{wire_format.HUMAN}\n{prompt}\n\n{wire_format.ASSISTANT}\n{reply}\n\n"
 

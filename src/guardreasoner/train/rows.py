@@ -15,6 +15,7 @@ from typing import Any
 from guardreasoner.data.mix import draw
 from guardreasoner.engines.encoding import Encoder, encoder_of
 from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.base import request_of
 from guardreasoner.plans import Choice
 from guardreasoner.types import TASKS, Example, Exchange, Task
 
@@ -185,7 +186,7 @@ class RowMaker:
         return list(self.encoder.continuation(text))
 
     def _shorten(self, exchange: Exchange, tokens: int) -> Exchange:
-        asked = wire_format.flatten(exchange.context) + exchange.prompt
+        asked = request_of(exchange)
         prompt = middle_out(asked, tokens, self.encoder)
         response = None if exchange.response is None else middle_out(exchange.response, tokens, self.encoder)
         if prompt == asked and response == exchange.response:
