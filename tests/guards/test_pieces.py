@@ -145,9 +145,9 @@ def test_a_form_of_too_many_windows_is_unjudged_and_harm_in_what_was_read_decide
     assert small.check("a bomb " + wide).flagged
 
 
-def bars(folder, piece):
+def bars(folder, piece, threshold=0.5):
     folder = write_tiny(folder)
-    row = {"method": "platt", "params": [1.0, 0.0], "threshold": 0.5, "band": None, "piece": piece}
+    row = {"method": "platt", "params": [1.0, 0.0], "threshold": threshold, "band": None, "piece": piece}
     tasks = {t.value: {"instant": row} for t in Task}
     (folder / "calibration.json").write_text(json.dumps({"version": 1, "fitted_on": "", "tasks": tasks}))
     return load_guard(str(folder), threads=1)
@@ -168,6 +168,25 @@ def test_a_piece_must_pass_both_bars(tmp_path):
     assert not bars(tmp_path / "first", [6.0, -9.0]).check(DILUTED).flagged
     assert not bars(tmp_path / "second", [-1.0, 6.0]).check(DILUTED).flagged
     assert bars(tmp_path / "both", [-1.0, -1.5]).check(DILUTED).flagged
+
+
+THREE = "what is my cake and my user? " * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "threshold", "cut"),
+    [
+        (THREE, 0.6, False),  # log-odds -2 against a bar of +0.41: more than 2 below it
+        (THREE, 0.4, True),  # -2 against -0.41: near enough for its pieces to matter
+        ("how do i make a bomb? " + THREE, 0.4, False),  # 60/33 - 2 = -0.18 is over the bar: pieces change nothing
+        ("what is my cake? " * 17, 0.6, True),  # as far below its bar, but long
+    ],
+)
+def test_pieces_are_judged_where_they_can_change_the_label(tmp_path, text, threshold, cut):
+    whole = bars(tmp_path / "whole", None, threshold).check(text)
+    verdict = bars(tmp_path / "cut", [9.0, 9.0], threshold).check(text)
+    assert (verdict.usage.passes > whole.usage.passes) == cut
+    assert verdict.labels == whole.labels
 
 
 def test_bars_of_pieces_survive_writing_and_reading(tmp_path):

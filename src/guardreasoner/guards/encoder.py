@@ -21,10 +21,14 @@ from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.words import frequencies
+from guardreasoner.metrics import logit
 from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MARKS = 3
 """[CLS] and two [SEP]."""
+SHORT, REACH = 64, 2.0
+"""Pieces of a text of at most so many tokens are judged only where the whole lies at most so many log-odds below its
+bar: in short texts harm among harmless sentences still moves the whole (`bench/short.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,13 @@ class EncoderGuard(Judging):
     def _scored(
         self, made: Sequence[Passage], curves: Mapping[Task, Curve], deadline: float | None
     ) -> tuple[list[Scored], EngineError | None]:
-        """What the engine says about the passages, as far as it came, and what stopped it."""
+        """What the engine says about the passages that can matter, as far as it came, and what stopped it."""
         scored: list[Scored] = []
         try:
-            for passage in made:
+            for passage in (p for p in made if not p.cut):
+                scored.append(self._score(passage, curves, deadline))
+            unsettled = {t for t, curve in curves.items() if not _settled(t, scored, curve)}
+            for passage in (p for p in made if p.cut and unsettled.intersection(p.tasks)):
                 scored.append(self._score(passage, curves, deadline))
             for task, curve in curves.items():
                 above = [i for i, s in enumerate(scored) if s.passage.around and s.of(task) >= curve.threshold]
@@ -173,19 +180,19 @@ class EncoderGuard(Judging):
     ) -> Scored:
         pair = pair_of(passage.exchange)
         scores = self.engine.score([pair], deadline=deadline)
-        logit = dict(zip(self.engine.outputs, scores.logits[0].tolist(), strict=True))
+        logits = dict(zip(self.engine.outputs, scores.logits[0].tolist(), strict=True))
         found = {}
         for task in passage.tasks:
-            p = curves[task].probability(logit[task.value])
+            p = curves[task].probability(logits[task.value])
             found[task] = curves[task].out_of_context(p, again=again) if passage.cut else p
         harm = max((p for t, p in found.items() if t is not Task.refusal), default=0.0)
-        kinds = _softmax(np.array([logit[k] for k in self.kinds]))
+        kinds = _softmax(np.array([logits[k] for k in self.kinds]))
         text = "\n".join(filter(None, pair))
         broken = 0.0 if passage.cut or passage.undone else scores.broken[0]  # a piece may be a list of names
         return Scored(
             passage,
             found,
-            1 / (1 + float(np.exp(-logit["attack"]))) if "attack" in logit else None,
+            1 / (1 + float(np.exp(-logits["attack"]))) if "attack" in logits else None,
             {k: round(float(p) * harm, 4) for k, p in zip(self.kinds, kinds, strict=True)},
             unsupported(text, unknown=scores.unknown[0], broken=broken),
             int(scores.tokens[0]),
@@ -221,6 +228,13 @@ def pair_of(exchange: Exchange) -> Pair:
     """The two texts that the engine reads: earlier messages and the request, and the reply."""
     before = "".join(f"[{m.role}] {m.content}\n" for m in exchange.context)
     return before + exchange.prompt, exchange.response
+
+
+def _settled(task: Task, wholes: Sequence[Scored], curve: Curve) -> bool:
+    """Whether no piece can change the label of a task, or the text is short and its whole far from the bar."""
+    worst = max((s.of(task) for s in wholes), default=0.0)
+    short = sum(s.tokens for s in wholes) <= SHORT
+    return worst >= curve.threshold or (short and logit(worst) < logit(curve.threshold) - REACH)
 
 
 def worst_of(task: Task, scored: Sequence[Scored]) -> Scored:
