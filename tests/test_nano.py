@@ -129,4 +129,4 @@ def test_a_text_that_it_cannot_read_is_flagged_and_never_an_exit_of_zero(capsys)
     assert main(["check", "สวัสดี คุณทำขนมปังอย่างไร", "--fail-on", "harmful"]) == 11
     shown = capsys.readouterr().out
     assert "FLAGGED" in shown
-    assert "not taken for English" in shown
+    assert "not judged (unread)" in shown

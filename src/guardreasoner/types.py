@@ -15,10 +15,14 @@ Refusal = Literal["refusal", "compliance"]
 Mode = Literal["instant", "short", "full", "auto"]
 FailMode = Literal["closed", "open"]
 Rule = Literal["strict", "official"]
-Status = Literal["ok", "truncated", "input_too_long", "unparsed", "refused", "timeout", "overloaded", "unavailable"]
+Status = Literal[
+    "ok", "unread", "truncated", "input_too_long", "unparsed", "refused", "timeout", "overloaded", "unavailable"
+]  # fmt: skip
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 STATUSES: tuple[Status, ...] = get_args(Status)
+SETTLED: frozenset[Status] = frozenset(("ok", "unread"))
+"""Verdicts that hold labels: of `unread` text they are a best guess. Asking again would not change them."""
 
 
 class Task(StrEnum):
@@ -192,7 +196,8 @@ class Verdict:
     mode: str
     """The mode that decided."""
     status: Status
-    """Only `ok` is a verdict."""
+    """Only `ok` is a verdict. `unread` = the text holds what the guard cannot read (another language, or symbols): its
+    labels and scores are a best guess, of which only harm counts."""
     labels: Labels = field(default_factory=Labels)
     """None with status `ok` = this guard does not do that task, or it was not asked."""
     scores: Mapping[str, float | None] = field(default_factory=lambda: dict.fromkeys(t.value for t in TASKS))
@@ -208,7 +213,7 @@ class Verdict:
     flagged: bool = False
     """After policy thresholds and fail mode; policy never rewrites `labels`."""
     fail_mode: FailMode | None = None
-    """`closed` or `open` when the fail mode decided, else None."""
+    """What became of what was not judged: `closed` = held back, `open` = let through. None = it was judged."""
     steps: tuple[Step, ...] = ()
     """The reasoning that led to the verdict."""
     text: str = ""

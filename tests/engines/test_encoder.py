@@ -48,13 +48,17 @@ def test_any_text_is_scored_or_refused(engine, prompt, reply):
     except InputTooLong:
         return
     assert np.isfinite(scores.logits).all()
-    assert 0 <= scores.unknown[0] <= 1
 
 
-def test_shares_of_unknown_and_broken_words_are_told(engine):
-    scores = engine.score([("make cakes", None), ("zzz qqq make cake", None)])
-    assert scores.broken.tolist() == [pytest.approx(1 / 3), 0]
-    assert scores.unknown.tolist() == [0, pytest.approx(2 / 4)]
+@pytest.mark.parametrize("text", ["make a bomb\N{BOMB}", "\N{BOMB}make a\N{BOMB} bomb", "make a bomb \u222b\ue000"])
+def test_a_symbol_that_the_vocabulary_lacks_hides_no_word_and_moves_no_score(engine, text):
+    plain, marked = engine.score([("make a bomb", None), (text, None)]).logits
+    assert np.array_equal(plain, marked)
+
+
+def test_a_word_of_any_length_is_read_in_parts(engine):
+    ids, _ = engine._encode(("cake" * 60, None))
+    assert len(ids) > 4
 
 
 def test_what_is_too_long_is_refused_and_named(engine):

@@ -49,6 +49,16 @@ def test_what_the_first_could_not_judge_goes_to_the_second_and_a_failed_second_k
     assert verdict.notes["escalation_failed"] == "timeout"
 
 
+@pytest.mark.parametrize(("second", "status"), [(False, "ok"), (True, "unread")])
+def test_what_the_first_could_not_read_is_read_by_a_second_that_can(second, status):
+    first = ReasoningGuard("small", ScriptedEngine(scores={"": 0.1}), mode="instant", english=True)
+    large = ReasoningGuard("large", ScriptedEngine(scores={"": 0.2}), mode="instant", english=second)
+    (verdict,) = CascadeGuard(first, large, {}).judge([Exchange("a", "как сделать торт")])
+    assert (verdict.status, verdict.flagged) == (status, second)
+    assert verdict.scores["prompt_harm"] == pytest.approx(0.2)
+    assert ("language" in verdict.notes) is second
+
+
 def test_a_cascade_is_loaded_by_name():
     both = load_guard(
         "cascade",

@@ -104,9 +104,26 @@ def test_a_passed_deadline_is_a_timeout(guard):
     assert verdict.flagged
 
 
-def test_a_text_that_was_not_read_carries_a_note(guard):
-    assert "language" in guard.check("qqq zzz www vvv xxx").notes
-    assert "language" not in guard.check("make a cake").notes
+def test_a_text_that_was_not_read_is_no_verdict_and_its_labels_are_a_guess(guard):
+    verdict = guard.check("как сделать торт")
+    assert (verdict.status, verdict.flagged, verdict.fail_mode) == ("unread", True, "closed")
+    assert verdict.labels.prompt_harm == "unharmful"
+    assert verdict.notes["language"] == "script"
+    assert "English" in verdict.error
+    assert guard.check("make a cake").status == "ok"
+
+
+def test_harm_in_a_text_of_which_a_part_was_not_read_decides_under_open_too(guard):
+    guard.fail_mode = "open"
+    found = [guard.check(text) for text in ("make a bomb. как сделать торт сегодня", "как сделать торт сегодня")]
+    assert [(v.status, v.flagged, v.fail_mode) for v in found] == [("unread", True, "open"), ("unread", False, "open")]
+    assert found[0].labels.prompt_harm == "harmful"
+
+
+def test_a_reply_and_an_earlier_message_that_were_not_read_count_too(guard):
+    reply = Exchange("1", "make a cake", "конечно, вот рецепт торта")
+    earlier = Exchange("2", "make a cake", context=(Message("tool", "вот рецепт торта"),))
+    assert [v.status for v in guard.judge([reply, earlier])] == ["unread", "unread"]
 
 
 def test_a_note_says_where_reasoning_was_asked_for_and_none_is_written(guard):
@@ -134,6 +151,17 @@ def test_nothing_to_judge_unknown_modes_and_options_are_errors(guard):
         ("How do I cook rice so that it does not stick?", None),
         ("guinea pig names", None),
         ("Écris", None),
+        ("schreib mir ein gedicht", "words"),
+        ("que puedo comer hoy", "words"),
+        ("best tacos near la jolla", None),
+        ("high protein breakfast ideas", None),
+        ("Thanks! \N{PARTY POPPER}\N{BIRTHDAY CAKE}", None),
+        ("\N{THUMBS UP SIGN}", None),
+        ("What is the area of a circle? π r²", None),
+        ("How do I cook rice? 如何做米饭", "script"),
+        ("\u2813\u2815\u283a \u2819\u2815 \u280a \u2803\u2825\u280a\u2807\u2819 \u2801", "symbols"),
+        ("import numpy as np\nfor i in range(n): xs.append(np.float32(ys[i]) / zmax)", None),
+        ("d41d8cd98f00b204e9800998ecf8427e eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ0ZXN0In0.c2lnbmF0dXJl", None),
         ("𝐇𝐨𝐰 𝐝𝐨 𝐈 𝐦𝐚𝐤𝐞 𝐚 𝐜𝐚𝐤𝐞 with the oven in my flat", None),
         ("", None),
     ],
@@ -142,7 +170,23 @@ def test_english_is_told_from_other_languages(text, reason):
     assert unsupported(text) == reason
 
 
-def test_a_list_of_whole_english_words_is_english():
-    text = "guinea pig names, two sisters, food themed"
-    assert unsupported(text, broken=0.1) is None
-    assert unsupported(text, unknown=0.5) == "unknown tokens"
+ENGLISH = "The committee met on Tuesday to plan the week, and everybody who was there agreed with the minutes. "
+GERMAN = "Der Ausschuss traf sich am Dienstag, um die Woche zu planen, und alle Anwesenden stimmten dem Protokoll zu. "
+RUSSIAN = "Комитет собрался во вторник, чтобы составить план на неделю. "
+
+
+@pytest.mark.parametrize(("part", "reason"), [(GERMAN * 2, "words"), (RUSSIAN, "script")])
+@pytest.mark.parametrize("before", [0, 1, 40])
+def test_a_long_part_in_another_language_is_found_in_any_amount_of_english(part, reason, before):
+    assert unsupported(ENGLISH * before + part + ENGLISH * 40) == reason
+
+
+def test_a_few_words_of_another_language_in_a_long_english_text_are_read_over():
+    assert unsupported(ENGLISH * 3 + "She called it Дом, which is Russian for house.") is None
+    assert unsupported(ENGLISH * 3 + "They sang Stille Nacht, heilige Nacht.") is None
+
+
+def test_a_disguise_does_not_make_another_language_english(guard):
+    assert guard.check("как\u200b сделать торт").status == "unread"
+    wide = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in "wie backe ich einen kuchen mit zucker guss")
+    assert guard.check(wide).status == "unread"

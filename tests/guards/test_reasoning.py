@@ -52,6 +52,16 @@ def test_a_full_verdict_has_steps_labels_scores_and_usage():
     assert not verdict.calibrated
 
 
+@pytest.mark.parametrize("mode", ["instant", "full", "auto"])
+def test_a_guard_that_was_tested_on_english_says_what_it_did_not_read(mode):
+    russian, both = "как сделать торт", "bomb bomb bomb bomb. как сделать торт"
+    engine = {"engine": ScriptedEngine({"bomb": HARMFUL}, default=BENIGN, scores={"bomb": 0.9, "": 0.1})}
+    assert guard(mode, **engine).check(russian).status == "ok"
+    harmless, harmful = (guard(mode, english=True, fail_mode="open", **engine).check(t) for t in (russian, both))
+    assert (harmless.status, harmless.flagged, harmless.labels.prompt_harm) == ("unread", False, "unharmful")
+    assert (harmful.status, harmful.flagged, harmful.labels.prompt_harm) == ("unread", True, "harmful")
+
+
 def test_a_request_without_a_reply_is_asked_one_question_only():
     verdict = guard().check("How do I kill a process?")
     assert verdict.labels == Labels("unharmful")

@@ -27,7 +27,7 @@ StepSink = Callable[[int, Step], None]
 
 
 class WordGuard(Judging):
-    """Finds the word `bad`."""
+    """Finds the word `bad`; cannot read the word `FOREIGN`."""
 
     name = "words"
     tasks = tuple(TASKS)
@@ -83,7 +83,7 @@ class WordGuard(Judging):
             exchange.id,
             self.name,
             "instant" if mode == "auto" else mode,
-            "ok",
+            "unread" if "FOREIGN" in text else "ok",
             labels,
             scores,
             calibrated=True,

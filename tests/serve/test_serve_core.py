@@ -218,6 +218,15 @@ def test_the_same_text_is_judged_again_unless_a_cache_is_asked_for():
         assert served.metric("cache_total", outcome="hit") == 1
 
 
+def test_text_that_was_not_read_is_remembered_as_such():
+    with serving({"cache": {"entries": 10}}) as served:
+        found = [judge(served, "FOREIGN").json() for _ in range(2)]
+    assert [(v["status"], v["flagged"], v["notes"].get("cached")) for v in found] == [
+        ("unread", True, None),
+        ("unread", True, True),
+    ]
+
+
 def test_nothing_of_a_replaced_guard_is_remembered():
     with serving({"cache": {"entries": 10}, "deadline_s": 8}) as served:
         judge(served, "same")

@@ -317,6 +317,39 @@ def test_a_guard_that_judges_parts_by_itself_is_not_asked_about_them_again(monke
     ]  # fmt: skip
 
 
+# ---- text that the guard cannot read
+
+
+@pytest.mark.parametrize(("unsupported", "word"), [("flag", "unjudged"), ("pass", "unjudged"), ("block", "blocked")])
+def test_text_that_was_not_read_goes_the_way_the_policy_says_and_never_as_passed(unsupported, word):
+    policy = {"languages": {"unsupported": unsupported}}
+    with upstream() as up, serving(policy | rules(up)) as served:
+        for talk in ([user("FOREIGN")], [user("FOREIGN"), said("hello"), user("again, FOREIGN")]):
+            answer = chat(served, *talk)
+            assert answer.headers["x-guardreasoner"] == word
+        assert len(up.seen) == (0 if word == "blocked" else 2)
+        up.reply = lambda body: "FOREIGN words"
+        assert chat(served, user("hello")).headers["x-guardreasoner"] == word
+        judged = served.http.post("/v1/judge", json={"prompt": "FOREIGN"}).json()
+        assert (judged["status"], judged["flagged"]) == ("unread", unsupported != "pass")
+        moderated = served.http.post("/v1/moderations", json={"input": ["FOREIGN", "hi"]}).json()["results"]
+        assert [r["flagged"] for r in moderated] == [unsupported != "pass", False]
+        assert check(served, user("FOREIGN"))["status"] == ("blocked" if word == "blocked" else "passed")
+        answer = guardrail(served, input_type="request", texts=["FOREIGN"])
+        assert answer["action"] == ("BLOCKED" if word == "blocked" else "NONE")
+
+
+def test_an_earlier_turn_that_was_not_read_is_judged_once_and_cut_where_it_is_blocked():
+    talk = [user("FOREIGN"), said("hello"), user("hi")]
+    for unsupported, seen in (("flag", 3), ("block", 1)):
+        policy = {"window": "last", "languages": {"unsupported": unsupported}}
+        with upstream() as up, serving(policy | rules(up)) as served:
+            for turn in (1, 2):
+                assert chat(served, *talk).status_code == 200
+                assert served.metric("verdict_statuses_total", route="proxy", status="unread") == 1, turn
+            assert [len(body["messages"]) for body in up.seen] == [seen, seen]
+
+
 # ---- gateways
 
 

@@ -1,6 +1,7 @@
 """The policy file: what it may say, what it decides, and how it fails."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,35 @@ def test_nothing_unjudged_is_silently_safe(status):
     closed, opened = decide(given, Rules()), decide(given, Rules(fail_mode="open"))
     assert (closed.flagged, closed.fail_mode, blocks(closed)) == (True, "closed", True)
     assert (opened.flagged, opened.fail_mode, blocks(opened)) == (False, "open", False)
+
+
+@pytest.mark.parametrize(
+    ("unsupported", "action", "flagged", "fail_mode"),
+    [(None, "flag", True, "open"), ("flag", "flag", True, "open"), ("block", "block", True, "closed"),
+     ("pass", "pass", False, "open")],
+)  # fmt: skip
+@pytest.mark.parametrize("general", ["closed", "open"])
+def test_what_the_guard_cannot_read_has_a_rule_of_its_own(unsupported, action, flagged, fail_mode, general):
+    more = {} if unsupported is None else {"languages": {"unsupported": unsupported}}
+    done = decide(verdict(0.1, 0.1, status="unread"), Rules(fail_mode=general, **more))
+    assert (done.notes["action"], done.flagged, done.fail_mode, done.status) == (action, flagged, fail_mode, "unread")
+    assert blocks(done, (Task.response_harm,)) is (action == "block")
+
+
+def test_harm_that_was_found_in_text_that_was_not_read_decides():
+    for rules in (Rules(), Rules(languages={"unsupported": "pass"}), Rules(fail_mode="open")):
+        done = decide(verdict(0.9, 0.1, status="unread"), rules)
+        assert (done.flagged, blocks(done), blocks(done, (Task.response_harm,))) == (True, True, False)
+    assert not blocks(decide(verdict(0.9, status="unread"), Rules(shadow=True)))
+
+
+def test_a_part_that_was_not_judged_is_not_let_through_because_the_harm_beside_it_is_allowed():
+    found = replace(verdict(0.9, 0.1), notes={"unread": "timeout"})
+    allowed = {"thresholds": {Task.prompt_harm: None}}
+    for reply in (Rules(), Rules(**allowed)):
+        assert blocks(decide(found, reply), (Task.response_harm,))
+    assert not blocks(decide(found, Rules(fail_mode="open", **allowed)))
+    assert decided(replace(found, notes={"unread": "unread"}), **allowed) == (True, "flag")
 
 
 def test_shadow_never_blocks_and_says_what_it_would_have_done():

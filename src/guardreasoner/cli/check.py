@@ -70,7 +70,7 @@ def _read(stream: IO[bytes], name: str) -> Rows:
 def _judge(guard: Guard, rows: Rows, args: argparse.Namespace) -> int:
     console = Console(highlight=False)
     as_json = args.json or args.text == "-"
-    seen = bad = met = unread = 0
+    seen = bad = met = unjudged = 0
     while chunk := list(islice(rows, CHUNK if as_json else 1)):
         verdicts = iter(judge_all(guard, [given.exchange for _, given in chunk if not isinstance(given, DataError)]))
         for line, given in chunk:
@@ -81,14 +81,14 @@ def _judge(guard: Guard, rows: Rows, args: argparse.Namespace) -> int:
                 continue
             verdict = next(verdicts)
             met += _met(verdict, args.fail_on)
-            unread += "language" in verdict.notes or (verdict.status != "ok" and verdict.fail_mode == "closed")
+            unjudged += verdict.status != "ok" and verdict.fail_mode == "closed"
             if as_json:
                 print(json.dumps(line_of(given.passing, to_dict(verdict))), flush=True)
             else:
                 print_verdict(console, given.exchange, verdict)
     if not seen:
         raise DataError("there is no line to judge; each is an object with prompt", file="standard input")
-    return 1 if bad else 10 if met else 11 if unread else 0
+    return 1 if bad else 10 if met else 11 if unjudged else 0
 
 
 def _met(verdict: Verdict, fail_on: str | None) -> bool:

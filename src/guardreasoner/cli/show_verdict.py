@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from guardreasoner.types import TASKS, Exchange, Task, Verdict
+from guardreasoner.types import SETTLED, TASKS, Exchange, Task, Verdict
 
 TITLES = {Task.prompt_harm: "request", Task.refusal: "reply", Task.response_harm: "reply"}
 QUESTIONS = {
@@ -36,7 +36,10 @@ def print_verdict(console: Console, exchange: Exchange, verdict: Verdict) -> Non
     parts: list[RenderableType] = [_exchange(exchange)]
     if verdict.steps:
         parts += [Text(), _steps(verdict)]
-    parts += [Text(), _answers(exchange, verdict) if verdict.status == "ok" else _unjudged(verdict)]
+    if verdict.status in SETTLED:
+        parts += [Text(), _answers(exchange, verdict)]
+    if verdict.status != "ok":
+        parts += [Text(), _unjudged(verdict)]
     usage = verdict.usage
     cost = (
         f"{verdict.guard} · {verdict.mode} · {usage.latency_ms:.0f} ms · {usage.completion_tokens} tokens sampled"
@@ -92,8 +95,8 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Group:
 
 def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
     """What a person must know of a verdict's notes."""
-    if "language" in notes:
-        yield Text("not taken for English, the only language this guard was tested on", "yellow")
+    if "unread" in notes:
+        yield Text(f"the rest was not judged ({notes['unread']})", "yellow")
     if "mode" in notes:
         yield Text(str(notes["mode"]))
     if "wire" in notes:

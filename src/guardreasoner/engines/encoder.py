@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.pre_tokenizers import Sequence as Sequence_
+from tokenizers.pre_tokenizers import Split
 
 from guardreasoner.engines.encoding import clean
 from guardreasoner.engines.hardware import available_cores
@@ -48,10 +50,6 @@ class Scores:
     """(n, width): what the heads read."""
     tokens: NDArray[np.int64]
     """(n,): length of each text."""
-    unknown: NDArray[np.float64]
-    """(n,): share of tokens that the vocabulary does not hold, in [0, 1]."""
-    broken: NDArray[np.float64]
-    """(n,): share of tokens that go on with a word that another token began."""
 
 
 class EncoderEngine:
@@ -77,7 +75,6 @@ class EncoderEngine:
         if not {"[CLS]", "[SEP]", "[UNK]"} <= vocabulary.keys():
             raise ConfigError(f"{path}/tokenizer.json has no [CLS], [SEP] and [UNK]; export the model again")
         self._first, self._last, self._unknown = (vocabulary[t] for t in ("[CLS]", "[SEP]", "[UNK]"))
-        self._pieces = frozenset(i for token, i in vocabulary.items() if token.startswith("##"))
         self.runtime = load_runtime()
         self.session = open_session(path / "model.onnx", threads or min(MOST_THREADS, available_cores()))
         widths = [o.shape[-1] for o in self.session.get_outputs() if o.name == "features"]
@@ -107,13 +104,7 @@ class EncoderEngine:
         logits = features @ self.weight.T + self.bias
         if not np.isfinite(logits).all():
             raise EngineError(NOT_FINITE)
-        return Scores(
-            logits,
-            features,
-            np.array([len(ids) for ids, _ in encoded], np.int64),
-            self._share(encoded, frozenset({self._unknown})),
-            self._share(encoded, self._pieces),
-        )
+        return Scores(logits, features, np.array([len(ids) for ids, _ in encoded], np.int64))
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character span of every token of a text."""
@@ -128,14 +119,20 @@ class EncoderEngine:
         texts = [clean(text) for text in pair if text is not None]
         if sum(map(len, texts)) > self.context_tokens * LONGEST_BYTES:
             raise InputTooLong(f"the text does not fit in the model's {self.context_tokens} tokens")
-        parts = [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        parts = [self._known(text, e) for text, e in zip(texts, encoded, strict=True)]
         ids = (self._first, *parts[0], self._last, *([*parts[1], self._last] if len(parts) > 1 else ()))
         if len(ids) > self.context_tokens:
             raise InputTooLong(f"the text does not fit in the model's {self.context_tokens} tokens")
         return ids, len(parts[0]) + 2
 
-    def _share(self, encoded: Sequence[tuple[tuple[int, ...], int]], wanted: frozenset[int]) -> NDArray[np.float64]:
-        return np.array([sum(i in wanted for i in ids) / max(1, len(ids) - 2) for ids, _ in encoded])
+    def _known(self, text: str, encoding: Encoding) -> list[int]:
+        """Token ids without those of symbols that the vocabulary does not hold: one word that says nothing, such as an
+        emoji, would move the scores of all others."""
+        if self._unknown not in encoding.ids:
+            return list(encoding.ids)
+        tokens = zip(encoding.ids, encoding.offsets, strict=True)
+        return [i for i, (start, end) in tokens if i != self._unknown or any(map(str.isalnum, text[start:end]))]
 
     def _run(self, ids: tuple[int, ...], request: int) -> Floats:
         if self.session is None:
@@ -200,4 +197,6 @@ def _tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # `[SEP]` in a text is five letters and two brackets
+    words = tokenizer.pre_tokenizer  # WordPiece gives a word up whole for one strange sign in it, or for its length
+    tokenizer.pre_tokenizer = Sequence_([Split(Regex(r"\p{S}|\p{Co}|\w{96}"), "isolated"), *([words] if words else [])])
     return tokenizer

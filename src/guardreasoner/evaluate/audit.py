@@ -26,7 +26,7 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Free, Plan, Text
-from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task
+from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Step, Task
 
 _QUOTE = re.compile(r'“([^“”\n]{1,400})”|"([^"\n]{1,400})"|«([^«»\n]{1,400})»')
 _ELLIPSIS = re.compile(r"\.\.\.|…|\[…\]|\[\.\.\.\]")
@@ -94,7 +94,7 @@ class Audit:
 
 def audit(cases: Sequence[Prediction]) -> Audit:
     """Agreement, grounding and sameness of a run's reasoning; only verdicts with status `ok` count."""
-    judged = [c for c in cases if c.verdict.status == "ok"]
+    judged = [c for c in cases if c.verdict.status in SETTLED]
     traced = [c for c in judged if c.verdict.steps]
     said = list(_conclusions(traced))
     stated = [s for s in said if s.conclusion is not None]
@@ -215,7 +215,7 @@ def dependence(
     if not isinstance(guard, ReasoningGuard):
         raise ConfigError(f"{guard.name} writes no steps; audit --guard wants the reasoning guard that made the run")
     rng = random.Random(seed)
-    usable = [c for c in cases if c.verdict.status == "ok" and c.verdict.steps and c.exchange is not None]
+    usable = [c for c in cases if c.verdict.status in SETTLED and c.verdict.steps and c.exchange is not None]
     drawn = []
     for task in TASKS:
         rows = [c for c in usable if c.verdict.labels[task] is not None and c.gold[task] is not None]

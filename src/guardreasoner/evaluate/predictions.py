@@ -22,7 +22,7 @@ from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
 from guardreasoner.guards.replay import OFFICIAL, official_verdict
 from guardreasoner.metrics import find_labels
 from guardreasoner.records import from_dict, read_jsonl
-from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict
+from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Labels, Task, Verdict
 
 Lines = list[tuple[int, dict[str, Any]]]
 
@@ -45,7 +45,8 @@ class Prediction:
 
     def label(self, task: Task) -> str | None:
         """What the guard answered, as the strict rule reads it; None = unjudged or unreadable."""
-        counted = self.verdict.status == "ok" or "refused_as" in self.verdict.notes  # the latter only where asked for
+        asked_for = "refused_as" in self.verdict.notes
+        counted = self.verdict.status in SETTLED or asked_for
         return self.verdict.labels[task] if counted else None
 
 
@@ -70,7 +71,7 @@ class Predictions:
 
     def _answers(self, task: Task) -> bool:
         asked = [r.verdict for r in self.rows if r.gold[task] is not None]
-        judged = [v for v in asked if v.status == "ok" and not self.official]
+        judged = [v for v in asked if v.status in SETTLED and not self.official]
         return bool(asked) and (not judged or any(v.labels[task] is not None for v in judged))
 
 

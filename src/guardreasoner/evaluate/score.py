@@ -2,7 +2,7 @@
 
 Under `strict`, verdicts of ours count by their labels (any answer format) and official texts by the last verdict in the
 whole text. Under `official`, both count by their text, as the released script reads it. What a guard left unjudged is
-wrong exactly once under `strict`, and shown as `unparsed`.
+wrong exactly once under `strict`, and shown as `unparsed`; `unread` text counts by the guard's best guess.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from guardreasoner.errors import ConfigError, DataError, MissingDependency, Unkn
 from guardreasoner.evaluate.operating import operating_points
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_predictions
 from guardreasoner.evaluate.statistics import estimates, outcomes
-from guardreasoner.types import TASKS, Rule, Score, Task
+from guardreasoner.types import SETTLED, TASKS, Rule, Score, Task
 
 PAPER_WEIGHTS: Mapping[tuple[str, Task], int] = {
     (b.name, cell.task): cell.paper_n for b in BENCHMARKS.values() for cell in b.cells
@@ -123,6 +123,7 @@ def score_rows(
         "dropped": tally.dropped,
         "doubled": tally.doubled,
         "other_case": tally.other_case,
+        "unread": sum(row.verdict.status == "unread" for row in rows),
         "tp": counts.tp,
         "fp": counts.fp,
         "fn": counts.fn,
@@ -159,7 +160,7 @@ def _ranking(rows: Sequence[Prediction], gold: Sequence[str | None], task: Task)
     scores = [row.verdict.scores.get(task.value) for row in rows]
     if all(score is None for score in scores):
         return {}
-    calibrated = all(row.verdict.calibrated for row in rows if row.verdict.status == "ok")
+    calibrated = all(row.verdict.calibrated for row in rows if row.verdict.status in SETTLED)
     try:
         return {**metrics.ranking(scores, gold, task), "calibrated": calibrated}
     except MissingDependency as error:

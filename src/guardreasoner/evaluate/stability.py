@@ -28,7 +28,7 @@ from guardreasoner.evaluate.runs import Run
 from guardreasoner.evaluate.statistics import Floats, Interval, resample, wilson
 from guardreasoner.guards.base import Guard
 from guardreasoner.records import Appender, read_jsonl
-from guardreasoner.types import TASKS, Example, Exchange, Task, Verdict
+from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Task, Verdict
 
 Kind = Literal["sampled", "layout", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -205,7 +205,7 @@ def twice(run: Run) -> list[Stability]:
 
 
 def _pair(row: Prediction, repeats: Sequence[Mapping[str, Any]], task: Task) -> tuple[str, list[bool]]:
-    said = [again["labels"].get(task.value) if again["status"] == "ok" else None for again in repeats]
+    said = [again["labels"].get(task.value) if again["status"] in SETTLED else None for again in repeats]
     return row.prompt_hash or row.id, [label != row.label(task) for label in said]
 
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from guardreasoner.data.messages import as_exchange, kind_of
 from guardreasoner.errors import DataError, GuardReasonerError
-from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Status, Step, Task, Verdict
+from guardreasoner.guards.language import UNREAD, unread
+from guardreasoner.types import SETTLED, TASKS, Exchange, FailMode, Labels, Status, Step, Task, Verdict
 
 
 @runtime_checkable
@@ -219,7 +220,7 @@ def fail_mode_of(guard: Guard) -> FailMode:
 
 def _finite(verdict: Verdict) -> bool:
     scores = verdict.scores.values()
-    return verdict.status != "ok" or all(p is None or math.isfinite(p) for p in scores)
+    return verdict.status not in SETTLED or all(p is None or math.isfinite(p) for p in scores)
 
 
 def _refused(verdict: Verdict, guard: Guard) -> Verdict:
@@ -237,6 +238,36 @@ def unjudged(verdict: Verdict, status: Status, error: str | None, fail_mode: Fai
         fail_mode: the guard's.
     """
     return replace(verdict, status=status, error=error, fail_mode=fail_mode, flagged=fail_mode == "closed")
+
+
+def checked_language(verdict: Verdict, written: Exchange, read: Exchange, fail_mode: FailMode) -> Verdict:
+    """The verdict of a guard that was validated on English alone: `unread` where the exchange holds something else.
+
+    Args:
+        verdict: its labels stay, and harm that was found stays flagged.
+        written: the exchange as it was given.
+        read: the same with exact disguises undone.
+        fail_mode: the guard's.
+    """
+    reason = unread(written, read)
+    if reason is None:
+        return verdict
+    made = unjudged(verdict, "unread", UNREAD[reason], fail_mode)
+    return replace(made, flagged=made.flagged or verdict.flagged, notes={**verdict.notes, "language": reason})
+
+
+def known_harm(verdict: Verdict, status: Status) -> Verdict:
+    """What is left of a verdict on a text of which a part was not judged: the harm that was found decides.
+
+    Args:
+        verdict: finds harm.
+        status: why the rest was not judged; a task in which no harm was found has no label then.
+    """
+    harmful = {t: label for t in TASKS if (label := verdict.labels[t]) == "harmful"}
+    scores = {t.value: verdict.scores[t.value] if t in harmful else None for t in TASKS}
+    return replace(
+        verdict, labels=Labels.of(harmful), scores=scores, flagged=True, notes={**verdict.notes, "unread": status}
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.guards.base import Guard, Judging
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
-from guardreasoner.types import MODES, TASKS, Exchange, Labels, Mode, Task, Verdict
+from guardreasoner.types import MODES, SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
 
 Bands = Mapping[Task, tuple[float, float]]
 EDGE = 1e-6
@@ -149,7 +149,7 @@ class CascadeGuard(Judging):
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
             for i, verdict in zip(asked, _ask(self.second, [exchanges[i] for i in asked], **more), strict=True):
-                wanted = self.unsure(verdicts[i]) if mode == "auto" else tuple(Task)
+                wanted = self.unsure(verdicts[i]) if mode == "auto" and verdicts[i].status == "ok" else tuple(Task)
                 verdicts[i] = self._combined(verdicts[i], verdict, wanted)
         return verdicts
 
@@ -166,9 +166,9 @@ class CascadeGuard(Judging):
 
     def _combined(self, first: Verdict, second: Verdict, asked: Collection[Task]) -> Verdict:
         usage = first.usage + second.usage
-        if first.status != "ok":
+        if first.status not in SETTLED:
             return replace(second, guard=self.name, usage=usage)
-        if second.status != "ok":
+        if second.status not in SETTLED:
             return replace(first, usage=usage, notes={**first.notes, "escalation_failed": second.status})
         labels, scores, decided = first.labels.as_dict(), dict(first.scores), []
         for task in Task:
@@ -178,14 +178,15 @@ class CascadeGuard(Judging):
                 p, row = stack.probability(p1, p2), TASKS[task]
                 scores[name], labels[name] = p, row.positive if p >= stack.threshold else row.negative
                 decided.append(name)
-            elif self.stacks is None and task in asked and second.labels[task] is not None:
+            elif second.labels[task] is not None and (labels[name] is None or (self.stacks is None and task in asked)):
                 labels[name], scores[name] = second.labels[task], p2
                 decided.append(name)
         made = Labels.of(labels)
         harmful = "harmful" in (made.prompt_harm, made.response_harm)
         said = {t.value: wire_format.conclusion(second.steps, t) for t in Task}
         differing = [name for name, word in said.items() if word and labels[name] and word != labels[name]]
-        notes = {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
+        kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
+        notes = kept | {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
         return replace(
             second,
             guard=self.name,
@@ -195,9 +196,9 @@ class CascadeGuard(Judging):
             harm=second.harm if harmful else None,
             kinds=first.kinds or second.kinds,
             attack=second.attack if first.attack is None else first.attack,
-            flagged=harmful,
+            flagged=harmful or second.fail_mode == "closed",
             text=wire_format.with_block(second.text, made),
-            notes={**first.notes, **notes, **({"disagreement": differing} if differing else {})},
+            notes={**notes, **({"disagreement": differing} if differing else {})},
             usage=usage,
         )
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.encoder import EncoderEngine, Pair
 from guardreasoner.errors import EngineError, EngineTimeout, InputTooLong, UnknownName
-from guardreasoner.guards.base import Judging, unjudged, validate
+from guardreasoner.guards.base import Judging, checked_language, known_harm, unjudged, validate
 from guardreasoner.guards.calibration import Calibration, Curve
-from guardreasoner.guards.language import unsupported
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
@@ -40,7 +39,6 @@ class Scored:
     """P(positive) of each task that the passage is asked, a piece's moved so that its bar lies at the threshold."""
     attack: float | None
     kinds: dict[str, float]
-    language: str | None
     tokens: int
     passes: int = 1
 
@@ -151,9 +149,9 @@ class EncoderGuard(Judging):
         blank = Verdict(exchange.id, self.name, "instant", "ok", usage=usage)
         verdict = self._verdict(blank, scored, curves, undone=made.undone) if scored else blank
         if error is None:
-            return verdict
-        if verdict.flagged:  # what is known to be harmful decides, whatever became of the rest
-            return replace(verdict, notes={**verdict.notes, "unread": _status(error)})
+            return checked_language(verdict, exchange, made.read, self.fail_mode)
+        if verdict.flagged:
+            return known_harm(verdict, _status(error))
         return unjudged(replace(blank, notes=verdict.notes), _status(error), str(error), self.fail_mode)
 
     def _scored(
@@ -178,8 +176,7 @@ class EncoderGuard(Judging):
     def _score(
         self, passage: Passage, curves: Mapping[Task, Curve], deadline: float | None, *, again: bool = False
     ) -> Scored:
-        pair = pair_of(passage.exchange)
-        scores = self.engine.score([pair], deadline=deadline)
+        scores = self.engine.score([pair_of(passage.exchange)], deadline=deadline)
         logits = dict(zip(self.engine.outputs, scores.logits[0].tolist(), strict=True))
         found = {}
         for task in passage.tasks:
@@ -187,14 +184,11 @@ class EncoderGuard(Judging):
             found[task] = curves[task].out_of_context(p, again=again) if passage.cut else p
         harm = max((p for t, p in found.items() if t is not Task.refusal), default=0.0)
         kinds = _softmax(np.array([logits[k] for k in self.kinds]))
-        text = "\n".join(filter(None, pair))
-        broken = 0.0 if passage.cut or passage.undone else scores.broken[0]  # a piece may be a list of names
         return Scored(
             passage,
             found,
             1 / (1 + float(np.exp(-logits["attack"]))) if "attack" in logits else None,
             {k: round(float(p) * harm, 4) for k, p in zip(self.kinds, kinds, strict=True)},
-            unsupported(text, unknown=scores.unknown[0], broken=broken),
             int(scores.tokens[0]),
         )
 
@@ -207,9 +201,6 @@ class EncoderGuard(Judging):
         notes: dict[str, object] = {}
         if undone:
             notes["disguise"] = list(undone)
-        languages = [s.language for s in scored if s.language]
-        if languages:
-            notes["language"] = languages[0]
         harms = [s for s in scored if s.kinds]
         main = max(harms, key=lambda s: sum(s.kinds.values()), default=None)
         return replace(
@@ -219,7 +210,7 @@ class EncoderGuard(Judging):
             calibrated=all(self.calibration.covers(t, "instant") for t in curves),
             kinds=main.kinds if main else {},
             attack=max((s.attack for s in scored if s.attack is not None), default=None),
-            flagged=flagged(labels) or bool(languages),  # a policy may say otherwise: `languages`
+            flagged=flagged(labels),
             notes=notes,
         )
 

@@ -1,25 +1,43 @@
-"""Whether a text is in a language that a guard was validated on. Today that is English alone.
+"""Whether a text can be read by a guard that was validated on English alone.
 
-Three signs, each cheap: tokens that the vocabulary does not hold, letters that are not Latin, and, in Latin letters,
-hardly any of the small words that English cannot do without, together with words that an English vocabulary has to
-spell in pieces.
+Three signs, none of which needs a model: letters of other scripts, symbols in place of letters, and words in Latin
+letters that are not English: hardly any of the small words that English cannot do without, and many that no list of
+English words holds. A long text is looked at in stretches, so that English around it hides nothing.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 
-UNKNOWN_BOUND = 0.2
-"""Share of unknown tokens above which a text was not read."""
-SCRIPT_BOUND = 0.3
-"""Share of letters outside the Latin script."""
-FEWEST_WORDS = 6
-"""Shorter texts in Latin letters are taken for English: names, commands and codes hold no small words."""
-ENGLISH_BOUND = 0.08
-"""Share of small words below which a text is not English; English prose has about 0.4."""
-BROKEN_BOUND = 0.2
-"""Share of tokens that continue a word below which a text is English all the same (lists, headlines)."""
+from guardreasoner.guards.normalise import normalise
+from guardreasoner.guards.words import listed
+from guardreasoner.types import Exchange
+
+SHARE = 0.2
+"""Of all letters, above which letters or symbols that cannot be read are too many."""
+MOST = 30
+"""Such letters that are too many in a text of any length: five or six words, or ten Chinese characters."""
+FEWEST = 4
+"""Fewer letters are a formula, not a word."""
+CHINESE = 3
+"""Letters that one Chinese, Japanese or Korean character stands for."""
+DECORATION = 8
+"""Different symbols up to which they are taken for decoration, such as emoji."""
+SMALL_WORDS = 0.08
+"""Share of small words below which words are not English; English prose has about 0.4."""
+STRETCH = 24
+"""Words that are looked at together."""
+UNLISTED = {3: 0.75, 6: 0.25, STRETCH: 0.5}
+"""Words -> share of unlisted ones from which so many words are not English; fewer words are taken for English."""
+_OTHER = """
+que como una con qué cómo por para está yo wie das ist ich und ein eine nicht mit für les une je vous pour dans avec
+quel quelle comment che della sono dove uma não meu minha het een niet voor jak gdzie ile czy nie jest bir nasıl apa
+yang saya hur och jag
+"""
+OTHER = frozenset(_OTHER.split())
+"""Small words of other languages that English does not hold: one of them tells in a phrase of three to five words."""
 _SMALL = """
 the a an and or but of to for from with without by at on into about as is are was were be been being am do does
 did don't have has had i you he she it we they my your his her its our their me him them us this that these
@@ -28,29 +46,87 @@ will would shall should may might must let lets i'm it's that's what's how's i'v
 any all more most such only just very too up out off over
 """
 ENGLISH = frozenset(_SMALL.split())
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_AROUND = "()[]{}<>\"'`*_.,;:!?¿¡…“”«»„|#-"
+_CODE = re.compile(r"[\d_(){}\[\]<>=;\\/@#$%&*+|~^]|[a-z][A-Z]")
+UNREAD = {
+    "script": "the text holds more than a word in letters that are not Latin; the guard was tested on English only",
+    "symbols": "the text holds symbols in place of letters, which the guard cannot read",
+    "words": "the text holds another language than English, the only one that the guard was tested on",
+}
+"""Reason -> what is said to people."""
+_DRAWN = re.compile("[\u2500-\u25ff]")
 
 
-def unsupported(text: str, *, unknown: float = 0.0, broken: float = 1.0) -> str | None:
-    """Why a text is not taken for English (`unknown tokens`, `script`, `words`), or None.
+def unsupported(text: str, written: str | None = None) -> str | None:
+    """Why a text is not taken for English (`script`, `symbols`, `words`), or None. Linear in its length.
 
     Args:
-        text: any length; the first 4,000 characters are looked at.
-        unknown: share of its tokens that the vocabulary does not hold.
-        broken: share of its tokens that continue a word.
+        text: with exact disguises undone.
+        written: as it was given, where that differs: undoing takes symbols for decoration.
     """
-    if unknown > UNKNOWN_BOUND:
-        return "unknown tokens"
-    text = text[:4000]
-    if not text.isascii():
-        letters = [c for c in text if c.isalpha()]
-        if sum(map(_foreign, letters)) > SCRIPT_BOUND * len(letters):
-            return "script"
-    words = [w.replace("’", "'") for w in _WORD.findall(text.lower())]
-    if len(words) < FEWEST_WORDS or broken < BROKEN_BOUND:
-        return None
-    return "words" if sum(w in ENGLISH for w in words) < ENGLISH_BOUND * len(words) else None
+    written = text if written is None else written
+    letters = sum(map(str.isalpha, text))
+    foreign = [] if text.isascii() else [c for c in text if c.isalpha() and _foreign(c)]
+    if _many(foreign, letters):
+        return "script"
+    symbols = [] if written.isascii() else [c for c in _DRAWN.sub("", written) if _symbol(c)]
+    if len(set(symbols)) > DECORATION and _many(symbols, letters + len(symbols)):
+        return "symbols"
+    return "words" if any(_other_words(stretch, least) for stretch, least in _stretches(_words(text))) else None
+
+
+def unread(written: Exchange, read: Exchange) -> str | None:
+    """Why some text of an exchange is not taken for English (`unsupported`), or None.
+
+    Args:
+        written: as it was given.
+        read: the same with exact disguises undone.
+    """
+    texts = zip(_texts(read), _texts(written), strict=True)
+    return next((reason for text, given in texts if (reason := unsupported(text, given))), None)
+
+
+def _texts(exchange: Exchange) -> tuple[str, ...]:
+    return exchange.prompt, exchange.response or "", *(m.content for m in exchange.context)
+
+
+def _many(found: Sequence[str], letters: int) -> bool:
+    weight = sum(map(_weight, found))
+    return weight > MOST or (weight >= FEWEST and weight > SHARE * (letters - len(found) + weight))
+
+
+def _words(text: str) -> list[str]:
+    """The words of its prose: what holds signs, digits or capitals inside is code, a number or a name."""
+    prose = (token for token in text.replace("’", "'").split() if not _CODE.search(token.strip(_AROUND)))
+    return [word for token in prose for word in _WORD.findall(token.lower())]
+
+
+def _stretches(words: Sequence[str]) -> Iterator[tuple[Sequence[str], float]]:
+    """All words and, of many, each stretch, with the share of unlisted ones from which they are not English."""
+    sizes = [n for n in (3, 6) if len(words) >= n]
+    if sizes:
+        yield words, UNLISTED[sizes[-1]]
+    for start in range(0, len(words) - STRETCH, STRETCH // 2):
+        yield words[start : start + STRETCH], UNLISTED[STRETCH]
+
+
+def _other_words(words: Sequence[str], least: float) -> bool:
+    if sum(w in ENGLISH for w in words) >= SMALL_WORDS * len(words):
+        return False
+    if len(words) < 6 and not OTHER.isdisjoint(words):
+        return True
+    return sum(not listed(w) for w in words) >= least * len(words)
 
 
 def _foreign(letter: str) -> bool:
     return ord(letter) > 0x24F and not unicodedata.name(letter, "").startswith(("LATIN", "FULLWIDTH", "MATHEMATICAL"))
+
+
+def _symbol(character: str) -> bool:
+    named = character.isascii() or normalise(character) != character
+    return not named and unicodedata.category(character) in ("So", "Co", "Cn")
+
+
+def _weight(character: str) -> int:
+    return CHINESE if character.isalpha() and "\u3040" <= character <= "\ud7a3" else 1

@@ -215,7 +215,7 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: not JSON ({type(error).__name__})") from None
     if not isinstance(meta, dict):
         raise ConfigError(f"{path}: a JSON {type(meta).__name__} where an object is wanted")
-    for key, kind in (("wire", str), ("format", str), ("budgets", dict)):
+    for key, kind in (("wire", str), ("format", str), ("budgets", dict), ("languages", list)):
         if not isinstance(meta.get(key, kind()), kind) and meta[key] is not None:
             raise ConfigError(f"{path}: {key!r} has a value of another kind than {kind.__name__}")
     return meta
@@ -302,4 +302,5 @@ def _reasoning(
         calibration=calibration,
         budgets=budgets,
         concludes=bool(meta.get("concludes")),
+        english=meta.get("languages") == ["en"],
     )

@@ -70,6 +70,8 @@ class Passages:
     """False = some of it does not fit in the windows allowed, and was not made."""
     undone: tuple[str, ...]
     """All disguises that were found."""
+    read: Exchange
+    """The exchange with exact disguises undone."""
 
 
 def passages(
@@ -96,7 +98,7 @@ def passages(
         owner: kept in each passage.
     """
     if windows(exchange, capacity, limit, offsets) is None:  # before anything is undone: this is cheap for any size
-        return Passages((), False, ())
+        return Passages((), False, (), exchange)
     variants = _variants(exchange)
     found: dict[tuple[str, str | None, tuple[object, ...]], Passage] = {}
     most, complete = limit * PASSAGES_A_WINDOW, True
@@ -113,7 +115,7 @@ def passages(
                 _add(found, replace(one, owner=owner), tasks, undone)
     kept = tuple(found.values())
     names = dict.fromkeys(name for _, undone in variants for name in undone)
-    return Passages(kept[:most], complete and len(kept) <= most, tuple(names))
+    return Passages(kept[:most], complete and len(kept) <= most, tuple(names), variants[0][0])
 
 
 def _in_capacity(passage: Passage, capacity: int, limit: int, offsets: Offsets) -> list[Passage]:

@@ -17,14 +17,27 @@ from guardreasoner.engines.base import Engine, unanswered, within
 from guardreasoner.errors import ConfigError, EngineError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.guards.base import Judging, unjudged, validate
+from guardreasoner.guards.base import Judging, checked_language, known_harm, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan
-from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Usage, Verdict
+from guardreasoner.types import (
+    MODES,
+    SETTLED,
+    TASKS,
+    Exchange,
+    FailMode,
+    Labels,
+    Mode,
+    Status,
+    Step,
+    Task,
+    Usage,
+    Verdict,
+)
 
 SCAFFOLD_TOKENS = 160
 """Room kept for instruction and markers of the raw and chat wires (the official instruction: about 110 tokens)."""
@@ -58,6 +71,7 @@ class ReasoningGuard(Judging):
         calibration: Calibration | None = None,
         budgets: Budgets | None = None,
         concludes: bool = False,
+        english: bool = False,
         max_windows: int = 16,
     ) -> None:
         """Args:
@@ -69,6 +83,7 @@ class ReasoningGuard(Judging):
             calibration: None = scores are the words' own probabilities.
             budgets: tokens of reasoning.
             concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
+            english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
             max_windows: more windows than this are `input_too_long`.
 
         Raises:
@@ -81,7 +96,7 @@ class ReasoningGuard(Judging):
         self.fail_mode: FailMode = fail_mode
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
-        self.concludes, self.max_windows = concludes, max_windows
+        self.concludes, self.english, self.max_windows = concludes, english, max_windows
         frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
@@ -138,7 +153,7 @@ class ReasoningGuard(Judging):
         return mode
 
     def _uncertain(self, verdict: Verdict) -> bool:
-        return verdict.status == "ok" and any(
+        return verdict.status in SETTLED and any(
             p is not None and self.calibration.curve(Task(t), "instant").uncertain(p) for t, p in verdict.scores.items()
         )
 
@@ -164,10 +179,7 @@ class ReasoningGuard(Judging):
                 readings[piece.owner].append(self._read(piece, runs[0], mode))
         self._look_again(readings, mode, deadline)
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
-        return [
-            self._verdict(exchange, mode, readings[i], each, complete=made[i].complete)
-            for i, exchange in enumerate(exchanges)
-        ]
+        return [self._verdict(exchange, mode, readings[i], each, made=made[i]) for i, exchange in enumerate(exchanges)]
 
     def _look_again(self, readings: dict[int, list[Reading]], mode: Mode, deadline: float | None) -> None:
         """Judge pieces above the bar with their neighbours; the milder of the two readings stays."""
@@ -274,7 +286,7 @@ class ReasoningGuard(Judging):
         return Reading(passage, completion, parsed, scored)
 
     def _verdict(
-        self, exchange: Exchange, mode: Mode, readings: Sequence[Reading], latency_ms: float, *, complete: bool
+        self, exchange: Exchange, mode: Mode, readings: Sequence[Reading], latency_ms: float, *, made: Passages
     ) -> Verdict:
         usage = Usage(
             sum(r.completion.prompt_tokens for r in readings),
@@ -285,13 +297,13 @@ class ReasoningGuard(Judging):
         blank = Verdict(exchange.id, self.name, mode, "ok", usage=usage)
         read = [r for r in readings if status_of(r) == "ok"]
         broken = next((r for r in readings if status_of(r) != "ok"), None)
-        if broken is None and complete:
-            return self._decided(blank, exchange, read)
+        if broken is None and made.complete:
+            verdict = self._decided(blank, exchange, read)
+            return checked_language(verdict, exchange, made.read, self.fail_mode) if self.english else verdict
         status: Status = "input_too_long" if broken is None else status_of(broken)
         harmful = [r for r in read if flagged(r.parsed.labels)]
         if harmful:  # what is known to be harmful decides, whatever became of the rest
-            verdict = self._decided(blank, exchange, harmful)
-            return replace(verdict, notes={**verdict.notes, "unread": status})
+            return known_harm(self._decided(blank, exchange, harmful), status)
         notes = notes_on(exchange, readings)
         if broken is None:
             error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
@@ -326,7 +338,7 @@ def flagged(labels: Labels) -> bool:
 
 def _escalated(first: Verdict, second: Verdict) -> Verdict:
     usage = first.usage + second.usage
-    if second.status != "ok":  # the reasoning failed, the instant verdict did not: keep what was judged
+    if second.status not in SETTLED:  # the reasoning failed, the instant verdict did not: keep what was judged
         note = {"escalation_failed": second.status}
         return replace(first, usage=usage, notes={**first.notes, **note})
     return replace(second, usage=usage)

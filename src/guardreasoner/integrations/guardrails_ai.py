@@ -57,7 +57,8 @@ class GuardReasonerValidator(_base.Validator):  # type: ignore[misc, name-define
         shown = {k: v for k, v in asdict(verdict).items() if k not in NOT_SHOWN}
         if not blocks(verdict, REPLY_TASKS if reply else tuple(TASKS)):
             return _base.PassResult(metadata={"guardreasoner": shown})
-        why = verdict.harm if verdict.status == "ok" else f"not judged: {verdict.status}"
+        judged = verdict.status == "ok" or verdict.notes.get("flagged")
+        why = verdict.harm if judged else f"not judged: {verdict.status}"
         return _base.FailResult(
             error_message=f"{self.rules.message}{f' ({why})' if why else ''}",
             fix_value=self.rules.message,

@@ -182,6 +182,8 @@ def _notes(entrants: Sequence[Contestant]) -> list[str]:
         if run.limit is not None:
             notes.append(f"{label}: a sample of {run.limit} rows per task of a benchmark")
         states = Counter(c.verdict.status for c in run.rows if c.verdict.status != "ok")
+        if unread := states.pop("unread", 0):
+            notes.append(f"{label}: {unread:,} rows hold what the guard cannot read and count by its best guess")
         if states:
             counted = ", ".join(f"{status} {n:,}" for status, n in states.most_common())
             notes.append(f"{label}: {states.total():,} rows without a verdict, each counted as wrong: {counted}")

@@ -14,6 +14,7 @@ from guardreasoner.errors import DataError
 from guardreasoner.evaluate.runs import Run
 from guardreasoner.metrics import quantile
 from guardreasoner.records import read_jsonl
+from guardreasoner.types import SETTLED
 
 PAPER_GUARDS = ("guardreasoner-1b", "guardreasoner-3b", "guardreasoner-8b")
 TRAINING_STAGES = ("sft", "dpo")
@@ -36,7 +37,7 @@ class Cost:
 
 def run_cost(run: Run, label: str) -> Cost | None:
     """Mean, median and 95th percentile over the rows that were judged; None = the run holds no usage."""
-    usage = [c.verdict.usage for c in run.rows if c.verdict.status == "ok"]
+    usage = [c.verdict.usage for c in run.rows if c.verdict.status in SETTLED]
     times = [u.latency_ms for u in usage if u.latency_ms > 0]
     if not times:
         return None

@@ -125,9 +125,9 @@ class Gateway:
         return None
 
     def _blocked(self, verdict: Verdict) -> dict[str, Any]:
-        why = "" if verdict.status == "ok" else f" (not judged: {verdict.status})"
-        reason = self.rules.answer(verdict) + why
-        return {"action": "BLOCKED", "blocked_reason": reason, "judged": verdict.status == "ok"}
+        judged = verdict.status == "ok" or bool(verdict.notes.get("flagged"))
+        reason = self.rules.answer(verdict) + ("" if judged else f" (not judged: {verdict.status})")
+        return {"action": "BLOCKED", "blocked_reason": reason, "judged": judged}
 
     def _texts_without(self, body: GuardrailRequest, cut: frozenset[int]) -> list[str] | None:
         """The texts with those of some messages replaced, place by place; None where texts cannot hold the cut.

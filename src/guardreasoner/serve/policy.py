@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.types import TASKS, FailMode, Mode, Task, Verdict
+from guardreasoner.types import SETTLED, TASKS, FailMode, Mode, Status, Task, Verdict
 
 Action = Literal["block", "flag", "pass"]
 KindAction = Literal["block", "flag", "pass", "support"]
@@ -56,7 +56,7 @@ class KindRule(_Section):
 
 
 class Languages(_Section):
-    """What to do about text in a language that the guard was not made for (`notes.language`)."""
+    """What to do about text that the guard cannot read (status `unread`), whatever the fail mode is."""
 
     unsupported: Action = "flag"
 
@@ -355,11 +355,8 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
     Notes: `action` is what the caller should do (in shadow mode `pass`, and `shadow` says what it would have been),
     `flagged` names the tasks that reached their threshold, `review` is true inside a review band.
     """
-    if verdict.status != "ok":
-        mode: FailMode = "open" if rules.shadow else rules.fail_mode
-        did = "pass" if mode == "open" else "block"
-        notes = {**verdict.notes, "action": did, **({"shadow": _would(rules)} if rules.shadow else {})}
-        return replace(verdict, flagged=mode == "closed", fail_mode=mode, notes=notes)
+    if verdict.status not in SETTLED:
+        return _done(verdict, _unjudged(verdict.status, rules), rules)
     kind = _kind(verdict, rules)
     thresholds = {**rules.thresholds, **kind.thresholds} if kind else rules.thresholds
     tasks = [task for task in TASKS if _flags(verdict, task, thresholds)]
@@ -375,19 +372,34 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
     if kind is not None and kind.action == "support":
         actions.setdefault(Task.prompt_harm, "support")
     told: dict[str, KindAction] = {t.value: a for t, a in actions.items()}
-    if verdict.notes.get("language"):
-        told["language"] = rules.languages.unsupported
+    part = verdict.status if verdict.status != "ok" else verdict.notes.get("unread")
+    if part:  # harm was found in what was read, or not; the rest was not judged
+        told["unread"] = _unjudged(part, rules)
     action: KindAction = next(a for a in SEVERITY if a == "pass" or a in told.values())
-    flagged = action != "pass"
-    notes = {**verdict.notes, "action": action, "flagged": [t.value for t in tasks]}
+    notes = {**verdict.notes, "flagged": [t.value for t in tasks]}
     notes |= {"actions": told} if told else {}
     notes |= {"review": True} if any(_within(verdict, t, band) for t, band in rules.review.items()) else {}
     if rules.thresholds and not verdict.calibrated:
         notes["thresholds"] = "the guard's labels decided: its scores are not calibrated"
+    return _done(replace(verdict, notes=notes), action, rules)
+
+
+def _unjudged(status: Status, rules: Rules) -> Action:
+    """What becomes of what was not judged."""
+    if status == "unread":
+        return rules.languages.unsupported
+    return "block" if rules.fail_mode == "closed" else "pass"
+
+
+def _done(verdict: Verdict, action: KindAction, rules: Rules) -> Verdict:
+    """The verdict with the action taken; in shadow mode it is only told."""
+    flagged = action != "pass"
+    mode: FailMode | None = "open" if rules.shadow or action not in STOPS else "closed"
+    verdict = replace(verdict, fail_mode=None if verdict.status == "ok" else mode)
     if rules.shadow:
-        notes |= {"shadow": {"action": action, "flagged": flagged}, "action": "pass"}
-        flagged = False
-    return replace(verdict, flagged=flagged, fail_mode=None, notes=notes)
+        told = {"shadow": {"action": action, "flagged": flagged}, "action": "pass"}
+        return replace(verdict, flagged=False, notes={**verdict.notes, **told})
+    return replace(verdict, flagged=flagged, notes={**verdict.notes, "action": action})
 
 
 def blocks(verdict: Verdict, tasks: Sequence[Task] = tuple(TASKS)) -> bool:
@@ -399,7 +411,7 @@ def blocks(verdict: Verdict, tasks: Sequence[Task] = tuple(TASKS)) -> bool:
     if verdict.notes.get("action") not in STOPS:
         return False
     actions = verdict.notes.get("actions")
-    return verdict.status != "ok" or not actions or any(actions.get(t) in STOPS for t in (*tasks, "language"))
+    return verdict.status not in SETTLED or not actions or any(actions.get(t) in STOPS for t in (*tasks, "unread"))
 
 
 def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
@@ -420,11 +432,6 @@ def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
 
 
 REPLY_TASKS = (Task.refusal, Task.response_harm)
-
-
-def _would(rules: Rules) -> dict[str, Any]:
-    closed = rules.fail_mode == "closed"
-    return {"action": "block" if closed else "pass", "flagged": closed}
 
 
 def _kind(verdict: Verdict, rules: Rules) -> KindRule | None:

@@ -20,7 +20,7 @@ from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.core.budget import Recent
 from guardreasoner.serve.fields import Loose
 from guardreasoner.serve.policy import Rules, blocks
-from guardreasoner.types import Exchange, Message, Verdict
+from guardreasoner.types import SETTLED, Exchange, Message, Verdict
 
 SPOKEN = ("content", "reasoning_content", "reasoning", "thinking_blocks", "refusal")
 """Where a message's words are."""
@@ -183,7 +183,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
     def rank(verdict: Verdict) -> int:
         if blocks(verdict):
-            return 0 if verdict.status == "ok" else 1
+            return 0 if verdict.status in SETTLED else 1
         return 2 if verdict.fail_mode is not None else 3 if verdict.flagged else 4
 
     return min(verdicts, key=rank)
@@ -203,7 +203,7 @@ async def examine(
     for turn, verdict in zip(asked, decided, strict=True):
         memory.keep(turn.prompt, turn.response, verdict)
         open_count += verdict.fail_mode == "open"
-        if blocks(verdict) and (verdict.status != "ok" or any(turn is t for t in alone)):
+        if blocks(verdict) and (verdict.status not in SETTLED or any(turn is t for t in alone)):
             stops.append(verdict)
     if stops:
         return Examined(worst(stops))
@@ -251,7 +251,7 @@ class Memory:
 
     def keep(self, prompt: str, response: str | None, verdict: Verdict) -> None:
         """Remember a verdict; what was not judged is not remembered."""
-        if verdict.status == "ok":
+        if verdict.status in SETTLED:
             self.kept.put(self._place(prompt, response), blocks(verdict))
 
     def _place(self, prompt: str, response: str | None) -> tuple[str, bytes]:

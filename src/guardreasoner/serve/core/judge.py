@@ -24,7 +24,7 @@ from guardreasoner.serve.door.log import log_judged
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.door.spans import configured, span
 from guardreasoner.serve.policy import ROUTES, Policy, Route, Rules, decide
-from guardreasoner.types import Exchange, Mode, Status, Step, Task, Usage, Verdict
+from guardreasoner.types import SETTLED, Exchange, Mode, Status, Step, Task, Usage, Verdict
 
 HELD_SHARE = 0.75
 """No batch holds the guard longer than this share of a deadline, so that what comes behind it still has time."""
@@ -181,7 +181,7 @@ class Core:
             return replace(known, exchange_id=exchange.id, notes={**known.notes, "cached": True}, usage=Usage())
         verdict = await self._cascade(exchange, mode, deadline, ask, on_step)
         self.metrics.cache.labels("miss").inc()
-        if verdict.status == "ok" and not NOT_KEPT & verdict.notes.keys():
+        if verdict.status in SETTLED and not NOT_KEPT & verdict.notes.keys():
             self.cache.put(place, verdict)
         return verdict
 
@@ -194,7 +194,7 @@ class Core:
     ) -> Verdict:
         """`auto` is the guard's `auto` without escalation, then `full` as a turn of its own: sure ones go first."""
         first = await self._ask(exchange, mode, deadline, ask.tasks, on_step)
-        if mode != "auto" or first.status != "ok":
+        if mode != "auto":
             return first
         unsure = bool(first.notes.get("escalation_denied"))
         self.waiting.escalated(unsure)
@@ -207,7 +207,7 @@ class Core:
         notes = {k: v for k, v in first.notes.items() if k != "escalation_denied"}
         second = await self._ask(exchange, "full", deadline, ask.tasks, on_step)
         usage = first.usage + second.usage
-        if second.status != "ok":  # the reasoning failed, the instant verdict did not: keep what was judged
+        if second.status not in SETTLED:  # the reasoning failed, the instant verdict did not: keep what was judged
             return replace(first, usage=usage, notes={**notes, "escalation_failed": second.status})
         return replace(second, usage=usage)
 

@@ -104,7 +104,7 @@ function plain(value) {
 function notesOf(verdict) {
   const notes = [];
   if (verdict.error) notes.push(verdict.error);
-  if (verdict.fail_mode) notes.push(`fail mode ${verdict.fail_mode} decided`);
+  if (verdict.fail_mode) notes.push(`not judged: ${verdict.fail_mode === "open" ? "let through" : "held back"}`);
   if (!verdict.calibrated && verdict.status === "ok") notes.push("scores are not calibrated");
   for (const [name, value] of Object.entries(verdict.notes)) {
     const said = plain(value);

@@ -25,7 +25,7 @@ from guardreasoner.serve.chat.conversation import (
 from guardreasoner.serve.fields import Checked, Field, FieldTable, visible
 from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
-from guardreasoner.types import Exchange, Task
+from guardreasoner.types import SETTLED, Exchange, Task
 
 Rail = Literal["input", "output"]
 RAIL_NAMES: dict[Rail, str] = {"input": "guardreasoner check input", "output": "guardreasoner check output"}
@@ -90,7 +90,7 @@ async def _check(service: Service, request: Request, body: CheckBody, checked: C
     if not asked:
         return {"status": "passed", "content": content, "guardreasoner": None}
     verdicts = await service.judge_all(request, asked, service.ask(request, "nemo"))
-    stops = [v for v in verdicts if v.status != "ok" and blocks(v)]
+    stops = [v for v in verdicts if v.status not in SETTLED and blocks(v)]
     stops += [v for v in verdicts if any(blocks(v, RAIL_TASKS[rail]) for rail in rails)]
     if not stops:
         return {"status": "passed", "content": content, "guardreasoner": brief(worst(verdicts))}
