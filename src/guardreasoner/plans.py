@@ -1,6 +1,6 @@
 """What a guard asks of an engine, and what comes back: prompts, plans, completions.
 
-A prompt is a list of segments. `Scaffold` text is ours and may contain special tokens; `Judged` text is hostile: it is
+A prompt is a list of segments. `Scaffold` text is ours and may contain special tokens. `Judged` text is hostile: it is
 encoded by itself with special tokens disabled, so that it can forge neither a turn nor an answer block.
 
 A plan is what happens after the prompt, in order: sample freely (`Free`), force a text (`Text`), or decide between

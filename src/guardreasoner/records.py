@@ -1,4 +1,4 @@
-"""Nouns to JSON lines and back; files that are never half-written."""
+"""Records as JSON lines, read and written; files that are never half-written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Run folders: one configuration, one process at a time, resumable.
 
-A stage appends finished rows to a `.jsonl` file. When it is done, it writes `manifest.json`: what it was asked, what it
-read, what it made, what it dropped and why.
+A stage appends finished rows to a `.jsonl` file. When it is done it writes `manifest.json`: what was asked, read, made
+and dropped, and why.
 """
 
 from __future__ import annotations

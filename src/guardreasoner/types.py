@@ -1,6 +1,6 @@
-"""The nouns of this package: what goes in, what comes out, and what the stages hand to each other.
+"""The types that every part of the package shares: exchanges, verdicts, and what training stages hand to each other.
 
-All are frozen dataclasses. `records` turns them into JSON lines and back; field names are the same everywhere.
+All are frozen dataclasses. `records` turns them into JSON lines and back; a field has the same name everywhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A guard over a file of any size."""
+"""Judge files of any size."""
 
 from guardreasoner.batch.run import BatchCounts, run_batch, run_here
 from guardreasoner.batch.spread import run_on_ray

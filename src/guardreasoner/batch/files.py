@@ -1,4 +1,4 @@
-"""The files of a batch run: the input in portions that fit in memory, the output as lines, CSV or Parquet."""
+"""The files of a batch run: input in portions that fit in memory; output as JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 

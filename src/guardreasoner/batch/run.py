@@ -1,9 +1,10 @@
-"""A guard over a file of any size: a table in, a verdict per row out, in order, in bounded memory, resumable.
+"""Judge a table of any size: one verdict per row, in order, in bounded memory, resumable.
 
-The input is cut into portions (some thousand lines, or a row group). A runner judges them: here, one after the other,
-or over Ray Data. Rows that were written are never judged again: the same command continues after the last whole line.
+The input is read in portions (a few thousand lines, or one row group), which are judged one after the other here, or
+in parallel over Ray Data (`batch.spread`). The same command continues after the last complete line of output; a row
+that was written is never judged again.
 
-`data.rows` defines a row. One that cannot be read gives `{line, error}` in its place.
+`data.rows` says what a row is. A row that cannot be read becomes `{line, error}` in its place.
 """
 
 from __future__ import annotations

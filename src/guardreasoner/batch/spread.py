@@ -1,4 +1,4 @@
-"""The same batch run over Ray Data, for inputs too large for one machine."""
+"""A batch run over Ray Data, for inputs too large for one machine."""
 
 from __future__ import annotations
 

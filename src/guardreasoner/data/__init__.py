@@ -1,1 +1,1 @@
-"""Data as literal tables: seeds, benchmarks, published numbers, and the row functions that read them."""
+"""Data as literal tables (seeds, benchmarks, published numbers) and the functions that read rows."""

@@ -1,8 +1,8 @@
-"""The benchmarks of the paper: 11 sources, 13 (source, task) cells (paper Table 8; official `data/benchmark`).
+"""The paper's benchmarks: 11 sources, 13 (source, task) cells (paper Table 8; official `data/benchmark`).
 
-Filters and label rules are those of the paper's harness, safety-eval (`evaluation/tasks/classification/*`). One row of
-`BENCHMARKS` says everything about a benchmark; a row function makes an `Example` of one upstream row, or says why not.
-Row id = `{Benchmark}:{index from 0}`, because contents repeat (SafeRLHF has 28 pairs under both labels).
+Filters and label rules follow the paper's harness, safety-eval (`evaluation/tasks/classification/*`). One row of
+`BENCHMARKS` says everything about a benchmark; its row function turns an upstream row into an `Example`, or says why
+not. Row ids are `{Benchmark}:{index from 0}`, because contents repeat (SafeRLHF has 28 pairs under both labels).
 """
 
 from __future__ import annotations

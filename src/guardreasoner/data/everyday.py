@@ -1,8 +1,8 @@
-"""Everyday: ordinary product traffic, written for this project by a language model under one guide.
+"""Everyday: ordinary product traffic, written for this project by one language model under one guide.
 
-`everyday.jsonl` holds the domains that nothing is trained or fitted on, each row as a guard meets it: a request before
-there is a reply, and a reply with its request. One model wrote it all: what tells guards apart here is the difference
-between two of them, beside TF-IDF trained on the other domains (bench/everyday.py), more than any number by itself.
+`everyday.jsonl` holds only domains that nothing is trained or fitted on. Each row is what a guard meets: a request
+that has no reply yet, or a reply with its request. Since one model wrote every row, read differences between guards,
+and compare with TF-IDF trained on the other domains (bench/everyday.py), rather than trust any single number.
 """
 
 from __future__ import annotations

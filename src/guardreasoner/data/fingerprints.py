@@ -1,8 +1,8 @@
-"""What the official benchmark files hold, as 4 bytes per row: enough to name the row that is wrong, and no text.
+"""Fingerprints of the official benchmark files: 4 bytes per row, enough to name a wrong row, and no text.
 
-`fingerprints.txt` has a line per benchmark: its name and the base64 of its rows' fingerprints. They are made by `write`
-from the official files, and checked wherever rows come from elsewhere: the hub (whose sets change without notice), or a
-file of stored predictions (which may be cut, shuffled, or of another benchmark).
+`fingerprints.txt` has one line per benchmark: its name and the base64 of its rows' fingerprints. `write` makes them
+from the official files. They are checked wherever rows come from elsewhere: from the hub, whose sets change without
+notice, or from a file of stored predictions, which may be cut, shuffled or of another benchmark.
 """
 
 from __future__ import annotations

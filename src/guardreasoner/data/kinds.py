@@ -1,7 +1,7 @@
-"""The kinds of harm that nano tells apart, and the crosswalk from other people's names for harm to them.
+"""The kinds of harm that nano tells apart, and a crosswalk from other people's names for harm to them.
 
-`kinds.yaml` holds the table: what each kind is about, the words by which a name is read as it, and the categories of
-OpenAI's moderation endpoint that it counts towards.
+`kinds.yaml` says what each kind is about, which words in a name mean it, and which categories of OpenAI's moderation
+endpoint it counts towards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Labelled files of the user's own: columns by our names or by `--map`, labels in the words people write them in."""
+"""Users' labelled files: columns by our names or by `--map`, labels in any of the usual words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """OpenAI messages as text and as exchanges: one rule for `context`, for chat logs and for `guard.check_messages`.
 
-What a model reads of a message is its text: a string, or the texts of its parts; of an assistant also its refusal, its
-reasoning and its tool calls. What is no text (an image, a number) is an error, never a Python repr.
+The text of a message is its string, or the texts of its parts; an assistant's also includes its refusal, reasoning and
+tool calls. Anything that is not text (an image, a number) is an error, never a Python repr.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Labelled rows on disk become the training mix: which licences, how many of each source, which sources validate.
+"""The training mix, from labelled rows on disk: which licences, how many rows per source, which sources validate.
 
-A row is one JSON line: `id source prompt response prompt_harm refusal response_harm category licence use`. The mix is
-the same for the same rows, configuration and seed, whatever the order of files and lines.
+A row is one JSON line: `id source prompt response prompt_harm refusal response_harm category licence use`. The same
+rows, configuration and seed give the same mix, whatever the order of files and lines.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, newer guards'.
+"""What papers print, as data: every cell of the paper's Tables 1-8 and 10-13, its headline claims, and newer guards.
 
-The numbers live in `published.yaml`, as printed. Known errors are not corrected: they carry a note, and
+`published.yaml` holds the numbers as printed. A known error is not corrected: it carries a note, and
 `PrintedCell.wrong` is true. `tests/published_checks.py` recomputes every printed mean and difference.
 """
 

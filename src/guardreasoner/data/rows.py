@@ -1,8 +1,8 @@
 """The one reader of rows: a mapping from a file, a line of JSON or a program becomes an exchange, or a named error.
 
-A row has `prompt`, and if you like `response`, `context` and `id`; or `messages`, a chat in OpenAI's form, whose last
-request and reply are judged with what came before as context. Texts may be lists of text parts. Other fields pass
-through to the output.
+A row has `prompt` and optionally `response`, `context` and `id`; or `messages`, a chat in OpenAI's form, of which the
+last request and reply are judged and the rest is context. Texts may be lists of text parts. Other fields pass through
+to the output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The paper's seed training sets: 5 rows, of which its recipes use 4 (paper Table 1).
 
-They are those of the released script (`train/reasoning_data_synthesis.py`). Its label rules are not those of the test
-sets: Aegis is labelled by plurality here and by "at most one Safe of three" in `benchmarks`.
+They follow the released script (`train/reasoning_data_synthesis.py`). Its label rules differ from those of the test
+sets: Aegis is labelled by plurality here, and by "at most one Safe of three" in `benchmarks`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where published rows come from: the hub, a file on GitHub, or the official benchmark files.
 
-A `Source` is one line of a table; `load_rows` gives its upstream rows unchanged. The tables in `seeds` and `benchmarks`
-say what a row means (filter, label rule).
+A `Source` is one line of a table, and `load_rows` yields its upstream rows unchanged. What a row means (filter, label
+rule) is said in `seeds` and `benchmarks`.
 """
 
 from __future__ import annotations

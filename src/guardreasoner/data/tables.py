@@ -1,7 +1,7 @@
 """Files of rows, by suffix: JSON lines, a JSON list, CSV, TSV and Parquet; all but Parquet also under `.gz`.
 
-`read_table` gives each row with its line, and in the place of a row that cannot be read the error that says so. A byte
-order mark is skipped, upper-case suffixes are read, and an empty cell of a CSV is no value (None).
+`read_table` yields each row with its line number, or, for a row that cannot be read, the error that says so. It skips a
+byte order mark, accepts upper-case suffixes, and reads an empty CSV cell as no value (None).
 """
 
 from __future__ import annotations

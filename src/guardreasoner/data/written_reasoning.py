@@ -1,4 +1,4 @@
-"""Reasoning that lies beside labelled rows: `steps` in the row itself, or `traces/traces.jsonl` by the row's id.
+"""Reasoning supplied with labelled rows: `steps` in the row itself, or `traces/traces.jsonl`, matched by row id.
 
 {"id": ..., "labels": {"prompt_harm": "harmful", ...}, "steps": {"prompt_harm": ["...", "..."], ...},
  "harm": "privacy violation" | null, "disputed": ["refusal", ...]}

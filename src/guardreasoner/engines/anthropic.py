@@ -1,7 +1,7 @@
 """Claude models through Anthropic's Messages API (`POST /v1/messages`, version 2023-06-01).
 
-A provider's refusal (`stop_reason: refusal`) has finish `refused`. The API cannot force text and gives no
-log-probabilities: a plan is one `Free` step.
+The API cannot force text and gives no log-probabilities, so a plan is one `Free` step. A refusal by the provider
+(`stop_reason: refusal`) ends a completion with finish `refused`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prompt in, text out: the contract every engine keeps. Prompts, plans and completions are in `plans`."""
+"""The contract of every engine: prompt in, text out. Prompts, plans and completions are defined in `plans`."""
 
 from __future__ import annotations
 

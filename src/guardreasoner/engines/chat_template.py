@@ -1,6 +1,6 @@
 """A model folder's chat template, rendered as transformers renders it, without transformers.
 
-As `transformers.utils.chat_template_utils`: Jinja in a sandbox, `{% generation %}` and `{% break %}`, `tojson` that
+Follows `transformers.utils.chat_template_utils`: sandboxed Jinja, `{% generation %}` and `{% break %}`, a `tojson` that
 keeps Unicode, `raise_exception`, `strftime_now`, and only those special tokens that the tokenizer has.
 """
 

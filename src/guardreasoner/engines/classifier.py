@@ -1,4 +1,4 @@
-"""Sequence classifiers: a text in, a probability per label out, no text of their own.
+"""Sequence classifiers: text in, a probability per label out; they write no text.
 
 A completion has empty text and one entry in `choices`: label -> natural log of its probability.
 """

@@ -1,8 +1,8 @@
 """How a plan is followed, token by token, on any model that gives next-token logits.
 
-A `Generation` is one completion under way: it asks for logits (`Extension`) until its plan is done. A `Batch` is a
-model's memory of several generations; `complete` runs them in groups of similar length. The result of one does not
-depend on the others in its group: it sees the same tokens in the same order, with the same seed.
+A `Generation` is one completion in progress: it asks for logits (`Extension`) until its plan is done. A `Batch` is the
+model's memory of several generations, and `complete` runs them in groups of similar length. A generation's result does
+not depend on its group: it always sees the same tokens in the same order, with the same seed.
 """
 
 from __future__ import annotations

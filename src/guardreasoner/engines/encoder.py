@@ -1,11 +1,11 @@
-"""A text-scoring encoder on onnxruntime: a request and its reply in, one number per label out, no text of its own.
+"""An encoder that scores text, on onnxruntime: a request and its reply in, one number per label out.
 
-A model folder holds `model.onnx` (text to features), `heads.json` (a weight per feature and a bias for each output, so
-that heads can be trained anew without the network), `tokenizer.json` (WordPiece) and `guard.json`. The network reads
-`[CLS] request [SEP]` or `[CLS] request [SEP] reply [SEP]`, the reply as second segment.
+A model folder holds `model.onnx` (text to features), `heads.json` (a bias and a weight per feature for each output, so
+that heads can be retrained without the network), `tokenizer.json` (WordPiece) and `guard.json`. The network reads
+`[CLS] request [SEP]` or `[CLS] request [SEP] reply [SEP]`, with the reply as second segment.
 
-Texts run one at a time: an int8 network scales its activations by the whole run, so a text's numbers would depend on
-its neighbours; and on a processor a batch saves little (8 texts of 40 tokens: 18% of the time).
+Texts run one at a time. An int8 network scales its activations over the whole run, so in a batch a text's numbers would
+depend on its neighbours; and on a CPU a batch saves little (8 texts of 40 tokens: 18% of the time).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Prompts to token ids, so that judged text can form no special token; and ids back to text.
+"""Prompts to token ids such that judged text cannot form a special token, and ids back to text.
 
-A prompt without hostile strings is encoded in one piece, exactly as the model was trained to see it. If a special token
-would overlap judged text, the prompt is encoded segment by segment instead, with special tokens disabled in judged
-text. Tokens that a tokenizer cannot disable (added tokens that are not marked special, such as `<think>`) are split and
+A prompt without hostile strings is encoded in one piece, exactly as the model saw it in training. If a special token
+would overlap judged text, the prompt is encoded segment by segment, with special tokens disabled in judged text.
+Tokens that a tokenizer cannot disable (added tokens that are not marked special, such as `<think>`) are split and
 encoded as two ordinary strings. The model reads the same text either way.
 """
 

@@ -1,4 +1,4 @@
-"""What the processor here can do: cores that are really there, and number formats that it multiplies fast."""
+"""What this processor offers: cores that really exist, and number formats that it multiplies fast."""
 
 from __future__ import annotations
 

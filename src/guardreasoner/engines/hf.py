@@ -1,7 +1,8 @@
-"""Any causal model of the hub or a folder, on transformers: CPU or GPU, batched, every step of a plan.
+"""Any causal model of the hub or a folder, on transformers: CPU or GPU, batched, every kind of step.
 
-Prompts are padded on the left. The cache of a batch grows by one column per token fed to any row; columns that hold no
-token of a row (padding, or tokens it took back) are masked for it, and positions count its own tokens only.
+Prompts are padded on the left. A batch's cache grows by one column for every token fed to any of its rows. Columns that
+hold no token of a row (padding, or tokens that were taken back) are masked for it, and its positions count only its own
+tokens.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""JSON over HTTP: the one client behind every provider, with bounded retries, a limit in flight and deadlines.
+"""JSON over HTTP: the one client behind every provider, with bounded retries, deadlines and a limit on calls in flight.
 
-Failures are translated here, once. A `CallFailed` is about one call: its `finish` says what a completion says, and the
-retryable ones are tried again, with backoff and jitter, until the deadline. A plain `EngineError` means that no further
-call can succeed: a refused key, an unknown model, an empty account. Messages hold nothing of the request, and no key.
+Failures are translated here, once. `CallFailed` concerns one call: its `finish` becomes that of the completion, and if
+it is retryable the call is repeated, with backoff and jitter, until the deadline. A plain `EngineError` means that no
+further call can succeed: a refused key, an unknown model, an empty account. Messages hold nothing of the request, and
+no key.
 
-aiohttp carries the calls: it takes a tenth of the CPU time of the providers' SDKs (`bench/synthesize.py`), which
-decides how many calls fit in flight.
+aiohttp carries the calls, at a tenth of the CPU time of the providers' SDKs (`bench/synthesize.py`); CPU time decides
+how many calls fit in flight.
 """
 
 from __future__ import annotations

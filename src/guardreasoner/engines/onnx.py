@@ -1,8 +1,8 @@
 """The embedded engine: ONNX model folders on onnxruntime, on the CPU, without torch.
 
 It reads the folders that onnxruntime-genai's builder and our own export write (`model.onnx`, `genai_config.json`,
-`tokenizer.json`) and keeps its own key/value cache, so that every row of a batch can be prefilled by itself, started
-from a prefix computed once, forced, and rewound; onnxruntime-genai's generator allows that for a batch of one only.
+`tokenizer.json`), and keeps its own key/value cache. Every row of a batch can therefore be prefilled by itself, started
+from a prefix computed once, forced, and rewound; onnxruntime-genai's generator allows that only for a batch of one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""Any OpenAI-compatible server.
-
-Two kinds of server, and what they can do:
+"""Any OpenAI-compatible server, of one of two kinds:
 
     chat          messages in, text out: OpenAI, Gemini, gateways. A plan is one `Free` step.
     completions   a text (or token ids) to continue: vLLM, SGLang, llama.cpp. Every step of a plan is a request with the
                   text so far; words are scored by the server's log-probabilities.
 
-Judged text reaches a server as text, so special-token strings in it are split by a blank, and the completion's notes
-say so. With the model's tokenizer, token ids are sent instead and nothing is split.
+Judged text is sent as text, so special-token strings in it are split by a space, and the completion's notes say so.
+With the model's tokenizer at hand, token ids are sent instead and nothing is split.
 """
 
 from __future__ import annotations

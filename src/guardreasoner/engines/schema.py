@@ -1,8 +1,8 @@
-"""Encoders that read their labels with the text, each through its own library: GLiNER2 and GLiClass.
+"""Encoders that read their labels along with the text, each through its own library: GLiNER2 and GLiClass.
 
-Weights come from safetensors only and nothing of the repository is run: its data files alone are fetched, and a config
-that names code is refused. The libraries join labels and text into one string, so their marks in judged text are broken
-up. A completion has empty text and, per question, label -> log-probability (softmax over the question's labels).
+Weights come from safetensors only. No code of the repository runs: only its data files are fetched, and a config that
+names code is refused. The libraries join labels and text into one string, so their markers are broken up in judged
+text. A completion has empty text and, per question, label -> log-probability (softmax over the question's labels).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""The fake engine: answers scripted by a test or a demonstration.
+"""An engine for tests and demonstrations: every answer is scripted.
 
     ScriptedEngine({"kill a process": "Answers: \\nRequest: unharmful\\n"}, default="...")
 
-An answer is a text, a `Completion`, an exception to raise, or a function from the prompt's text to one of those.
-`Choice` steps are decided by the scripted text when it holds one of the words in an answer block, and by `scores`
-otherwise.
+An answer is a text, a `Completion`, an exception to raise, or a function from the prompt's text to one of those. A
+`Choice` step takes a word from the scripted text's answer block if there is one, and is decided by `scores` otherwise.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Special-token strings in text for servers that take text only: there they could forge a turn or an answer.
+"""Special-token strings in text for servers that accept only text: there they could forge a turn or an answer.
 
-The server's tokenizer is unknown here, so this module lists the strings of the common model families; add your own.
+The server's tokenizer is unknown here, so this module lists the strings of common model families; add your own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """vLLM in this process: large models on GPUs, many prompts at once.
 
-A plan is run step by step for all rows together; what came before is in vLLM's prefix cache. vLLM batches by itself and
-knows no deadline: it is looked at between groups of rows and between steps.
+A plan runs step by step for all rows together; earlier text is in vLLM's prefix cache. vLLM does its own batching and
+knows no deadline, so the deadline is checked between groups of rows and between steps.
 """
 
 from __future__ import annotations

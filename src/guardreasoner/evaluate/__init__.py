@@ -1,1 +1,1 @@
-"""Evaluation: run a guard over benchmarks, score stored verdicts, audit reasoning, report."""
+"""Run a guard over benchmarks, score stored verdicts, audit reasoning, compare guards."""

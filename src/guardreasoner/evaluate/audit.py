@@ -1,12 +1,12 @@
-"""Does the reasoning support the verdict? Four questions that a run can answer by itself or with its guard.
+"""Does the reasoning support the verdict? Four measurements, on a finished run alone or with its guard.
 
-    agreement     does what the steps of a task conclude equal the answer to it
-    grounding     do the words that the steps quote occur in the exchange (case, accents and punctuation ignored)
-    sameness      how many traces equal that of another exchange once their quotes are taken out
-    dependence    how often the answer changes when the steps are deleted, or replaced by those of a row of opposite
-                  gold (needs the guard; its own steps given back to it are the control)
+    agreement     the steps of a task conclude what its answer says
+    grounding     the words that steps quote occur in the exchange (case, accents and punctuation ignored)
+    sameness      how many traces equal that of another exchange once their quotations are removed
+    dependence    how often the answer changes when the steps are deleted, or replaced by those of a row with opposite
+                  gold (needs the guard; the control is its own steps, given back to it)
 
-Nothing here says that the reasoning is right, only whether it is about this exchange and leads to this answer.
+None of this shows that the reasoning is right, only that it concerns this exchange and leads to this answer.
 """
 
 from __future__ import annotations

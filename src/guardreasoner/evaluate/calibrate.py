@@ -1,7 +1,7 @@
-"""Fit probabilities, thresholds and the band of `auto` on labelled rows that the guard was not trained on.
+"""Fit probabilities, thresholds and `auto`'s band on labelled rows that the guard was not trained on.
 
-Platt scaling (logistic regression of gold on the log-probability margin, scikit-learn) per task and mode. It is
-monotone, so ranking is untouched; what it changes is what a score means.
+Platt scaling, per task and mode: logistic regression (scikit-learn) of gold on the log-probability margin. It is
+monotone, so it changes what a score means and leaves the ranking alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The runs of a report made ready for arithmetic: labelled apart, cells scored, and what each guard saw in training."""
+"""The runs of a report, prepared for comparison: distinct labels, scored cells, and what each guard saw in training."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What reviewers said, made into one set of labels per row; and how far two reviewers agree.
+"""Reviewers' answers combined into one set of labels per row, and how far two reviewers agree.
 
-Corrections are files of `Review` records, never edits of the data. Of each reviewer the latest review of a row counts;
-then the majority decides, task by task, and a tie leaves the label as it was.
+Corrections are files of `Review` records, never edits of the data. A reviewer's latest review of a row counts; then the
+majority decides, task by task, and a tie leaves the label as it was.
 """
 
 from __future__ import annotations

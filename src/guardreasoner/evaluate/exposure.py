@@ -1,8 +1,8 @@
 """What a guard saw in training of the benchmarks it is scored on: in- and out-of-distribution tags.
 
-`train split`: it was trained on the train split of the benchmark's own source. `same pool`: on other rows written from
-the same pool of prompts. Neither is an error; but a mean that mixes such cells with foreign ones compares training sets
-as much as guards, so reports mark the cells and give the mean without them too.
+`train split`: it was trained on the train split of the benchmark's own source. `same pool`: it was trained on other
+rows written from the same pool of prompts. Neither is an error, but a mean over such cells and others compares training
+sets as much as guards. Reports therefore mark these cells and also give the mean without them.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m guardreasoner.evaluate.fit_stack FIRST SECOND --budget 0.2 --out bundled.json
 
-FIRST and SECOND are verdicts on the same rows, each line with its `gold` (what `evaluate` writes). Per task a logistic
-regression of gold on both log-odds, fitted on all rows; whether it is worth having is measured with whole sources left
-out. Where it does not rank better than the first guard alone, the task has no stack and stays the first guard's.
+FIRST and SECOND are verdicts on the same rows, each line with its `gold` (as `evaluate` writes them). A stack is, per
+task, a logistic regression of gold on both log-odds, fitted on all rows and tested with whole sources left out. Where
+it ranks no better than the first guard alone, the task gets no stack and the first guard decides.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     tfidf    cosine of word uni- and bigram TF-IDF vectors (scikit-learn); 0.8 is a near-duplicate
     minilm   cosine of all-MiniLM-L6-v2 sentence embeddings (extra `train`); 0.9 is a near-duplicate
 
-Requests are compared with requests and replies with replies. Replies under 20 words are left out: half the world's
-refusals are the same sentence, and sharing it is no leak.
+Requests are compared with requests, replies with replies. Replies under 20 words are skipped: half of all refusals are
+the same sentence, and sharing it is no leak.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A guard's predictions on a benchmark, read from a file and checked.
 
-Two forms: verdicts of ours (`RUN/verdicts/*.jsonl`) and the official `generated_predictions.jsonl`.
-
-A wrong file would give a wrong number without an error, so every row is checked against its benchmark:
-by its text where the file holds it, by its id otherwise. What does not fit is a `DataError` that says what and where.
+Two forms are read: our verdicts (`RUN/verdicts/*.jsonl`) and the official `generated_predictions.jsonl`. A wrong file
+would silently give a wrong number, so every row is checked against its benchmark: by its text where the file holds it,
+by its id otherwise. A mismatch is a `DataError` that says what is wrong, and where.
 """
 
 from __future__ import annotations

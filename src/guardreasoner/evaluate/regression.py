@@ -1,11 +1,11 @@
 """A regression gate for continuous integration: is the new run at most `fail_below` F1 points worse, task by task?
 
-Non-inferiority, not "no significant loss": the gate passes a task only when the lower end of the 95% interval of (run
-minus baseline) is above minus the margin. A small or noisy benchmark cannot show that, however good the run is, and a
-gate that then cries regression is soon switched off. So a task that does not pass is either `fail` (the rows could have
-shown non-inferiority and did not, or the loss is significant) or `undecided` (too few rows for this margin; the
-smallest margin they support is printed). Both stop a pipeline; only the first says that the guard got worse, and with
-an unchanged guard it does so in at most 5% of runs, all tasks together.
+It tests non-inferiority, not the absence of a significant loss: a task passes only if the lower end of the 95% interval
+of (run minus baseline) lies above minus the margin. A small or noisy benchmark cannot show that however good the run
+is, so a task that does not pass is either `fail` (its rows could have shown non-inferiority and did not, or the loss is
+significant) or `undecided` (too few rows for this margin; the smallest margin that they support is printed). Both stop
+a pipeline, but only `fail` says that the guard got worse; with an unchanged guard that happens in at most 5% of runs,
+all tasks together.
 """
 
 from __future__ import annotations

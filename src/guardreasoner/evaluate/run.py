@@ -4,8 +4,8 @@
     RUN/scores.jsonl                 one `Score` a line, rule `strict`
     RUN/manifest.json                what was asked, of what, with which versions, and the means per task
 
-The guard is given exchanges, never gold. The same command continues where it stopped, and repeats rows
-that failed for a passing reason (timeout, overload, a server that was away).
+The guard sees exchanges, never gold. The same command continues where it stopped, and repeats rows that failed for a
+passing reason (timeout, overload, a server that was away).
 """
 
 from __future__ import annotations

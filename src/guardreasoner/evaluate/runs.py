@@ -1,8 +1,8 @@
 """A finished run opened for reading: predictions, and their texts where available.
 
-The one reader of runs. Two forms are read: a run folder of ours (`manifest.json`, `verdicts/<Benchmark>.jsonl`), and an
-official folder of `<Benchmark>/generated_predictions.jsonl`. Verdict files hold no judged text, so it comes from the
-benchmark files (`--data`) or from the labelled file that the run was made on; official files hold their own.
+Two forms are read: our run folders (`manifest.json`, `verdicts/<Benchmark>.jsonl`) and official folders of
+`<Benchmark>/generated_predictions.jsonl`. Verdict files hold no judged text; it comes from the benchmark files
+(`--data`) or from the labelled file that the run was made on. Official files hold their own.
 """
 
 from __future__ import annotations

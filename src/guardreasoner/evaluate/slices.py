@@ -1,4 +1,4 @@
-"""Adversarial against plain requests, wherever the source of a benchmark says which is which."""
+"""Scores on adversarial and on plain requests, for every benchmark whose source says which is which."""
 
 from __future__ import annotations
 

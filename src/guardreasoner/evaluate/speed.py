@@ -1,4 +1,4 @@
-"""How fast a guard is and what it costs: latency one by one, throughput in batches, tokens, memory."""
+"""Speed and cost of a guard: latency of single calls, throughput in batches, tokens, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a verdict stay when nothing that matters changes? The same exchanges judged again, and how many labels move.
+"""Does a verdict stay when nothing that matters changes? The same exchanges, judged again; changed labels are counted.
 
     sampled    the reasoning is drawn again, at a temperature (guards that write)
     layout     the same words in another layout: wrapped, quoted, fenced, indented, as a list, with blank lines

@@ -1,11 +1,11 @@
 """Rows that a guard judges rightly, transformed: how many harmful ones then pass, how many harmless ones are flagged.
 
-    RUN/verdicts/plain.jsonl      a Verdict a line, plus `gold`: rows as they are, until enough are judged rightly
+    RUN/verdicts/plain.jsonl      a Verdict a line, plus `gold`: untransformed rows, until enough are judged rightly
     RUN/verdicts/<family>.jsonl   a Verdict a line, plus `gold` and `transformation`
     RUN/stress.json               one `Cell` per family and per transformation
     RUN/manifest.json
 
-Which row meets which transformation is decided by the seed alone. The same command again goes on where it stopped.
+The seed alone decides which row meets which transformation. The same command continues where it stopped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The transformations of the stress suite: one request in, the exchange that an attacker would make of it out.
+"""The transformations of the stress suite: a request in, the exchange that an attacker would make of it out.
 
-They write no harmful text of their own: the row's text is disguised, wrapped, diluted or placed elsewhere, and all
-that is added is harmless. Each is a pure function of the text and a seeded generator.
+They write no harmful text of their own: the row's text is disguised, wrapped, diluted or moved, and everything added is
+harmless. Each is a pure function of the text and a seeded generator.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What every answer format gives: prompts from an exchange, and labels from an answer.
+"""What every answer format provides: prompts from an exchange, and labels from an answer.
 
-`guardreasoner` is our own wire and has its own two functions. Every other module of this folder is a format, with
+`guardreasoner` is this project's own format and has its own two functions. Every other module of this folder has
 
     Options     a frozen dataclass: what one row may set, with defaults; an unknown key is an error
     render      exchange, tasks, options -> the calls that answer them
     parse       call, completion, options -> `Parsed`
 
 A call is one question to the model: some families answer everything at once (WildGuard), some one task at a time
-(LLaMA Guard), some one policy at a time (ShieldGemma). `guards.prompted` runs the calls and puts the answers together:
-a task that several calls answer is positive if any of them is.
+(LLaMA Guard), some one policy at a time (ShieldGemma). `guards.others.prompted` runs the calls and combines the
+answers: a task that several calls answer is positive if any of them is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""An encoder with a head per task, all read in one pass: LeanGuard's shape.
+"""Encoders with a head per task, all read in one pass (LeanGuard).
 
-`Completion.choices[0]` holds label -> log-probability, each label's own sigmoid; a row says which task's a label is.
+`Completion.choices[0]` holds label -> log-probability, each label's own sigmoid; a row says which label belongs to
+which task.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Encoders that are given their labels with the text: GLiGuard and GLiNER Guard (GLiNER2), Opir (GLiClass).
 
-The plan of a call is a question after another: `Text(name)`, `Choice(labels)`. Requests are asked by themselves,
-replies with their request before them, as the owners' READMEs do. P is the positive label's share of a question's two.
+A plan alternates questions and labels: `Text(name)`, `Choice(labels)`. Requests are asked about alone and replies with
+their request before them, as the owners' READMEs do. P is the positive label's share of its question's two.
 """
 
 from __future__ import annotations

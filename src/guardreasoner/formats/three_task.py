@@ -4,10 +4,10 @@
     cot      the same, with "Think step by step."    GPT-4+CoT, GPT-4o+CoT                   (paper Fig. 14)
     merged   one user message                        o1-preview, Gemini 1.5 Pro, QwQ-preview (paper Fig. 17)
     ours     GuardReasoner's own instruction         any chat model
-    vl       two tasks, GuardReasoner-VL's wire      GuardReasoner-VL, text only
+    vl       two tasks, GuardReasoner-VL's prompt    GuardReasoner-VL, text only
 
-The figures' line breaks are read from the paper's text; what joins the two parts in `merged` (an empty line here) and
-what stands for a missing reply (`None`, as in GuardReasoner) the paper does not say.
+Line breaks are taken from the text of the figures. The paper does not say what joins the two parts in `merged` (an
+empty line here), nor what stands for a missing reply (`None` here, as in GuardReasoner).
 """
 
 from __future__ import annotations

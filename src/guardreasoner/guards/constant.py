@@ -1,4 +1,4 @@
-"""The guard that always answers with the positive label: the floor that every F1 is read against."""
+"""The guard that always gives the positive label: the floor below every F1."""
 
 from __future__ import annotations
 

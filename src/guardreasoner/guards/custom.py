@@ -1,4 +1,4 @@
-"""Guards of the user's own: a Python object by name, or a row in a YAML file.
+"""Users' own guards: a Python object by name, or a row in a YAML file.
 
     --guard my_guards:strict          an attribute of a module that Python can import
     --guard ./my_guard.py:strict      an attribute of a file; only what you name is run

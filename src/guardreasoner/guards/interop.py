@@ -1,7 +1,7 @@
-"""Other frameworks' guards as ours, and ours as theirs: GuardBench and any-guardrail, both ways.
+"""Other frameworks' guards as ours, and ours as theirs: GuardBench and any-guardrail.
 
-GuardBench (1.0): `moderate(conversations) -> list[float]`, one probability of harm per conversation, a conversation
-being a list of `{"role", "content"}`; the last turn is the one that is judged.
+GuardBench (1.0): `moderate(conversations) -> list[float]`, one probability of harm per conversation (a list of
+`{"role", "content"}`), of which the last turn is judged.
 any-guardrail (0.7): `validate(input_text, output_text=None) -> GuardrailOutput`; valid = not harmful, score = risk.
 """
 

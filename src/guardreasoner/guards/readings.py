@@ -1,4 +1,4 @@
-"""What the engine said about the passages of one exchange, and which of them decides."""
+"""The engine's results for the passages of one exchange, and which of them decides."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A guard that answers from a file: stored verdicts of ours, or official `generated_predictions.jsonl`.
+"""A guard that answers from a file: our stored verdicts, or official `generated_predictions.jsonl`.
 
     guardreasoner evaluate --guard replay --model RUN_OR_FOLDER --data DIR --out RUN2
 
-It lets published predictions, or a run on a machine with a GPU, be scored, compared and reported like any other guard.
-Answers are found by exchange id. Official files have none: the folder's name is the benchmark and the line is the row,
-so each answer also remembers its request and is given only to that request.
+So published predictions, or a run made on another machine, can be scored, compared and reported like any other guard.
+Answers are found by exchange id. Official files have none: there the folder's name is the benchmark and the line number
+is the row, and each answer is given only to the request that it was stored with.
 """
 
 from __future__ import annotations

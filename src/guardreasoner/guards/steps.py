@@ -1,4 +1,4 @@
-"""Report reasoning steps while the model writes: each once, in order, and only steps that the verdict will have."""
+"""Reports reasoning steps while the model writes: each once, in order, and only steps that the verdict will have."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Long input in overlapping windows: nothing is cut in silence, and the cost is bounded.
+"""Long input in overlapping windows: nothing is cut silently, and the cost is bounded.
 
-Request and reply are windowed apart. Windows of the request are judged without the reply; windows of the reply are
-judged with the request, or with its first window where it does not fit.
+Request and reply are windowed separately. Windows of the request are judged without the reply; windows of the reply are
+judged with the request, or with its first window if it does not fit.
 """
 
 from __future__ import annotations

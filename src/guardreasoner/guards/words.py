@@ -1,6 +1,6 @@
-"""English words by how often they are written: what tells a disguised text from a plain one, and joined words apart.
+"""English words by frequency: they tell a disguised text from a plain one, and where joined words part.
 
-The list is the frequency dictionary of `symspellpy` (82,834 words). It is read once, when first needed.
+The list is the frequency dictionary of `symspellpy` (82,834 words), read once, when first needed.
 """
 
 from __future__ import annotations

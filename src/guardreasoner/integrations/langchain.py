@@ -5,10 +5,10 @@
 
     agent = create_agent(model, tools, middleware=[GuardReasonerMiddleware("nano", window="last_n")])
 
-Before the model is called the newest turn is judged (user messages and tool results); its answer (text and tool calls)
-is judged before it reaches the caller, so `stream_mode="messages"` gives it in one piece. A turn that passed is
-not judged again; one that was blocked is removed from the state the next time, so that it neither reaches the model nor
-blocks every later turn. `astream_events` shows the raw run of the model; do not give it to users.
+The newest turn (user messages and tool results) is judged before the model is called, and the model's answer (text and
+tool calls) before it reaches the caller; `stream_mode="messages"` therefore delivers it in one piece. A turn that
+passed is not judged again. A blocked turn is removed from the state the next time, so that it neither reaches the model
+nor blocks every later turn. `astream_events` shows the model's raw output; do not give it to users.
 """
 
 from __future__ import annotations

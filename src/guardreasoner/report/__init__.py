@@ -1,1 +1,1 @@
-"""Finished runs to one report: tables, figures, Markdown and HTML."""
+"""A report over finished runs: tables, figures, Markdown and HTML."""

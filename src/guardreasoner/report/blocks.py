@@ -1,4 +1,4 @@
-"""What a report is made of: sections of plain blocks, written out as Markdown and as HTML from the same values."""
+"""What a report is made of: sections of plain blocks, written as Markdown and as HTML from the same values."""
 
 from __future__ import annotations
 

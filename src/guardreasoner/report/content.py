@@ -1,4 +1,4 @@
-"""A report put into words: its sections in the order in which they are read, once for Markdown and for HTML."""
+"""The text of a report: its sections in reading order, written once for Markdown and HTML."""
 
 from __future__ import annotations
 

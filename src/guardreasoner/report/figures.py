@@ -1,7 +1,7 @@
 """The figures of a report, as SVG: bars with intervals, curves, confusion, reasoning length, training.
 
-Drawn by matplotlib without a display. Names are drawn as they are (no mathematics), letters become paths, so that a
-figure needs no font and holds no text that could be markup. Judged text never enters a figure.
+matplotlib draws them without a display. Names are drawn literally (no mathematics) and letters become paths, so a
+figure needs no font and holds no text that could be markup. No judged text enters a figure.
 """
 
 from __future__ import annotations

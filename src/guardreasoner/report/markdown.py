@@ -1,4 +1,4 @@
-"""The report as Markdown: tables, sentences and figures; judged text stays out, rows are named by id."""
+"""The report as Markdown: tables, sentences and figures; rows are named by id, judged text is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that a report says, as values: gathered by `build`, put into words by `content`."""
+"""Everything a report says, as values: gathered by `build`, worded by `content`."""
 
 from __future__ import annotations
 

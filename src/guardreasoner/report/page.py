@@ -1,8 +1,8 @@
-"""The report as one HTML page that opens without a network and runs no script.
+"""The report as one HTML page that needs no network and runs no script.
 
-Everything that comes from outside goes through Jinja's autoescape; figures are images in data URIs, so that nothing in
-them can act; the policy in the head allows this page's own style sheet (by hash) and such images, and nothing else.
-Text in which gold or a guard sees harm is blurred until the reader asks for it, by style sheet alone.
+Everything from outside passes through Jinja's autoescape. Figures are images in data URIs, so nothing in them can act.
+The policy in the head allows only such images and this page's own style sheet (by hash). Text that gold or a guard
+calls harmful is blurred, by style sheet alone, until the reader asks for it.
 """
 
 from __future__ import annotations

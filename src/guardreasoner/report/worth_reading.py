@@ -1,6 +1,6 @@
-"""Rows worth reading: confident errors, exchanges on which guards differ, and reasoning length against being right.
+"""Rows worth reading: confident errors, exchanges on which guards differ, and reasoning length against correctness.
 
-These hold judged text, which is hostile: pages escape it and `visible` shows what would hide or reorder it.
+They hold judged text, which is hostile: pages escape it, and `visible` shows what would hide or reorder it.
 """
 
 from __future__ import annotations

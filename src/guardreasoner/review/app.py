@@ -1,9 +1,9 @@
 """The label-correction page: one row at a time, by keyboard, blind until the first answer.
 
 A review folder (`guardreasoner disagreements --out`) holds `items.jsonl`, which the page shows, and `sealed.jsonl` with
-gold, verdicts and reasoning, which it shows only for rows that this reviewer has answered. Answers are appended to
+gold, verdicts and reasoning, shown only for rows that this reviewer has answered. Answers are appended to
 `reviews-<reviewer>.jsonl`, one `Review` a line; a second answer to a row, given after the reveal, says so in its note.
-The server listens on this machine only, answers only to its own names, and takes only same-origin JSON.
+The server listens on this machine only, answers only to its own names, and accepts only same-origin JSON.
 """
 
 from __future__ import annotations

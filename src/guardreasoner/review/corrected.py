@@ -1,9 +1,9 @@
-"""Corrected F1 of every guard, estimated from a stratified review, and whom the corrections favour.
+"""Corrected F1 of every guard, estimated from a stratified review, and the change that the corrections make for each.
 
 The estimate starts from the counts under the original labels and adds, stratum by stratum, what the reviewed rows
-changed, scaled from the sample to the stratum. The interval is that of the review sample: rows of a sampled stratum are
-resampled; strata reviewed whole are known exactly; where a sample shows no wrong label, there may still be as many in
-its stratum as Wilson's bound allows. The sampling of the benchmark itself is not in it.
+changed, scaled from the sample to the stratum. The interval covers the review sample only, not the sampling of the
+benchmark itself: rows of a sampled stratum are resampled; strata reviewed whole are known exactly; and where a sample
+shows no wrong label, its stratum may still hold as many as Wilson's bound allows.
 """
 
 from __future__ import annotations

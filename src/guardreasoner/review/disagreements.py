@@ -1,14 +1,14 @@
-"""Rows whose labels deserve a second look, and what the second look says about every guard.
+"""Rows whose labels deserve a second look, and what that look changes for every guard.
 
-Reviewing only the rows on which one guard disagrees with gold can raise only that guard (the paper's +8.83 for its own
-against +0.90 for LLaMA Guard 3). So a review has three strata per cell:
+Reviewing only the rows on which one guard disagrees with gold can raise only that guard (in the paper, +8.83 for its
+own against +0.90 for LLaMA Guard 3). So a review has three strata per cell:
 
     confident   the rows that guards contradict most surely, all of them reviewed
     doubtful    a random sample of the other rows that some guard contradicts
     agreeing    a random sample of the rows that no guard contradicts
 
-and corrected F1 is estimated with the strata's weights, for every guard. The reviewers' file holds no gold, no verdict
-and no stratum; those lie in a second, sealed file.
+Corrected F1 is estimated with the strata's weights, for every guard. The reviewers' file holds no gold, no verdict and
+no stratum; those are in a second, sealed file.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Training rows whose labels the writer of their reasoning disputes, as a review like any other.
+"""A review of training rows whose labels are disputed by whoever wrote their reasoning.
 
-Whoever writes a trace sees gold, and says in which tasks gold is surely wrong (`disputed`). Those rows are the first
-to review: people see them blind, and the writer's own labels lie beside them as reviews signed `model`, a patch that
-can be applied, voted on or thrown away. It is one opinion, and of a machine: read a sample before you trust either
-side.
+The writer of a trace sees gold, and names the tasks in which gold is surely wrong (`disputed`). Those rows are reviewed
+first: people see them blind, and the writer's labels lie beside them as reviews signed `model`, a patch that can be
+applied, voted on or discarded. It is one opinion, and a machine's: read a sample before you trust either side.
 """
 
 from __future__ import annotations

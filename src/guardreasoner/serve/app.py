@@ -1,4 +1,4 @@
-"""The application: one core, every wire, and what an operator needs to watch it."""
+"""The application: one core, every wire format, and what an operator needs to watch it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a body may hold, field by field: tables as data, and the one walk that checks a body against its table.
+"""What a request body may hold, field by field: tables as data, and one function that checks a body against its table.
 
-Every string is judged, or its field says by type why it need not be: a closed list of words, a number, an identifier
-that a machine made. What is on no list passes where it holds no text, and is refused by name where it does.
+Every string is judged, or its field's type says why it need not be: a closed list of words, a number, an identifier
+made by a machine. An unlisted field passes if it holds no text, and is refused by name if it does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a gateway may pass on: the decisions behind LiteLLM's guardrail API, over HTTP and in its own process alike."""
+"""What a gateway may pass on: decisions behind LiteLLM's guardrail API, over HTTP and in the gateway's own process."""
 
 from __future__ import annotations
 

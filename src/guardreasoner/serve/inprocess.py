@@ -1,4 +1,4 @@
-"""A guard in the caller's own process behind the same policy as the server's: deadline, fail mode, decision."""
+"""A guard in the caller's own process, under the server's policy: deadline, fail mode, decision."""
 
 from __future__ import annotations
 

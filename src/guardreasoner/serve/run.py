@@ -1,7 +1,7 @@
 """Run a server: sockets, signals, and an orderly end.
 
-On SIGTERM or SIGINT the server says so at `/readyz`, asks every caller to reconnect elsewhere (`connection: close`),
-goes on answering for a moment, then closes its door and answers what is still inside. A second SIGINT ends it at once.
+On SIGTERM or SIGINT the server reports it at `/readyz`, asks every caller to reconnect elsewhere (`connection: close`),
+keeps answering for a moment, then closes its door and finishes the requests inside. A second SIGINT ends it at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every wire is given, and the few things that all of them do."""
+"""What every wire format is given, and the few things that all of them do."""
 
 from __future__ import annotations
 

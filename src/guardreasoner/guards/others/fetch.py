@@ -1,8 +1,8 @@
 """Prompt texts of other guards, read from where their owners publish them and checked by digest.
 
-This package carries no third-party policy prose. Where a model ships a chat template, that is used. Where it does not
-(WildGuard, Aegis Guard 1.0, MD-Judge, HarmBench, PolyGuard, NemoGuard, ShieldGemma's four policies), a `Frame` says
-where the text is published and what its SHA-256 is, with the holes written `{prompt}` and `{response}`:
+This package carries no third-party policy text. If a model ships a chat template, that is used. Otherwise (WildGuard,
+Aegis Guard 1.0, MD-Judge, HarmBench, PolyGuard, NemoGuard, ShieldGemma's four policies) a `Frame` says where the text
+is published and what its SHA-256 is, with the holes written `{prompt}` and `{response}`:
 
     Frame(sha256="…", pieces=(("<|user|>", "<|assistant|>\\n"),), places=(Place("package", "wildguard", …),))
 

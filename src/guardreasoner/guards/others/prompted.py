@@ -1,9 +1,9 @@
 """Other people's guards: a row of the table, a format, an engine.
 
-One exchange may need several calls (a task at a time, a policy at a time). All calls of all exchanges that follow one
-plan go to the engine together; then each exchange's answers are put together: harm is found if any call finds it, its
-score is the greatest, and there is no label where a call about it could not be read and none was positive. What does
-not fit in the model's context is judged in windows, as our own guard does; there a refusal must be one in all of them.
+One exchange may need several calls (a task at a time, a policy at a time). All calls that follow one plan, of all
+exchanges, go to the engine together; then each exchange's answers are combined: it is harmful if any call says so, its
+score is the greatest, and it has no label if a call about it could not be read and none was positive. What does not fit
+in the model's context is judged in windows, as by our own guard; a refusal must then be one in every window.
 """
 
 from __future__ import annotations

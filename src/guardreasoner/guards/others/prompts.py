@@ -1,4 +1,4 @@
-"""What `prompts.yaml` holds: where prompts of other guards are published, our own policies and a reader of yours."""
+"""The contents of `prompts.yaml`: where other guards' prompts are published, and our own policies."""
 
 from __future__ import annotations
 

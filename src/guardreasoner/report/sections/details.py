@@ -1,4 +1,4 @@
-"""Curves, kinds of rows, corrected labels, texts to read, cost, and what others published."""
+"""Curves, kinds of rows, corrected labels, texts to read, cost, and published figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as a report prints them."""
+"""How a report prints numbers."""
 
 from __future__ import annotations
 

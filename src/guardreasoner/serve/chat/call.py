@@ -1,4 +1,4 @@
-"""One chat request on its way through the proxy: what is sent to the upstream, and how its answer is judged."""
+"""One chat request in the proxy: what is sent to the upstream, and how its answer is judged."""
 
 from __future__ import annotations
 

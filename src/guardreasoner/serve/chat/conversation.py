@@ -1,11 +1,8 @@
-"""From OpenAI messages to exchanges: all that a client can make a model read is judged, or named as unreadable.
+"""From OpenAI messages to exchanges: whatever a client can make a model read is judged, or named as unreadable.
 
 A conversation is a list of rounds (what was said to the model, what it answered). Every round is judged once: one that
-passed is remembered and not judged again, and one that was blocked is cut out of what the model gets to read, so that
-it does not block every later request. Rounds that hang together by tool calls are cut together.
-
-A round is judged whole and by its parts: each message, each part of its content, each tool result by itself, and the
-last round with what came before it as well as without. The worst of these decides.
+passed is remembered, and one that was blocked is removed from what the model reads, so that it does not block every
+later request.
 """
 
 from __future__ import annotations

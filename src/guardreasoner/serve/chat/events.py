@@ -1,7 +1,7 @@
 """Server-sent events, read by the standard (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-Lines end with CR, LF or CRLF and with nothing else; an event may have several `data` lines; a byte order mark at the
-start is skipped. One thing is more lenient than the standard: an event that the end of the stream cuts off counts.
+Lines end with CR, LF or CRLF and nothing else; an event may have several `data` lines; a leading byte order mark is
+skipped. One thing is more lenient than the standard: an event cut off by the end of the stream counts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The fields of an OpenAI chat request: what the proxy sends on, and how each of them is checked.
+"""The fields of an OpenAI chat request: which of them the proxy sends on, and how each is checked.
 
-Messages are the same on every wire that takes them: LiteLLM's, NeMo's and LangChain's are read by this table too.
+Every wire format that takes messages (LiteLLM, NeMo, LangChain) reads them by this table.
 """
 
 from __future__ import annotations

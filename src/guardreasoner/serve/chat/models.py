@@ -1,4 +1,4 @@
-"""`GET /v1/models`: what a client may ask for, so that chat applications find their models here as at the upstream."""
+"""`GET /v1/models`: the models a client may ask for, so that chat applications find here what the upstream offers."""
 
 from __future__ import annotations
 

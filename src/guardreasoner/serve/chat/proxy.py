@@ -1,5 +1,7 @@
-"""OpenAI's `POST /v1/chat/completions` in front of one upstream: the request is judged before, the reply after or while
-it streams. Nothing else is forwarded, and what is forwarded is built from what was judged.
+"""OpenAI's `POST /v1/chat/completions` in front of one upstream.
+
+The request is judged before it is forwarded, the reply afterwards or while it streams. Nothing else is forwarded, and
+what is forwarded is built from what was judged.
 """
 
 from __future__ import annotations

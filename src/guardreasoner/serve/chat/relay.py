@@ -1,7 +1,7 @@
 """A reply while it is being written: the upstream's events in, judged pieces out.
 
-Whatever is not understood, and an upstream that dies or says that it failed, ends the stream with an `error` event and
-without `[DONE]`; what was held is dropped.
+Anything not understood, and an upstream that dies or reports a failure, ends the stream with an `error` event and
+without `[DONE]`; text still held back is dropped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an upstream answers, as far as it is understood: one model of a reply, whole or in pieces.
+"""An upstream's answer, as far as it is understood: one model of a reply, whole or in pieces.
 
-What a model says is judged and passed on; what is known not to be said (log-probabilities, citations, timings) is left
-out and counted; an unknown shape is an error, never an empty good answer.
+What the model says is judged and passed on. What is known not to be speech (log-probabilities, citations, timings) is
+left out and counted. An unknown shape is an error, never an empty good answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Judging a reply while it is being written: overlapping windows over the text so far, a hold on what is not judged.
+"""Judging a reply while it is being written: overlapping windows over the text so far; unjudged text is held back.
 
-Text is released when a window that ends behind it has passed. With `ahead` = n, up to n characters may go out before
-they are judged; that number is the most that can pass before the cut, and 0 is the default.
+Text is released once a window that ends after it has passed. `ahead` = n lets up to n characters out before they are
+judged: the most that can escape before a cut. The default is 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What callers may spend, and what need not be spent twice."""
+"""Limits on what callers spend, and a cache of what was already judged."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The process that holds the guard: loads it, judges what it is sent, and dies with its server.
+"""The process that holds the guard: it loads the guard, judges what it is sent, and ends when its server does.
 
-`python -m guardreasoner.serve.core.child FD PID` is started by `worker`. Whatever the guard does here (crash, hang,
-exhaust memory) costs this process and not the server. What it says of a failure is the kind of error, never the text.
+`worker` starts it as `python -m guardreasoner.serve.core.child FD PID`. Whatever the guard does here (crash, hang,
+exhaust memory) costs this process and not the server. It reports the kind of a failure, never its text.
 """
 
 from __future__ import annotations

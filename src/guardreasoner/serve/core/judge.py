@@ -1,7 +1,7 @@
-"""One `judge` behind every wire: admission, batching, deadline, cascade, budget, cache, policy, metrics.
+"""One `judge` behind every wire format: admission, batching, deadline, cascade, budget, cache, policy, metrics.
 
-Whatever happens, every exchange that was admitted gets a verdict no later than its deadline: judged, or one whose
-`status` says why not and whose `fail_mode` says what was done about it.
+Every admitted exchange gets a verdict no later than its deadline: judged, or one whose `status` says why not and whose
+`fail_mode` says what was done about it.
 """
 
 from __future__ import annotations

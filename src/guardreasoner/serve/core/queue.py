@@ -1,7 +1,7 @@
-"""What waits for the guard, and what is judged next.
+"""The exchanges that wait for the guard, and which are judged next.
 
-The next batch is the one around the most urgent exchange that leaves everyone else enough time: a long exchange goes
-only when no short one would miss its deadline behind it. How long things take is learned from what has been judged.
+The next batch is formed around the most urgent exchange and leaves everyone else enough time: a long exchange joins
+only when no short one would miss its deadline behind it. Durations are learned from what has been judged.
 """
 
 from __future__ import annotations

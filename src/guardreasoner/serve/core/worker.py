@@ -1,4 +1,4 @@
-"""The server's end of the guard's process: start it, hand it jobs, watch it, replace it."""
+"""The server's side of the guard's process: start it, send it jobs, watch it, replace it."""
 
 from __future__ import annotations
 

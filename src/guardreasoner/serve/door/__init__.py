@@ -1,1 +1,1 @@
-"""Everything between the socket and a wire: connections, limits, keys, log, metrics."""
+"""Everything between the socket and a wire format: connections, limits, keys, log, metrics."""

@@ -1,7 +1,7 @@
-"""The outermost layer: who may come in, and what leaves when something went wrong.
+"""The outermost layer: who may come in, and what a client sees when something goes wrong.
 
-Everything an inner layer raises ends here, so that no server above it can print it: a refusal becomes its JSON, and
-anything else a 500 that names the kind of error only.
+Every exception of an inner layer ends here, so that no server above can print it: a refusal becomes its JSON, anything
+else a 500 that names only the kind of error.
 """
 
 from __future__ import annotations

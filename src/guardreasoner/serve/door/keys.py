@@ -1,4 +1,4 @@
-"""Who may call: bearer keys from the environment, names of the server, and where a page may call from.
+"""Who may call: bearer keys from the environment, the server's names, and the origins of pages that may call.
 
     GUARDREASONER_API_KEYS="web=<secret>,batch=<secret>"
 

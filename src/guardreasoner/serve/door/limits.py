@@ -1,6 +1,6 @@
-"""What a request may hold: bytes counted while reading, time to arrive, depth of nesting, shape.
+"""What a request may hold: bytes, counted while reading; time to arrive; depth of nesting; shape.
 
-Every refusal is a `Refused`; its message never holds anything that the caller sent.
+Every refusal is a `Refused`; its message never repeats anything the caller sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server's log: one JSON line per answer, and judged text only where the policy asks for it, redacted."""
+"""The server's log: one JSON line per answer; judged text only if the policy asks for it, and redacted."""
 
 from __future__ import annotations
 

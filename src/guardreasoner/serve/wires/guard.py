@@ -1,7 +1,7 @@
 """The guard as NeMo Guardrails' content-safety model: `POST /guard/v1/chat/completions`.
 
-The configured prompt carries the exchange as one JSON object, so that no text in it can forge a turn, and the answer is
-in the words of NeMo's `nemotron_reasoning_parse_*`.
+The configured prompt carries the exchange as one JSON object, so that no text in it can forge a turn. The answer uses
+the words of NeMo's `nemotron_reasoning_parse_*`.
 """
 
 from __future__ import annotations

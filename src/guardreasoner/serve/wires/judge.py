@@ -1,4 +1,4 @@
-"""Our own wire: `POST /v1/judge`, one exchange or many, whole verdicts or a stream of reasoning steps.
+"""This project's own API: `POST /v1/judge`, one exchange or many, whole verdicts or a stream of reasoning steps.
 
 {"prompt": "...", "response": "...", "context": [{"role", "content"}], "id": "...", "mode": "auto", "stream": true}
 {"exchanges": [{"prompt": "..."}, ...], "mode": "instant"}

@@ -1,7 +1,7 @@
 """OpenAI's `POST /v1/moderations`.
 
-The guard says *that* something is harmful and, in its own words, *what kind* of harm. The 13 categories are filled from
-those words by the table below; where no row matches they all stay false, and `flagged` is true all the same.
+The guard says that something is harmful and, in its own words, what kind of harm. The table below fills the 13
+categories from those words; where no row matches, all stay false and `flagged` is true all the same.
 """
 
 from __future__ import annotations
