@@ -223,7 +223,8 @@ NOW: tuple[GuardRow, ...] = (
             confirmed=False, note="hate, abuse and profanity of a text by itself, not harmful intent")
         for size in ("38m", "125m")
     ),
-    GuardRow("toxic-prompt-roberta", "classifier_head", "classifier", "Intel/toxic-prompt-roberta", None, HARM,
+    GuardRow("toxic-prompt-roberta", "classifier_head", "classifier", "Intel/toxic-prompt-roberta",
+        "639858bb74d59ac9b48e5c808359e0202b2f787f", HARM,
         {"labels": ("not toxic", "toxic"), "harm_labels": ("toxic",), "context_tokens": 512}, licence="mit",
         confirmed=False, note="trained on ToxicChat; a text by itself"),
     GuardRow("chat", "three_task", "openai", "", options={"form": "ours", "max_tokens": 2048}, key="OPENAI_API_KEY",
