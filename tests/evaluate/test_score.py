@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,16 @@ def test_means_carry_the_constants_mean_and_both_weightings(tmp_path, data):
     assert mean.paper_f1 == pytest.approx(found.f1)
     assert mean.weighted_constant_f1 == pytest.approx(40.0)
     assert not mean.complete
+
+
+def test_everyday_stands_apart_from_the_means_of_the_papers_benchmarks(tmp_path, data):
+    found = score(write(tmp_path, verdict_rows()), data)
+    everyday, own = (replace(found, benchmark=name, f1=0.0) for name in ("everyday", "mine"))
+    (mean,) = averages([found, everyday, own])
+    assert mean.cells == ("AegisSafetyTest",)
+    assert (mean.weighted_f1, mean.n) == (found.f1, found.n)
+    (mean,) = averages([everyday, own])  # by themselves they are averaged
+    assert mean.cells == ("everyday", "mine")
 
 
 def test_the_command_prints_one_object_per_task(tmp_path, data, capsys):

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.compare import compare, compare_cells, holm, marks, mcnemar
+from guardreasoner.evaluate.compare import compare, compare_cells, corrected, marks, mcnemar
 from guardreasoner.evaluate.regression import gate
-from guardreasoner.evaluate.statistics import Outcomes, constant_f1, counts, estimates, rates, weighted_f1
+from guardreasoner.evaluate.statistics import (
+    Outcomes,
+    constant_f1,
+    counts,
+    estimates,
+    holm,
+    rates,
+    two_sided,
+    weighted_f1,
+)
 from guardreasoner.types import Task
 
 SIZES = (2853, 1680, 359, 100, 239, 1725, 602, 2000, 3021, 446, 1725, 449, 1725)
@@ -212,6 +221,32 @@ def test_holm_multiplies_the_smallest_by_the_number_of_looks():
     assert holm([]) == []
 
 
+def test_more_pairs_looked_at_need_stronger_evidence_and_the_sentence_says_so():
+    rng = np.random.default_rng(3)
+    good = drawn(rng, 400, recall=0.9, name="x")
+    poor = outcomes(good.gold, good.predicted & (rng.random(400) > 0.07), name="x", guard="b")
+    alone = compare([good], [poor])
+    together = corrected([alone] * 10)
+    assert together[0].p == pytest.approx(min(1, 10 * alone.p))
+    assert (together[0].low, together[0].looks) == (alone.low, 10)
+    assert "by Holm over 10 pairs" in together[0].sentence
+    assert "Holm" not in alone.sentence
+
+
+def test_a_difference_that_no_draw_contradicts_has_a_p_that_survives_many_looks():
+    draws = np.random.default_rng(0).normal(5.0, 1.0, 2000)
+    assert two_sided(draws) == pytest.approx(5.7e-7, rel=0.5)  # two tails of a normal at 5 deviations
+    assert two_sided(draws - 5.0) > 0.9
+    assert two_sided(np.r_[draws, -1.0]) == pytest.approx(4 / 2002)  # one draw of 2,001 crosses 0: the count decides
+
+
+def test_a_rate_of_a_few_errors_on_unique_prompts_has_wilsons_interval_and_shared_prompts_count_once():
+    cell = outcomes([0] * 200 + [1] * 50, [1] * 2 + [0] * 198 + [1] * 50)
+    assert estimates(cell).fpr == pytest.approx((1.0, 0.2746, 3.573), abs=0.001)  # Wilson 1927, 2 of 200
+    shared = outcomes([0] * 200 + [1] * 50, [0] * 200 + [1] * 50, clusters=[i // 10 for i in range(250)])
+    assert estimates(shared).fpr.high == pytest.approx(16.11, abs=0.01)  # 0 of 20 prompts, not of 200 rows
+
+
 def test_a_comparison_says_in_words_what_it_found():
     rng = np.random.default_rng(6)
     good = drawn(rng, 600, recall=0.95, name="x")
@@ -235,7 +270,7 @@ def test_cells_are_exploratory_and_mcnemar_needs_unique_prompts():
     found = compare_cells(a, b)
     assert [c.method for c in found] == ["McNemar", "bootstrap"]
     assert all(c.exploratory for c in found)
-    assert "Holm" in found[0].sentence
+    assert "Holm over 2 cells" in found[0].sentence
 
 
 def test_places_are_shared_by_guards_that_cannot_be_told_apart():

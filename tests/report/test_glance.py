@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import Run
@@ -10,7 +11,7 @@ from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.guards.base import Judging
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document
-from guardreasoner.report.cost import Cost
+from guardreasoner.report.cost import Cost, Price, read_prices
 from guardreasoner.report.glance import glances
 from guardreasoner.report.markdown import render_markdown
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict
@@ -45,6 +46,29 @@ def test_misses_false_alarms_time_and_money_worked_by_hand():
     assert keywords.false_alarms.value == 30
     assert keywords.equal == {}
     assert "words" in ours.equal  # at its 10 misses in 20
+
+
+def test_a_guard_with_a_price_for_tokens_costs_that_and_one_whose_tokens_are_unknown_stays_unknown(tmp_path):
+    file = tmp_path / "prices.yaml"
+    file.write_text("api: {input: 2.5, output: 10, source: the provider's page, date: 2026-11-01}\n")
+    prices = read_prices(file)
+    assert prices == {"api": Price(2.5, 10.0, "the provider's page", "2026-11-01")}
+    used = Cost("api", 900.0, 40.0, None, None, None, 10, "", prompt_tokens=600.0)
+    assert used.per_1000(prices["api"], 0.1) == pytest.approx(1.9)  # 600,000 at $2.50 and 40,000 at $10 a million
+    assert used.per_1000(None, 0.1) == pytest.approx(0.025)
+    assert Cost("api", 900.0, 40.0, None, None, None, 10, "").per_1000(prices["api"], 0.1) is None
+    attacks = cell("Attacks", [True, False], [True, False])
+    (found,) = glances([entrant("api", attacks)], {"api": used}, {}, per_hour=0.1, prices=prices)
+    assert (found.per_1000, found.by_tokens, found.ms) == (pytest.approx(1.9), True, 900.0)
+
+
+@pytest.mark.parametrize("text", ["api: 3", "- api", "api: {input: 1, output: 2}", "{", "api: {input: -1, output: 2, "
+                                  "source: x, date: y}"])  # fmt: skip
+def test_a_price_without_its_source_and_date_is_refused(tmp_path, text):
+    file = tmp_path / "prices.yaml"
+    file.write_text(text)
+    with pytest.raises(DataError, match="price"):
+        read_prices(file)
 
 
 class Half(Judging):

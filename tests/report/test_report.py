@@ -21,7 +21,8 @@ from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.build import build
-from guardreasoner.report.markdown import escaped
+from guardreasoner.report.content import document
+from guardreasoner.report.markdown import escaped, render_markdown
 from guardreasoner.report.sections.scores import score_rows
 from guardreasoner.report.worth_reading import mistakes, side_by_side, visible
 from guardreasoner.report.write import write_report
@@ -191,6 +192,24 @@ def test_the_numbers_of_the_tables_equal_the_scores_of_the_runs(made):
     assert line.entries["mixed"].mark == "best"
     constant = next(ln for ln in report.standings.tables[0].lines if ln.name == "constant")
     assert {entry.mark for entry in constant.entries.values()} == {""}  # looks at nothing, so takes no place
+
+
+def test_everyday_has_a_column_and_a_test_of_its_own_and_enters_no_mean(tmp_path):
+    sets = {"AegisSafetyTest": rows(60), "everyday": rows(50, name="e", text=lambda i: f"please steal or bake {i}")}
+    for guard in (Echo("alert", "steal"), Echo("other", "cake 1")):
+        evaluate(guard, sets, tmp_path / guard.name)
+    report = build([tmp_path / "alert", tmp_path / "other"])
+    (table,) = report.standings.tables
+    assert (table.columns, table.apart) == (("AegisSafetyTest",), ("everyday",))
+    for line in table.ours():
+        assert line.mean.value == line.shared.value == line.entries["AegisSafetyTest"].value
+        assert line.entries["everyday"].value != line.mean.value
+    assert [c.benchmarks for c in report.standings.comparisons] == [("AegisSafetyTest",)]
+    assert sorted(c.benchmarks[0] for c in report.standings.looks) == ["AegisSafetyTest", "everyday"]
+    assert [p.benchmarks for p in report.points] == [("AegisSafetyTest",), ("everyday",)]
+    markdown = render_markdown(document(report))
+    assert "50 rows, in no mean" in markdown
+    assert "mean of 1 of the paper's 6" in markdown
 
 
 def test_thirty_planted_attacks_add_no_element_no_attribute_and_no_address(tmp_path):

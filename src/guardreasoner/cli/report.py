@@ -8,6 +8,7 @@ from pathlib import Path
 
 from guardreasoner.errors import ConfigError
 from guardreasoner.report.build import build
+from guardreasoner.report.cost import read_prices
 from guardreasoner.report.write import write_report
 
 
@@ -26,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "scores are given under original and corrected labels; repeatable")  # fmt: skip
     parser.add_argument("--per-hour", type=float, metavar="PRICE", help="what an hour of the machine that judged "
                         "costs, in dollars: gives the cost of 1,000 requests")  # fmt: skip
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="YAML of guard: {input, output, source, date}, "
+                        "dollars per million tokens: the cost of guards behind an API")  # fmt: skip
     parser.add_argument("--training", action="append", type=Path, default=[], metavar="DIR", help="a folder with "
                         "training stages, for loss curves, hours and corpus statistics; repeatable")  # fmt: skip
     parser.add_argument("--stress", action="append", type=Path, default=[], metavar="RUN", help="a folder of "
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         training=args.training,
         stress=args.stress,
         per_hour=args.per_hour,
+        prices=read_prices(args.prices) if args.prices else None,
         progress=lambda text: print(text, file=sys.stderr),
     )
     for path in write_report(made, args.out):

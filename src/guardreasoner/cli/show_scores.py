@@ -18,7 +18,7 @@ HEADS = ("F1", "const", "P", "R", "FPR", "AUROC", "n", "unread")
 
 
 def scores_table(scores: Sequence[Score], averages: Sequence[Average] = ()) -> Table:
-    """One line per cell under its task, and per task its weighted and macro mean.
+    """One line per cell under its task, and per task its weighted and macro mean; below them what enters no mean.
 
     `const` is the F1 of always answering with the positive label; `unread` counts rows without a readable verdict.
     """
@@ -28,11 +28,15 @@ def scores_table(scores: Sequence[Score], averages: Sequence[Average] = ()) -> T
         cells = [s for s in scores if s.task == task]
         if cells:
             table.add_row(f"[bold]{NAMES[task]}[/]")
+        means = [mean for mean in averages if mean.task == task]
+        apart = [s for s in cells if means and s.benchmark not in means[0].cells]
         for score in cells:
+            if score not in apart:
+                table.add_row(*_line(score))
+        for mean in means:
+            _means(table, mean)
+        for score in apart:
             table.add_row(*_line(score))
-        for mean in averages:
-            if mean.task == task:
-                _means(table, mean)
         if cells:
             table.add_section()
     if any(s.extra.get("all_positive") for s in scores):

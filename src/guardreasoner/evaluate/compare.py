@@ -19,6 +19,7 @@ from guardreasoner.evaluate.statistics import (
     Outcomes,
     Weighting,
     counts,
+    holm,
     mean_f1,
     resample,
     shares,
@@ -41,12 +42,15 @@ class Comparison:
     low: float
     high: float
     p: float
-    """Two-sided; Holm-corrected where the comparison is exploratory."""
+    """Two-sided; corrected by Holm over `looks` comparisons."""
     deviation: float
     """Standard deviation of the bootstrapped difference."""
     method: Literal["bootstrap", "McNemar"]
     exploratory: bool
     """One of many cells looked at; the primary comparison is the weighted mean of a task."""
+    looks: int = 1
+    """Comparisons that p is corrected for: the cells of a pair, or the pairs of guards on a task. The interval is of
+    this one alone."""
 
     def seen_from(self, a: str, b: str) -> Comparison | None:
         """The same comparison as `a` minus `b`; None = it is not about these two."""
@@ -74,12 +78,14 @@ class Comparison:
         task = self.task.value.replace("_", " ")
         whole = f"the {len(self.benchmarks)} {task} cells together" if len(self.benchmarks) > 1 else f"the {task} cell"
         where = self.benchmarks[0] if self.exploratory else whole
-        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, p = {self.p:.3g}, {self.method}"
+        what = "cells" if self.exploratory else "pairs"
+        corrected = f" by Holm over {self.looks} {what}" if self.looks > 1 else ""
+        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, {self.method}, p = {self.p:.2g}{corrected}"
         head = f"On {where} ({self.rows:,} rows) {more} scores {abs(self.difference):.2f} F1 points more than {less}"
         if not self.significant:
             seen = f"a true difference under about {self.detectable:.1f} points would mostly go unseen here"
             return f"{head} ({figures}): the two cannot be told apart on these rows, and {seen}."
-        note = " One of several cells looked at: exploratory, p corrected by Holm." if self.exploratory else ""
+        note = " One of several cells looked at: exploratory." if self.exploratory else ""
         return f"{head} ({figures}): more than chance would give.{note}"
 
 
@@ -159,7 +165,12 @@ def compare_cells(
         p = mcnemar(x, y) if x.unique_prompts else one.p
         method: Literal["bootstrap", "McNemar"] = "McNemar" if x.unique_prompts else "bootstrap"
         found.append(replace(one, p=p, method=method, exploratory=True))
-    return [replace(c, p=p) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
+    return corrected(found)
+
+
+def corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are looked at together, p corrected by Holm."""
+    return [replace(c, p=p, looks=len(found)) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
 
 
 def mcnemar(a: Outcomes, b: Outcomes) -> float:
@@ -169,16 +180,6 @@ def mcnemar(a: Outcomes, b: Outcomes) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(need("scipy.stats", "eval").binomtest(only_a, only_a + only_b).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for looking at several cells (Holm 1979); scipy has none."""
-    order = np.argsort(p_values)
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
 
 
 class Marks(NamedTuple):

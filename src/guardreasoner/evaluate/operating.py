@@ -57,7 +57,7 @@ class PointsDifference:
     low: float
     high: float
     p: float
-    """Two-sided."""
+    """Two-sided; of many looks, corrected by Holm (`report.build`)."""
     rows: int
 
 
@@ -76,7 +76,8 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, s
         return OperatingPoints(None, None, None, None, positives, negatives)
     value, spread = _bootstrap(cells, resamples, seed)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
-    ends = zip(value, low, high, known, (positives, positives, negatives, 0), strict=True)
+    caught, passed = _prompts(cells, positive=True), _prompts(cells, positive=False)
+    ends = zip(value, low, high, known, (caught, caught, passed, 0), strict=True)
     found = [_interval(v, x, y, n) if k else None for v, x, y, k, n in ends]
     return OperatingPoints(found[0], found[1], found[2], found[3], positives, negatives)
 
@@ -119,14 +120,19 @@ def at_misses(cell: Outcomes, misses: float, *, resamples: int = RESAMPLES, seed
 
     value, spread = _bootstrap([cell], resamples, seed, found)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
-    return _interval(value[0], low[0], high[0], int((~cell.gold).sum()))
+    return _interval(value[0], low[0], high[0], _prompts([cell], positive=False))
 
 
-def _interval(value: float, low: float, high: float, rows: int) -> Interval:
-    """The bootstrap's interval; Wilson's where nothing varied (no false alarm at all is not proof of none)."""
-    if low < high or not rows:
-        return Interval(float(value), float(low), float(high))
-    return wilson(round(float(value) / 100 * rows), rows)
+def _prompts(cells: Sequence[Outcomes], *, positive: bool) -> int:
+    """Prompts with a row of that gold."""
+    return sum(len({k for k, gold in zip(c.clusters, c.gold, strict=True) if gold == positive}) for c in cells)
+
+
+def _interval(value: float, low: float, high: float, prompts: int) -> Interval:
+    """The bootstrap's interval, at each end at least as wide as Wilson's on as many prompts: no false alarm at all is
+    no proof of none, and of two or three the bootstrap knows too little."""
+    ends = wilson(round(float(value) / 100 * prompts), prompts) if prompts else Interval(value, value, value)
+    return Interval(float(value), float(min(low, ends.low)), float(max(high, ends.high)))
 
 
 def _known(positives: int, negatives: int) -> tuple[bool, bool, bool, bool]:

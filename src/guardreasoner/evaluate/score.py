@@ -7,7 +7,7 @@ wrong exactly once under `strict`, and shown as `unparsed`; `unread` text counts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,13 +200,23 @@ class Average:
     """Whether all of the paper's cells of this task are there."""
 
 
+def averaged(benchmarks: Iterable[str]) -> frozenset[str]:
+    """The benchmarks that a mean is taken over: the paper's, where there are any.
+
+    `everyday` and files of one's own ask something else; beside the paper's they stand apart, in no mean.
+    """
+    names = frozenset(benchmarks)
+    return names & BENCHMARKS.keys() or names
+
+
 def averages(scores: Sequence[Score]) -> list[Average]:
-    """Means per task (and guard) of scores of one rule, in task order."""
+    """Means per task (and guard) of scores of one rule, in task order, over the `averaged` cells."""
     found = []
     for guard in dict.fromkeys(s.guard for s in scores):
         for task in TASKS:
-            if cells := [s for s in scores if s.task == task and s.guard == guard]:
-                found.append(_average(cells, task, guard))
+            cells = [s for s in scores if s.task == task and s.guard == guard]
+            if kept := averaged(s.benchmark for s in cells):
+                found.append(_average([s for s in cells if s.benchmark in kept], task, guard))
     return found
 
 

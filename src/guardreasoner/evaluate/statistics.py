@@ -211,28 +211,28 @@ def _dropped(index: NDArray[np.int64], axis: int) -> tuple[int, ...]:
 def estimates(cell: Outcomes, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimates:
     """F1, precision, recall and false-positive rate of one cell with intervals clustered by prompt.
 
-    Where every row is positive and prompts are unique, and where the bootstrap is degenerate (no error at all would
-    give an interval of no width), Wilson's interval takes its place.
+    Where prompts are unique, the three rates have Wilson's interval, which also holds for a handful of errors. F1, and
+    rates over rows that share prompts, are bootstrapped; where that is degenerate (no error at all would give an
+    interval of no width), Wilson's over the prompts takes its place.
     """
     sample = counts(cell)
-    summed = sample.sum(-1)
-    closed = _closed_form(summed)
+    closed = _closed_form(sample)
     if cell.n == 0 or sample.shape[1] < 2 or (cell.all_positive and cell.unique_prompts):
         return closed
     value, low, high, _ = resample([sample], lambda s: rates(s[0]), resamples=resamples, seed=seed)
-    return Estimates(
-        *(
-            Interval(float(v), float(a), float(b)) if np.isfinite([a, b]).all() and a < b else w
-            for v, a, b, w in zip(value, low, high, closed, strict=True)
-        )
-    )
+    drawn = [
+        Interval(float(v), float(a), float(b)) if np.isfinite([a, b]).all() and a < b else w
+        for v, a, b, w in zip(value, low, high, closed, strict=True)
+    ]
+    return Estimates(drawn[0], *(closed[1:] if cell.unique_prompts else drawn[1:]))
 
 
-def _closed_form(summed: Floats) -> Estimates:
-    tp, fp, fn, tn = (round(x) for x in summed)
-    value = rates(np.asarray(summed))
-    precision, recall, fpr = wilson(tp, tp + fp), wilson(tp, tp + fn), wilson(fp, fp + tn)
-    if fp + tn == 0:
+def _closed_form(sample: Floats) -> Estimates:
+    """Wilson's intervals from counts per prompt, shape (4, prompts)."""
+    value = rates(sample.sum(-1))
+    tp, fp, fn, tn = sample
+    precision, recall, fpr = (share_of(hits, of) for hits, of in ((tp, tp + fp), (tp, tp + fn), (fp, fp + tn)))
+    if not (fp + tn).any():
         precision = Interval(float(value[1]), float(value[1]), float(value[1]))  # no negative row: cannot be otherwise
     ends = [_harmonic(precision[i], recall[i]) for i in (1, 2)]
     return Estimates(Interval(float(value[0]), ends[0], ends[1]), precision, recall, fpr)
@@ -244,6 +244,16 @@ def wilson(hits: int, n: int) -> Interval:
         return Interval(0.0, 0.0, 100.0)
     ci = need("scipy.stats", "eval").binomtest(hits, n).proportion_ci(method="wilson")
     return Interval(100 * hits / n, 100 * float(ci.low), 100 * float(ci.high))
+
+
+def share_of(hits: Floats, of: Floats) -> Interval:
+    """100 * hits / of with Wilson's interval over prompts, both counted per prompt, (prompts,).
+
+    Rows that share a prompt count as one: without an error to resample nothing says how alike they are.
+    """
+    prompts = int((of > 0).sum())
+    share = float(hits.sum() / of.sum()) if prompts else 0.0
+    return wilson(round(share * prompts), prompts)._replace(value=100 * share)
 
 
 def _harmonic(a: float, b: float) -> float:
@@ -299,13 +309,30 @@ def weighted_f1(
     value, low, high, _ = resample([counts(c) for c in cells], lambda s: mean_f1(s, w), resamples=resamples, seed=seed)
     if np.isfinite([low[0], high[0]]).all() and low[0] < high[0]:
         return Interval(float(value[0]), float(low[0]), float(high[0]))
-    closed = [_closed_form(counts(c).sum(-1)).f1 for c in cells]
+    closed = [_closed_form(counts(c)).f1 for c in cells]
     ends = [sum(float(x) * c[i] for x, c in zip(w, closed, strict=True)) for i in (1, 2)]
     return Interval(float(value[0]), *ends)
 
 
 def two_sided(spread: Floats) -> float:
-    """p of "no difference" from bootstrapped differences; draws that say nothing (NaN) are left out."""
+    """p of "no difference" from bootstrapped differences; draws that say nothing (NaN) are left out.
+
+    2,000 draws cannot show a p under 1/1000, and a correction for many comparisons needs such: where no draw crosses
+    0, p is the tail of a normal with the mean and deviation of the draws, if that is smaller.
+    """
     kept = spread[~np.isnan(spread)]
-    below, above = int((kept <= 0).sum()), int((kept >= 0).sum())
-    return min(1.0, 2 * (1 + min(below, above)) / (len(kept) + 1))
+    rarer = min(int((kept <= 0).sum()), int((kept >= 0).sum()))
+    p = min(1.0, 2 * (1 + rarer) / (len(kept) + 1))
+    if rarer == 0 and kept.std() > 0:
+        p = min(p, float(2 * need("scipy.stats", "eval").norm.sf(abs(kept.mean()) / kept.std())))
+    return p
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for many looks (Holm 1979); scipy has none."""
+    order = np.argsort(p_values)
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted

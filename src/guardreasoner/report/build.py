@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.corrections import correct, latest, settle
 from guardreasoner.evaluate.operating import compare_points, operating_points
 from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.score import averaged
 from guardreasoner.evaluate.slices import slices
 from guardreasoner.evaluate.stability import read_stability
-from guardreasoner.evaluate.statistics import Outcomes, estimates, outcomes, weighted_f1
+from guardreasoner.evaluate.statistics import Outcomes, estimates, holm, outcomes, weighted_f1
 from guardreasoner.evaluate.stress import read_stress
 from guardreasoner.records import now
 from guardreasoner.report import figures
-from guardreasoner.report.cost import Stage, published_costs, read_corpora, read_stages, run_cost
+from guardreasoner.report.cost import Price, Stage, published_costs, read_corpora, read_stages, run_cost
 from guardreasoner.report.glance import glances
 from guardreasoner.report.model import Relabelled, Report, TaskPoints, Twins
 from guardreasoner.report.tables import Standings, standings
@@ -41,6 +43,7 @@ def build(
     training: Sequence[str | Path] = (),
     stress: Sequence[str | Path] = (),
     per_hour: float | None = None,
+    prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Gather a report.
@@ -55,6 +58,7 @@ def build(
         training: folders with training stages, for curves, hours and corpus statistics.
         stress: folders of finished `stress` runs.
         per_hour: what an hour of the machine that judged costs, for the cost of 1,000 requests.
+        prices: guard to what a provider asks for its tokens; such a guard costs that instead.
         progress: called with what is being done.
 
     Raises:
@@ -64,7 +68,7 @@ def build(
     entrants = contestants([open_run(folder, data_dir) for folder in runs])
     found = standings(entrants, progress=tell)
     tell("operating points")
-    points = [p for task in TASKS if (p := _points(entrants, task)) is not None]
+    points = [p for task in TASKS for p in _points(entrants, task)]
     stability = {e.label: tuple(repeats) for e in entrants if (repeats := read_stability(e.run))}
     stages, attacked = tuple(read_stages(training)), tuple(map(read_stress, stress))
     tell("figures")
@@ -74,8 +78,9 @@ def build(
         now(),
         __version__,
         found,
-        glances=tuple(glances(entrants, costs, stability, per_hour=per_hour)),
+        glances=tuple(glances(entrants, costs, stability, per_hour=per_hour, prices=prices)),
         per_hour=per_hour,
+        prices={e.run.guard: prices[e.run.guard] for e in entrants if prices and e.run.guard in prices},
         points=tuple(points),
         twins=tuple(_twins(entrants, found)),
         stability=stability,
@@ -109,21 +114,23 @@ def _twins(entrants: Sequence[Contestant], found: Standings) -> Iterator[Twins]:
                 yield Twins(str(asked["recipe"]), own.label, twin.label, tuple(pairs))
 
 
-def _points(entrants: Sequence[Contestant], task: Task) -> TaskPoints | None:
-    """Over the cells that every guard with scores on this task has, and there over the rows that all of them judged."""
+def _points(entrants: Sequence[Contestant], task: Task) -> Iterator[TaskPoints]:
+    """Over the cells that every guard with scores on this task has, and there over the rows that all of them judged:
+    those that enter means under one threshold, each other one by itself."""
     scored = {e.label: {b: c for (t, b), c in e.cells.items() if t == task and c.scores is not None} for e in entrants}
     scored = {label: cells for label, cells in scored.items() if cells}
     names = [b for b in next(iter(scored.values()), {}) if all(b in cells for cells in scored.values())]
     rows = {b: frozenset.intersection(*(frozenset(cells[b].ids) for cells in scored.values())) for b in names}
     names = [b for b in names if rows[b]]
-    if not names:
-        return None
-    cells = {label: [_rows(own[b], rows[b]) for b in names] for label, own in scored.items()}
-    guards = {label: found for label, own in cells.items() if (found := operating_points(own)) is not None}
-    pairs = [
-        d for x, y in combinations(cells, 2) if _same(cells[x], cells[y]) for d in compare_points(cells[x], cells[y])
-    ]
-    return TaskPoints(task, tuple(names), guards, tuple(pairs))
+    together = averaged(names)
+    groups = [[b for b in names if b in together], *[[b] for b in names if b not in together]]
+    for group in filter(None, groups):
+        cells = {label: [_rows(own[b], rows[b]) for b in group] for label, own in scored.items()}
+        guards = {label: found for label, own in cells.items() if (found := operating_points(own)) is not None}
+        alike = [(cells[x], cells[y]) for x, y in combinations(cells, 2) if _same(cells[x], cells[y])]
+        pairs = [d for x, y in alike for d in compare_points(x, y)]
+        pairs = [replace(d, p=p) for d, p in zip(pairs, holm([d.p for d in pairs]), strict=True)]
+        yield TaskPoints(task, tuple(group), guards, tuple(pairs))
 
 
 def _rows(cell: Outcomes, ids: frozenset[str]) -> Outcomes:
@@ -164,9 +171,11 @@ def _relabelled(entrants: Sequence[Contestant], corrections: Sequence[str | Path
                 pair = estimates(cells[b]).f1, estimates(after[b]).f1
                 found.append(Relabelled(entrant.label, b, task, *pair, changed[b]))
             if any(changed.values()):
-                weights = {b: entrant.weights[task, b] for b in cells}
-                means = weighted_f1(list(cells.values()), weights), weighted_f1(list(after.values()), weights)
-                found.append(Relabelled(entrant.label, "weighted mean", task, *means, sum(changed.values())))
+                kept = [b for b in cells if b in averaged(cells)]
+                weights = {b: entrant.weights[task, b] for b in kept}
+                means = weighted_f1([cells[b] for b in kept], weights), weighted_f1([after[b] for b in kept], weights)
+                moved = sum(changed[b] for b in kept)
+                found.append(Relabelled(entrant.label, "weighted mean", task, means[0], means[1], moved))
     return found
 
 

@@ -1,13 +1,18 @@
-"""What runs and training cost (paper Table 5), how training converged (figure 7), what it was fed (Table 1)."""
+"""What runs and training cost (paper Table 5), how training converged (figure 7), what it was fed (Table 1).
+
+Prices are given to a report, never known to it: they change, and differ between model versions and providers.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from guardreasoner.data.published import find_table
 from guardreasoner.errors import DataError
@@ -33,6 +38,52 @@ class Cost:
     queries: int | None
     where: str
     """The machine and how it was measured."""
+    prompt_tokens: float | None = None
+    """Tokens read per query, over all passes; None = unknown."""
+
+    def per_1000(self, price: Price | None, per_hour: float | None) -> float | None:
+        """Dollars for 1,000 queries: by the tokens where they have a price, else by the time; None = unknown."""
+        if price is not None:
+            if self.prompt_tokens is None or self.tokens_per_query is None:
+                return None
+            return (self.prompt_tokens * price.input + self.tokens_per_query * price.output) / 1000
+        return None if self.ms_per_query is None or per_hour is None else self.ms_per_query / 3600 * per_hour
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a provider asks for the tokens of one guard, in dollars per million."""
+
+    input: float
+    """Of tokens read."""
+    output: float
+    """Of tokens written."""
+    source: str
+    """Where the price stands."""
+    date: str
+    """When it stood there."""
+
+
+def read_prices(path: str | Path) -> dict[str, Price]:
+    """A YAML file of guard name to `{input, output, source, date}`.
+
+    Raises:
+        DataError: it is no such file; says which guard and what is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"not a file of prices ({type(error).__name__})", file=str(path)) from None
+    names = [f.name for f in fields(Price)]
+    found = {}
+    for guard, row in content.items() if isinstance(content, dict) else [("", None)]:
+        if not isinstance(row, dict) or set(row) != set(names):
+            raise DataError(f"a price is `guard: {{{', '.join(names)}}}`", file=str(path), field=str(guard) or None)
+        asked = [row["input"], row["output"]]
+        if not all(isinstance(n, (int, float)) and not isinstance(n, bool) and n >= 0 for n in asked):
+            raise DataError("prices are dollars per million tokens, not negative", file=str(path), field=str(guard))
+        found[str(guard)] = Price(float(asked[0]), float(asked[1]), str(row["source"]), str(row["date"]))
+    return found
 
 
 def run_cost(run: Run, label: str) -> Cost | None:
@@ -51,6 +102,7 @@ def run_cost(run: Run, label: str) -> Cost | None:
         memory_gb=float(memory) if memory is not None else None,
         queries=len(times),
         where="this run, in batches as evaluated",
+        prompt_tokens=sum(u.prompt_tokens for u in usage) / len(usage) or None,
     )
 
 

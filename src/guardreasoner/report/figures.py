@@ -76,7 +76,7 @@ def bars(table: TaskTable, colour: Mapping[str, str]) -> bytes:
         axes = figure.add_subplot()
         width = 0.8 / max(1, len(lines))
         for i, line in enumerate(lines):
-            known = [(x, line.entries[b]) for x, b in enumerate(table.columns) if b in line.entries]
+            known = [(x, line.entries[b]) for x, b in enumerate(table.every) if b in line.entries]
             where = [x + (i - (len(lines) - 1) / 2) * width for x, _ in known]
             value = [e.value for _, e in known]
             error = [[e.value - (e.low or 0.0) for _, e in known], [(e.high or 0.0) - e.value for _, e in known]]
@@ -84,18 +84,18 @@ def bars(table: TaskTable, colour: Mapping[str, str]) -> bytes:
             axes.errorbar(
                 where, value, np.clip(error, 0, None), fmt="none", ecolor="#20242b", elinewidth=0.9, capsize=2
             )
-        for x, b in enumerate(table.columns):
+        for x, b in enumerate(table.every):
             level = floor.entries[b].value
             axes.hlines(level, x - 0.46, x + 0.46, color="#20242b", linestyles="dotted", linewidth=1.2,
                         label="always positive" if x == 0 else None)  # fmt: skip
-        axes.set_xticks(range(len(table.columns)), [_column(b, table) for b in table.columns])
+        axes.set_xticks(range(len(table.every)), [_column(b, table) for b in table.every])
         axes.set_ylim(0, 100)
         axes.set_ylabel("F1 (%)")
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", ncols=max(2, int(width_inches / 1.8)))
 
-    width_inches = max(5.0, 1.5 + 1.35 * len(table.columns))
+    width_inches = max(5.0, 1.5 + 1.35 * len(table.every))
     return _draw(paint, width_inches, 3.2 + 0.2 * (len(lines) // 3))
 
 

@@ -8,14 +8,14 @@ so false alarms are also given with every cut moved to the same misses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardreasoner.data.everyday import EVERYDAY
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.operating import at_misses
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.evaluate.statistics import Interval, Outcomes, estimates, pooled
-from guardreasoner.report.cost import Cost
+from guardreasoner.report.cost import Cost, Price
 from guardreasoner.types import Task
 
 ORDINARY = EVERYDAY
@@ -43,7 +43,9 @@ class Glance:
     gives no scores and so has no cut to move."""
     ms: float | None
     per_1000: float | None
-    """Money per 1,000 requests; None = the price of the machine or the time is unknown."""
+    """Dollars per 1,000 requests; None = the price, or what it is a price of, is unknown."""
+    by_tokens: bool
+    """Whether that is a provider's price for tokens; else the machine's for the time."""
     changed: Interval | None
     """Percent of repeated verdicts that differ from the first, over all that was repeated; None = nothing was."""
 
@@ -53,7 +55,8 @@ def glances(
     costs: Mapping[str, Cost],
     stability: Mapping[str, Sequence[Stability]],
     *,
-    per_hour: float | None,
+    per_hour: float | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> list[Glance]:
     """One row per run that judged requests.
 
@@ -62,6 +65,7 @@ def glances(
         costs: label of a run to what its answers cost.
         stability: label of a run to its repeats.
         per_hour: what an hour of the machine costs.
+        prices: guard to the price of its tokens.
     """
     everyday = {e.label: cell for e in entrants if (cell := e.cells.get((Task.prompt_harm, ORDINARY))) is not None}
     levels = {str(MISSES): float(MISSES)} | {
@@ -69,28 +73,25 @@ def glances(
         for label, cell in everyday.items()
         if cell.scores is None and not bool(cell.predicted.all())
     }
-    return [
-        found
+    found = [
+        (found, e)
         for e in entrants
-        if (found := _glance(e, everyday.get(e.label), levels, costs, stability, per_hour)) is not None
+        if (found := _glance(e, everyday.get(e.label), levels, stability.get(e.label, ()))) is not None
     ]
+    return [_priced(g, costs.get(g.guard), (prices or {}).get(e.run.guard), per_hour) for g, e in found]
 
 
 def _glance(
     entrant: Contestant,
     cell: Outcomes | None,
     levels: Mapping[str, float],
-    costs: Mapping[str, Cost],
-    stability: Mapping[str, Sequence[Stability]],
-    per_hour: float | None,
+    repeats: Sequence[Stability],
 ) -> Glance | None:
     rest = [c for (t, b), c in entrant.cells.items() if t is Task.prompt_harm and b != ORDINARY and c.gold.any()]
     if cell is None and not rest:
         return None
     attacks = estimates(pooled(rest)) if rest else None
     everyday = estimates(cell) if cell is not None else None
-    cost = costs.get(entrant.label)
-    ms = cost.ms_per_query if cost else None
     return Glance(
         entrant.label,
         _missed(attacks.recall) if attacks else None,
@@ -102,10 +103,18 @@ def _glance(
         {} if cell is None else {
             how: _per_mille(found) for how, misses in levels.items() if (found := at_misses(cell, misses)) is not None
         },
-        ms,
-        None if ms is None or per_hour is None else ms / 3600 * per_hour,
-        _changed(stability.get(entrant.label, ())),
+        ms=None,
+        per_1000=None,
+        by_tokens=False,
+        changed=_changed(repeats),
     )  # fmt: skip
+
+
+def _priced(glance: Glance, cost: Cost | None, price: Price | None, per_hour: float | None) -> Glance:
+    if cost is None:
+        return glance
+    money = cost.per_1000(price, per_hour)
+    return replace(glance, ms=cost.ms_per_query, per_1000=money, by_tokens=price is not None)
 
 
 def _missed(recall: Interval) -> Interval:

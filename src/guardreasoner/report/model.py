@@ -12,7 +12,7 @@ from guardreasoner.evaluate.slices import Slice
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.evaluate.statistics import Interval
 from guardreasoner.evaluate.stress import Stress
-from guardreasoner.report.cost import Corpus, Cost, Stage
+from guardreasoner.report.cost import Corpus, Cost, Price, Stage
 from guardreasoner.report.glance import Glance
 from guardreasoner.report.tables import Standings
 from guardreasoner.report.worth_reading import Mistake, SideBySide
@@ -66,6 +66,8 @@ class Report:
     glances: tuple[Glance, ...]
     per_hour: float | None
     """What an hour of the machine costs; None = unknown."""
+    prices: Mapping[str, Price]
+    """Guard to the price of its tokens, for the guards of this report."""
     points: tuple[TaskPoints, ...]
     twins: tuple[Twins, ...]
     stability: Mapping[str, tuple[Stability, ...]]

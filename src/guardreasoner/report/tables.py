@@ -15,9 +15,10 @@ from typing import Literal
 from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.data.published import f1_rows
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.compare import Comparison, Marks, compare, compare_cells, marks
+from guardreasoner.evaluate.compare import Comparison, Marks, compare, compare_cells, corrected, marks
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.exposure import Tag, exposure
+from guardreasoner.evaluate.score import averaged
 from guardreasoner.evaluate.statistics import Interval, Outcomes, constant_f1, estimates, weighted_f1
 from guardreasoner.report.worth_reading import opinionated
 from guardreasoner.types import TASKS, Task
@@ -50,12 +51,11 @@ class Standing:
     entries: Mapping[str, Entry]
     """Benchmark to entry; absent = not measured."""
     mean: Entry | None = None
-    """Weighted over all columns; None unless the guard has all of them."""
+    """Weighted over all columns that enter means; None unless the guard has all of them."""
     shared: Entry | None = None
-    """Weighted over the columns that every run has."""
-    macro: float | None = None
+    """The same over those that every run has."""
     foreign: float | None = None
-    """Weighted over the columns that no run saw in training, neither train split nor prompt pool."""
+    """The same over those that no run saw in training, neither train split nor prompt pool."""
     known: bool = True
     """Whether its training data are known."""
     sample: bool = False
@@ -70,6 +70,9 @@ class TaskTable:
 
     task: Task
     columns: tuple[str, ...]
+    """What means are taken over (`score.averaged`)."""
+    apart: tuple[str, ...]
+    """Columns in no mean: `everyday` and files of one's own beside the paper's benchmarks."""
     rows: Mapping[str, int]
     """Rows of each column."""
     weights: Mapping[str, float]
@@ -81,6 +84,11 @@ class TaskTable:
     lines: tuple[Standing, ...]
     paper_columns: int
     """Cells that the paper has for this task."""
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All columns."""
+        return (*self.columns, *self.apart)
 
     def ours(self) -> list[Standing]:
         """The lines of runs."""
@@ -118,7 +126,9 @@ def standings(entrants: Sequence[Contestant], *, progress: Callable[[str], None]
         holders = [c for c in entrants if any(t == task for t, _ in c.cells)]
         if not holders:
             continue
-        common = frozenset.intersection(*(frozenset(b for t, b in c.cells if t == task) for c in holders))
+        own = [frozenset(b for t, b in c.cells if t == task) for c in holders]
+        common = frozenset.intersection(*own) & averaged(frozenset.union(*own))
+        means: list[Comparison] = []
         pairs: list[Comparison] = []
         for i, a in enumerate(holders):
             for b in holders[i + 1 :]:
@@ -128,14 +138,15 @@ def standings(entrants: Sequence[Contestant], *, progress: Callable[[str], None]
                 except DataError as error:
                     warnings.append(f"not compared on {task}: {error}")
                     continue
-                primary.append(found)
+                means.append(found)
                 looks += cells
                 pairs.append(on_common)
         tell(f"{task}: intervals")
+        primary += corrected(means)
         places = _Tests(
             cells={(c.benchmarks[0], c.a, c.b): c.p for c in looks if c.task == task},
             mean={(c.a, c.b): c.p for c in primary if c.task == task},
-            shared={(c.a, c.b): c.p for c in pairs},
+            shared={(c.a, c.b): c.p for c in corrected(pairs)},
         )
         tables.append(_table(task, holders, places))
     return Standings(tuple(entrants), tuple(tables), tuple(primary), tuple(looks), tuple(dict.fromkeys(warnings)))
@@ -155,12 +166,14 @@ def _compare(
 ) -> tuple[Comparison, list[Comparison], Comparison]:
     pairs = {k[1]: _common(a.cells[k], b.cells[k]) for k in a.cells if k[0] == task and k in b.cells}
     weights = {name: a.weights[task, name] for name in pairs}
+
+    def over(names: frozenset[str]) -> Comparison:
+        part = [pair for name, pair in pairs.items() if name in names]
+        return compare([x for x, _ in part], [y for _, y in part], weights)
+
+    found = over(averaged(pairs))
+    on_common = over(common) if common and common != averaged(pairs) else found
     ours, theirs = [x for x, _ in pairs.values()], [y for _, y in pairs.values()]
-    found = compare(ours, theirs, weights)
-    on_common = found
-    if common and common != pairs.keys():
-        part = [pairs[name] for name in pairs if name in common]
-        on_common = compare([x for x, _ in part], [y for _, y in part], weights)
     return found, compare_cells(ours, theirs, resamples=EXPLORATORY_RESAMPLES), on_common
 
 
@@ -176,23 +189,26 @@ def _common(a: Outcomes, b: Outcomes) -> tuple[Outcomes, Outcomes]:
 
 def _table(task: Task, holders: Sequence[Contestant], tests: _Tests) -> TaskTable:
     present = {b for c in holders for t, b in c.cells if t == task}
-    columns = tuple([b for b in BENCHMARKS if b in present] + sorted(present - set(BENCHMARKS)))
-    first = {b: max((c for c in holders if (task, b) in c.cells), key=lambda c: c.cells[task, b].n) for b in columns}
-    weights = {b: first[b].weights[task, b] for b in columns}
+    every = tuple([b for b in BENCHMARKS if b in present] + sorted(present - set(BENCHMARKS)))
+    columns = tuple(b for b in every if b in averaged(present))
+    first = {b: max((c for c in holders if (task, b) in c.cells), key=lambda c: c.cells[task, b].n) for b in every}
+    weights = {b: first[b].weights[task, b] for b in every}
     shared = tuple(b for b in columns if all((task, b) in c.cells for c in holders))
     seen = {b for c in holders for b in c.seen or ()}
-    over = _Means(columns, shared, tuple(b for b in shared if b not in seen) if seen & set(columns) else (), weights)
+    foreign = tuple(b for b in shared if b not in seen) if seen & set(columns) else ()
+    over = _Means(every, columns, shared, foreign, weights)
     lines = [_our_line(c, task, over) for c in holders]
-    floor = {b: Entry(constant_f1(first[b].cells[task, b])) for b in columns}
+    floor = {b: Entry(constant_f1(first[b].cells[task, b])) for b in every}
     constant = _valued("always positive", "constant", floor, over=over, known=True)
     published = _published(task, over)
-    everything = _marked([*lines, constant, *published], columns, tests)
+    everything = _marked([*lines, constant, *published], every, tests)
     return TaskTable(
         task,
         columns,
-        rows={b: first[b].cells[task, b].n for b in columns},
+        apart=tuple(b for b in every if b not in columns),
+        rows={b: first[b].cells[task, b].n for b in every},
         weights=weights,
-        all_positive=frozenset(b for b in columns if first[b].cells[task, b].all_positive),
+        all_positive=frozenset(b for b in every if first[b].cells[task, b].all_positive),
         shared=shared,
         foreign=over.foreign,
         lines=tuple(everything),
@@ -204,6 +220,8 @@ def _table(task: Task, holders: Sequence[Contestant], tests: _Tests) -> TaskTabl
 class _Means:
     """What the means of a table are taken over."""
 
+    every: tuple[str, ...]
+    """Every column, also those in no mean."""
     columns: tuple[str, ...]
     shared: tuple[str, ...]
     foreign: tuple[str, ...]
@@ -211,16 +229,25 @@ class _Means:
 
 
 def _our_line(entrant: Contestant, task: Task, over: _Means) -> Standing:
-    cells = {b: entrant.cells[task, b] for b in over.columns if (task, b) in entrant.cells}
+    cells = {b: entrant.cells[task, b] for b in over.every if (task, b) in entrant.cells}
     sample = entrant.run.limit is not None
     entries = {
         b: replace(_entry(estimates(cell).f1, (entrant.seen or {}).get(b)), rows=cell.n if sample else None)
         for b, cell in cells.items()
     }
     line = _valued(entrant.label, "ours", entries, over=over, known=entrant.seen is not None)
-    whole = _entry(weighted_f1(list(cells.values()), over.weights)) if len(cells) == len(over.columns) else None
-    part = _entry(weighted_f1([cells[b] for b in over.shared], over.weights)) if over.shared else None
-    return replace(line, mean=whole, shared=part, sample=sample, ranked=not sample and opinionated(entrant))
+
+    def mean(columns: Sequence[str]) -> Entry | None:
+        there = [cells[b] for b in columns if b in cells]
+        return _entry(weighted_f1(there, over.weights)) if there and len(there) == len(columns) else None
+
+    return replace(
+        line,
+        mean=mean(over.columns),
+        shared=mean(over.shared),
+        sample=sample,
+        ranked=not sample and opinionated(entrant),
+    )
 
 
 def _entry(interval: Interval, tag: Tag | None = None) -> Entry:
@@ -237,14 +264,12 @@ def _valued(name: str, kind: Kind, entries: Mapping[str, Entry], *, over: _Means
         return Entry(total, wrong=any(entries[b].wrong for b in columns))
 
     foreign = mean(over.foreign)
-    whole = len(entries) == len(over.columns)
     return Standing(
         name,
         kind,
         entries,
         mean=mean(over.columns),
         shared=mean(over.shared),
-        macro=sum(e.value for e in entries.values()) / len(entries) if whole else None,
         foreign=foreign.value if foreign else None,
         known=known,
     )
@@ -256,7 +281,7 @@ def _published(task: Task, over: _Means) -> list[Standing]:
         seen = exposure(guard)
         entries = {
             b: Entry(cell.value, tag=(seen or {}).get(b), notes=cell.notes, wrong=cell.wrong)
-            for b in over.columns
+            for b in over.every
             if (cell := cells.get(b)) is not None and cell.value is not None
         }
         if entries:

@@ -43,6 +43,7 @@ def numbers(report: Report) -> dict[str, Any]:
             {
                 "task": table.task.value,
                 "columns": list(table.columns),
+                "apart": list(table.apart),
                 "rows": dict(table.rows),
                 "all_positive": sorted(table.all_positive),
                 "lines": [asdict(line) for line in table.lines],

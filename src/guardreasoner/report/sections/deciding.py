@@ -54,7 +54,8 @@ def _glance_cells(report: Report, g: Glance, everyday: bool) -> list[str | Numbe
     cells: list[str | Number] = [name, interval(g.missed)]
     if everyday:
         cells += [interval(g.ordinary_missed), interval(g.false_alarms), interval(g.equal.get(str(MISSES)))]
-    money = "–" if g.per_1000 is None else f"${g.per_1000:,.4f}"
+    paid = "for tokens" if g.by_tokens else "for the machine"
+    money = "–" if g.per_1000 is None else Number(f"${g.per_1000:,.4f}", paid)
     return [*cells, fixed(g.ms, 1), money, interval(g.changed)]
 
 
@@ -86,9 +87,15 @@ def _reading(report: Report) -> list[str]:
         "Time is the mean of the run itself, in batches as evaluated, on whatever machine it ran.",
     ]
     if report.per_hour is None:
-        said.append("Cost needs the price of the machine: `--per-hour PRICE`.")
+        said.append("What a machine costs needs its price (`--per-hour PRICE`), what an API costs those of its tokens "
+                    "(`--prices FILE`); unknown stays unknown.")  # fmt: skip
     else:
-        said.append(f"Cost is that time at ${report.per_hour:g} an hour for the machine, a price given to this report.")
+        said.append(f"For the machine: that time at ${report.per_hour:g} an hour, a price given to this report.")
+    said += [
+        f"For tokens: {guard} at ${p.input:g} per million read and ${p.output:g} written ({p.source}, {p.date}), "
+        "without discounts for caches or batches."
+        for guard, p in report.prices.items()
+    ]
     said.append("Changed: of the kinds of repeat (`evaluate --repeat N`), the one that moved most; the table is below.")
     return said
 
@@ -125,10 +132,13 @@ def _differences(found: TaskPoints) -> Iterator[Block]:
     heads = ("guard", "against", "point", "difference", "95%", "p")
     rows = [
         [d.a, d.b, POINT_NAMES[d.point], _signed(d.difference, d.point),
-         f"{_signed(d.low, d.point)} to {_signed(d.high, d.point)}", f"{d.p:.3g}"]
+         f"{_signed(d.low, d.point)} to {_signed(d.high, d.point)}", f"{d.p:.2g}"]
         for d in found.differences
     ]  # fmt: skip
-    note = "On the same rows, prompts resampled in pairs. Several points and pairs are looked at: exploratory."
+    note = (
+        f"On the same rows, prompts resampled in pairs. {len(rows)} differences are looked at: exploratory, p "
+        "corrected by Holm over all of them; each interval is of its difference alone."
+    )
     yield Fold("Differences between guards at these points", [Paragraph(note, soft=True), plain(heads, rows, left=3)])
 
 
@@ -163,7 +173,7 @@ def twins(report: Report) -> Iterator[Section]:
     heads = ("recipe", "with reasoning", "labels alone", "task", "rows", "F1 points for reasoning", "95%", "p")
     rows = [
         [t.recipe, t.reasoning, t.labels_only, TASK_NAMES[c.task], f"{c.rows:,}", f"{c.difference:+.2f}",
-         f"{c.low:+.1f} to {c.high:+.1f}", f"{c.p:.3g}"]
+         f"{c.low:+.1f} to {c.high:+.1f}", f"{c.p:.2g}"]
         for t in report.twins
         for c in t.comparisons
     ]  # fmt: skip

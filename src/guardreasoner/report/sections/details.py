@@ -89,9 +89,11 @@ def exhibits(report: Report) -> Iterator[Section]:
 
 
 def cost(report: Report) -> Section:
-    heads = ("guard", "ms per query", "tokens per query", "p50 ms", "p95 ms", "memory GB", "queries", "measured")
+    heads = ("guard", "ms per query", "tokens read", "tokens written", "p50 ms", "p95 ms", "memory GB", "queries",
+             "measured")  # fmt: skip
     rows = [
-        [c.guard, *[fixed(v) for v in (c.ms_per_query, c.tokens_per_query, c.p50_ms, c.p95_ms, c.memory_gb)],
+        [c.guard, *[fixed(v) for v in (c.ms_per_query, c.prompt_tokens, c.tokens_per_query, c.p50_ms, c.p95_ms,
+                                       c.memory_gb)],
          "–" if c.queries is None else f"{c.queries:,}", c.where]
         for c in report.costs
     ]  # fmt: skip

@@ -24,7 +24,8 @@ from guardreasoner.types import TASKS, Score, Task
 
 FOOTNOTES = (
     "In brackets (or small print) the 95% interval, prompts resampled. Published numbers have none.",
-    "Bold: best, underlined: runner-up. A guard that a paired test cannot tell from the leader of a place shares it; "
+    "Bold: best, underlined: runner-up. A guard that a paired test cannot tell from the leader of a place shares it "
+    "(means: p corrected by Holm over the pairs of guards; cells: over the cells of a pair); "
     "published numbers have no rows to test and share a place only with an equal number. A run over a sample "
     "(`--limit`) takes no place.",
     "† Every row of this column is positive: its F1 is nothing but recall, bent (2R / (1 + R)).",
@@ -110,8 +111,8 @@ def task(report: Report, table: TaskTable) -> Section:
     looks = [c for c in report.standings.looks if c.task == table.task]
     if looks:
         note = (
-            "Many looks at once: p is corrected by Holm over the cells of a pair. McNemar's test counts the rows that "
-            "only one of the two got right."
+            "Many looks at once: p is corrected by Holm over the cells of a pair, not over pairs. McNemar's test "
+            "counts the rows that only one of the two got right."
         )
         heads = ("guard", "against", "benchmark", "difference", "95%", "p", "test")
         rows = [
@@ -121,7 +122,7 @@ def task(report: Report, table: TaskTable) -> Section:
                 c.benchmarks[0],
                 f"{c.difference:+.2f}",
                 f"{c.low:+.1f} to {c.high:+.1f}",
-                f"{c.p:.3g}",
+                f"{c.p:.2g}",
                 c.method,
             ]
             for c in looks
@@ -131,18 +132,19 @@ def task(report: Report, table: TaskTable) -> Section:
 
 
 def _standings(table: TaskTable) -> Grid:
-    heads: list[str | Head] = ["guard"]
-    for c in table.columns:
-        recall = c in table.all_positive
-        heads.append(
-            Head(f"{c}{' †' if recall else ''}", f"{table.rows[c]:,} rows{', recall' if recall else ''}", True)
-        )
-    heads.append(mean_head(table, False))
+    heads: list[str | Head] = ["guard", *[_head(table, c) for c in table.columns], mean_head(table, False)]
     if partly(table):
         heads.append(mean_head(table, True))
     if table.foreign:
         heads.append(f"mean of {len(table.foreign)} that no run saw in training")
+    heads += [_head(table, c) for c in table.apart]
     return Grid(heads, [_standing(table, line) for line in _ordered(table)])
+
+
+def _head(table: TaskTable, column: str) -> Head:
+    recall = column in table.all_positive
+    small = [f"{table.rows[column]:,} rows", *["recall"] * recall, *["in no mean"] * (column in table.apart)]
+    return Head(f"{column}{' †' if recall else ''}", ", ".join(small), True)
 
 
 def _standing(table: TaskTable, line: Standing) -> Line:
@@ -153,7 +155,7 @@ def _standing(table: TaskTable, line: Standing) -> Line:
         cells.append(_number(line.shared))
     if table.foreign:
         cells.append(fixed(line.foreign))
-    return Line(cells, line.kind)
+    return Line([*cells, *[_number(line.entries.get(c)) for c in table.apart]], line.kind)
 
 
 def _ordered(table: TaskTable) -> list[Standing]:
