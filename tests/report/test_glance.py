@@ -95,7 +95,7 @@ def test_a_sample_carries_a_banner_its_rows_and_no_place(tmp_path):
     assert (whole.entries["own"].mark, part.entries["own"].mark) == ("best", "")
     assert (whole.entries["own"].rows, part.entries["own"].rows) == (None, 30)
     said = document(report)
-    assert "Samples, not whole benchmarks: half instant (30 rows per benchmark)" in said.warnings[0]
+    assert "Samples, not whole benchmarks: half instant (30 rows per task of a benchmark)" in said.warnings[0]
     text = render_markdown(said)
     assert "half instant \\(sample\\)" in text
     assert "n 30" in text
