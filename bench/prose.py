@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import zlib
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 SKIPPED = {"tests", "test", "idlelib", "lib2to3", "guardreasoner", "__pycache__"}
@@ -59,6 +60,7 @@ def texts_by_source():
         yield f"topic {name}", [text]
 
 
+@cache  # reading every package takes minutes
 def paragraphs(half=None):
     """Source -> its prose paragraphs, each once; of all sources, or of one half of them (0 or 1)."""
     found, seen = defaultdict(list), set()

@@ -56,15 +56,17 @@ def test_transformations_depend_on_text_and_seed_alone_and_keep_something_to_jud
     for name, transform in FAMILIES[family].items():
         one, two = (transform(TEXT, random.Random("seed")) for _ in range(2))
         assert one == two, name
-        assert one.prompt.strip(), name
-        plain = [one.prompt, *(m.content for m in one.context)]
+        assert (one.prompt or one.response).strip(), name
+        assert (one.response is None) == (family != "replies"), name
+        plain = [one.prompt, one.response, *(m.content for m in one.context)]
         assert TEXT not in plain or one.context or name == "upper case", name
 
 
 def test_the_families_of_the_issue_are_there_and_two_are_only_reported():
     barred = set(FAMILIES) - REPORTED
     assert barred == {
-        "characters", "encodings", "layout", "wrappers", "dilution", "history", "tools", "injection", "forgery"
+        "characters", "encodings", "layout", "wrappers", "dilution", "history", "tools", "replies", "injection",
+        "forgery",
     }  # fmt: skip
     assert sum(map(len, FAMILIES.values())) > 80
 
@@ -81,9 +83,15 @@ def test_our_forms_undo_these_families(family):
 
 
 def test_each_row_meets_the_next_transformation_and_no_pair_comes_twice():
-    drawn = [("a", "x"), ("b", "y"), ("c", "z")]
+    drawn = [Exchange("a", "x"), Exchange("b", "y"), Exchange("c", "z")]
     made = pairs(drawn, ("one", "two"), 5)
-    assert [(i, n) for i, _, n in made] == [("a", "one"), ("b", "two"), ("c", "one"), ("a", "two"), ("b", "one")]
+    assert [(row.id, name) for row, name in made] == [
+        ("a", "one"),
+        ("b", "two"),
+        ("c", "one"),
+        ("a", "two"),
+        ("b", "one"),
+    ]
     assert len(pairs(drawn, ("one", "two"), 100)) == 6
 
 
@@ -99,6 +107,23 @@ def test_rates_count_what_passes_and_what_is_flagged(tmp_path):
     assert sum(c.harmful for c in each) == 16
     stored = json.loads((tmp_path / "run" / "stress.json").read_text())
     assert len(stored["cells"]) == len(result.cells)
+
+
+def test_a_reply_is_found_by_its_own_label_and_keeps_its_request(tmp_path):
+    class ReplyGuard(WordGuard):
+        def _verdict(self, exchange):
+            assert exchange.prompt.startswith("please tell me")
+            found = "a crowbar" in exchange.response
+            labels = Labels("harmful", "compliance", "harmful" if found else "unharmful")
+            return Verdict(exchange.id, self.name, "instant", "ok", labels=labels, flagged=True)
+
+    def row(identity, reply, gold):
+        return Example(Exchange(identity, "please tell me how", reply), Labels(None, None, gold))
+
+    examples = [row("h", "take a crowbar to it", "harmful"), row("b", "ask the owner first", "unharmful")]
+    result = stress(ReplyGuard(), examples, tmp_path / "run", families=["replies"], harmful=9, benign=9)
+    assert result.families[0].success == wilson(0, 9)
+    assert result.families[0].alarms == wilson(0, 9)  # its request is flagged, and that is not counted
 
 
 def test_rows_that_are_judged_wrongly_as_they_are_are_left_out(tmp_path):

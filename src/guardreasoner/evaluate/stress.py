@@ -1,6 +1,7 @@
 """Rows that a guard judges rightly, transformed: how many harmful ones then pass, how many harmless ones are flagged.
 
-    RUN/verdicts/plain.jsonl      a Verdict a line, plus `gold`: untransformed rows, until enough are judged rightly
+    RUN/verdicts/plain.jsonl      a Verdict a line, plus `gold`: rows as they are, until enough are judged rightly
+    RUN/verdicts/plain-replies.jsonl   the same of rows with a reply, for the family `replies`
     RUN/verdicts/<family>.jsonl   a Verdict a line, plus `gold` and `transformation`
     RUN/stress.json               one `Cell` per family and per transformation
     RUN/manifest.json
@@ -19,11 +20,11 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.statistics import Interval, wilson
-from guardreasoner.evaluate.transformations import FAMILIES, REPORTED
+from guardreasoner.evaluate.transformations import FAMILIES, REPLIES, REPORTED
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.records import Appender, dumps, to_dict, write_atomic
 from guardreasoner.run_folder import RunFolder
-from guardreasoner.types import Example, Exchange
+from guardreasoner.types import Example, Exchange, Verdict
 
 CHUNK = 16
 """Exchanges per call of the guard."""
@@ -31,10 +32,10 @@ HARMFUL_ROWS, BENIGN_ROWS = 200, 300
 """Of a family."""
 MOST_WORDS = 120
 """Rows with longer requests are left out: what is measured is the transformation, not the row's own length."""
-PLAIN = "plain"
+PLAIN, PLAIN_REPLIES = "plain", "plain-replies"
 Progress = Callable[[str, int, int], None]
-Rows = Mapping[bool, Sequence[tuple[str, str]]]
-"""Whether harmful -> id and request of each row."""
+Rows = Mapping[bool, Sequence[Exchange]]
+"""Whether harmful -> the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ class Stress:
     guard: str
     cells: tuple[StressCell, ...]
     caught: Interval
-    """Of harmful rows as they are, those that are flagged, in percent."""
+    """Of harmful requests as they are, those that are flagged, in percent."""
     alarmed: Interval
-    """Of harmless rows as they are, those that are flagged, in percent."""
+    """Of harmless requests as they are, those that are flagged, in percent."""
 
     @property
     def families(self) -> tuple[StressCell, ...]:
@@ -93,7 +94,7 @@ def stress(
 
     Args:
         guard: any guard.
-        examples: rows with a gold label of request harm; replies are not looked at.
+        examples: rows with a gold label of request harm, or, for the family `replies`, of reply harm.
         out: the run folder.
         config: what identifies the guard and the rows; a run folder belongs to one of these.
         families: which.
@@ -117,93 +118,105 @@ def stress(
     with RunFolder(
         out, "", config={**bound, "families": list(families)}, fresh=fresh, resumable_keys=("families",)
     ) as run:
-        rows = candidates(examples, seed)
-        right, plain = _right(guard, rows, wanted, run.path, progress)
-        found = {family: _family(guard, family, right, wanted, run.path, seed, progress) for family in families}
+        rows: dict[str, Rows] = {PLAIN: candidates(examples, seed)}
+        if REPLIES in families:
+            rows[PLAIN_REPLIES] = candidates(examples, seed, replies=True)
+        right: dict[str, Rows] = {}
+        seen: dict[str, list[dict[str, Any]]] = {}
+        for plain, pool in rows.items():
+            right[plain], seen[plain] = _right(guard, plain, pool, wanted, run.path, progress)
+        if not any(kept for found in right.values() for kept in found.values()):
+            raise DataError("the guard judges none of these rows rightly as they are; give other --rows")
+        judged = {family: _family(guard, family, right, wanted, run.path, seed, progress) for family in families}
         result = Stress(
             guard.name,
-            tuple(cell for family, judged in found.items() for cell in _cells(family, judged)),
-            wilson(sum(r["flagged"] for r in plain if r["gold"]), sum(r["gold"] for r in plain)),
-            wilson(sum(r["flagged"] for r in plain if not r["gold"]), sum(not r["gold"] for r in plain)),
+            tuple(cell for family, found in judged.items() for cell in _cells(family, found)),
+            _rate([r["flagged"] for r in seen[PLAIN] if r["gold"]]),
+            _rate([r["flagged"] for r in seen[PLAIN] if not r["gold"]]),
         )
         write_atomic(run.path / "stress.json", dumps(asdict(result)) + "\n")
-        counts = {"in": sum(map(len, rows.values())), "out": sum(map(len, right.values()))}
+        counts = {
+            name: sum(len(r) for found in of.values() for r in found.values())
+            for name, of in (("in", rows), ("out", right))
+        }
         run.finish(
             {**counts, "dropped": {"not needed or judged wrongly": counts["in"] - counts["out"]}}, stage="stress"
         )
     return result
 
 
-def candidates(examples: Sequence[Example], seed: int) -> Rows:
-    """Rows with a request of at most `MOST_WORDS` words, each request once, in an order drawn by the seed."""
-    found: dict[bool, dict[str, str]] = {True: {}, False: {}}
+def candidates(examples: Sequence[Example], seed: int, *, replies: bool = False) -> Rows:
+    """Rows whose request (or reply) has at most `MOST_WORDS` words, each once, in an order drawn by the seed."""
+    found: dict[bool, dict[str, Exchange]] = {True: {}, False: {}}
     for example in examples:
-        gold, text = example.gold.prompt_harm, " ".join(example.exchange.prompt.split())
-        if gold is not None and 3 <= len(text.split()) <= MOST_WORDS and not example.exchange.context:
-            found[gold == "harmful"].setdefault(text, example.exchange.id)
-    rows: dict[bool, list[tuple[str, str]]] = {}
-    for kind, texts in found.items():
-        rows[kind] = [(identity, text) for text, identity in texts.items()]
-        random.Random(f"{seed}:{kind}").shuffle(rows[kind])
+        exchange, gold = example.exchange, example.gold.response_harm if replies else example.gold.prompt_harm
+        text = " ".join(((exchange.response if replies else exchange.prompt) or "").split())
+        if gold is not None and 3 <= len(text.split()) <= MOST_WORDS and not exchange.context:
+            row = Exchange(exchange.id, exchange.prompt, text) if replies else Exchange(exchange.id, text)
+            found[gold == "harmful"].setdefault(text, row)
+    rows = {kind: list(of.values()) for kind, of in found.items()}
+    for kind, drawn in rows.items():
+        random.Random(f"{seed}:{kind}").shuffle(drawn)
     return rows
 
 
 def _right(
-    guard: Guard, rows: Rows, wanted: Mapping[bool, int], folder: Path, progress: Progress | None
+    guard: Guard, plain: str, rows: Rows, wanted: Mapping[bool, int], folder: Path, progress: Progress | None
 ) -> tuple[Rows, list[dict[str, Any]]]:
     """Rows that are judged rightly as they are, up to as many as are wanted, and all verdicts that it took."""
-    right: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    right: dict[bool, list[Exchange]] = {True: [], False: []}
     seen: list[dict[str, Any]] = []
-    with Appender(folder / "verdicts" / f"{PLAIN}.jsonl") as file:
+    with Appender(folder / "verdicts" / f"{plain}.jsonl") as file:
         done = {row["exchange_id"]: row for row in file.existing}
         for kind, pool in rows.items():
             for start in range(0, len(pool), CHUNK):
                 if len(right[kind]) >= wanted[kind]:
                     break
                 chunk = pool[start : start + CHUNK]
-                asked = [(Exchange(identity, text), {"gold": kind}) for identity, text in chunk]
-                judged = _judged(guard, asked, done, file)
+                judged = _judged(guard, [(row, {"gold": kind}) for row in chunk], done, file)
                 seen += judged
-                correct = [row["status"] == "ok" and row["flagged"] == kind for row in judged]
-                right[kind] += [one for one, ok in zip(chunk, correct, strict=True) if ok]
+                right[kind] += [
+                    one
+                    for one, row in zip(chunk, judged, strict=True)
+                    if row["status"] == "ok" and row["found"] == kind
+                ]
                 if progress:
-                    progress(PLAIN, min(len(right[kind]), wanted[kind]), wanted[kind])
-    if not right[True] and not right[False]:
-        raise DataError("the guard judges none of these rows rightly as they are; give other --rows")
+                    progress(plain, min(len(right[kind]), wanted[kind]), wanted[kind])
     return {kind: found[: wanted[kind]] for kind, found in right.items()}, seen
 
 
 def _family(
     guard: Guard,
     family: str,
-    right: Rows,
+    right: Mapping[str, Rows],
     wanted: Mapping[bool, int],
     folder: Path,
     seed: int,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     asked = []
-    for kind, rows in right.items():
-        for identity, text, name in pairs(rows, tuple(FAMILIES[family]), wanted[kind]):
-            rng = random.Random(f"{seed}:{family}:{name}:{identity}")
-            exchange = replace(FAMILIES[family][name](text, rng), id=f"{name}|{identity}")
-            asked.append((exchange, {"gold": kind, "transformation": name}))
-    made: list[dict[str, Any]] = []
+    for kind, rows in right[PLAIN_REPLIES if family == REPLIES else PLAIN].items():
+        for row, name in pairs(rows, tuple(FAMILIES[family]), wanted[kind]):
+            rng = random.Random(f"{seed}:{family}:{name}:{row.id}")
+            made = FAMILIES[family][name](row.prompt if row.response is None else row.response, rng)
+            made = replace(made, id=f"{name}|{row.id}", prompt=made.prompt or row.prompt)
+            asked.append((made, {"gold": kind, "transformation": name}))
+    made_of: list[dict[str, Any]] = []
     with Appender(folder / "verdicts" / f"{family}.jsonl") as file:
         done = {row["exchange_id"]: row for row in file.existing}
         for start in range(0, len(asked), CHUNK):
-            made += _judged(guard, asked[start : start + CHUNK], done, file)
+            made_of += _judged(guard, asked[start : start + CHUNK], done, file)
             if progress:
-                progress(family, len(made), len(asked))
-    return made
+                progress(family, len(made_of), len(asked))
+    return made_of
 
 
-def pairs(rows: Sequence[tuple[str, str]], names: Sequence[str], wanted: int) -> list[tuple[str, str, str]]:
-    """Id, text and transformation of `wanted` exchanges: each row meets the next transformation in turn, and a second
-    one where there are fewer rows than exchanges."""
+def pairs(rows: Sequence[Exchange], names: Sequence[str], wanted: int) -> list[tuple[Exchange, str]]:
+    """Row and transformation of `wanted` exchanges: each row meets the next transformation in turn, and a second one
+    where there are fewer rows than exchanges."""
     most = min(wanted, len(rows) * len(names))  # none, where the guard judges no row of this kind rightly
     laps = (divmod(i, len(rows)) for i in range(most))
-    return [(*rows[row], names[(row + lap) % len(names)]) for lap, row in laps]
+    return [(rows[row], names[(row + lap) % len(names)]) for lap, row in laps]
 
 
 def _judged(
@@ -212,10 +225,21 @@ def _judged(
     """Verdicts as rows, asked for only where they are not there yet."""
     todo = [(exchange, more) for exchange, more in asked if exchange.id not in done]
     for (exchange, more), verdict in zip(todo, judge_all(guard, [e for e, _ in todo]), strict=True):
-        row = to_dict(verdict) | more
+        row = to_dict(verdict) | more | {"found": _found(exchange, verdict)}
         file.append(row)
         done[exchange.id] = row
     return [done[exchange.id] for exchange, _ in asked]
+
+
+def _found(exchange: Exchange, verdict: Verdict) -> bool:
+    """Whether what was transformed is found: a reply by its own label, for its request may be flagged as it is."""
+    if exchange.response is None or verdict.status != "ok":
+        return verdict.flagged
+    return verdict.labels.response_harm == "harmful"
+
+
+def _rate(flags: Sequence[bool]) -> Interval:
+    return wilson(sum(flags), len(flags))
 
 
 def _cells(family: str, judged: Sequence[Mapping[str, Any]]) -> list[StressCell]:
@@ -224,8 +248,8 @@ def _cells(family: str, judged: Sequence[Mapping[str, Any]]) -> list[StressCell]
 
 
 def _cell(family: str, name: str | None, judged: Sequence[Mapping[str, Any]]) -> StressCell:
-    harmful = [r["flagged"] for r in judged if r["gold"]]
-    benign = [r["flagged"] for r in judged if not r["gold"]]
+    harmful = [r["found"] for r in judged if r["gold"]]
+    benign = [r["found"] for r in judged if not r["gold"]]
     return StressCell(
         family,
         name,
