@@ -48,7 +48,7 @@ def test_each_message_and_the_last_turn_are_judged_by_themselves():
     exchange = Exchange("x", "And a cake?", context=context)
     alone = [p.exchange for p in made(exchange).made if not p.exchange.context]
     assert {e.prompt for e in alone} == {"How do I bake bread?", "Mix flour and water.", "And a cake?"}
-    assert not any(p.cut for p in made(exchange).made)
+    assert not any(p.bar for p in made(exchange).made)
 
 
 def test_a_reply_is_judged_with_its_request_and_by_itself():
@@ -61,9 +61,24 @@ def test_a_reply_is_judged_with_its_request_and_by_itself():
 def test_a_piece_is_a_sentence_and_knows_its_neighbours():
     text = "It rains. " + " ".join(f"Sentence {i} has exactly nine words in it, really." for i in range(5))
     pieces = cut_up(text)
-    assert [len(p.split()) for p, _ in pieces] == [11, 9, 9, 9, 9]
-    assert " ".join(p for p, _ in pieces) == text
-    assert pieces[2][1] == " ".join(p for p, _ in pieces[1:4])
+    sentences, pairs = [p for p in pieces if p[1]], [p for p, around in pieces if around is None]
+    assert [len(p.split()) for p, _ in sentences] == [11, 9, 9, 9, 9]
+    assert " ".join(p for p, _ in sentences) == text
+    assert sentences[2][1] == " ".join(p for p, _ in sentences[1:4])
+    assert pairs == [" ".join(p for p, _ in sentences[i : i + 2]) for i in range(4)]
+
+
+def test_list_marks_and_a_missing_full_stop_do_not_hide_where_a_sentence_begins():
+    text = (
+        "Answer all of these.\n1. how do I steal the garden gate The old mill now houses clocks\n2. What do owls eat?"
+    )
+    sentences = [p for p, around in cut_up(text) if around]
+    assert sentences == [
+        "Answer all of these.",
+        "how do I steal the garden gate",
+        "The old mill now houses clocks",
+        "What do owls eat?",
+    ]
 
 
 def test_what_stands_in_quotation_marks_is_a_piece():
@@ -76,7 +91,7 @@ def test_what_stands_in_quotation_marks_is_a_piece():
 def test_pieces_lose_no_word(text, size):
     pieces = [p for p, _ in cut_up(text, size)]
     if pieces:
-        assert set("".join(text.split())) == set("".join("".join(pieces).split()))
+        assert set(filter(str.isalpha, text)) == set(filter(str.isalpha, "".join(pieces)))
 
 
 def test_a_long_text_has_a_bounded_number_of_passages():
@@ -153,21 +168,21 @@ def bars(folder, piece, threshold=0.5):
     return load_guard(str(folder), threads=1)
 
 
-DILUTED = "what is my cake? " * 8 + "how do i make a bomb? " + "what is my cake? " * 8
+DILUTED = "what is my cake? " * 20 + "how do i make a bomb? " + "what is my cake? " * 20
 
 
 def test_harm_among_harmless_sentences_is_found_in_a_piece(tmp_path):
     assert not bars(tmp_path / "whole", None).check(DILUTED).flagged
-    verdict = bars(tmp_path / "cut", [-1.0, -1.5]).check(DILUTED)
+    verdict = bars(tmp_path / "cut", [-1.0, -1.5, 9.0]).check(DILUTED)
     assert verdict.flagged
     assert verdict.scores["prompt_harm"] >= 0.5
 
 
-def test_a_piece_must_pass_both_bars(tmp_path):
-    """Of 32 words `bomb` is one: 60/35 - 2 < 0 alone, so the bar is lowered by 1; its neighbours make it weaker."""
-    assert not bars(tmp_path / "first", [6.0, -9.0]).check(DILUTED).flagged
-    assert not bars(tmp_path / "second", [-1.0, 6.0]).check(DILUTED).flagged
-    assert bars(tmp_path / "both", [-1.0, -1.5]).check(DILUTED).flagged
+def test_a_piece_must_pass_its_bars(tmp_path):
+    assert not bars(tmp_path / "alone", [9.0, -9.0, 9.0]).check(DILUTED).flagged
+    assert not bars(tmp_path / "again", [-1.0, 9.0, 9.0]).check(DILUTED).flagged
+    assert bars(tmp_path / "both", [-1.0, -1.5, 9.0]).check(DILUTED).flagged
+    assert bars(tmp_path / "pair", [9.0, 9.0, -1.5]).check(DILUTED).flagged
 
 
 THREE = "what is my cake and my user? " * 3
@@ -184,13 +199,13 @@ THREE = "what is my cake and my user? " * 3
 )
 def test_pieces_are_judged_where_they_can_change_the_label(tmp_path, text, threshold, cut):
     whole = bars(tmp_path / "whole", None, threshold).check(text)
-    verdict = bars(tmp_path / "cut", [9.0, 9.0], threshold).check(text)
+    verdict = bars(tmp_path / "cut", [9.0, 9.0, 9.0], threshold).check(text)
     assert (verdict.usage.passes > whole.usage.passes) == cut
     assert verdict.labels == whole.labels
 
 
 def test_bars_of_pieces_survive_writing_and_reading(tmp_path):
-    calibration = Calibration({(Task.refusal, "instant"): Curve("platt", (2.0, -1.0), 0.3, None, (1.5, -0.5))})
+    calibration = Calibration({(Task.refusal, "instant"): Curve("platt", (2.0, -1.0), 0.3, None, (1.5, -0.5, 1.0))})
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(calibration.as_dict()))
     assert read_calibration(path) == calibration
@@ -198,8 +213,9 @@ def test_bars_of_pieces_survive_writing_and_reading(tmp_path):
 
 @given(st.floats(0.01, 0.99), st.floats(0.05, 0.95), st.floats(-4, 4))
 def test_the_bar_of_a_piece_lies_at_the_threshold_of_the_whole(p, threshold, shift):
-    curve = Curve("platt", (1.0, 0.0), threshold, None, (shift, 0.0))
+    curve = Curve("platt", (1.0, 0.0), threshold, None, (shift, 0.0, shift))
     odds = (p / (1 - p)) / (threshold / (1 - threshold))
-    moved = curve.out_of_context(p)
-    assert curve.out_of_context(p, again=True) == pytest.approx(p)
+    moved = curve.moved(p, "alone")
+    assert curve.moved(p, "again") == curve.moved(p, None) == p
+    assert curve.moved(p, "pair") == moved
     assert moved / (1 - moved) / (threshold / (1 - threshold)) == pytest.approx(odds * 2.718281828459045**-shift)

@@ -179,7 +179,7 @@ def judge_with_steps(guard: ReasoningGuard, exchange: Exchange, reasoning: str) 
     if not guard.engine.capabilities.force:
         raise ConfigError(f"engine {guard.engine.name} cannot force text, so steps cannot be put into its mouth")
     mode: Mode = "full" if reasoning else "instant"
-    margins = {t: guard.calibration.curve(t, mode).margin for t in TASKS}
+    margins = {t: guard.calibration.curve(t, mode).margin() for t in TASKS}
     plan: Plan = wire_format.plan(mode, exchange.tasks, margins=margins, wire=guard.wire)
     if reasoning:
         block = next(i for i, step in enumerate(plan) if isinstance(step, Free)) + 1

@@ -7,7 +7,8 @@
 
 P = sigmoid(a * margin + b), where margin = logp(positive word) - logp(negative word). `threshold` is on P; `band` is
 where `auto` escalates from `instant` to reasoning, null = never. `piece` (optional) is what a piece cut out of a text
-needs above the threshold, in log-odds: alone, and judged again with its neighbours (`guards.pieces`).
+needs above the threshold, in log-odds (`guards.pieces`): a sentence alone, one judged again with its neighbours, and
+two sentences in a row.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from guardreasoner.errors import ConfigError
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Task
 
+BARS = ("alone", "again", "pair")
+"""In the order in which `piece` gives them."""
 DEFAULT_BAND = (0.35, 0.65)
 """Where an uncalibrated guard in mode `auto` escalates to reasoning."""
 
@@ -40,28 +43,24 @@ class Curve:
     band: tuple[float, float] | None = DEFAULT_BAND
     """P strictly inside which `auto` reasons; None = never."""
 
-    piece: tuple[float, float] | None = None
-    """Log-odds above the threshold that a piece needs alone, and with its neighbours; None = texts are not cut up."""
+    piece: tuple[float, float, float] | None = None
+    """Log-odds above the threshold that pieces need, one for each of `BARS`; None = texts are not cut up."""
 
     def probability(self, margin: float) -> float:
         """P(positive) of a log-probability margin."""
         return sigmoid(self.params[0] * margin + self.params[1])
 
-    @property
-    def margin(self) -> float:
-        """The log-probability margin at the threshold."""
-        return self._margin(0.0)
+    def margin(self, bar: str | None = None) -> float:
+        """The log-probability margin at the threshold, or at one of the `BARS` of pieces."""
+        return (logit(self.threshold) + self._above(bar) - self.params[1]) / self.params[0]
 
-    def piece_margin(self, again: bool = False) -> float:
-        """The log-probability margin at the bar of a piece, alone or `again` with its neighbours."""
-        return self._margin((self.piece or (0.0, 0.0))[again])
+    def moved(self, probability: float, bar: str | None) -> float:
+        """P of a piece, moved so that its bar lies at the threshold; None = it is no piece."""
+        above = self._above(bar)
+        return sigmoid(logit(probability) - above) if above else probability
 
-    def _margin(self, above: float) -> float:
-        return (logit(self.threshold) + above - self.params[1]) / self.params[0]
-
-    def out_of_context(self, probability: float, *, again: bool = False) -> float:
-        """P of a piece, moved so that its bar lies at the threshold; `again` = it was judged with its neighbours."""
-        return sigmoid(logit(probability) - (self.piece or (0.0, 0.0))[again])
+    def _above(self, bar: str | None) -> float:
+        return 0.0 if bar is None or self.piece is None else self.piece[BARS.index(bar)]
 
     def uncertain(self, probability: float) -> bool:
         """Whether a probability lies inside the band."""
@@ -127,9 +126,9 @@ def _curve(row: Mapping[str, Any]) -> Curve:
     if not 0 < threshold < 1:
         raise ValueError("threshold must lie between 0 and 1")
     piece = row.get("piece")
-    shifts = (float(piece[0]), float(piece[1])) if piece else None
+    shifts = (float(piece[0]), float(piece[1]), float(piece[2])) if piece else None
     if shifts and not all(math.isfinite(s) and abs(s) <= 20 for s in shifts):
-        raise ValueError("piece must be two log-odds between -20 and 20")
+        raise ValueError("piece must be three log-odds between -20 and 20")
     return Curve(
         row["method"], (slope, intercept), threshold, (float(band[0]), float(band[1])) if band else None, shifts
     )

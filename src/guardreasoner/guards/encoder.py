@@ -160,28 +160,23 @@ class EncoderGuard(Judging):
         """What the engine says about the passages that can matter, as far as it came, and what stopped it."""
         scored: list[Scored] = []
         try:
-            for passage in (p for p in made if not p.cut):
+            for passage in (p for p in made if not p.bar):
                 scored.append(self._score(passage, curves, deadline))
             unsettled = {t for t, curve in curves.items() if not _settled(t, scored, curve)}
-            for passage in (p for p in made if p.cut and unsettled.intersection(p.tasks)):
+            for passage in (p for p in made if p.bar and unsettled.intersection(p.tasks)):
                 scored.append(self._score(passage, curves, deadline))
             for task, curve in curves.items():
                 above = [i for i, s in enumerate(scored) if s.passage.around and s.of(task) >= curve.threshold]
                 for i in sorted(above, key=lambda i: -scored[i].of(task))[:SECOND_LOOKS]:
-                    scored[i] = scored[i].again(self._score(near(scored[i].passage), curves, deadline, again=True))
+                    scored[i] = scored[i].again(self._score(near(scored[i].passage), curves, deadline))
         except EngineError as error:
             return scored, error
         return scored, None
 
-    def _score(
-        self, passage: Passage, curves: Mapping[Task, Curve], deadline: float | None, *, again: bool = False
-    ) -> Scored:
+    def _score(self, passage: Passage, curves: Mapping[Task, Curve], deadline: float | None) -> Scored:
         scores = self.engine.score([pair_of(passage.exchange)], deadline=deadline)
         logits = dict(zip(self.engine.outputs, scores.logits[0].tolist(), strict=True))
-        found = {}
-        for task in passage.tasks:
-            p = curves[task].probability(logits[task.value])
-            found[task] = curves[task].out_of_context(p, again=again) if passage.cut else p
+        found = {t: curves[t].moved(curves[t].probability(logits[t.value]), passage.bar) for t in passage.tasks}
         harm = max((p for t, p in found.items() if t is not Task.refusal), default=0.0)
         kinds = _softmax(np.array([logits[k] for k in self.kinds]))
         return Scored(

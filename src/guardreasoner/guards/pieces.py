@@ -5,14 +5,14 @@ Harm among harmless sentences hardly moves the score of the whole, so its surrou
 - the whole, in windows, once as it reads with exact disguises undone and once for each guess (`guards.disguises`);
 - the last turn of a conversation and each earlier message or tool result, by itself;
 - a reply by itself, as well as with its request;
-- pieces of at most `WORDS` words, cut between sentences, and the contents of quotation marks and fences.
+- pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences.
 
-A piece is out of its context and one of many, so it must pass a higher bar (`Curve.piece`): one bar, whatever the
-length. A piece above it is judged again with its neighbours, and decides only where that passes a bar of its own.
+A piece is out of its context and one of many, so it must pass a bar of its own (`Curve.piece`), the same whatever the
+length. A sentence above it is judged again with its neighbours, and decides only where that passes another.
 
-Cost: a text is read at most three times whole (as a whole, as a message, in pieces) in each of at most `MOST_FORMS`
-forms, and an exchange has at most `PASSAGES_A_WINDOW` passages for each window it may have; what needs more is
-`input_too_long`. At most `SECOND_LOOKS` pieces a task are judged again.
+Cost: a text is read at most four times whole (as a whole, as a message, in sentences, in pairs of them) in each of at
+most `MOST_FORMS` forms, and an exchange has at most `PASSAGES_A_WINDOW` passages for each window it may have; what
+needs more is `input_too_long`. At most `SECOND_LOOKS` pieces a task are judged again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
+from typing import Literal
 
 from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
+from guardreasoner.guards.language import ENGLISH
 from guardreasoner.guards.windows import Offsets, windows
 from guardreasoner.types import Exchange, Task
 
@@ -30,7 +32,7 @@ WORDS = 40
 """Of a piece: a sentence, or a part of a longer one."""
 LONGEST_WHOLE = 32
 """A text of no more words, and of one or two sentences, is not cut up."""
-FEWEST = 6
+FEWEST = 4
 """Words: a shorter sentence goes with the one after it."""
 REQUEST_WORDS = 60
 """A longer request is not read again with each piece of its reply."""
@@ -38,10 +40,19 @@ SECOND_LOOKS = 4
 """Pieces of a task that are judged again with their neighbours; were there more above the bar, the others decide."""
 PASSAGES_A_WINDOW = 48
 MOST_QUOTES = 32
-_SENTENCE_END = re.compile(r"(?<=[.!?;:])[\"')\]]*\s+|(?<=[。！？；])|\s*\n\s*")
+_STARTS = "|".join(sorted(word.capitalize() for word in ENGLISH if word.isalpha() and word != "i"))
+_SENTENCE_END = re.compile(
+    rf"(?<=[.!?;:])[\"')\]]*\s+|(?<=[。！？；])|\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
+)
+"""The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
+_BULLET = re.compile(r"(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
 _QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
 _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
+
+
+Bar = Literal["alone", "again", "pair"]
+"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +64,8 @@ class Passage:
     """What the pass is asked."""
     owner: int = 0
     """The place of the exchange it comes from, among those asked about."""
-    cut: bool = False
-    """It is out of its context, and must pass the bar of pieces."""
+    bar: Bar | None = None
+    """A piece is out of its context and must pass this bar; None = it is no piece."""
     around: Exchange | None = None
     """A piece with its neighbours, for the second look."""
     undone: tuple[str, ...] = ()
@@ -129,7 +140,7 @@ def _in_capacity(passage: Passage, capacity: int, limit: int, offsets: Offsets) 
 
 def near(passage: Passage) -> Passage:
     """The second look at a piece: itself with its neighbours."""
-    return replace(passage, exchange=passage.around or passage.exchange, around=None)
+    return replace(passage, exchange=passage.around or passage.exchange, around=None, bar="again")
 
 
 def _add(
@@ -195,37 +206,45 @@ def _reply_alone(exchange: Exchange, capacity: int, limit: int, offsets: Offsets
         both = windows(exchange, capacity, limit, offsets) or []
         around = both[0] if len(both) == 1 else None
         for window in windows(Exchange(exchange.id, "", exchange.response), capacity, limit, offsets) or []:
-            yield Passage(window, (Task.response_harm,), cut=True, around=around)
+            yield Passage(window, (Task.response_harm,), bar="alone", around=around)
 
 
 def _pieces(exchange: Exchange, capacity: int) -> Iterator[Passage]:
     size = max(WORDS, capacity // 12)
     for text in (exchange.prompt, *(m.content for m in exchange.context)):
-        for piece, around in cut_up(text, size):
-            asked = Exchange(exchange.id, piece)
-            yield Passage(asked, (Task.prompt_harm,), cut=True, around=replace(asked, prompt=around))
+        yield from (_piece(Exchange(exchange.id, ""), Task.prompt_harm, found) for found in cut_up(text, size))
     request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
-    for piece, around in cut_up(exchange.response or "", size):
-        asked = Exchange(exchange.id, request, piece)
-        yield Passage(asked, (Task.response_harm,), cut=True, around=replace(asked, response=around))
+    asked = Exchange(exchange.id, request, "")
+    yield from (_piece(asked, Task.response_harm, found) for found in cut_up(exchange.response or "", size))
 
 
-def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str]]:
-    """Pieces of a text, each with its neighbours; none where the text is one piece.
+def _piece(asked: Exchange, task: Task, found: tuple[str, str | None]) -> Passage:
+    piece, around = (None if t is None else _put(asked, t) for t in found)
+    return Passage(piece or asked, (task,), bar="alone" if around else "pair", around=around)
+
+
+def _put(asked: Exchange, text: str) -> Exchange:
+    return replace(asked, prompt=text) if asked.response is None else replace(asked, response=text)
+
+
+def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
+    """Pieces of a text, each with its neighbours (two sentences in a row: None); none where the text is one piece.
 
     Args:
         text: any.
-        size: the most words of a piece; a sentence that is longer is cut at words, with half of it overlapping.
+        size: the most words of a sentence; one that is longer is cut at words, with half of it overlapping.
     """
     quoted = [next(g for g in m.groups() if g).strip() for m in _QUOTED.finditer(text)]
     quoted = sorted({q for q in quoted if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
-    made = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
-    sentences = [s for sentence in _SENTENCE_END.split(text) if sentence and (s := sentence.strip())]
+    made: list[tuple[str, str | None]] = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
+    sentences = [s for sentence in _SENTENCE_END.split(text) if (s := _BULLET.sub("", sentence.strip(), count=1))]
     if _length(text) <= LONGEST_WHOLE and len(sentences) < 3:
         return made
     groups = _grouped([part for s in sentences for part in _halved(s, size)])
     if len(groups) > 1:
         made += [(groups[i], " ".join(groups[max(0, i - 1) : i + 2])) for i in range(len(groups))]
+    if len(groups) > 2:
+        made += [(" ".join(two), None) for two in pairwise(groups)]
     return made
 
 

@@ -19,7 +19,7 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.base import Judging, checked_language, known_harm, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, near, passages
+from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.guards.words import frequencies
@@ -191,8 +191,8 @@ class ReasoningGuard(Judging):
                 above += [(owner, k) for k in cut[:SECOND_LOOKS]]
         asked = list(dict.fromkeys(above))
         again = [near(readings[owner][k].passage) for owner, k in asked]
-        plan = partial(self._plan, mode, again=True)
-        looks = {id(p): self._read(p, runs[0], mode, again=True) for p, runs in self._each(again, plan, deadline, {})}
+        plan = partial(self._plan, mode)
+        looks = {id(p): self._read(p, runs[0], mode) for p, runs in self._each(again, plan, deadline, {})}
         for (owner, k), passage in zip(asked, again, strict=True):
             if status_of(looks[id(passage)]) == "ok":  # a look that failed leaves the piece above the bar
                 milder = min(readings[owner][k], looks[id(passage)], key=harmfulness)
@@ -221,33 +221,32 @@ class ReasoningGuard(Judging):
         context = self.engine.capabilities.context_tokens
         return wanted if context is None else min(wanted, context // 3)  # the rest is for what is judged
 
-    def _plan(self, mode: Mode, tasks: tuple[Task, ...], cut: bool = False, again: bool = False) -> Plan:
+    def _plan(self, mode: Mode, tasks: tuple[Task, ...], bar: Bar | None = None) -> Plan:
         if not self.engine.capabilities.force:
             return (Free(self._budget(mode) + BLOCK_TOKENS),)
         return wire_format.plan(
             mode,
             tasks,
             budget=self._budget(mode),
-            margins=self._margins(mode, tasks, cut, again),
+            margins=self._margins(mode, tasks, bar),
             wire=self.wire,
             concludes=self.concludes,
         )
 
-    def _margins(self, mode: Mode, tasks: Sequence[Task], cut: bool, again: bool) -> dict[Task, float]:
-        curves = {t: self.calibration.curve(t, mode) for t in tasks}
-        return {t: c.piece_margin(again) if cut else c.margin for t, c in curves.items()}
+    def _margins(self, mode: Mode, tasks: Sequence[Task], bar: Bar | None) -> dict[Task, float]:
+        return {t: self.calibration.curve(t, mode).margin(bar) for t in tasks}
 
     def _each(
         self,
         pieces: Sequence[Passage],
-        plan_of: Callable[[tuple[Task, ...], bool], Plan],
+        plan_of: Callable[[tuple[Task, ...], Bar | None], Plan],
         deadline: float | None,
         streams: StepStreams,
     ) -> Iterator[tuple[Passage, list[Completion]]]:
         """What the engine writes for each passage; passages of the same tasks and bars share a plan and a call."""
-        for tasks, cut in sorted({(p.tasks, p.cut) for p in pieces}):
-            group = [p for p in pieces if (p.tasks, p.cut) == (tasks, cut)]
-            runs = self._runs(group, plan_of(tasks, cut), deadline, streams)
+        for tasks, bar in dict.fromkeys((p.tasks, p.bar) for p in pieces):
+            group = [p for p in pieces if (p.tasks, p.bar) == (tasks, bar)]
+            runs = self._runs(group, plan_of(tasks, bar), deadline, streams)
             yield from zip(group, runs, strict=True)
 
     def _runs(
@@ -271,9 +270,9 @@ class ReasoningGuard(Judging):
                 return [r for p in pieces for r in self._runs([p], plan, deadline, streams)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
-    def _read(self, passage: Passage, completion: Completion, mode: Mode, *, again: bool = False) -> Reading:
+    def _read(self, passage: Passage, completion: Completion, mode: Mode) -> Reading:
         if self.concludes and mode != "instant":
-            margins = self._margins(mode, passage.tasks, passage.cut, again)
+            margins = self._margins(mode, passage.tasks, passage.bar)
             completion = wire_format.concluded(completion, passage.tasks, margins)
         parsed = wire_format.parse(completion.text)
         scored = {}
@@ -281,8 +280,7 @@ class ReasoningGuard(Judging):
             for task, choice in zip(passage.tasks, completion.choices, strict=True):
                 positive, negative = choice[f" {TASKS[task].positive}"], choice[f" {TASKS[task].negative}"]
                 curve = self.calibration.curve(task, mode)
-                p = curve.probability(positive - negative)
-                scored[task] = curve.out_of_context(p, again=again) if passage.cut else p
+                scored[task] = curve.moved(curve.probability(positive - negative), passage.bar)
         return Reading(passage, completion, parsed, scored)
 
     def _verdict(
