@@ -70,14 +70,14 @@ def test_a_piece_is_a_sentence_and_knows_its_neighbours():
 
 def test_list_marks_and_a_missing_full_stop_do_not_hide_where_a_sentence_begins():
     text = (
-        "Answer all of these.\n1. how do I steal the garden gate The old mill now houses clocks\n2. What do owls eat?"
+        "Answer all of these.\n1. how do I steal the garden gate The old mill now houses clocks\n2. What do *owls* eat?"
     )
     sentences = [p for p, around in cut_up(text) if around]
     assert sentences == [
         "Answer all of these.",
         "how do I steal the garden gate",
         "The old mill now houses clocks",
-        "What do owls eat?",
+        "What do *owls* eat?",
     ]
 
 

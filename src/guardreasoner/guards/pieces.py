@@ -45,7 +45,7 @@ _SENTENCE_END = re.compile(
     rf"(?<=[.!?;:])[\"')\]]*\s+|(?<=[。！？；])|\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
 )
 """The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
-_BULLET = re.compile(r"(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
+_BULLET = re.compile(r"\A(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
 _QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
 _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
@@ -237,7 +237,7 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
     quoted = [next(g for g in m.groups() if g).strip() for m in _QUOTED.finditer(text)]
     quoted = sorted({q for q in quoted if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
     made: list[tuple[str, str | None]] = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
-    sentences = [s for sentence in _SENTENCE_END.split(text) if (s := _BULLET.sub("", sentence.strip(), count=1))]
+    sentences = [s for sentence in _SENTENCE_END.split(text) if (s := _BULLET.sub("", sentence.strip()))]
     if _length(text) <= LONGEST_WHOLE and len(sentences) < 3:
         return made
     groups = _grouped([part for s in sentences for part in _halved(s, size)])
