@@ -78,7 +78,7 @@ def test_a_text_of_more_characters_than_the_windows_hold_is_too_long_without_tok
 @given(st.floats(0.1, 5), st.floats(-5, 5), st.floats(0.01, 0.99))
 def test_the_margin_is_where_the_probability_meets_the_threshold(slope, shift, threshold):
     curve = Curve("platt", (slope, shift), threshold)
-    assert curve.probability(curve.margin) == pytest.approx(threshold)
+    assert curve.probability(curve.margin()) == pytest.approx(threshold)
 
 
 def test_calibration_survives_writing_and_reading(tmp_path):
