@@ -23,7 +23,8 @@ def test_a_checkpoint_becomes_a_folder_that_is_a_guard(tmp_path, capsys):
     assert manifest["config"] == {
         "precision": "fp32",
         "check": True,
-        "concludes": False,
+        "rank": None,
+        "guard": {},
         "compare": 0,
     }
     assert manifest["max_deviation"] < 1e-4
@@ -39,7 +40,8 @@ def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, capsys):
     assert manifest["config"] == {
         "precision": "int8",
         "check": False,
-        "concludes": False,
+        "rank": None,
+        "guard": {},
         "compare": 0,
     }
 

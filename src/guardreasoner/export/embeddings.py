@@ -32,10 +32,27 @@ def share_embeddings(folder: Path) -> None:
     if len(lookup) != 1 or len(head) != 1 or {a.name: a.i for a in head[0].attribute}.get("bits") != 8:
         raise EngineError("the builder wrote embeddings or a head that are not known here; its version has changed")
     gather, (rows, scales) = lookup[0], (known[name] for name in head[0].input[1:3])
-    words, blocks, size = rows.dims
+    _, blocks, size = rows.dims
     if blocks * size != known[gather.input[0]].dims[1]:
         raise EngineError("the head's rows are padded, so they are no embeddings; the hidden size is no multiple of 64")
-    nodes = _nodes(onnx.helper, gather, rows.name, scales.name)
+    look_up(graph, gather, rows, scales)
+    graph.initializer.remove(known[gather.input[0]])
+    for name in ("model.onnx", "model.onnx.data"):
+        (folder / name).unlink(missing_ok=True)
+    onnx.save(model, str(folder / "model.onnx"), save_as_external_data=True, location="model.onnx.data")
+
+
+def look_up(graph: Any, gather: Any, rows: Any, scales: Any) -> None:
+    """Put nodes that look up the head's 8-bit rows in the place of `gather`.
+
+    Args:
+        graph: is changed.
+        gather: the node that looks up the embeddings.
+        rows: tensor (words, blocks, weights of a block), `MIDDLE` = 0.
+        scales: tensor with a float32 for each block.
+    """
+    onnx = need("onnx", "train")
+    words, blocks, size = rows.dims
     constants = {
         "embed/by_row": np.array([words, blocks, 1], np.int64),
         "embed/middle": np.array(MIDDLE, np.float32),
@@ -43,13 +60,9 @@ def share_embeddings(folder: Path) -> None:
     }
     at = list(graph.node).index(gather)
     graph.node.remove(gather)
-    for offset, node in enumerate(nodes):
+    for offset, node in enumerate(_nodes(onnx.helper, gather, rows.name, scales.name)):
         graph.node.insert(at + offset, node)
-    graph.initializer.remove(known[gather.input[0]])
     graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
-    for name in ("model.onnx", "model.onnx.data"):
-        (folder / name).unlink(missing_ok=True)
-    onnx.save(model, str(folder / "model.onnx"), save_as_external_data=True, location="model.onnx.data")
 
 
 def _nodes(helper: Any, gather: Any, rows: str, scales: str) -> list[Any]:

