@@ -4,7 +4,8 @@
 
 FIRST and SECOND are verdicts on the same rows, each line with its `gold` (as `evaluate` writes them). A stack is, per
 task, a logistic regression of gold on both log-odds, fitted on all rows and tested with whole sources left out. Where
-it ranks no better than the first guard alone, the task gets no stack and the first guard decides.
+it ranks no better than the first guard alone, the task gets no stack and the first guard decides; where it spoils as
+many of the answers that `auto` would send on as it mends, the task gets no band.
 """
 
 from __future__ import annotations
@@ -46,11 +47,22 @@ class StackFit:
     """AUROC of the stack, each source judged by a stack fitted on the others."""
     band: tuple[float, float] | None
     """P of the first guard within which `auto` asks the second."""
+    sent: int
+    """Rows inside the band."""
+    fixed: int
+    """Of those, the first guard's mistakes that the stack, its source left out, mends."""
+    broken: int
+    """And its right answers that the stack spoils."""
 
     @property
     def pays(self) -> bool:
         """Whether the stack ranks better than the first guard alone."""
         return self.both > self.first + LEAST_GAIN
+
+    @property
+    def pays_in_auto(self) -> bool:
+        """Whether the stack also mends more of what `auto` sends on than it spoils."""
+        return self.pays and self.fixed > self.broken
 
 
 def fit_stack(
@@ -67,32 +79,45 @@ def fit_stack(
         threshold: the first guard's, around which the band lies.
     """
     quality = need("sklearn.metrics", "eval")
-    left_out = np.full(len(y), np.nan)
+    left_out, said = np.full(len(y), np.nan), np.zeros(len(y), bool)
     names = np.array(sources)
     for source in sorted(set(sources)):
         here = names == source
         if len(set(y[~here].tolist())) == 2:
-            weights = _logistic(x[~here], y[~here])
+            weights, cut = _logistic(x[~here], y[~here])
             left_out[here] = x[here] @ weights[:2] + weights[2]
+            said[here] = _sigmoid(left_out[here]) >= cut
     known = ~np.isnan(left_out)
-    one, two, bias = _logistic(x, y)
-    p = 1 / (1 + np.exp(-(x @ np.array([one, two]) + bias)))
-    first = 1 / (1 + np.exp(-x[:, 0]))
+    (one, two, bias), cut = _logistic(x, y)
+    first = _sigmoid(x[:, 0])
+    within = band(first, threshold, budget)
+    sent = known & (first > within[0]) & (first < within[1]) if within else np.zeros(len(y), bool)
+    was_right, is_right = (first >= threshold) == y, said == y
     return StackFit(
         task,
-        Stack(one, two, bias, choose_threshold(p, y, Target("expected-f1"))),
+        Stack(one, two, bias, cut),
         len(y),
         int(y.sum()),
         float(quality.roc_auc_score(y[known], x[known, 0])),
         float(quality.roc_auc_score(y[known], x[known, 1])),
         float(quality.roc_auc_score(y[known], left_out[known])),
-        band(first, threshold, budget),
+        within,
+        int(sent.sum()),
+        int((sent & is_right & ~was_right).sum()),
+        int((sent & ~is_right & was_right).sum()),
     )
 
 
-def _logistic(x: Floats, y: NDArray[np.bool_]) -> tuple[float, float, float]:
+def _logistic(x: Floats, y: NDArray[np.bool_]) -> tuple[tuple[float, float, float], float]:
+    """Weights of both log-odds and their bias, and the threshold on P."""
     model = need("sklearn.linear_model", "eval").LogisticRegression(C=1.0, class_weight=None).fit(x, y)
-    return float(model.coef_[0, 0]), float(model.coef_[0, 1]), float(model.intercept_[0])
+    one, two, bias = float(model.coef_[0, 0]), float(model.coef_[0, 1]), float(model.intercept_[0])
+    p = _sigmoid(x @ np.array([one, two]) + bias)
+    return (one, two, bias), choose_threshold(p, y, Target("expected-f1"))
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def fit_files(first: str | Path, second: str | Path, *, budget: float, thresholds: dict[Task, float]) -> list[StackFit]:
@@ -131,8 +156,8 @@ def as_file(fits: Sequence[StackFit]) -> dict[str, Any]:
     kept = [fit for fit in fits if fit.pays]
     return {
         "stacks": {fit.task.value: asdict(fit.stack) for fit in kept},
-        "bands": {fit.task.value: list(fit.band) for fit in kept if fit.band},
-        "fits": [{**asdict(fit), "pays": fit.pays} for fit in fits],
+        "bands": {fit.task.value: list(fit.band) for fit in kept if fit.band and fit.pays_in_auto},
+        "fits": [{**asdict(fit), "pays": fit.pays, "pays_in_auto": fit.pays_in_auto} for fit in fits],
     }
 
 
@@ -160,7 +185,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for fit in fits:
         print(
             f"{fit.task.value:<14} n {fit.rows:>5}  first {fit.first:.3f}  second {fit.second:.3f}  both {fit.both:.3f}"
-            f"  {'both decide' if fit.pays else 'the first decides'}"
+            f"  {'both decide' if fit.pays else 'the first decides'}; auto sends {fit.sent}, mends {fit.fixed}, "
+            f"spoils {fit.broken}"
         )
     return 0
 

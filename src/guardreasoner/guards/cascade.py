@@ -1,7 +1,7 @@
 """Two guards in a row: the first judges everything, the second what the first is unsure of or could not judge.
 
 The second may decide alone where it is asked, or together with the first: a logistic `Stack` of both log-odds, fitted
-on rows that neither was trained on. `models/bundled.json` holds those of the guard that comes with the package.
+on rows that neither was trained on. `models/mini/stacks.json` holds those of the guard that comes with the package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.guards.base import Guard, Judging
+from guardreasoner.guards.base import Guard, Judging, fail_mode_of
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import MODES, SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
@@ -91,14 +91,17 @@ class CascadeGuard(Judging):
         first: judges everything.
         second: judges what falls in a band, and what the first could not judge; or what makes it when it is needed.
         bands: per task the open interval of the first guard's score in which `auto` asks the second.
-        stacks: per task how both decide together; a task without one is the first guard's. None = where the second is
-            asked about a task, it decides alone, and the other tasks stay the first's.
+        stacks: per task how both decide together, where the second is asked about it; a task without one is the first
+            guard's, and so is what the first could not judge. None = where the second is asked about a task, it decides
+            alone, and the other tasks stay the first's.
         mode: default of `judge`: `instant` = the first alone, `short` and `full` = both about everything, `auto` = both
             inside the bands.
         reasons: the second guard's mode in `auto`; None = its own.
         name: default `first+second`.
         """
         self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons
+        self.fail_mode = fail_mode_of(first)
+        self.judges_parts = bool(getattr(first, "judges_parts", False))
         self._second = second
         self.name = name or f"{first.name}+{self.second.name}"
         self.tasks = first.tasks if callable(second) else tuple(t for t in Task if t in first.tasks + second.tasks)
@@ -141,7 +144,7 @@ class CascadeGuard(Judging):
         verdicts = [replace(v, guard=self.name) for v in _ask(self.first, exchanges, mode="instant", **more)]
         if mode == "instant":
             return verdicts
-        asked = [i for i, v in enumerate(verdicts) if mode != "auto" or v.status != "ok" or self.unsure(v)]
+        asked = [i for i, v in enumerate(verdicts) if self._goes_on(v, mode)]
         if mode == "auto" and max_escalations is not None:
             for i in asked[max(0, max_escalations) :]:
                 verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
@@ -152,6 +155,12 @@ class CascadeGuard(Judging):
                 wanted = self.unsure(verdicts[i]) if mode == "auto" and verdicts[i].status == "ok" else tuple(Task)
                 verdicts[i] = self._combined(verdicts[i], verdict, wanted)
         return verdicts
+
+    def _goes_on(self, verdict: Verdict, mode: Mode) -> bool:
+        """Whether the second guard is asked; two that decide together need the first's score."""
+        if verdict.status != "ok":
+            return self.stacks is None
+        return mode != "auto" or bool(self.unsure(verdict))
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
         """The tasks whose score lies inside the band."""
@@ -174,7 +183,7 @@ class CascadeGuard(Judging):
         for task in Task:
             name, p1, p2 = task.value, first.scores[task.value], second.scores[task.value]
             stack = (self.stacks or {}).get(task)
-            if stack and p1 is not None and p2 is not None:
+            if stack and task in asked and p1 is not None and p2 is not None:
                 p, row = stack.probability(p1, p2), TASKS[task]
                 scores[name], labels[name] = p, row.positive if p >= stack.threshold else row.negative
                 decided.append(name)
