@@ -1,6 +1,7 @@
 """Stacks of two guards: fitted on both log-odds, kept only where they rank better on sources left out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def test_a_second_guard_that_knows_nothing_decides_nothing():
     made = as_file([fit])
     assert made["stacks"] == made["bands"] == {}
     assert made["fits"][0]["pays"] is False
+
+
+def test_auto_has_a_band_only_where_the_stack_mends_more_than_it_spoils():
+    fit = fitted(1.0)
+    assert fit.sent == pytest.approx(0.2 * fit.rows, abs=2)
+    assert fit.fixed > fit.broken
+    assert set(as_file([fit])["bands"]) == {"refusal"}
+    spoilt = as_file([replace(fit, broken=fit.fixed)])
+    assert (set(spoilt["stacks"]), spoilt["bands"]) == ({"refusal"}, {})
+    assert spoilt["fits"][0]["pays_in_auto"] is False
 
 
 def write(path, scores, gold):

@@ -136,6 +136,50 @@ def test_the_block_of_the_text_says_what_was_decided_and_reasoning_that_disagree
     assert verdict.notes["disagreement"] == ["prompt_harm"]
 
 
+class Stated(Judging):
+    """Judges nothing, answers what it was made with."""
+
+    name, tasks = "small", tuple(Task)
+
+    def __init__(self, labels, scores):
+        self.labels, self.scores = labels, scores
+
+    def judge(self, exchanges):
+        return [Verdict(e.id, self.name, "instant", "ok", labels=self.labels, scores=self.scores) for e in exchanges]
+
+
+def test_in_auto_both_decide_only_what_the_first_was_unsure_of():
+    stacks = {task: Stack(0.0, 1.0, 0.0, 0.5) for task in Task}
+    scores = {"prompt_harm": 0.9, "refusal": 0.6, "response_harm": 0.2}
+    first = Stated(Labels("harmful", "refusal", "unharmful"), scores)
+    both = CascadeGuard(first, guard("large", scores={"": 0.1}), {Task.refusal: (0.4, 0.7)}, stacks=stacks)
+    verdict = both.judge([Exchange("a", "x", "y")])[0]
+    assert verdict.notes["escalated"] == ["refusal"]
+    assert verdict.labels == Labels("harmful", "compliance", "unharmful")
+    assert verdict.scores == {**scores, "refusal": pytest.approx(0.1)}
+
+
+def test_what_the_first_could_not_judge_is_not_decided_by_half_of_a_pair():
+    dead, second = guard("small", default=Completion("", "timeout", error="late")), guard("large", scores={"": 0.9})
+    for mode in ("auto", "full"):
+        verdict = stacked(dead, second).judge([Exchange("a", "x")], mode=mode)[0]
+        assert (verdict.status, verdict.flagged, verdict.fail_mode) == ("timeout", True, "closed")
+    assert not second.engine.calls
+
+
+@pytest.mark.parametrize("finish", ["timeout", "unavailable", "length"])
+def test_whatever_becomes_of_the_reasoning_the_first_verdict_is_not_lost(finish):
+    broken = guard("large", default=Completion("# Task 1\nI think that", finish))
+    verdict = stacked(guard("small", scores={"": 0.6}), broken).judge([Exchange("a", "x")], mode="full")[0]
+    assert (verdict.status, verdict.labels.prompt_harm, verdict.mode) == ("ok", "harmful", "instant")
+    assert verdict.notes["escalation_failed"] in ("timeout", "unavailable", "truncated")
+
+
+def test_a_cascade_fails_as_its_first_guard_does():
+    first = ReasoningGuard("small", ScriptedEngine(), mode="instant", fail_mode="open")
+    assert stacked(first, guard("large")).fail_mode == "open"
+
+
 def test_modes_say_whether_the_second_guard_is_asked_at_all():
     def asked(mode, score):
         second = guard("large", scores={"": 0.9})

@@ -124,7 +124,7 @@ def _split(names: list[str], weights: Mapping[str, Matrix], grids: Mapping[str, 
     for k, (part, _) in enumerate(pairs):
         up[row : row + len(part), k * rank : (k + 1) * rank] = part
         row += len(part)
-    whole = Grid(*(np.concatenate([getattr(grids[n], field) for n in names]) for field in Grid.__slots__))  # type: ignore[arg-type]
+    whole = Grid(*(np.concatenate([getattr(grids[n], field) for n in names]) for field in Grid.__slots__))
     return Split(whole, up, np.concatenate([down for _, down in pairs]))
 
 
