@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from guardreasoner.errors import ConfigError  # noqa: E402
 from guardreasoner.export import low_rank, onnx  # noqa: E402
-from guardreasoner.train.grid import Grid  # noqa: E402
+from guardreasoner.train.grid import FourBits  # noqa: E402
 from tiny_torch import tiny_llama_folder  # noqa: E402
 
 RANK = 4
 
 
 def q4_1(weights):
-    return Grid.q4_1(quants.quantize(weights.astype(np.float32), GGMLQuantizationType.Q4_1))
+    return FourBits.q4_1(quants.quantize(weights.astype(np.float32), GGMLQuantizationType.Q4_1))
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,12 @@ def trained(tmp_path_factory):
 def test_the_grid_reads_what_gguf_writes():
     weights = np.random.default_rng(0).normal(size=(6, 96)).astype(np.float32)
     stored = quants.quantize(weights, GGMLQuantizationType.Q4_1)
-    grid = Grid.q4_1(stored)
+    grid = FourBits.q4_1(stored)
     assert grid.codes.max() <= 15
     assert np.array_equal(grid.weights, quants.dequantize(stored, GGMLQuantizationType.Q4_1))
     assert grid.weights == pytest.approx(weights, abs=0.2)
     with pytest.raises(ConfigError, match="holds no rows of Q4_1 blocks"):
-        Grid.q4_1(stored[:, :-1])
+        FourBits.q4_1(stored[:, :-1])
 
 
 def test_a_grid_in_halves_is_reordered_into_rotary_pairs():

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.export.embeddings import MIDDLE, look_up
-from guardreasoner.train.grid import BLOCK, Grid
+from guardreasoner.train.grid import BLOCK, FourBits
 
 TOLERANCE = 1e-5
 """Of the largest weight: what may be left of a change when its part of low rank is taken away. Merging in float32
@@ -43,17 +43,17 @@ Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Merged:
     """One matrix, or several under one another: the grid, and the change as `up @ down`."""
 
-    grid: Grid
+    grid: FourBits
     up: Matrix
     """(outputs, rank of all)."""
     down: Matrix
     """(rank of all, inputs)."""
 
 
-def on_grid(folder: Path, weights: Mapping[str, Matrix], grids: Mapping[str, Grid], *, rank: int) -> None:
+def on_grid(folder: Path, weights: Mapping[str, Matrix], grids: Mapping[str, FourBits], *, rank: int) -> None:
     """Rewrite `folder`, which onnxruntime-genai's builder wrote in float32, in the base's 4 bits.
 
     Args:
@@ -68,7 +68,7 @@ def on_grid(folder: Path, weights: Mapping[str, Matrix], grids: Mapping[str, Gri
     """
     onnx = need("onnx", "train")
     model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
-    graph, nodes, gone = _Graph(model.graph), [], set()
+    graph, nodes, gone = _Additions(model.graph), [], set()
     for node in model.graph.node:
         found = _PRODUCT.match(node.name)
         if found is None or node.op_type != "MatMul":
@@ -105,7 +105,7 @@ def low_rank(change: Matrix, rank: int) -> tuple[Matrix, Matrix]:
     return basis @ left[:, :rank] * half, half[:, None] * right[:rank]
 
 
-def _split(names: list[str], weights: Mapping[str, Matrix], grids: Mapping[str, Grid], rank: int) -> Split:
+def _split(names: list[str], weights: Mapping[str, Matrix], grids: Mapping[str, FourBits], rank: int) -> Merged:
     pairs = []
     for name in names:
         if name not in grids or grids[name].codes.shape != weights[name].shape:
@@ -124,11 +124,11 @@ def _split(names: list[str], weights: Mapping[str, Matrix], grids: Mapping[str, 
     for k, (part, _) in enumerate(pairs):
         up[row : row + len(part), k * rank : (k + 1) * rank] = part
         row += len(part)
-    whole = Grid(*(np.concatenate([getattr(grids[n], field) for n in names]) for field in Grid.__slots__))
-    return Split(whole, up, np.concatenate([down for _, down in pairs]))
+    whole = FourBits(*(np.concatenate([getattr(grids[n], field) for n in names]) for field in FourBits.__slots__))
+    return Merged(whole, up, np.concatenate([down for _, down in pairs]))
 
 
-def _share(graph: _Graph, embeddings: Matrix) -> set[str]:
+def _share(graph: _Additions, embeddings: Matrix) -> set[str]:
     """One matrix of 8 bits for the embeddings and the head. Returns the names of the tensors that it replaces."""
     head = [n for n in graph.graph.node if n.name == "/lm_head/MatMul"]
     lookup = [n for n in graph.graph.node if n.op_type == "Gather" and n.name == "/model/embed_tokens/Gather"]
@@ -155,7 +155,7 @@ def _share(graph: _Graph, embeddings: Matrix) -> set[str]:
     return {head[0].input[1]}
 
 
-class _Graph:
+class _Additions:
     """What is added to a graph: tensors by name, and nodes."""
 
     def __init__(self, graph: Any) -> None:
@@ -169,7 +169,7 @@ class _Graph:
     def node(self, kind: str, inputs: list[str], output: str, *more: str, **attributes: Any) -> Any:
         return self.onnx.helper.make_node(kind, inputs, [output, *more], name=f"/{output}/{kind}", **attributes)
 
-    def product(self, name: str, split: Split, node: Any) -> list[Any]:
+    def product(self, name: str, split: Merged, node: Any) -> list[Any]:
         """The nodes in place of a product of `node`'s input and a matrix."""
         grid, x = split.grid, node.input[0]
         outputs, inputs = grid.codes.shape

