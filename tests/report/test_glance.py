@@ -1,17 +1,21 @@
 """The report's first table, worked by hand; samples under a banner and out of the ranking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import Run
+from guardreasoner.evaluate.runs import Run, open_run
+from guardreasoner.evaluate.speed import Speed, as_row
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.guards.base import Judging
+from guardreasoner.records import write_jsonl
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document
-from guardreasoner.report.cost import Cost, Price, read_prices
+from guardreasoner.report.cost import Cost, Price, cost_of, read_prices, read_speeds
 from guardreasoner.report.glance import glances
 from guardreasoner.report.markdown import render_markdown
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict
@@ -60,6 +64,23 @@ def test_a_guard_with_a_price_for_tokens_costs_that_and_one_whose_tokens_are_unk
     attacks = cell("Attacks", [True, False], [True, False])
     (found,) = glances([entrant("api", attacks)], {"api": used}, {}, per_hour=0.1, prices=prices)
     assert (found.per_1000, found.by_tokens, found.ms) == (pytest.approx(1.9), True, 900.0)
+
+
+def test_times_of_bench_stand_in_place_of_those_of_the_run(tmp_path):
+    rows = [Example(Exchange(f"r{i}", f"text {i}"), Labels(prompt_harm="harmful")) for i in range(2)]
+    evaluate(Half(), {"own": rows}, tmp_path / "run", config={"mode": "instant"})
+    run = open_run(tmp_path / "run")
+    assert cost_of(run, "half") is None  # its verdicts say no time
+    speed = Speed("instant", 7.5, 9.0, 7.0, None, 200.0, 4.0, 32, 3.0, 41.0, 64, 64)
+    file = tmp_path / "speed.jsonl"
+    write_jsonl(file, [as_row("half", speed, memory_mb=120.0, load_s=0.1), as_row("half", replace(speed, mode="full",
+                p50_ms=90.0), memory_mb=120.0, load_s=0.1)])  # fmt: skip
+    found = cost_of(run, "half (mine)", read_speeds([file]))
+    assert (found.guard, found.ms_per_query, found.p95_ms, found.prompt_tokens) == ("half (mine)", 7.5, 9.0, 41.0)
+    assert cost_of(replace(run, mode="auto"), "half", read_speeds([file])) is None  # two modes, neither is the run's
+    file.write_text('{"guard": "half"}\n')
+    with pytest.raises(DataError, match="bench --json"):
+        read_speeds([file])
 
 
 @pytest.mark.parametrize("text", ["api: 3", "- api", "api: {input: 1, output: 2}", "{", "api: {input: -1, output: 2, "

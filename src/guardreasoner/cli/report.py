@@ -27,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "scores are given under original and corrected labels; repeatable")  # fmt: skip
     parser.add_argument("--per-hour", type=float, metavar="PRICE", help="what an hour of the machine that judged "
                         "costs, in dollars: gives the cost of 1,000 requests")  # fmt: skip
+    parser.add_argument("--speed", action="append", type=Path, default=[], metavar="FILE", help="what `bench --json` "
+                        "printed: stands in place of the times of the runs; repeatable")  # fmt: skip
     parser.add_argument("--prices", type=Path, metavar="FILE", help="YAML of guard: {input, output, source, date}, "
                         "dollars per million tokens: the cost of guards behind an API")  # fmt: skip
     parser.add_argument("--training", action="append", type=Path, default=[], metavar="DIR", help="a folder with "
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         training=args.training,
         stress=args.stress,
         per_hour=args.per_hour,
+        speed=args.speed,
         prices=read_prices(args.prices) if args.prices else None,
         progress=lambda text: print(text, file=sys.stderr),
     )

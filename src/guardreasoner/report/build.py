@@ -20,7 +20,15 @@ from guardreasoner.evaluate.statistics import Outcomes, estimates, holm, outcome
 from guardreasoner.evaluate.stress import read_stress
 from guardreasoner.records import now
 from guardreasoner.report import figures
-from guardreasoner.report.cost import Price, Stage, published_costs, read_corpora, read_stages, run_cost
+from guardreasoner.report.cost import (
+    Price,
+    Stage,
+    cost_of,
+    published_costs,
+    read_corpora,
+    read_speeds,
+    read_stages,
+)
 from guardreasoner.report.glance import glances
 from guardreasoner.report.model import Relabelled, Report, TaskPoints, Twins
 from guardreasoner.report.tables import Standings, standings
@@ -44,6 +52,7 @@ def build(
     stress: Sequence[str | Path] = (),
     per_hour: float | None = None,
     prices: Mapping[str, Price] | None = None,
+    speed: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Gather a report.
@@ -59,6 +68,7 @@ def build(
         stress: folders of finished `stress` runs.
         per_hour: what an hour of the machine that judged costs, for the cost of 1,000 requests.
         prices: guard to what a provider asks for its tokens; such a guard costs that instead.
+        speed: files of what `bench --json` printed; they stand in place of the times of the runs.
         progress: called with what is being done.
 
     Raises:
@@ -72,7 +82,8 @@ def build(
     stability = {e.label: tuple(repeats) for e in entrants if (repeats := read_stability(e.run))}
     stages, attacked = tuple(read_stages(training)), tuple(map(read_stress, stress))
     tell("figures")
-    costs = {e.label: cost for e in entrants if (cost := run_cost(e.run, e.label)) is not None}
+    speeds = read_speeds(speed)
+    costs = {e.label: cost for e in entrants if (cost := cost_of(e.run, e.label, speeds)) is not None}
     return Report(
         title,
         now(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,34 @@ def run_cost(run: Run, label: str) -> Cost | None:
         where="this run, in batches as evaluated",
         prompt_tokens=sum(u.prompt_tokens for u in usage) / len(usage) or None,
     )
+
+
+def read_speeds(files: Sequence[str | Path]) -> list[tuple[str, Cost]]:
+    """Mode and cost of each line that `bench --json` printed: calls one at a time, medians.
+
+    Raises:
+        DataError: a line is none of them.
+    """
+    found = []
+    for file in files:
+        for line, row in read_jsonl(file):
+            try:
+                memory = row["memory_mb"] / 1000
+                cost = Cost(
+                    str(row["guard"]), row["p50_ms"], row["tokens"], row["p50_ms"], row["p95_ms"], memory, row["n"],
+                    "`bench`, one at a time", row["prompt_tokens"] or None,
+                )  # fmt: skip
+                found.append((str(row["mode"]), cost))
+            except (KeyError, TypeError):
+                raise DataError("not a line of `guardreasoner bench --json`", file=str(file), line=line) from None
+    return found
+
+
+def cost_of(run: Run, label: str, speeds: Sequence[tuple[str, Cost]] = ()) -> Cost | None:
+    """What `bench` measured of the run's guard, in the run's mode where it has several; else the run's own usage."""
+    own = [(mode, cost) for mode, cost in speeds if cost.guard == run.guard]
+    found = [cost for mode, cost in own if mode == run.mode] or [cost for _, cost in own if len(own) == 1]
+    return replace(found[0], guard=label) if found else run_cost(run, label)
 
 
 def published_costs() -> list[Cost]:

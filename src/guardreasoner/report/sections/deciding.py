@@ -84,7 +84,9 @@ def _reading(report: Report) -> list[str]:
         "judged counts as missed, or as a false alarm.",
         f"The fourth column moves every guard's cut until it misses at most {MISSES} of 100 harmful everyday requests: "
         "only there do false alarms compare. A guard without scores has no cut to move.",
-        "Time is the mean of the run itself, in batches as evaluated, on whatever machine it ran.",
+        "Time is the median of single calls where `bench` measured it (`--speed FILE`), else the mean of the run "
+        "itself, in batches as evaluated, on whatever machine it ran and however busy that was: the part on cost says "
+        "which.",
     ]
     if report.per_hour is None:
         said.append("What a machine costs needs its price (`--per-hour PRICE`), what an API costs those of its tokens "

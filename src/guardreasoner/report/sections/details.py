@@ -56,9 +56,10 @@ def slices_and_labels(report: Report) -> Iterator[Section]:
             for r in report.relabelled
         ]  # fmt: skip
         said = (
-            f"{report.reviewed_rows:,} rows were reviewed; the majority of their reviewers decides. Where only "
-            "disagreements of one guard were reviewed, its corrected F1 can only rise: `guardreasoner disagreements` "
-            "draws a sample that is fair to all."
+            f"{report.reviewed_rows:,} rows were reviewed; the majority of their reviewers decides, and rows nobody "
+            "reviewed keep their labels. Where only disagreements of one guard were reviewed, its corrected F1 can "
+            "only rise: `guardreasoner disagreements` draws a sample that is fair to all, and with `--reviews` "
+            "estimates the corrected F1 of whole cells from it."
         )
         yield Section("Original and corrected labels", "labels", [Paragraph(said), plain(columns, rows, left=3)],
                       "Corrected labels")  # fmt: skip
