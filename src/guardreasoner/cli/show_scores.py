@@ -14,13 +14,13 @@ from guardreasoner.evaluate.stability import Stability
 from guardreasoner.types import TASKS, Score
 
 NAMES = {"prompt_harm": "prompt harm", "refusal": "refusal", "response_harm": "response harm"}
-HEADS = ("F1", "const", "P", "R", "FPR", "AUROC", "n", "unread")
+HEADS = ("F1", "const", "P", "R", "FPR", "AUROC", "n", "unparsed")
 
 
 def scores_table(scores: Sequence[Score], averages: Sequence[Average] = ()) -> Table:
     """One line per cell under its task, and per task its weighted and macro mean; below them what enters no mean.
 
-    `const` is the F1 of always answering with the positive label; `unread` counts rows without a readable verdict.
+    `const` is the F1 of always answering with the positive label; `unparsed` counts rows without a readable verdict.
     """
     title = f"{scores[0].guard}, rule {scores[0].rule}" if scores else ""
     table = table_of("", *HEADS, title=escape(title))

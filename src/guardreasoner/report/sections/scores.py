@@ -33,7 +33,7 @@ FOOTNOTES = (
     "pool. No mark: neither, or, for guards marked ?, unknown.",
     "! Known not to be what the column says; such cells take no place. The notes below say why.",
 )
-SCORE_HEADS = ("guard", "benchmark", "F1", "95%", "const", "P", "R", "FPR", "AUROC", "AUPRC", "ECE", "n", "unread")
+SCORE_HEADS = ("guard", "benchmark", "F1", "95%", "const", "P", "R", "FPR", "AUROC", "AUPRC", "ECE", "n", "unparsed")
 
 
 def means(report: Report) -> Section:
