@@ -83,7 +83,7 @@ def test_every_option_of_every_command_is_explained():
 
 def test_the_readme_shows_the_real_tree():
     """Every entry of the package is named once in README's tree, and every name in the tree is there."""
-    tree = re.search(r"```\nsrc/guardreasoner/\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    tree = re.search(r"```text\nsrc/guardreasoner/\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
     named = [
         name.rstrip("/")
         for line in tree.splitlines()
