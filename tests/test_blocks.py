@@ -72,7 +72,7 @@ PRELUDE = """
 server=
 stop() { if [ -n "$server" ]; then kill $server; wait $server || true; server=; fi; }
 ready() { for i in $(seq 300); do curl -s localhost:PORT/$1 > /dev/null && return; sleep 0.2; done; false; }
-trap 'kill $(jobs -p) 2> /dev/null' EXIT
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 """
 SERVER = r"^(?:\w+=\S+ )*guardreasoner (serve|review) "
 

@@ -28,11 +28,17 @@ function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+// How much a box holds, where it may hold more than it shows.
+function showSize(box) {
+  const size = document.querySelector(`output[for=${box.id}]`);
+  size.textContent = box.scrollHeight > box.clientHeight + 4 ? `${box.value.length.toLocaleString("en")} characters` : "";
+}
+
 function showCode(exchange, mode) {
   const body = JSON.stringify({ ...exchange, mode });
-  $("curl").textContent = visible(`curl -s ${location.origin}/v1/judge -H 'content-type: application/json' -d ${quoted(body)}`);
+  $("curl").textContent = visible(`curl -s ${location.origin}/v1/judge -H 'content-type: application/json'${$("key").value ? " -H \"authorization: Bearer $KEY\"" : ""} -d ${quoted(body)}`);
   const texts = Object.values(exchange).map((text) => JSON.stringify(text)).join(", ");
-  const load = `load_guard(${JSON.stringify(guard)}, mode=${JSON.stringify(mode)})`;
+  const load = `load_guard(${guard ? `${JSON.stringify(guard)}, ` : ""}mode=${JSON.stringify(mode)})`;
   $("python").textContent = visible(`from guardreasoner import load_guard\n\nverdict = ${load}.check(${texts})\nprint(verdict.flagged, verdict.scores)`);
   $("code").hidden = false;
 }
@@ -133,6 +139,7 @@ function showVerdict(card, verdict, milliseconds) {
   const judged = verdict.status === "ok";
   title.textContent = judged ? (verdict.flagged ? "flagged" : "passed") : verdict.status;
   title.className = `verdict ${!judged ? "doubt" : verdict.flagged ? "harm" : "fine"}`;
+  for (const part of [card.querySelector("table"), card.querySelector(".cost")]) part.hidden = !judged;
   for (const task of TASKS) addRow(card, verdict, task);
   const usage = verdict.usage;
   const parts = [
@@ -154,6 +161,7 @@ function showVerdict(card, verdict, milliseconds) {
 
 function showError(card, message) {
   card.classList.remove("waiting");
+  card.querySelector("table").hidden = true;
   card.querySelector(".verdict").textContent = "not judged";
   card.querySelector(".verdict").className = "verdict doubt";
   showNotes(card, [message]);
@@ -225,10 +233,12 @@ for (const [name, prompt, response] of EXAMPLES) {
   button.addEventListener("click", () => {
     $("prompt").value = prompt;
     $("response").value = response;
+    for (const box of document.querySelectorAll("textarea")) showSize(box);
     judgeAll();
   });
   $("examples").append(button);
 }
+for (const box of document.querySelectorAll("textarea")) box.addEventListener("input", () => showSize(box));
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   judgeAll();
