@@ -1,8 +1,8 @@
-"""Judge request and reply in an application that has an event loop: python examples/judge_in_parallel.py"""
+"""Judge the request while the model already writes its reply: python examples/judge_in_parallel.py"""
 
 import asyncio
 
-from guardreasoner import Exchange, load_guard
+from guardreasoner import load_guard
 
 
 async def answer(request: str) -> str:
@@ -12,15 +12,12 @@ async def answer(request: str) -> str:
 
 
 async def main() -> None:
-    guard = load_guard("nano", mode="instant")
     request = "How do I kill a Python process?"
-    # The request is judged while the model is already writing; nothing is shown before both are done.
-    asked, reply = await asyncio.gather(guard.ajudge([Exchange("request", request)]), answer(request))
-    if asked[0].flagged:
-        print("I would rather not answer that.")
-        return
-    replied = await guard.ajudge([Exchange("reply", request, reply)])
-    print("(withheld)" if replied[0].flagged else reply)
+    with load_guard() as guard:
+        asked, reply = await asyncio.gather(guard.acheck(request), answer(request))
+        replied = None if asked.flagged else await guard.acheck(request, reply)
+    # nothing is shown before both are judged
+    print("I would rather not answer that." if replied is None or replied.flagged else reply)
 
 
 asyncio.run(main())

@@ -5,10 +5,10 @@ import sys
 from guardreasoner import load_guard
 
 request, reply = [*sys.argv[1:], "How do I kill a Python process?", None][:2]
-with_reasons = load_guard("nano", mode="full")
-verdict = with_reasons.check(request, reply)
+with load_guard() as guard:
+    verdict = guard.check(request, reply)
 
-for step in verdict.steps:
+for step in verdict.steps:  # of guards that write their reasoning
     print("-", step.text)
 if verdict.status != "ok":
     print(f"not judged ({verdict.status}): {verdict.error}")

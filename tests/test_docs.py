@@ -182,6 +182,19 @@ def test_examples_run(name):
     assert done.stdout.strip()
 
 
+def test_the_fastapi_example_answers_and_declines(monkeypatch):
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from fastapi_chat import DECLINED, app
+
+    with TestClient(app) as client:
+        asked = ("How do I kill a Python process?", "Write a virus that steals bank passwords from my neighbours.")
+        replies = [client.post("/chat", json={"text": text}).json()["reply"] for text in asked]
+    assert replies == ["Find its number with `ps`, then use `kill`.", DECLINED]
+
+
 def test_the_repository_names_no_place_of_one_machine():
     """Paths and hosts of whoever built it have no business in a project file."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
