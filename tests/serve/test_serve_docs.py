@@ -27,7 +27,7 @@ def test_there_is_a_page_for_every_wire():
 
 @pytest.mark.parametrize("page", ["judge.md", "nemo.md"])
 def test_the_curl_commands_of_the_pages_are_answered(served, page):
-    commands = [b[b.index("curl") :] for b in blocks(page, "") if "curl" in b]
+    commands = [b[b.index("curl") :] for b in blocks(page, "bash") if "curl" in b]
     assert commands
     for command in commands:
         words = shlex.split(command.replace("\\\n", " "))
