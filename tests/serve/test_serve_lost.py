@@ -10,8 +10,8 @@ import time
 import httpx
 import pytest
 
+from guardreasoner.serve.decide import REPLY_TASKS
 from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_key
-from guardreasoner.serve.policy import REPLY_TASKS
 from serve import fake_guards
 from serve.running import completion, serving, upstream
 from serve.test_serve_proxy import BLOCKED, CHAT, chat, chunks, content, finish_of, rules, said, text_of, user

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.serve.policy import ROUTES, Policy, Rules, blocks, decide, policy_of, read_policy
+from guardreasoner.serve.decide import blocks, decide
+from guardreasoner.serve.policy import ROUTES, Policy, Rules, policy_of, read_policy
 from guardreasoner.types import Labels, Task, Verdict
 
 DOCS = Path(__file__).parents[2] / "docs"

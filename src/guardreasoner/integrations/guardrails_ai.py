@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.inprocess import InProcess
-from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.policy import Rules
 from guardreasoner.types import TASKS, Exchange
 
 _base = need("guardrails.validator_base", "guardrails-ai")

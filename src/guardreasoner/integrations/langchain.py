@@ -30,8 +30,9 @@ from guardreasoner.serve.chat.conversation import (
     worst,
 )
 from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.inprocess import InProcess, at_once
-from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.policy import Rules
 from guardreasoner.types import Verdict
 
 _types = need("langchain.agents.middleware.types", "langchain")

@@ -20,9 +20,10 @@ from guardreasoner.serve.chat.conversation import (
     spoken,
     worst,
 )
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.fields import Field as Row
 from guardreasoner.serve.fields import FieldTable, Loose
-from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.policy import Rules
 from guardreasoner.types import Exchange, Message, Verdict
 
 FIELDS = FieldTable(

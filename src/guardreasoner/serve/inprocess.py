@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from guardreasoner.errors import GuardReasonerError
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.load import load_guard
-from guardreasoner.serve.policy import Rules, decide
+from guardreasoner.serve.decide import decide
+from guardreasoner.serve.policy import Rules
 from guardreasoner.types import Exchange, Verdict
 
 T = TypeVar("T")

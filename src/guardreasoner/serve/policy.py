@@ -1,20 +1,17 @@
-"""What a server does with a verdict: one YAML file, validated as a whole, and one function that applies it.
+"""A server's policy: one YAML file, validated as a whole. `decide` applies it.
 
-    version: 1
-    fail_mode: closed
-    thresholds: {prompt_harm: 0.6, response_harm: 0.5}
-    review: {prompt_harm: [0.4, 0.6]}
-    routes:
-      proxy: {fail_mode: open, shadow: true}
-
-Policy reads `scores` and `labels` and writes `flagged`, `fail_mode` and notes; it never rewrites labels.
+version: 1
+fail_mode: closed
+thresholds: {prompt_harm: 0.6, response_harm: 0.5}
+review: {prompt_harm: [0.4, 0.6]}
+routes:
+  proxy: {fail_mode: open, shadow: true}
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,13 +20,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.types import SETTLED, TASKS, FailMode, Mode, Status, Task, Verdict
+from guardreasoner.types import FailMode, Mode, Task, Verdict
 
 Action = Literal["block", "flag", "pass"]
 KindAction = Literal["block", "flag", "pass", "support"]
-SEVERITY: tuple[KindAction, ...] = ("block", "support", "flag", "pass")
-"""The first of these that any task asks for is what happens."""
-STOPS = SEVERITY[:2]
 Route = str
 _WIRES = Path(__file__).parent / "wires"
 Window = Literal["last", "last_n", "full"]
@@ -347,115 +341,3 @@ def _keys(section: list[str]) -> Iterator[str]:
     }  # fmt: skip
     model = next((models[part] for part in reversed(section) if part in models), Policy)
     return (".".join([*section, name]) for name in model.model_fields)
-
-
-def decide(verdict: Verdict, rules: Rules) -> Verdict:
-    """The verdict with `flagged` and `fail_mode` as the rules want them, and notes that say why.
-
-    Notes: `action` is what the caller should do (in shadow mode `pass`, and `shadow` says what it would have been),
-    `flagged` names the tasks that reached their threshold, `review` is true inside a review band.
-    """
-    if verdict.status not in SETTLED:
-        return _done(verdict, _unjudged(verdict.status, rules), rules)
-    kind = _kind(verdict, rules)
-    thresholds = {**rules.thresholds, **kind.thresholds} if kind else rules.thresholds
-    tasks = [task for task in TASKS if _flags(verdict, task, thresholds)]
-    actions: dict[Task, KindAction] = {}
-    for task in TASKS:
-        band = rules.review.get(task)
-        if task in tasks and kind is not None and kind.action is not None:
-            actions[task] = kind.action
-        elif _within(verdict, task, band):
-            actions[task] = rules.review_action
-        elif task in tasks:
-            actions[task] = rules.action
-    if kind is not None and kind.action == "support":
-        actions.setdefault(Task.prompt_harm, "support")
-    told: dict[str, KindAction] = {t.value: a for t, a in actions.items()}
-    part = verdict.status if verdict.status != "ok" else verdict.notes.get("unread")
-    if part:  # harm was found in what was read, or not; the rest was not judged
-        told["unread"] = _unjudged(part, rules)
-    action: KindAction = next(a for a in SEVERITY if a == "pass" or a in told.values())
-    notes = {**verdict.notes, "flagged": [t.value for t in tasks]}
-    notes |= {"actions": told} if told else {}
-    notes |= {"review": True} if any(_within(verdict, t, band) for t, band in rules.review.items()) else {}
-    if rules.thresholds and not verdict.calibrated:
-        notes["thresholds"] = "the guard's labels decided: its scores are not calibrated"
-    return _done(replace(verdict, notes=notes), action, rules)
-
-
-def _unjudged(status: Status, rules: Rules) -> Action:
-    """What becomes of what was not judged."""
-    if status == "unread":
-        return rules.languages.unsupported
-    return "block" if rules.fail_mode == "closed" else "pass"
-
-
-def _done(verdict: Verdict, action: KindAction, rules: Rules) -> Verdict:
-    """The verdict with the action taken; in shadow mode it is only told."""
-    flagged = action != "pass"
-    mode: FailMode | None = "open" if rules.shadow or action not in STOPS else "closed"
-    verdict = replace(verdict, fail_mode=None if verdict.status == "ok" else mode)
-    if rules.shadow:
-        told = {"shadow": {"action": action, "flagged": flagged}, "action": "pass"}
-        return replace(verdict, flagged=False, notes={**verdict.notes, **told})
-    return replace(verdict, flagged=flagged, notes={**verdict.notes, "action": action})
-
-
-def blocks(verdict: Verdict, tasks: Sequence[Task] = tuple(TASKS)) -> bool:
-    """Whether a decided verdict must stop what it was asked about.
-
-    Args:
-        tasks: those that matter here: a harmless reply is not stopped because the request was harmful.
-    """
-    if verdict.notes.get("action") not in STOPS:
-        return False
-    actions = verdict.notes.get("actions")
-    return verdict.status not in SETTLED or not actions or any(actions.get(t) in STOPS for t in (*tasks, "unread"))
-
-
-def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
-    """A sentence for each kind of harm in a policy that no verdict can ever have.
-
-    Args:
-        policy: the policy.
-        named: the kinds that the guard tells without reasoning (its verdicts' `kinds`).
-    """
-    told = f", and tells only {', '.join(named)}" if named else ""
-    return [
-        f"the policy's kind {kind.match!r} can never match on route {route}: in mode instant this guard writes nothing "
-        f"about the kind of harm{told}"
-        for route in ROUTES
-        for kind in policy.rules(route).kinds
-        if policy.rules(route).mode == "instant" and not any(kind.match.casefold() in n.casefold() for n in named)
-    ]
-
-
-REPLY_TASKS = (Task.refusal, Task.response_harm)
-
-
-def _kind(verdict: Verdict, rules: Rules) -> KindRule | None:
-    """The first row that speaks of the verdict's kind of harm."""
-    harm = (verdict.harm or "").casefold()
-    told: Mapping[str, float] = getattr(verdict, "kinds", None) or {}
-
-    def named(kind: KindRule) -> bool:
-        word = kind.match.casefold()
-        return word in harm or any(word in name.casefold() and p >= kind.probability for name, p in told.items())
-
-    return next(filter(named, rules.kinds), None)
-
-
-def _flags(verdict: Verdict, task: Task, thresholds: Mapping[Task, Score | None]) -> bool:
-    if thresholds and task in thresholds:
-        limit, score = thresholds[task], verdict.scores.get(task.value)
-        if limit is None:
-            return False
-        if verdict.calibrated and score is not None:
-            return score >= limit
-    return task is not Task.refusal and getattr(verdict.labels, task.value) == "harmful"
-
-
-def _within(verdict: Verdict, task: Task, band: tuple[float, float] | None) -> bool:
-    score = verdict.scores.get(task.value)
-    return band is not None and verdict.calibrated and score is not None and band[0] <= score < band[1]

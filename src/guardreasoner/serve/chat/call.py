@@ -13,9 +13,10 @@ from guardreasoner.records import dumps
 from guardreasoner.serve.chat.conversation import Conversation, Examined, Memory, Round, worst
 from guardreasoner.serve.chat.reply import LABELS
 from guardreasoner.serve.core.judge import Caller
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import coded
-from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.policy import Rules
 from guardreasoner.serve.service import Service, brief
 from guardreasoner.types import TASKS, Exchange, Labels, Message, Verdict
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.decide import blocks
 from guardreasoner.serve.fields import Loose
-from guardreasoner.serve.policy import Rules, blocks
+from guardreasoner.serve.policy import Rules
 from guardreasoner.types import SETTLED, Exchange, Message, Verdict
 
 SPOKEN = ("content", "reasoning_content", "reasoning", "thinking_blocks", "refusal")

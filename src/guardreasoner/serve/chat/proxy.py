@@ -25,10 +25,10 @@ from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.chat.relay import data, relay
 from guardreasoner.serve.chat.reply import Heard, read_reply, said
 from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused, header, read_json
 from guardreasoner.serve.fields import coded
-from guardreasoner.serve.policy import REPLY_TASKS, blocks
 from guardreasoner.serve.service import Service, brief, reply
 
 TURNS, TURN_TTL_S = 50_000, 3600.0

@@ -19,8 +19,8 @@ from guardreasoner.serve.chat.conversation import Examined
 from guardreasoner.serve.chat.events import EventReader, EventTooLong, ServerSent
 from guardreasoner.serve.chat.reply import LABELS, read_reply, said, unclear
 from guardreasoner.serve.chat.stream import Held
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.limits import Refused
-from guardreasoner.serve.policy import REPLY_TASKS, blocks
 from guardreasoner.types import Verdict
 
 ENVELOPE = ("id", "object", "created", *LABELS)

@@ -19,11 +19,12 @@ from guardreasoner.serve.core.budget import Escalations, Recent
 from guardreasoner.serve.core.frames import JudgeJob
 from guardreasoner.serve.core.queue import BASE_CHARACTERS, Item, Waiting, characters_of
 from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker
+from guardreasoner.serve.decide import decide
 from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.log import log_judged
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.door.spans import configured, span
-from guardreasoner.serve.policy import ROUTES, Policy, Route, Rules, decide
+from guardreasoner.serve.policy import ROUTES, Policy, Route, Rules
 from guardreasoner.types import SETTLED, Exchange, Mode, Status, Step, Task, Usage, Verdict
 
 HELD_SHARE = 0.75

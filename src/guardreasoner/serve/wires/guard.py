@@ -20,9 +20,9 @@ from starlette.responses import Response
 
 from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import read_messages, spoken, worst
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable, visible
-from guardreasoner.serve.policy import REPLY_TASKS, blocks
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Task, Verdict
 

@@ -22,8 +22,9 @@ from guardreasoner.serve.chat.conversation import (
     round_of,
     worst,
 )
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.fields import Checked, Field, FieldTable, visible
-from guardreasoner.serve.policy import REPLY_TASKS, Rules, blocks
+from guardreasoner.serve.policy import Rules
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import SETTLED, Exchange, Task
 
