@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
-from guardreasoner.plans import Finish
+from guardreasoner.plans import Failure
 
 
 class GuardReasonerError(Exception):
@@ -70,7 +70,7 @@ class EngineError(GuardReasonerError):
 
     retryable = False
     """Whether asking again may help."""
-    finish: Finish = "unavailable"
+    finish: Failure = "unavailable"
     """How a completion that it prevented ends."""
 
 

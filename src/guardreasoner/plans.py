@@ -93,8 +93,9 @@ class Choice:
 PlanStep = Free | Text | Choice
 Plan = Sequence[PlanStep]
 
-Finish = Literal["stop", "length", "timeout", "refused", "overloaded", "unavailable", "input_too_long"]
-"""stop and length are completions; the others say why there is none."""
+Failure = Literal["timeout", "refused", "overloaded", "unavailable", "input_too_long"]
+"""Why there is no completion."""
+Finish = Literal["stop", "length"] | Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 
 from guardreasoner.engines.base import PASSED, rough_offsets
 from guardreasoner.errors import ConfigError, EngineError, need, printable
-from guardreasoner.plans import Finish
+from guardreasoner.plans import Failure
 
 T = TypeVar("T")
 MAX_WAIT_S = 30.0
@@ -41,7 +41,7 @@ class CallFailed(EngineError):
     """One call failed; trying again may help where `retryable` is true."""
 
     def __init__(
-        self, finish: Finish, message: str, *, status: int = 0, retryable: bool = False, wait_s: float = 0.0
+        self, finish: Failure, message: str, *, status: int = 0, retryable: bool = False, wait_s: float = 0.0
     ) -> None:
         """Args:
         finish: of the completion that there is not.
@@ -247,7 +247,7 @@ def failure(status: int, headers: Mapping[str, str], content: bytes, *, model: s
         )
     if code == "insufficient_quota":
         return EngineError("the account has no quota left (HTTP 429); add credit and run again")
-    finish: Finish = "unavailable"
+    finish: Failure = "unavailable"
     if code in ("content_filter", "content_policy_violation"):
         finish, message = "refused", "the provider refused the request"
     elif code == "context_length_exceeded" or status == 413:

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
-from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from guardreasoner.data.messages import as_exchange, kind_of
-from guardreasoner.errors import DataError, GuardReasonerError
+from guardreasoner.errors import DataError, GuardReasonerError, UnknownName
 from guardreasoner.guards.language import UNREAD, unread
-from guardreasoner.types import SETTLED, TASKS, Exchange, FailMode, Labels, Status, Step, Task, Verdict
+from guardreasoner.types import MODES, SETTLED, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Verdict
 
 
 @runtime_checkable
@@ -60,9 +59,7 @@ class Guard(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Judging:
@@ -126,10 +123,19 @@ class Judging:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def known_mode(mode: Mode) -> Mode:
+    """The mode, if there is one of that name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if mode not in MODES:
+        raise UnknownName("mode", str(mode), MODES)
+    return mode
 
 
 def _exchange(prompt: Any, response: Any) -> Exchange:

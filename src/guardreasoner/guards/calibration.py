@@ -97,6 +97,11 @@ class Calibration:
         return {"version": 1, "fitted_on": self.fitted_on, "tasks": tasks}
 
 
+def calibration_of(given: str | Path | Calibration | None) -> Calibration | None:
+    """A calibration, read where a file is named."""
+    return read_calibration(given) if isinstance(given, str | Path) else given
+
+
 def read_calibration(path: str | Path) -> Calibration:
     """Read `calibration.json`.
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.guards.base import Guard, Judging, fail_mode_of
+from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
-from guardreasoner.types import MODES, SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
+from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
 
 Bands = Mapping[Task, tuple[float, float]]
 EDGE = 1e-6
@@ -137,9 +137,7 @@ class CascadeGuard(Judging):
         Raises:
             UnknownName: there is no such mode.
         """
-        mode = mode or self.mode
-        if mode not in MODES:
-            raise UnknownName("mode", str(mode), MODES)
+        mode = known_mode(mode or self.mode)
         more: dict[str, Any] = {"deadline": deadline, "tasks": tasks}
         verdicts = [replace(v, guard=self.name) for v in _ask(self.first, exchanges, mode="instant", **more)]
         if mode == "instant":

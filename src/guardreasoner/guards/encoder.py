@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.encoder import EncoderEngine, Pair
-from guardreasoner.errors import EngineError, EngineTimeout, InputTooLong, UnknownName
-from guardreasoner.guards.base import Judging, checked_language, known_harm, unjudged, validate
+from guardreasoner.errors import EngineError, InputTooLong
+from guardreasoner.guards.base import Judging, checked_language, known_harm, known_mode, unjudged, validate
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
+from guardreasoner.guards.windows import whole_request
 from guardreasoner.guards.words import frequencies
 from guardreasoner.metrics import logit
-from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
+from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
 MARKS = 3
 """[CLS] and two [SEP]."""
@@ -88,7 +89,7 @@ class EncoderGuard(Judging):
             UnknownName: there is no such mode.
         """
         self.name, self.engine, self.fail_mode = name, engine, fail_mode
-        self.mode: Mode = _checked(mode)
+        self.mode = known_mode(mode)
         self.calibration = calibration or Calibration()
         self.max_windows = max_windows
         frequencies()  # the word list is read now, not while the first request waits
@@ -117,7 +118,7 @@ class EncoderGuard(Judging):
         Raises:
             DataError: an exchange has neither a request nor a reply.
         """
-        asked = _checked(mode or self.mode)
+        asked = known_mode(mode or self.mode)
         for exchange in exchanges:
             validate(exchange)
         made = [self._judge(exchange, self.tasks if tasks is None else tasks, deadline) for exchange in exchanges]
@@ -151,8 +152,8 @@ class EncoderGuard(Judging):
         if error is None:
             return checked_language(verdict, exchange, made.read, self.fail_mode)
         if verdict.flagged:
-            return known_harm(verdict, _status(error))
-        return unjudged(replace(blank, notes=verdict.notes), _status(error), str(error), self.fail_mode)
+            return known_harm(verdict, error.finish)
+        return unjudged(replace(blank, notes=verdict.notes), error.finish, str(error), self.fail_mode)
 
     def _scored(
         self, made: Sequence[Passage], curves: Mapping[Task, Curve], deadline: float | None
@@ -212,8 +213,7 @@ class EncoderGuard(Judging):
 
 def pair_of(exchange: Exchange) -> Pair:
     """The two texts that the engine reads: earlier messages and the request, and the reply."""
-    before = "".join(f"[{m.role}] {m.content}\n" for m in exchange.context)
-    return before + exchange.prompt, exchange.response
+    return whole_request(exchange), exchange.response
 
 
 def _settled(task: Task, wholes: Sequence[Scored], curve: Curve) -> bool:
@@ -234,15 +234,3 @@ def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
         return x
     e = np.exp(x - x.max())
     return np.asarray(e / e.sum())
-
-
-def _status(error: EngineError) -> Status:
-    if isinstance(error, InputTooLong):
-        return "input_too_long"
-    return "timeout" if isinstance(error, EngineTimeout) else "unavailable"
-
-
-def _checked(mode: Mode) -> Mode:
-    if mode not in MODES:
-        raise UnknownName("mode", str(mode), MODES)
-    return mode

@@ -232,14 +232,14 @@ def _encoder(
 ) -> Guard:
     from guardreasoner.engines.encoder import EncoderEngine
     from guardreasoner.engines.load import check_options
-    from guardreasoner.guards.calibration import read_calibration
+    from guardreasoner.guards.calibration import calibration_of
     from guardreasoner.guards.encoder import EncoderGuard
 
     if unknown:
         raise UnknownName(f"option of guard {row.name}", next(iter(unknown)), ("calibration", "threads"))
     own = Path(row.model) / "calibration.json"
     found = calibration or (own if calibration is None and own.exists() else None)
-    curves = read_calibration(found) if isinstance(found, str | Path) else found
+    curves = calibration_of(found)
     check_options("encoder", EncoderEngine, {"threads": threads})
     engine = EncoderEngine(row.model, threads=threads, name=row.name)
     return cast(Guard, EncoderGuard(row.name, engine, mode=mode, fail_mode=fail_mode, calibration=curves))
@@ -281,14 +281,14 @@ def _reasoning(
     row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
 ) -> Guard:
     from guardreasoner.engines.load import load_engine
-    from guardreasoner.guards.calibration import read_calibration
+    from guardreasoner.guards.calibration import calibration_of
     from guardreasoner.guards.reasoning import ReasoningGuard
 
     rest = dict(options)
     own = Path(row.model)
     meta = _read_meta(own) if own.is_dir() else {}
     found = rest.pop("calibration", None) or (own / "calibration.json" if (own / "calibration.json").exists() else None)
-    calibration = read_calibration(found) if isinstance(found, str | Path) else found
+    calibration = calibration_of(found)
     budgets = _budgets({**(meta.get("budgets") or {}), **_mapping("budgets", rest.pop("budgets", {}))})
     wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire")
     engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)

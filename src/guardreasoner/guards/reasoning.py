@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any, get_args
 
 from guardreasoner.engines.base import Engine, unanswered, within
-from guardreasoner.errors import ConfigError, EngineError, UnknownName
+from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.guards.base import Judging, checked_language, known_harm, unjudged, validate
+from guardreasoner.guards.base import Judging, checked_language, known_harm, known_mode, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
@@ -25,7 +25,6 @@ from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_strea
 from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan
 from guardreasoner.types import (
-    MODES,
     SETTLED,
     TASKS,
     Exchange,
@@ -146,9 +145,7 @@ class ReasoningGuard(Judging):
         self.engine.close()
 
     def _checked(self, mode: Mode) -> Mode:
-        if mode not in MODES:
-            raise UnknownName("mode", str(mode), MODES)
-        if mode in ("instant", "short") and not self.engine.capabilities.force:
+        if known_mode(mode) in ("instant", "short") and not self.engine.capabilities.force:
             raise ConfigError(f"engine {self.engine.name} cannot force text, so it has no mode {mode}; use full")
         return mode
 

@@ -17,6 +17,11 @@ CHARACTERS_PER_TOKEN = 8
 """Characters a window may hold per token of its size: text that a tokenizer swallows whole is bounded too."""
 
 
+def whole_request(exchange: Exchange) -> str:
+    """The request with the earlier messages in front of it, each under its role."""
+    return "".join(f"[{m.role}] {m.content}\n" for m in exchange.context) + exchange.prompt
+
+
 def windows(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> list[Exchange] | None:
     """The exchanges to judge in place of one, or None when it needs more than `limit`.
 
@@ -50,7 +55,7 @@ def _split(
 ) -> list[Exchange] | None:
     prompt = exchange.prompt
     if exchange.context:
-        prompt = "".join(f"[{m.role}] {m.content}\n" for m in exchange.context) + prompt
+        prompt = whole_request(exchange)
         request_tokens = offsets(prompt)
     if exchange.response is None:
         parts = split(prompt, request_tokens, capacity)

@@ -11,7 +11,7 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats.base import format_of
 from guardreasoner.guards.base import GuardRow
-from guardreasoner.guards.calibration import read_calibration
+from guardreasoner.guards.calibration import calibration_of
 from guardreasoner.guards.others.fetch import Frame, digest, read_frame
 from guardreasoner.guards.others.prompted import PromptedGuard
 from guardreasoner.guards.others.prompts import TEMPLATES, read_policy
@@ -57,8 +57,7 @@ def load_prompted(
             notes |= _without_adapter(row, listed, options)
             extra = {k: v for k, v in extra.items() if k in options}  # the row's own are for its own engine
         engine = _engine(row, extra, base_url)
-    found = options.get("calibration")
-    calibration = read_calibration(found) if isinstance(found, str | Path) else found
+    calibration = calibration_of(options.get("calibration"))
     guard = PromptedGuard(ready, engine, mode=mode, fail_mode=fail_mode, calibration=calibration, notes=notes)
     _check_arguments(guard)
     guard.notes |= template_note(guard)

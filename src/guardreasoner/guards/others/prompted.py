@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from guardreasoner.engines.base import Engine, unanswered
-from guardreasoner.errors import EngineError, PlanUnsupported, UnknownName
+from guardreasoner.errors import EngineError, PlanUnsupported
 from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
-from guardreasoner.guards.base import GuardRow, Judging, unjudged, validate
+from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validate
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
 from guardreasoner.metrics import logit
 from guardreasoner.plans import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
-from guardreasoner.types import MODES, TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
+from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MAX_WINDOWS = 16
 SPARE_TOKENS = 8
@@ -64,15 +64,13 @@ class PromptedGuard(Judging):
             ConfigError: an option is not one of the format's.
             UnknownName: there is no such format or mode.
         """
-        if mode not in MODES:
-            raise UnknownName("mode", str(mode), MODES)
         self.name, self.row, self.engine = row.name, row, engine
         self.format = format_of(row.format)
         self.options = options_of(self.format.Options, row.options, where=row.name)
         own_policy = bool(row.options.get("policy"))
         self.tasks = tuple(t for t in row.tasks if not (own_policy and t is Task.refusal))
         """A policy of the user's own says what is harmful, not what is a refusal."""
-        self.mode: Mode = mode
+        self.mode = known_mode(mode)
         self.fail_mode: FailMode = fail_mode
         self._force = engine.capabilities.force
         self._scaffold: dict[bool, int] = {}
