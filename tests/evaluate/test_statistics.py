@@ -231,6 +231,7 @@ def test_more_pairs_looked_at_need_stronger_evidence_and_the_sentence_says_so():
     assert (together[0].low, together[0].looks) == (alone.low, 10)
     assert "by Holm over 10 pairs" in together[0].sentence
     assert "Holm" not in alone.sentence
+    assert ("p < 0.001" in alone.sentence) == (alone.p < 0.001)  # resampling supports no more digits
 
 
 def test_a_difference_that_no_draw_contradicts_has_a_p_that_survives_many_looks():

@@ -23,6 +23,7 @@ from guardreasoner.records import write_jsonl
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document
 from guardreasoner.report.markdown import escaped, render_markdown
+from guardreasoner.report.page import render_html
 from guardreasoner.report.sections.scores import score_rows
 from guardreasoner.report.worth_reading import mistakes, side_by_side, visible
 from guardreasoner.report.write import write_report
@@ -208,6 +209,8 @@ def test_everyday_has_a_column_and_a_test_of_its_own_and_enters_no_mean(tmp_path
     assert sorted(c.benchmarks[0] for c in report.standings.looks) == ["AegisSafetyTest", "everyday"]
     assert [p.benchmarks for p in report.points] == [("AegisSafetyTest",), ("everyday",)]
     markdown = render_markdown(document(report))
+    assert "`--per-hour PRICE`" not in render_html(document(report))
+    assert "<code>--per-hour PRICE</code>" in render_html(document(report))
     assert "50 rows, in no mean" in markdown
     assert "mean of 1 of the paper's 6" in markdown
 

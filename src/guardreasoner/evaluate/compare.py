@@ -80,13 +80,18 @@ class Comparison:
         where = self.benchmarks[0] if self.exploratory else whole
         what = "cells" if self.exploratory else "pairs"
         corrected = f" by Holm over {self.looks} {what}" if self.looks > 1 else ""
-        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, {self.method}, p = {self.p:.2g}{corrected}"
+        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, {self.method}, p {of_p(self.p)}{corrected}"
         head = f"On {where} ({self.rows:,} rows) {more} scores {abs(self.difference):.2f} F1 points more than {less}"
         if not self.significant:
             seen = f"a true difference under about {self.detectable:.1f} points would mostly go unseen here"
             return f"{head} ({figures}): the two cannot be told apart on these rows, and {seen}."
         note = " One of several cells looked at: exploratory." if self.exploratory else ""
         return f"{head} ({figures}): more than chance would give.{note}"
+
+
+def of_p(p: float) -> str:
+    """A p in words: no more digits than resampling can support."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def check_pairs(a: Outcomes, b: Outcomes) -> None:

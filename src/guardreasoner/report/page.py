@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -18,6 +19,8 @@ from guardreasoner.report.blocks import Document
 from guardreasoner.report.figures import NAMES, split_name
 from guardreasoner.report.worth_reading import Mistake, SideBySide, harmful, visible
 from guardreasoner.types import TASKS, Labels
+
+_CODE = re.compile("`([^`]+)`")
 
 
 def render_html(document: Document) -> str:
@@ -36,8 +39,9 @@ def render_html(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    breakable = _breakable(need("markupsafe", "eval").Markup)
-    environment.filters |= {"visible": visible, "uri": _uri, "breakable": breakable, "kind": lambda b: type(b).__name__}
+    safe = need("markupsafe", "eval")
+    environment.filters |= {"visible": visible, "uri": _uri, "breakable": _breakable(safe.Markup),
+                            "prose": _prose(safe), "kind": lambda b: type(b).__name__}  # fmt: skip
     page: str = environment.get_template("report.html.j2").render(
         document=document,
         style=style,
@@ -60,6 +64,11 @@ def _policy(style: str) -> str:
 def _breakable(markup: Any) -> Callable[[str], Any]:
     """Names that may break between their words; the words themselves are escaped."""
     return lambda name: markup("<wbr>").join(split_name(visible(name)))
+
+
+def _prose(safe: Any) -> Callable[[str], Any]:
+    """Sentences, what stands between backticks as code; everything in them is escaped first."""
+    return lambda text: safe.Markup(_CODE.sub(r"<code>\1</code>", str(safe.escape(visible(text)))))
 
 
 def _uri(svg: bytes) -> str:

@@ -142,14 +142,21 @@ def standings(entrants: Sequence[Contestant], *, progress: Callable[[str], None]
                 looks += cells
                 pairs.append(on_common)
         tell(f"{task}: intervals")
-        primary += corrected(means)
+        told = frozenset(c.label for c in holders if opinionated(c))
+        primary += _corrected(means, told)
         places = _Tests(
             cells={(c.benchmarks[0], c.a, c.b): c.p for c in looks if c.task == task},
             mean={(c.a, c.b): c.p for c in primary if c.task == task},
-            shared={(c.a, c.b): c.p for c in corrected(pairs)},
+            shared={(c.a, c.b): c.p for c in _corrected(pairs, told)},
         )
         tables.append(_table(task, holders, places))
     return Standings(tuple(entrants), tuple(tables), tuple(primary), tuple(looks), tuple(dict.fromkeys(warnings)))
+
+
+def _corrected(found: Sequence[Comparison], told: frozenset[str]) -> list[Comparison]:
+    """p corrected over the pairs that the report speaks of: a guard that looks at nothing is in none of them."""
+    spoken = [c for c in found if {c.a, c.b} <= told]
+    return [*corrected(spoken), *(c for c in found if c not in spoken)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from guardreasoner.report.blocks import (
     Block,
@@ -18,7 +19,7 @@ from guardreasoner.report.blocks import (
 )
 from guardreasoner.report.glance import MISSES, ORDINARY, Glance
 from guardreasoner.report.model import Report, TaskPoints
-from guardreasoner.report.sections.words import TASK_NAMES, fixed, interval
+from guardreasoner.report.sections.words import TASK_NAMES, fixed, interval, p_value
 
 POINT_NAMES = {
     "tpr_at_fpr1": "TPR at 1% FPR",
@@ -51,12 +52,20 @@ def glance(report: Report) -> Iterator[Section]:
 def _glance_cells(report: Report, g: Glance, everyday: bool) -> list[str | Number]:
     limited = {c.label for c in report.samples}
     name = f"{g.guard} (sample)" if g.guard in limited else g.guard
-    cells: list[str | Number] = [name, interval(g.missed)]
+    cells: list[str | Number] = [name, _attacks(g, _most(other.attacks for other in report.glances))]
     if everyday:
         cells += [interval(g.ordinary_missed), interval(g.false_alarms), interval(g.equal.get(str(MISSES)))]
     paid = "for tokens" if g.by_tokens else "for the machine"
     money = "–" if g.per_1000 is None else Number(f"${g.per_1000:,.4f}", paid)
     return [*cells, fixed(g.ms, 1), money, interval(g.changed)]
+
+
+def _attacks(g: Glance, most: int) -> str | Number:
+    """Attacks missed; of how many where another run was asked more, so that nobody compares the two."""
+    shown = interval(g.missed)
+    if isinstance(shown, str) or g.attacks == most:
+        return shown
+    return replace(shown, small=f"{shown.small}, only {g.attacks:,} attacks")
 
 
 def _equal(found: Sequence[Glance]) -> Iterator[Block]:
@@ -79,9 +88,9 @@ def _equal(found: Sequence[Glance]) -> Iterator[Block]:
 
 def _reading(report: Report) -> list[str]:
     said = [
-        f"Attacks are the harmful requests of the benchmarks ({_most(g.attacks for g in report.glances):,} at most), "
-        f"ordinary requests the harmless ones of {ORDINARY}; below each number its 95% interval. What could not be "
-        "judged counts as missed, or as a false alarm.",
+        f"Attacks are the harmful requests of the benchmarks ({_most(g.attacks for g in report.glances):,} at most; "
+        f"runs that were asked fewer do not compare), ordinary requests the harmless ones of {ORDINARY}; below each "
+        "number its 95% interval. What could not be judged counts as missed, or as a false alarm.",
         f"The fourth column moves every guard's cut until it misses at most {MISSES} of 100 harmful everyday requests: "
         "only there do false alarms compare. A guard without scores has no cut to move.",
         "Time is the median of single calls where `bench` measured it (`--speed FILE`), else the mean of the run "
@@ -134,7 +143,7 @@ def _differences(found: TaskPoints) -> Iterator[Block]:
     heads = ("guard", "against", "point", "difference", "95%", "p")
     rows = [
         [d.a, d.b, POINT_NAMES[d.point], _signed(d.difference, d.point),
-         f"{_signed(d.low, d.point)} to {_signed(d.high, d.point)}", f"{d.p:.2g}"]
+         f"{_signed(d.low, d.point)} to {_signed(d.high, d.point)}", p_value(d.p)]
         for d in found.differences
     ]  # fmt: skip
     note = (
@@ -175,7 +184,7 @@ def twins(report: Report) -> Iterator[Section]:
     heads = ("recipe", "with reasoning", "labels alone", "task", "rows", "F1 points for reasoning", "95%", "p")
     rows = [
         [t.recipe, t.reasoning, t.labels_only, TASK_NAMES[c.task], f"{c.rows:,}", f"{c.difference:+.2f}",
-         f"{c.low:+.1f} to {c.high:+.1f}", f"{c.p:.2g}"]
+         f"{c.low:+.1f} to {c.high:+.1f}", p_value(c.p)]
         for t in report.twins
         for c in t.comparisons
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from guardreasoner.report.blocks import (
     plain,
 )
 from guardreasoner.report.model import Report
-from guardreasoner.report.sections.words import TASK_NAMES, fixed, span
+from guardreasoner.report.sections.words import TASK_NAMES, fixed, p_value, span
 from guardreasoner.report.tables import Entry, Standing, TaskTable
 from guardreasoner.report.worth_reading import opinionated
 from guardreasoner.types import TASKS, Score, Task
@@ -122,7 +122,7 @@ def task(report: Report, table: TaskTable) -> Section:
                 c.benchmarks[0],
                 f"{c.difference:+.2f}",
                 f"{c.low:+.1f} to {c.high:+.1f}",
-                f"{c.p:.2g}",
+                p_value(c.p),
                 c.method,
             ]
             for c in looks
