@@ -1,6 +1,6 @@
 """A FastAPI chat with the guard in front of the model and behind it: uvicorn --app-dir examples fastapi_chat:app
 
-    curl -s localhost:8000/chat -H 'content-type: application/json' -d '{"text": "How do I kill a Python process?"}'
+curl -s localhost:8000/chat -H 'content-type: application/json' -d '{"text": "How do I kill a Python process?"}'
 """
 
 from collections.abc import AsyncIterator
