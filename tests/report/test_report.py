@@ -340,6 +340,17 @@ def test_a_sample_is_compared_on_the_rows_that_both_judged(made, tmp_path):
     assert len(report.standings.tables[0].ours()) == 2
 
 
+def test_rows_that_were_asked_again_and_stand_at_the_end_are_compared_like_the_others(made, tmp_path):
+    shutil.copytree(made[0], tmp_path / "again")
+    file = tmp_path / "again" / "verdicts" / "mixed.jsonl"
+    first, *rest = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*rest, first]))
+    plain, moved = (build([folder, made[1]]) for folder in (made[0], tmp_path / "again"))
+    assert not [n for n in moved.notes if n.startswith("not compared")]
+    assert [c.difference for c in moved.standings.comparisons] == [c.difference for c in plain.standings.comparisons]
+    assert [c.p for c in moved.standings.looks] == pytest.approx([c.p for c in plain.standings.looks], abs=0.05)
+
+
 def test_runs_over_other_rows_or_other_labels_are_reported_but_not_compared(made, tmp_path):
     evaluate(Echo("other", "bake"), {"mixed": rows(30, name="else-")}, tmp_path / "other", config={"mode": "full"})
     evaluate(Echo("third", "bake"), {"mixed": rows(60, positive=True)}, tmp_path / "third", config={"mode": "full"})

@@ -9,7 +9,7 @@ exactly once (rule `strict`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -55,7 +55,16 @@ class Outcomes:
 
     def part(self, keep: Bools) -> Outcomes:
         """Some of the rows."""
-        index = np.flatnonzero(keep)
+        return self._at(np.flatnonzero(keep))
+
+    def only(self, ids: Sequence[str]) -> Outcomes:
+        """The rows with these ids, in this order."""
+        if tuple(ids) == self.ids:
+            return self
+        at = {identity: i for i, identity in enumerate(self.ids)}
+        return self._at(np.array([at[i] for i in ids], np.int64))
+
+    def _at(self, index: NDArray[np.int64]) -> Outcomes:
         return Outcomes(
             self.benchmark,
             self.task,
@@ -66,11 +75,6 @@ class Outcomes:
             tuple(self.clusters[i] for i in index),
             None if self.scores is None else self.scores[index],
         )
-
-    def only(self, ids: Iterable[str]) -> Outcomes:
-        """The rows with these ids."""
-        wanted = set(ids)
-        return self.part(np.array([i in wanted for i in self.ids], bool))
 
     @property
     def all_positive(self) -> bool:

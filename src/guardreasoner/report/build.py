@@ -131,12 +131,12 @@ def _points(entrants: Sequence[Contestant], task: Task) -> Iterator[TaskPoints]:
     scored = {e.label: {b: c for (t, b), c in e.cells.items() if t == task and c.scores is not None} for e in entrants}
     scored = {label: cells for label, cells in scored.items() if cells}
     names = [b for b in next(iter(scored.values()), {}) if all(b in cells for cells in scored.values())]
-    rows = {b: frozenset.intersection(*(frozenset(cells[b].ids) for cells in scored.values())) for b in names}
+    rows = {b: _in_all([cells[b].ids for cells in scored.values()]) for b in names}
     names = [b for b in names if rows[b]]
     together = averaged(names)
     groups = [[b for b in names if b in together], *[[b] for b in names if b not in together]]
     for group in filter(None, groups):
-        cells = {label: [_rows(own[b], rows[b]) for b in group] for label, own in scored.items()}
+        cells = {label: [own[b].only(rows[b]) for b in group] for label, own in scored.items()}
         guards = {label: found for label, own in cells.items() if (found := operating_points(own)) is not None}
         alike = [(cells[x], cells[y]) for x, y in combinations(cells, 2) if _same(cells[x], cells[y])]
         pairs = [d for x, y in alike for d in compare_points(x, y)]
@@ -144,8 +144,10 @@ def _points(entrants: Sequence[Contestant], task: Task) -> Iterator[TaskPoints]:
         yield TaskPoints(task, tuple(group), guards, tuple(pairs))
 
 
-def _rows(cell: Outcomes, ids: frozenset[str]) -> Outcomes:
-    return cell if len(ids) == cell.n else cell.only(ids)
+def _in_all(runs: Sequence[Sequence[str]]) -> list[str]:
+    """The ids that all runs hold, in the order of the first."""
+    common = frozenset.intersection(*map(frozenset, runs))
+    return [i for i in runs[0] if i in common]
 
 
 def _same(a: Sequence[Outcomes], b: Sequence[Outcomes]) -> bool:

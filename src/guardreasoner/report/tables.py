@@ -185,10 +185,9 @@ def _compare(
 
 
 def _common(a: Outcomes, b: Outcomes) -> tuple[Outcomes, Outcomes]:
-    """Both on the rows that both judged: one of them may have judged a sample."""
-    if a.ids == b.ids:
-        return a, b
-    both = set(a.ids) & set(b.ids)
+    """Both on the rows that both judged, in one order: one may be a sample, or have had rows asked again at the end."""
+    theirs = set(b.ids)
+    both = [i for i in a.ids if i in theirs]
     if not both:
         raise DataError(f"{a.guard} and {b.guard} have no row of {a.benchmark} in common")
     return a.only(both), b.only(both)
