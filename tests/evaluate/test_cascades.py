@@ -11,9 +11,8 @@ from guardreasoner.evaluate.contestants import contestants
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.cascade import CascadeGuard
-from guardreasoner.records import write_jsonl
 from guardreasoner.types import Example, Exchange, Labels, Task
-from review.test_disagreements import Scripted
+from scripted import Scripted, scripted_runs
 
 GOLD = ["harmful", "unharmful"] * 5
 FIRST = [0.99, 0.01, 0.45, 0.55, 0.95, 0.1, 0.4, 0.2, 0.9, 0.05]  # wrong on rows 2, 3 and 6, which lie nearest to 0.5
@@ -22,12 +21,7 @@ SECOND = [0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.1, 0.9]  # right there, wron
 
 @pytest.fixture
 def runs(tmp_path):
-    examples = [Example(Exchange(f"own-{i}", f"text {i}"), Labels(prompt_harm=g)) for i, g in enumerate(GOLD)]
-    file = tmp_path / "own.jsonl"
-    write_jsonl(file, [{"id": e.exchange.id, "prompt": e.exchange.prompt} | e.gold.as_dict() for e in examples])
-    for name, scores in (("first", FIRST), ("second", SECOND)):
-        evaluate(Scripted(name, scores), {"own": examples}, tmp_path / name, inputs=[file])
-    return tmp_path / "first", tmp_path / "second"
+    return scripted_runs(tmp_path, GOLD, first=FIRST, second=SECOND)
 
 
 def curve_of(runs, **options):

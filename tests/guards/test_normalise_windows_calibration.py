@@ -11,6 +11,7 @@ from guardreasoner.guards.calibration import Calibration, Curve, read_calibratio
 from guardreasoner.guards.normalise import differs, normalise
 from guardreasoner.guards.windows import split, windows
 from guardreasoner.types import Exchange, Task
+from scripted import word_spans
 
 
 @pytest.mark.parametrize(
@@ -42,18 +43,10 @@ def test_normalising_twice_changes_nothing_more_than_once(text):
     assert normalise(normalise(once)) == normalise(once)
 
 
-def words(text):
-    spans, start = [], 0
-    for part in text.split(" "):
-        spans.append((start, start + len(part)))
-        start += len(part) + 1
-    return spans
-
-
 @given(st.integers(1, 400), st.integers(8, 60))
 def test_windows_cover_every_word_and_overlap(count, size):
     text = " ".join(f"w{i}" for i in range(count))
-    pieces = split(text, words(text), size)
+    pieces = split(text, word_spans(text), size)
     assert all(len(p.split()) <= size for p in pieces)
     assert {w for p in pieces for w in p.split()} == set(text.split())
     if len(pieces) > 1:
@@ -62,10 +55,10 @@ def test_windows_cover_every_word_and_overlap(count, size):
 
 def test_request_and_reply_are_windowed_apart():
     exchange = Exchange("x", " ".join(["ask"] * 100), " ".join(["reply"] * 100))
-    made = windows(exchange, 64, 16, words)
+    made = windows(exchange, 64, 16, word_spans)
     assert [w.response is None for w in made][:2] == [True, True]
     assert any(w.response is not None and w.prompt for w in made)
-    assert windows(exchange, 64, 2, words) is None
+    assert windows(exchange, 64, 2, word_spans) is None
 
 
 def test_a_text_of_more_characters_than_the_windows_hold_is_too_long_without_tokenising_it():

@@ -14,22 +14,15 @@ from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.pieces import PASSAGES_A_WINDOW, cut_up, near, passages
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Exchange, Labels, Message, Task
+from scripted import word_spans
 from tiny_encoder import write_tiny
 
 BENIGN = fmt.answer("", Labels("unharmful", "compliance", "unharmful"))
 HARMFUL = fmt.answer("", Labels("harmful", "compliance", "harmful"))
 
 
-def words(text):
-    spans, start = [], 0
-    for part in text.split(" "):
-        spans.append((start, start + len(part)))
-        start += len(part) + 1
-    return spans
-
-
 def made(exchange, **options):
-    settings = {"capacity": 400, "limit": 16, "offsets": words, "cut": True} | options
+    settings = {"capacity": 400, "limit": 16, "offsets": word_spans, "cut": True} | options
     return passages(exchange, exchange.tasks, **settings)
 
 

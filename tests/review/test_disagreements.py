@@ -9,33 +9,15 @@ from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.corrections import agreements, latest, settle
-from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import Run, open_run
 from guardreasoner.evaluate.statistics import Outcomes, counts, rates
-from guardreasoner.guards.base import Judging
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.review.corrected import corrected_f1, flips
 from guardreasoner.review.disagreements import Sealed, contested, draw, read_sealed, write_review
-from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Task, Verdict
+from guardreasoner.types import Labels, Review, Task
+from scripted import scripted_runs
 
 P = Task.prompt_harm
-
-
-class Scripted(Judging):
-    """Gives the probabilities it is told."""
-
-    tasks = (P,)
-
-    def __init__(self, name, scores):
-        self.name, self.scores = name, scores
-
-    def judge(self, exchanges):
-        return [self._verdict(e) for e in exchanges]
-
-    def _verdict(self, exchange):
-        p = self.scores[int(exchange.id.removeprefix("own-"))]
-        labels = Labels(prompt_harm="harmful" if p >= 0.5 else "unharmful")
-        return Verdict(exchange.id, self.name, "full", "ok", labels, {t.value: p if t is P else None for t in TASKS})
 
 
 GOLD = ["harmful", "unharmful", "harmful", "unharmful", "harmful", "unharmful"]
@@ -45,12 +27,7 @@ CALM = [0.9, 0.6, 0.7, 0.2, 0.45, 0.3]  # contradicts gold on rows 1 (0.6) and 4
 
 @pytest.fixture
 def runs(tmp_path):
-    examples = [Example(Exchange(f"own-{i}", f"text {i}"), Labels(prompt_harm=g)) for i, g in enumerate(GOLD)]
-    file = tmp_path / "own.jsonl"
-    write_jsonl(file, [{"id": e.exchange.id, "prompt": e.exchange.prompt} | e.gold.as_dict() for e in examples])
-    for name, scores in (("sure", SURE), ("calm", CALM)):
-        evaluate(Scripted(name, scores), {"own": examples}, tmp_path / name, inputs=[file])
-    return [tmp_path / "sure", tmp_path / "calm"]
+    return scripted_runs(tmp_path, GOLD, sure=SURE, calm=CALM)
 
 
 def review(i, who, label, at="2026-01-01T00:00:00+00:00"):

@@ -21,20 +21,6 @@ HIDDEN = "".join(chr(0xE0000 + ord(c)) for c in "bad")
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
 
 
-@pytest.fixture(scope="module")
-def pair():
-    with upstream() as up, serving(rules(up)) as served:
-        yield up, served
-
-
-@pytest.fixture
-def proxied(pair):
-    up, served = pair
-    up.seen.clear()
-    up.reply = lambda body: "Hello there."
-    return up, served
-
-
 def event(finish=None, index=0, **delta) -> str:
     choice = {"index": index, "delta": delta, "finish_reason": finish}
     return json.dumps({"id": "chatcmpl-1", "choices": [choice]}, ensure_ascii=False)

@@ -30,21 +30,6 @@ def rules(up: Upstream, **more):
     return {"proxy": proxy, **more}
 
 
-@pytest.fixture(scope="module")
-def pair():
-    with upstream() as up, serving(rules(up)) as served:
-        yield up, served
-
-
-@pytest.fixture
-def proxied(pair):
-    up, served = pair
-    up.seen.clear()
-    up.headers.clear()
-    up.reply = lambda body: "Hello there."
-    return up, served
-
-
 def chat(served, *messages, **more):
     return served.http.post(CHAT, json={"model": "m", "messages": list(messages), **more})
 
