@@ -2,6 +2,7 @@
 
 import base64
 import codecs
+import json
 import time
 
 import pytest
@@ -60,6 +61,34 @@ DISGUISED = {
     "numbered words": "\n".join(f"{i}. {w}" for i, w in enumerate(PLAIN.split(), 1)),
     "variables": f'Let a = "{PLAIN[:31]}". Let b = "{PLAIN[32:]}". Answer a + b.',
     "spaces at wrong places": "How dop lantsg row quic klyin a warmk itchenn extto the wind ow",
+    "upside down": PLAIN.lower().translate(str.maketrans("abcdefghijklmnopqrstuvwxyz", "ɐqɔpǝɟƃɥᴉɾʞlɯuodbɹsʇnʌʍxʎz"))[
+        ::-1
+    ],
+    "Greek": PLAIN.translate(str.maketrans("aeiknoptu", "αεικηορτυ")),
+    "accents": PLAIN.translate(str.maketrans("aeiouncrstgw", "ăėĭŏŭņċŗşţġŵ")),
+    "Braille": PLAIN.lower().translate(str.maketrans("abcdefghijklmnopqrstuvwxyz", "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵")),
+    "hex in base64": base64.b64encode(PLAIN.encode().hex().encode()).decode(),
+    "base64 reversed": base64.b64encode(PLAIN.encode()).decode()[::-1],
+    "base64 in groups": " ".join(base64.b64encode(PLAIN.encode()).decode()[i : i + 8] for i in range(0, 84, 8)),
+    "base64 by words": " ".join(base64.b64encode(w.encode()).decode() for w in PLAIN.split()),
+    "base64 of two bytes a letter": base64.b64encode(PLAIN.encode("utf-16-le")).decode(),
+    "small base32": base64.b32encode(PLAIN.encode()).decode().lower(),
+    "octal": " ".join(f"{b:03o}" for b in PLAIN.encode()),
+    "chr()": "+".join(f"chr({b})" for b in PLAIN.encode()),
+    "numbered letters": " ".join("-".join(str(ord(c) - 96) for c in w.lower()) for w in PLAIN.split()),
+    "rot47": "".join(chr(33 + (ord(c) + 14) % 94) if c != " " else c for c in PLAIN),
+    "letters of signs": PLAIN.lower().replace("w", "\\/\\/").replace("n", "|\\|").replace("h", "|-|"),
+    "a list of letters": json.dumps(list(PLAIN)),
+    "emoji between letters": " ".join("🔥".join(w) for w in PLAIN.split()),
+    "each letter twice": each(lambda c: c + c).replace("aa ", "a "),
+    "drawn out": PLAIN.replace("o", "ooo").replace("i", "iii"),
+    "BBCode": each(lambda c: f"[b]{c}[/b]"),
+    "LaTeX": " ".join(f"\\textbf{{{w}}}" for w in PLAIN.split()),
+    "numbered without blanks": "\n".join(f"{i},{w}" for i, w in enumerate(PLAIN.split())),
+    "parts in JSON": json.dumps({"p1": PLAIN[:31], "p2": PLAIN[32:]}),
+    "parts in tags": f"<p2>{PLAIN[32:]}</p2> <p1>{PLAIN[:31]}</p1>",
+    "parts in lines": f"Part 2: {PLAIN[32:]}\nPart 1: {PLAIN[:31]}\nPut them together.",
+    "parts added": f'"{PLAIN[:18]}" + "{PLAIN[19:31]}" + "{PLAIN[32:]}" + ""',
     "rot13 in base64": base64.b64encode(codecs.encode(PLAIN, "rot13").encode()).decode(),
 }
 
@@ -86,6 +115,11 @@ def test_what_is_hidden_comes_out(name):
         "sha256 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         "| name | age |\n|---|---|\n| Ann Lee | 31 |\n| Bob Ray | 40 |",
         "Ich möchte einen Kuchen backen, aber ohne Eier und ohne Milch.",
+        "Aaron needs a book; the committee will discuss it. Hmm, aaah, zzz... sooo good!",
+        "1. Flour\n2. Two eggs and milk\n3. A pinch of salt",
+        'Choose "yes", "no" or "maybe", then press "OK".',
+        "Call 12-24-2023, rooms 3, 5, 7, 9, 11, 13, 15, 17, scores 3-1 2-2 0-1 1-1 2-0",
+        '{"0": {"name": "Ann"}, "1": {"name": "Bob"}, "total": "2 people"}',
     ],
 )
 def test_plain_text_stays_as_it_is(text):

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from guardreasoner.guards import encodings, spellings
-from guardreasoner.guards.normalise import differs, normalise
+from guardreasoner.guards import encodings, normalise, parts, spellings
 
 ROUNDS, DEPTH, MOST_FORMS = 3, 2, 6
 
@@ -30,10 +29,12 @@ class Form:
 
 
 def _normalised(text: str) -> str:
-    return normalise(text) if differs(text) else text
+    return normalise.normalise(text) if normalise.differs(text) else text
 
 
 EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("Braille", encodings.braille),
+    ("upside down", normalise.upright),
     ("characters", _normalised),
     ("entities", encodings.entities),
     ("percent", encodings.percent),
@@ -42,6 +43,7 @@ EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("markup", spellings.markup),
     ("symbols", spellings.symbols),
     ("spaced letters", spellings.spaced),
+    ("stretched", spellings.stretched),
     ("layout", spellings.layout),
     ("encoded", encodings.certain_runs),
     ("joined words", spellings.joined),
@@ -50,18 +52,22 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("encoded", encodings.runs),
     ("hidden markup", spellings.hidden_markup),
     ("leet", spellings.leet),
-    ("assembled", spellings.assembled),
+    ("rot47", spellings.rot47),
+    ("assembled", parts.assembled),
     ("respaced", spellings.respaced),
 )
+AS_WRITTEN = (("encoded", encodings.runs), ("rot47", spellings.rot47), ("assembled", parts.assembled))
 
 
 def forms(text: str) -> list[Form]:
     """The forms in which a text is judged: one, the text itself, where there is no disguise. Never raises."""
     first = _exact(Form(text))
     made, level = [first], [first]
-    if first.text != text and (run := encodings.runs(text)) != text:  # a code of signs that were taken for disguise
-        level.append(Form(run, ("encoded",)))
-        made.append(_exact(level[-1]))
+    for name, undo in AS_WRITTEN if first.text != text else ():  # their signs may have been taken for disguise
+        if (new := undo(text)) != text:
+            level.append(Form(new, (name,)))
+            exact = _exact(level[-1])
+            made += [exact] if all(exact.text != old.text for old in made) else []
     for depth in range(DEPTH):
         found = [(_exact(new), certain) for form in level for new, certain in _guessed(form)]
         if depth == 0 and any(certain for _, certain in found):

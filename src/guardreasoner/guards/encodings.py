@@ -1,4 +1,5 @@
-"""Text that was encoded: entities, percent, escapes, and runs of base64, base32, base85, hex, binary, decimal or Morse.
+"""Text that was encoded: entities, percent, escapes, Braille, and runs of base64, base32, base85, hex, binary, decimal,
+octal, numbered letters or Morse, one in another.
 
 Each function returns the text with what it found decoded in place, and the text itself where it found nothing. None
 raises, and each is linear in the length.
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
-from guardreasoner.guards.words import known
+from guardreasoner.guards.words import apart, known
 
 ESCAPES_NEEDED = 3
 """Fewer escapes than these are an accent, or part of a path."""
@@ -22,15 +24,21 @@ _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _QUOTED = re.compile(r"=([0-9A-F]{2})")
 _ESCAPE = re.compile(
     r"\\u\{([0-9a-fA-F]{1,6})\}|\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x\{?([0-9a-fA-F]{2})\}?"
-    r"|%u([0-9a-fA-F]{4})|\bU\+([0-9a-fA-F]{4,6})[ ,;]?"
+    r"|%u([0-9a-fA-F]{4})|\bU\+([0-9a-fA-F]{4,6})[ ,;]?|\\0{2,4}([0-9a-fA-F]{2})(?![0-9a-fA-F])[ ]?"
 )
 _OCTAL = re.compile(r"\\([0-3][0-7]{2})")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+[A-Za-z0-9+/]{4,}={0,2}|[A-Za-z0-9+/_-]{4,}={0,2}")
-_BASE32 = re.compile(r"\b[A-Z2-7]{16,}={0,6}")
+_SPLIT64 = re.compile(r"[A-Za-z0-9+/_-]{2,76}={0,2}(?:[\s,;|]{1,3}[A-Za-z0-9+/_-]{2,76}={0,2}){2,}")
+_BASE32 = re.compile(r"\b(?:[A-Z2-7]{16,}|[a-z2-7]{16,})={0,6}")
 _BASE85 = re.compile(r"<~[!-u\s]{8,}?~>|(?<!\S)[!-~]{15,}(?!\S)")
 _HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
 _BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}")
 _DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
+_CALLS = re.compile(r"(?:\b\w{2,14}\(\s?(?:0x[0-9a-fA-F]{2}|\d{2,3})\s?\)[\s+.,&|]{0,4}){4,}")
+_NUMBERED = re.compile(r"(?<![\d.])(?:\d{1,2}[-,./| ]{1,3}){7,}\d{1,2}(?![\d.])")
+_BRAILLE = re.compile("[\u2800-\u283f]+")
+_DOTS = bytes.fromhex("0103091911 0b1b130a1a 05070d1d15 0f1f170e1e 2527 3a 2d3d35".replace(" ", ""))
+"""Braille patterns of a to z, less U+2800."""
 _MORSE = re.compile(r"(?:[.\-–—•·_]{1,5}[ /|]{1,3}){4,}[.\-–—•·_]{1,5}")
 _MORSE_LETTERS = """
 .- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
@@ -72,6 +80,14 @@ def quoted_printable(text: str) -> str:
     return _QUOTED.sub(lambda m: chr(int(m[1], 16)), text) if found > 5 and 9 * found > len(text) else text
 
 
+def braille(text: str) -> str:
+    """Braille letters (grade 1) as letters."""
+    if sum(map(len, _BRAILLE.findall(text))) < ESCAPES_NEEDED:
+        return text
+    letters = {0x2800: " ", **{0x2800 + dots: chr(97 + i) for i, dots in enumerate(_DOTS)}}
+    return _BRAILLE.sub(lambda m: m.group().translate(letters), text)
+
+
 def runs(text: str) -> str:
     """Runs in a code of bytes or letters, where they decode to text."""
     return _undone(text, readable)
@@ -106,6 +122,14 @@ def sensible(text: str) -> bool:
     return readable(text) and 2 * inside >= sum(map(len, words)) > 0
 
 
+def _meant(decoded: str | None) -> str | None:
+    """What a decoded run says: itself where it is text, or what a code in it says. Each code makes text shorter."""
+    if not decoded or readable(decoded):
+        return decoded
+    inner = runs(decoded) if decoded.isascii() and decoded.isprintable() else decoded
+    return inner if inner != decoded else None
+
+
 def _character(digits: str) -> str:
     code = int(digits, 16)
     return chr(code) if code < 0x110000 else "\ufffd"
@@ -123,15 +147,37 @@ def _base64(run: str) -> str | None:
     if len(body) < 16 and known(body):
         return None
     for cut in (body, body[: len(body) // 4 * 4]):
-        found = _tried(lambda cut=cut: base64.b64decode(cut + "=" * (-len(cut) % 4), validate=True))  # type: ignore[misc]
+        found = _meant(_decoded64(cut))
         if found and readable(found) and (len(found) > 11 or sensible(found)):
+            return f" {found} "
+    for turned in (codecs.encode(body, "rot13"), body[::-1]) if len(body) > 19 else ():
+        found = _meant(_decoded64(turned))
+        if found and (sensible(found) or sensible(found[::-1])):
             return f" {found} "
     return None
 
 
+def _decoded64(body: str) -> str | None:
+    return _tried(lambda: base64.b64decode(body + "=" * (-len(body) % 4), validate=True))
+
+
+def _split64(run: str) -> str | None:
+    """Base64 in lines, groups or words."""
+    tokens = re.split(r"[\s,;|]+", run)
+    first = next((i for i, t in enumerate(tokens) if not known(t)), len(tokens))
+    last = next((i for i, t in enumerate(tokens[::-1]) if not known(t)), len(tokens))
+    inside = [t.rstrip("=").replace("-", "+").replace("_", "/") for t in tokens[first : len(tokens) - last]]
+    if len(inside) < 2:
+        return None
+    by_word = [_decoded64(t) for t in inside]
+    whole = _meant(_decoded64("".join(inside)))
+    said = whole if whole and sensible(whole) else " ".join(filter(None, by_word)) if None not in by_word else ""
+    return " ".join([*tokens[:first], said, *tokens[len(tokens) - last :]]) if sensible(said) else None
+
+
 def _base32(run: str) -> str | None:
-    body = run.rstrip("=")
-    found = _tried(lambda: base64.b32decode(body + "=" * (-len(body) % 8)))
+    body = run.rstrip("=").upper()
+    found = _meant(_tried(lambda: base64.b32decode(body + "=" * (-len(body) % 8))))
     return f" {found} " if found and readable(found) else None
 
 
@@ -147,7 +193,9 @@ def _base85(run: str) -> str | None:
 
 def _hex(run: str) -> str | None:
     digits = re.sub(r"0x|\\x|[ ,:;_-]", "", run)
-    found = _tried(lambda: bytes.fromhex(digits[: len(digits) // 2 * 2]))
+    found = _meant(_tried(lambda: bytes.fromhex(digits[: len(digits) // 2 * 2])))
+    if found and sensible(found[::-1]) and not sensible(found):
+        found = found[::-1]
     return f" {found} " if found and readable(found) and (len(found) > 11 or sensible(found)) else None
 
 
@@ -160,9 +208,31 @@ def _binary(run: str) -> str | None:
 
 
 def _decimal(run: str) -> str | None:
-    codes = [int(n) for n in re.findall(r"\d+", run)]
-    found = "".join(map(chr, codes)) if all(9 <= c < 127 for c in codes) else ""
+    digits = re.findall(r"\d+", run)
+    found = _of_codes([int(n) for n in digits])
+    if not sensible(found) and not re.search("[89]", run):
+        found = _of_codes([int(n, 8) for n in digits])
     return f" {found} " if sensible(found) else None
+
+
+def _calls(run: str) -> str | None:
+    found = _of_codes([int(n, 0) for n in re.findall(r"\(\s?(0x[0-9a-fA-F]+|[1-9]\d+)", run)])
+    return f" {found} " if readable(found) else None
+
+
+def _of_codes(codes: Sequence[int]) -> str:
+    return "".join(map(chr, codes)) if all(9 <= c < 127 for c in codes) else ""
+
+
+def _numbered(run: str) -> str | None:
+    """1 = a, 26 = z; a blank or a slash ends a word."""
+    words = [re.findall(r"\d+", word) for word in re.split(r" ?[/|] ?| +", run)]
+    if not all(1 <= int(n) <= 26 for word in words for n in word):
+        return None
+    letters = ["".join(chr(96 + int(n)) for n in word) for word in words]
+    found = "".join(letters) if all(len(word) == 1 for word in words) else " ".join(letters)
+    found = " ".join(apart(found)) if " " not in found else found
+    return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
 
 
 def _morse(run: str) -> str | None:
@@ -175,16 +245,23 @@ def _morse(run: str) -> str | None:
 
 def _tried(decode: Callable[[], bytes]) -> str | None:
     try:
-        return _utf8(decode())
+        content = decode()
     except (ValueError, binascii.Error):
         return None
+    wide = next(
+        (c for i, c in ((1, "utf-16-le"), (0, "utf-16-be")) if len(content) > 3 and not any(content[i::2])), None
+    )
+    return content.decode(wide, "replace") if wide else _utf8(content)
 
 
 _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
+    (_CALLS, _calls),
     (_BINARY, _binary),
     (_DECIMAL, _decimal),
+    (_NUMBERED, _numbered),
     (_HEX, _hex),
     (_BASE32, _base32),
+    (_SPLIT64, _split64),
     (_BASE64, _base64),
     (_BASE85, _base85),
     (_MORSE, _morse),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
+from itertools import islice, product
 
 from guardreasoner.guards.words import known
 
@@ -28,6 +29,17 @@ _NAMED = re.compile(
     r"(?:(?:TURNED|REVERSED|INVERTED|SIDEWAYS|SCRIPT|OPEN|DOTLESS|BARRED|LONG|INSULAR|BLACKLETTER|STRETCHED) )*"
     r"([A-Z])(?: WITH .*)?"
 )
+_SHAPES = {
+    letter: shape
+    for shapes, letters in (
+        ("a b c d e f g h i j k l m n o p q r s t u v w x y z", "ค ๒ ς ๔ є Ŧ ﻮ ђ เ ן к ɭ ๓ ภ ๏ ק ợ г ร Շ ย ש ฬ א ץ չ"),
+        ("a b d e n o o o p s s s t t t u u w y v i k x m h b", "α β δ ε η ο σ θ ρ ς Տ տ τ է շ μ υ ω γ ν ι κ χ м н в"),
+        ("d e f g h h i j k l m n n o p q r s t u v w y y z", "ժ ҽ բ ց հ Հ ì յ ҟ Ӏ ʍ ո ղ օ ք զ ɾ ʂ է ս մ ա վ Վ Հ"),
+    )
+    for shape, letter in zip(shapes.split(), letters.split(), strict=True)
+}
+"""Letters that styled text takes for their shape, where Unicode's table has none or another."""
+_TURNED = dict(zip("ɐqɔpǝɟƃɓɥᴉıɾʞlןɯuodbɹsʇnʌʍxʎz¿¡˙'", "abcdefgghiijkllmnopqrstuvwxyz?!.,", strict=True))
 _PALOCHKA = "\u04cf"
 """Unicode has it look like an i; forgers use it for an l."""
 _FIRST_NAMED = 0x180
@@ -41,6 +53,16 @@ def normalise(text: str) -> str:
     visible = "".join(c for c in _IGNORABLE.sub("", _spelt(text)) if unicodedata.category(c) != "Cf")
     folded = _STACKED.sub(_unstacked, unicodedata.normalize("NFKC", visible))
     return _look_alikes("".join(c if c.isascii() else _named(c) for c in folded))
+
+
+def upright(text: str) -> str:
+    """Letters that stand upside down, turned: in the order as written and from the end, for it may be either."""
+    found = 0 if text.isascii() else sum(c in _TURNED and c > "\x7f" for c in text)
+    if found < 4 or 4 * found < sum(map(str.isalpha, text)):
+        return text
+    turned = "".join(_TURNED.get(c, c) for c in text)
+    stretch = re.sub(r"[^ -~]+", "", turned)
+    return f"{stretch[::-1]}\n{stretch}"
 
 
 def differs(text: str) -> bool:
@@ -107,12 +129,34 @@ def _look_alikes(text: str) -> str:
     words = [w for w in set(_WORD.findall(text)) if not w.isascii()]
     if not words:
         return text
-    looks = {w: "".join(map(_look, w)) for w in words}
+    looks = {w: _look_of(w) for w in words}
     mixed = {w for w in words if any(c.isascii() for c in w) and any(_foreign(c) for c in w)}
     english = {w for w in words if w not in mixed and looks[w].isascii() and known(looks[w])}
-    whole = english if len(mixed) + len(english) > len(words) / 2 else set()
+    many = len(mixed) + len(english) > len(words) / 2
+    whole = english if many and (len(english) > 2 or mixed or not all(map(_accented, english))) else set()
     fold = mixed | whole
     return _WORD.sub(lambda m: looks[m.group()] if m.group() in fold else m.group(), text) if fold else text
+
+
+def _look_of(word: str) -> str:
+    """What a word looks like: the first English word that its letters' looks spell, or the likeliest letters."""
+    first = "".join(map(_look, word))
+    if first.isascii() and known(first):
+        return first
+    choices = [tuple(dict.fromkeys((_SHAPES.get(c, _look(c)), _look(c), _bare(c)))) for c in word.lower()]
+    tries = ("".join(letters) for letters in islice(product(*choices), 64))
+    return next((t for t in tries if t.isascii() and known(t)), first)
+
+
+def _accented(word: str) -> bool:
+    return all(unicodedata.name(c, "").startswith("LATIN") for c in word)
+
+
+@cache
+def _bare(character: str) -> str:
+    """A Latin letter without its accents."""
+    found = re.fullmatch(r"LATIN (?:SMALL|CAPITAL) LETTER ([A-Z])(?: WITH .*)?", unicodedata.name(character, ""))
+    return found[1].lower() if found else character
 
 
 def _foreign(character: str) -> bool:

@@ -21,37 +21,61 @@ CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""
 _HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
 _LETTERS = re.compile(r"[A-Za-z]+")
-_TOKEN = re.compile(r"\S+")
+_POINTS = ".,;:!?\"'()"
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}\s{0,2}/?>")
-_ANY_TAG = re.compile(r"(?<=\w)(?:<[A-Za-z/!][^<>]{0,200}>)+(?=\w)")
+_INLINE = re.compile(r"</?(?:a|b|big|code|em|font|i|mark|s|small|span|strong|sub|sup|tt|u|wbr)\b", re.I)
+_BBCODE = re.compile(r"\[/?(?:b|i|u|s|url|color|size|font|quote|code|sup|sub)(?:=[^\[\]\n]{0,60})?\]", re.I)
+_LATEX = re.compile(r"\\(?:text\w{0,10}|emph|underline|mbox|mathrm|mathbf|bf|it|tt)\s?\{([^{}\n]{0,200})\}")
+_ANY_TAG = re.compile(r"(?:<[A-Za-z/!][^<>]{0,200}>)+")
 _MARK = re.compile(r"(?<=[^\W_])(?:\*+|_{2,}|~~|`+)+(?=[^\W_])")
-_EDGE = re.compile(r"\*{2,}|_{2,}|~~|`")
+_EDGE = re.compile(r"\*{2,}|_{2,}|~~|`|(?<!\w)_(?=[^\W_])|(?<=[^\W_])_(?!\w)")
+_ONES = re.compile(r"(?<![^\W_])[^\W_](?:\x00[^\W_]){2,}(?![^\W_])")
+_QUOTED_LETTERS = re.compile(r"""(?:(["'])[^"'\\\n]\1[\s,+.]{0,4}){6,}""")
+_TWICE = re.compile(r"(?:([A-Za-z])\1){2,}", re.I)
+_THRICE = re.compile(r"([A-Za-z])\1{2,}")
+_GLYPHS = {"/\\/\\": "m", "|\\/|": "m", "\\/\\/": "w", "|/\\|": "w", "|\\|": "n", "|-|": "h", "|_|": "u", "\\/": "v",
+           "|<": "k", "|)": "d", "|3": "b", "|>": "p", "()": "o", "(_": "u", "[]": "o", "|=": "f", "|2": "r", "><": "x",
+           "/-\\": "a", "]-[": "h", "}{": "h", "|_": "l"}  # fmt: skip
+_GLYPH = re.compile("|".join(map(re.escape, sorted(_GLYPHS, key=len, reverse=True))))
 _SPACED = re.compile(r"(?<![^\W_])[^\W_](?:(?:[^\w]|_){1,4}[^\W_](?![^\W_])){3,}")
 _SEPARATOR = re.compile(r"(?:[^\w]|_)+")
 _LONG = re.compile(r"[A-Za-z']{14,}")
 _PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:[,;:.!?]?\1[A-Za-z0-9']+){2,}")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[A-Z][a-z])")
 _BULLET = re.compile(r"(?:\d{1,4}|[a-zA-Z])[.):]|[-*•|>]")
+_GLUED_BULLET = re.compile(r"\A(?:\d{1,4}[.):,;|=-]|[-*•|>])\s*(?=[A-Za-z])")
 _LEET = {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
          "@": "a", "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "€": "e"}  # fmt: skip
 _LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+(€']{1,24}")
-_STRING = re.compile(
-    r"""\b(\w{1,20})\s{0,2}(?:=|:=|:|is|be)\s{0,2}(?:"([^"\n]{1,400})"|'([^'\n]{1,400})'|“([^”\n]{1,400})”)"""
-)
 
 
 def markup(text: str) -> str:
-    """Bare HTML tags and Markdown marks inside words, taken out."""
+    """Tags without attributes, BBCode, LaTeX and Markdown marks inside words, taken out."""
     if "<" in text and len(_TAG.findall(text)) > 1 and re.search(r"\w</?[A-Za-z][A-Za-z0-9]{0,15}\s?/?>", text):
-        text = _TAG.sub("", text)
+        text = _TAG.sub(lambda m: "" if _INLINE.match(m.group()) else " ", text)
+    if text.count("[/") > 1:
+        text = _BBCODE.sub("", text)
+    if len(_LATEX.findall(text)) > 2:
+        text = _LATEX.sub(r"\1", text)
     if len(_MARK.findall(text)) > 1:
         text = _EDGE.sub("", _MARK.sub("", text))
     return text
 
 
 def hidden_markup(text: str) -> str:
-    """Tags with attributes and comments inside words, taken out with what they say."""
-    return _ANY_TAG.sub("", text) if "<" in text else text
+    """Tags with attributes and comments inside words, taken out with what they say, and all other tags with them."""
+    return _ANY_TAG.sub("", text) if len(re.findall(r"\w<[A-Za-z/!][^<>]{0,200}>", text)) > 1 else text
+
+
+def stretched(text: str) -> str:
+    """Words with each letter twice (`hhooww`), or with one drawn out (`hooow`), as the words that they are."""
+    words = set(_LETTERS.findall(text))
+    read = {w: w[::2] for w in words if _TWICE.fullmatch(w) and known(w[::2])}
+    for word in words:
+        if _THRICE.search(word) and not known(word):
+            tries = (_THRICE.sub(r"\1", word), _THRICE.sub(r"\1\1", word))
+            read.update((word, t) for t in tries[::-1] if known(t))
+    return _LETTERS.sub(lambda m: read.get(m.group(), m.group()), text) if len(read) > 2 else text
 
 
 def symbols(text: str) -> str:
@@ -66,7 +90,7 @@ def symbols(text: str) -> str:
     for symbol, group in itertools.groupby(text, _is_symbol):
         run = "".join(group)
         out.append("\x00" if symbol else run)
-    joined = "".join(out)
+    joined = _ONES.sub(lambda m: m.group().replace("\x00", ""), "".join(out))
     for _ in range(2):  # halves of neighbouring words share no match
         joined = _HALVES.sub(lambda m: _joined(m[1], m[2]), joined)
     return re.sub(" {2,}", " ", joined.replace("\x00", " "))
@@ -74,12 +98,14 @@ def symbols(text: str) -> str:
 
 def spaced(text: str) -> str:
     """Words whose letters stand apart: `h o w`, `h.o.w  d.o`, a letter a line."""
+    if '"' in text or "'" in text:
+        text = _QUOTED_LETTERS.sub(lambda m: "".join(re.findall(r"""["']([^"'])["']""", m.group())) + " ", text)
     return _SPACED.sub(_together, text)
 
 
 def layout(text: str) -> str:
     """One word a line, a numbered or bulleted one, or in a cell of a table: as running text."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [_GLUED_BULLET.sub("", line) for line in text.splitlines() if line.strip()]
     items = [_item(line.split()) for line in lines]
     if len(lines) > 3 and 10 * sum(item is not None for item in items) >= 7 * len(lines):
         text = " ".join(item or line for item, line in zip(items, lines, strict=True))
@@ -102,6 +128,9 @@ def respaced(text: str) -> str:
 
 def leet(text: str) -> str:
     """Digits and signs that stand for letters, where several words become English by it."""
+    drawn = _GLYPH.sub(lambda m: _GLYPHS[m.group()], text)
+    if sum(map(known, _LETTERS.findall(drawn))) > sum(map(known, _LETTERS.findall(text))) + 1:
+        text = drawn
     found = {w for w in _LEET_WORD.findall(text) if any(c in _LEET for c in w.rstrip("!|+("))}
     if not found:
         return text
@@ -130,21 +159,23 @@ def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     yield from ((name, new, gain >= CERTAIN) for name, new, gain in found if gain == most > 0)
 
 
+def rot47(text: str) -> str:
+    """All printable ASCII signs shifted by half of their number, where that makes English of the text or its end."""
+    turned = "".join(chr(33 + (ord(c) + 14) % 94) if "!" <= c <= "~" else c for c in text)
+    old, new = ([known(w.strip(_POINTS)) for w in t.split(" ")] for t in (text, turned))
+    gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
+    most = max(gained)
+    if most < 4 or 2 * most < gained.index(most):
+        return text
+    start = len(old) - gained.index(most)
+    return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]])
+
+
 def lossy(text: str) -> Iterator[tuple[str, str]]:
     """Name and text of what a stretch of misspelt words may have been: the most frequent words that fit."""
     if sum(len(w) > 1 and not known(w) for w in _LETTERS.findall(text)) > 1:
         yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
         yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))[0]
-
-
-def assembled(text: str) -> str:
-    """Strings given to names (`a = "..."`), put together: in the order of the names, then in that of the text."""
-    found = [(m[1], next(g for g in m.groups()[1:] if g)) for m in _STRING.finditer(text)]
-    if len(found) < 2:
-        return text
-    by_name = " ".join(s for _, s in sorted(found, key=lambda f: (len(f[0]), f[0])))
-    as_written = " ".join(s for _, s in found)
-    return by_name if by_name == as_written else f"{by_name}\n{as_written}"
 
 
 def _is_symbol(character: str) -> bool:
@@ -254,7 +285,7 @@ def _by_words(
     best, total, start, found = 0, 0, 0, (0, 0)
     for i, ((a, b), word) in enumerate(zip(spans, new, strict=True)):
         gain = _gain(text[a:b], word)
-        if total <= 0:
+        if total < 0 or (total == 0 and gain <= 0):
             total, start = 0, i
         total += gain
         if total > best:
