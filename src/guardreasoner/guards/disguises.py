@@ -64,8 +64,8 @@ def forms(text: str) -> list[Form]:
     first = _exact(Form(text))
     made, level = [first], [first]
     for name, undo in AS_WRITTEN if first.text != text else ():  # their signs may have been taken for disguise
-        if (new := undo(text)) != text:
-            level.append(Form(new, (name,)))
+        if (said := undo(text)) != text:
+            level.append(Form(said, (name,)))
             exact = _exact(level[-1])
             made += [exact] if all(exact.text != old.text for old in made) else []
     for depth in range(DEPTH):
