@@ -400,11 +400,15 @@ def test_fresh_leaves_what_a_link_in_the_run_folder_points_to(tmp_path):
         ("in.jsonl", "folder.jsonl", "is a folder; give a file as OUT"),
         ("folder.jsonl", "out.jsonl", "is no file; give one file"),
         ("broken.parquet", "out.jsonl", "is no Parquet file"),
+        ("semicolons.csv", "out.jsonl", "no column is called prompt, response or messages; columns found: prompt;id"),
+        ("other.tsv", "out.jsonl", "columns found: Prompt, text"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_told_before_a_guard_is_loaded(tmp_path, source, out, error):
     for name in ("in.txt", "in.jsonl", "broken.parquet"):
         write(tmp_path / name, rows(1))
+    (tmp_path / "semicolons.csv").write_text("prompt;id\nhi;1\n")
+    (tmp_path / "other.tsv").write_text("Prompt\ttext\nhi\tyou\n")
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises((ConfigError, DataError), match=error.replace(".", r"\.")):
         judge(tmp_path / source, tmp_path / out, opener=partial(pytest.fail, "loaded a guard for nothing"))

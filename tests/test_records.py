@@ -78,7 +78,7 @@ def test_a_field_of_a_later_version_is_ignored_and_a_missing_one_is_named():
     [
         (b'{"a": 1}\n{"a": \n', "line 2: not JSON"),
         (b'{"a": 1}\n\xff\xfe\n', "line 2: not UTF-8 at byte 0"),
-        (b"[1]\n", "line 1: a JSON list where an object is wanted"),
+        (b"[1]\n", "line 1: a list where an object is wanted"),
         (b"[" * 100_000 + b"\n", "line 1: not JSON"),
     ],
 )

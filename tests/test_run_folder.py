@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from guardreasoner.errors import RunFolderError
+from guardreasoner.errors import DataError, RunFolderError
 from guardreasoner.run_folder import Counts, RunFolder
 
 
@@ -53,6 +53,25 @@ def test_the_second_process_on_a_folder_is_refused_and_a_killed_one_frees_it(tmp
     holder.wait()
     time.sleep(0.05)
     RunFolder(tmp_path, "sft", config={}).close()
+
+
+def test_fresh_empties_no_folder_of_another_kind(tmp_path):
+    with RunFolder(tmp_path, "", config={"a": 1}, kind="evaluate"):
+        (tmp_path / "verdicts.jsonl").write_text("{}")
+    with pytest.raises(RunFolderError, match="holds a run of evaluate, so --fresh leaves it"):
+        RunFolder(tmp_path, "", config={"a": 1}, fresh=True, kind="stress")
+    assert (tmp_path / "verdicts.jsonl").exists()
+    RunFolder(tmp_path, "", config={"a": 2}, fresh=True, kind="evaluate").close()
+    assert not (tmp_path / "verdicts.jsonl").exists()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])
+def test_a_state_that_cannot_be_read_is_named_and_fresh_starts_over(tmp_path, content):
+    RunFolder(tmp_path, "sft", config={"a": 1}).close()
+    (tmp_path / "sft" / "run.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"run\.json"):
+        RunFolder(tmp_path, "sft", config={"a": 1})
+    RunFolder(tmp_path, "sft", config={"a": 1}, fresh=True).close()
 
 
 def test_the_manifest_says_what_was_asked_read_made_and_dropped(tmp_path):

@@ -119,8 +119,38 @@ def parse_line(content: bytes, *, file: str, line: int) -> dict[str, Any]:
     """
     value = parse_json(content, file=file, line=line)
     if not isinstance(value, dict):
-        raise DataError(f"a JSON {type(value).__name__} where an object is wanted", file=file, line=line)
+        raise DataError(f"a {kind_of(value)} where an object is wanted", file=file, line=line)
     return value
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
+    try:
+        value = parse_json(Path(path).read_bytes(), file=str(path))
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", file=str(path)) from None
+    if not isinstance(value, dict):
+        raise DataError(f"a {kind_of(value)} where an object is wanted", file=str(path))
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls a value."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Mapping):
+        return "JSON object"
+    if isinstance(value, list | tuple):
+        return "list"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true/false"
+    return "number" if isinstance(value, int | float) else type(value).__name__.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +172,8 @@ def parse_json(content: bytes, *, file: str, line: int | None = None) -> Any:
         raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8", file=file, line=line) from None
     except RecursionError:
         raise DataError("not JSON (nested too deeply)", file=file, line=line) from None
+    except KeyTwice:
+        raise DataError("a key stands twice in an object; keep one of them", file=file, line=line) from None
     except json.JSONDecodeError as error:
         at = error.lineno if line is None else line
         raise DataError(f"not JSON ({error.msg} at column {error.colno})", file=file, line=at) from None
@@ -158,7 +190,25 @@ def _int(text: str) -> int | HugeNumber:
 
 _LONGEST_INT = 4000
 """Digits; Python refuses to read more than 4,300, against attacks by arithmetic."""
-_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of its pairs.
+
+    Raises:
+        KeyTwice: a key stands twice; readers differ in which of the two they take, and only one would be judged.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise KeyTwice
+    return made
+
+
+class KeyTwice(ValueError):
+    """A JSON object has a key twice."""
+
+
+_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, object_pairs_hook=once)
 
 
 def read_nouns(kind: type[T], path: str | Path) -> Iterator[T]:

@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Self
 
-from guardreasoner.errors import ConfigError, RunFolderError
-from guardreasoner.records import dumps, now, sha256, write_atomic
+from guardreasoner.errors import ConfigError, DataError, RunFolderError
+from guardreasoner.records import dumps, now, read_object, sha256, write_atomic
 
 
 @dataclass
@@ -78,6 +78,7 @@ class RunFolder:
         fresh: bool = False,
         resumable_keys: Sequence[str] = (),
         processes: int = 1,
+        kind: str = "",
     ) -> None:
         """Args:
         out: the run.
@@ -87,9 +88,10 @@ class RunFolder:
         fresh: throw away what the folder holds.
         resumable_keys: keys of `config` that may change between a run and its resumption.
         processes: how many work on the stage.
+        kind: what makes the folder, where the stage does not say; `fresh` empties none of another kind.
         """
         self.path = Path(out) / stage
-        self.stage = stage
+        self.stage, self.kind = stage, kind or stage
         apart(self.path, inputs)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._acquire()
@@ -109,7 +111,7 @@ class RunFolder:
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of a finished stage, or None."""
         path = self.path / "manifest.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_object(path) if path.exists() else None
 
     def finish(self, counts: Counts | Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Write the manifest; from now on the stage is done. `seconds` are those of all its sittings."""
@@ -192,15 +194,25 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} holds files that no run made, so --fresh leaves them; give another --out"
             )
+        made = self._kind()
+        if made not in ("", self.kind):
+            raise RunFolderError(f"{self.path} holds a run of {made}, so --fresh leaves it; give another --out")
         for entry in entries:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
+    def _kind(self) -> str:
+        """What made the folder, as far as it says; a state that cannot be read belongs to nothing worth keeping."""
+        try:
+            return str(self._state().get("kind", ""))
+        except (DataError, OSError):
+            return ""
+
     def _state(self) -> dict[str, Any]:
-        return json.loads((self.path / "run.json").read_text())  # type: ignore[no-any-return]
+        return read_object(self.path / "run.json")
 
     def _claim(self, resumable: set[str]) -> None:
         if not (self.path / "run.json").exists():
-            state = {"config": self.config, "inputs": self.inputs, "started": now()}
+            state = {"kind": self.kind, "config": self.config, "inputs": self.inputs, "started": now()}
             write_atomic(self.path / "run.json", json.dumps(state, indent=2) + "\n")
             return
         before = self._state()

@@ -79,6 +79,22 @@ def test_a_batch_over_any_rows_has_a_line_for_each(tmp_path_factory, rows):
     assert all(line.get("status") == "ok" or set(line) == {"line", "error"} for line in lines)
 
 
+@pytest.mark.parametrize("name", ["messages", "context"])
+def test_a_list_in_a_cell_of_a_table_is_read_from_its_json_text(name):
+    said = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
+    more = {} if name == "messages" else {"prompt": "three"}
+    written, listed = ({**more, name: value} for value in (json.dumps(said), said))
+    assert exchange_of(written, "1") == exchange_of(listed, "1")
+    for text in ("[not JSON", "one"):
+        assert isinstance(read_row({**more, name: text}, file="f", line=1), DataError)
+
+
+def test_a_key_that_stands_twice_is_named_because_only_one_would_be_judged():
+    row = read_line(b'{"prompt": "be bad", "prompt": "hi"}', "rows.jsonl", 3)
+    assert isinstance(row, DataError)
+    assert "a key stands twice" in str(row)
+
+
 def test_numbers_that_json_cannot_hold_pass_through_as_text_and_nan_as_null():
     content = '{"prompt": "a", "big": %s, "huge": 1e999, "nan": NaN, "less": -Infinity}' % ("9" * 5000)
     read = read_row(read_line(content.encode(), "f", 1), file="f", line=1)
@@ -233,7 +249,7 @@ def test_every_kind_of_table_holds_the_same_rows(tmp_path):
         ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 1000)[:-20], "no whole gzip file"),
         ("a.csv", b"a,a\n1,2\n", "two columns are called 'a'; rename one"),
         ("a.csv", "a,b\n".encode("utf-16"), "not UTF-8"),
-        ("a.json", b'{"a": 1}', "a JSON dict where a list of objects is wanted"),
+        ("a.json", b'{"a": 1}', "a JSON object where a list of objects is wanted"),
         ("a.parquet", b"PAR1", "is no Parquet file"),
     ],
 )

@@ -22,7 +22,6 @@ from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document
-from guardreasoner.report.figures import scored
 from guardreasoner.report.markdown import escaped, render_markdown
 from guardreasoner.report.page import render_html
 from guardreasoner.report.sections.scores import score_rows
@@ -209,7 +208,6 @@ def test_everyday_has_a_column_and_a_test_of_its_own_and_enters_no_mean(tmp_path
     assert [c.benchmarks for c in report.standings.comparisons] == [("AegisSafetyTest",)]
     assert sorted(c.benchmarks[0] for c in report.standings.looks) == ["AegisSafetyTest", "everyday"]
     assert [p.benchmarks for p in report.points] == [("AegisSafetyTest",), ("everyday",)]
-    assert {len(gold) for _, gold, _ in scored(report.contestants, Task.prompt_harm)} == {60}  # curves over one cell
     markdown = render_markdown(document(report))
     assert "`--per-hour PRICE`" not in render_html(document(report))
     assert "<code>--per-hour PRICE</code>" in render_html(document(report))

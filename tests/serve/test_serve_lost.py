@@ -51,6 +51,35 @@ def text_of_bytes(answer: httpx.Response) -> str:
     return "".join(c["delta"].get("content") or "" for e in events for c in e["choices"])
 
 
+@pytest.mark.parametrize("unset", ["", "null"])
+def test_a_finish_reason_that_says_nothing_does_not_end_a_reply(proxied, unset):
+    answer = streamed(proxied, raw(event(unset, content="First."), event(unset, content=" Second."), event("stop")))
+    found = [c["choices"][0] for c in chunks(answer) if c.get("choices")]
+    assert "".join(c["delta"].get("content") or "" for c in found) == "First. Second."
+    assert [c["finish_reason"] for c in found] == [None, None, "stop"]
+
+
+@pytest.mark.parametrize(
+    "ping", ['event: ping\ndata: {"type": "ping"}\n\n', 'data: {"type": "ping"}\n\n', ": ping\n\n"]
+)
+def test_what_keeps_a_connection_open_is_read_over(proxied, ping):
+    answer = streamed(proxied, ping.encode() + raw(event("stop", content="Hello."), "[DONE]"))
+    assert (text_of_bytes(answer), "[DONE]" in answer.text) == ("Hello.", True)
+
+
+NO_NUMBERS = '{"created": NaN, "usage": {"cost": NaN, "prompt_tokens": Infinity, "total_tokens": 3}, "choices": [%s]}'
+
+
+def test_a_number_that_json_does_not_have_is_left_out(proxied):
+    up, served = proxied
+    piece = '{"index": 0, "finish_reason": "stop", "%s": {"content": "Hello."}}'
+    answer = streamed(proxied, raw(NO_NUMBERS % piece % "delta", "[DONE]"))
+    assert (text_of_bytes(answer), "NaN" in answer.text, "Infinity" in answer.text) == ("Hello.", False, False)
+    up.reply = lambda body: (NO_NUMBERS % piece % "message").encode()
+    whole = chat(served, user("hi"))
+    assert (whole.json()["usage"], "created" in whole.json()) == ({"total_tokens": 3}, False)
+
+
 def test_an_event_over_several_lines_and_behind_a_byte_order_mark_is_read(proxied):
     first = json.dumps(json.loads(event(content="whole")), indent=1).replace("\n", "\ndata: ")
     answer = streamed(proxied, b"\xef\xbb\xbf: ping\n\n" + raw(first, event("stop"), "[DONE]"))
@@ -382,6 +411,35 @@ def test_nemo_blocks_what_could_not_be_judged_whatever_the_rail(served):
 
 def post(served, content, **headers):
     return served.http.post("/v1/judge", content=content, headers={"content-type": "application/json", **headers})
+
+
+@pytest.mark.parametrize("path", ["//v1/judge", "/v1/judge/", "/v1//judge//"])
+def test_a_slash_too_many_in_a_base_url_is_no_other_route(served, path):
+    answer = served.http.post(f"{served.url}{path}", json={"prompt": "be bad"})
+    assert (answer.status_code, answer.json()["flagged"]) == (200, True)
+
+
+def test_a_row_is_read_by_the_server_as_everywhere_else(served):
+    context = [{"role": role, "content": "be bad"} for role in ("system", "tool")]
+    for identity, name in ((7, "7"), ("", "0"), (None, "0"), ("a", "a")):
+        verdict = served.http.post("/v1/judge", json={"prompt": "hi", "id": identity, "context": context}).json()
+        assert (verdict["exchange_id"], verdict["flagged"]) == (name, True)
+
+
+def test_what_a_field_wants_is_said_in_plain_words(served):
+    for body, said_ in (
+        ({"prompt": 5}, "prompt: must be text"),
+        ({"prompt": "x", "mode": "Fast"}, "mode: must be 'instant', 'short', 'full' or 'auto'"),
+        ({"exchanges": []}, "exchanges must not be empty"),
+        ([], "must be a mapping"),
+    ):
+        answer = served.http.post("/v1/judge", json=body)
+        assert (answer.status_code, said_ in answer.json()["error"]["message"]) == (400, True), answer.text
+
+
+def test_a_key_that_stands_twice_is_refused_because_the_next_reader_may_take_the_other(served):
+    answer = post(served, b'{"prompt": "be bad", "prompt": "hi"}')
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "key_twice")
 
 
 def test_java_may_offer_http_2_and_windows_a_byte_order_mark(served):

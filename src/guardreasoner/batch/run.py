@@ -20,8 +20,8 @@ from typing import Any
 
 from guardreasoner.batch.files import CHUNK, SPLITTABLE, Portion, portions, rows_of, size_of, write_table
 from guardreasoner.data.rows import line_of, read_row
-from guardreasoner.data.tables import WRITABLE, checked_suffix, open_parquet, suffix_of
-from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.data.tables import WRITABLE, checked_suffix, columns_of, suffix_of
+from guardreasoner.errors import ConfigError, DataError, need, printable
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.records import dumps, parse_line, to_dict
 from guardreasoner.run_folder import RunFolder, apart
@@ -127,13 +127,15 @@ def run_batch(
 
 def _check(source: Path, out: Path) -> None:
     """Find every error that can be found before a row is judged."""
-    suffix = checked_suffix(source)
+    checked_suffix(source)
     if not source.exists():
         raise DataError("there is no such file", file=str(source))
     if not source.is_file():
         raise DataError("is no file; give one file", file=str(source))
-    if suffix == ".parquet":
-        open_parquet(source)
+    columns = columns_of(source)
+    if columns and not {"prompt", "response", "messages"}.intersection(columns):
+        named = ", ".join(printable(name, 40) for name in columns[:12])
+        raise DataError(f"no column is called prompt, response or messages; columns found: {named}", file=str(source))
     if checked_suffix(out, WRITABLE) == ".parquet":
         need("pyarrow.parquet", "data")
     if out.is_dir():

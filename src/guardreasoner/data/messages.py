@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardreasoner.errors import DataError, printable
+from guardreasoner.records import kind_of
 from guardreasoner.types import Exchange, Message
 
 PARTS = {
@@ -53,21 +54,6 @@ def _part(part: Any, field: str) -> str:
         what = f"a part of type {printable(kind, 40)!r}" if isinstance(kind, str) else f"a {kind_of(part)}"
         raise DataError(f"{what} has no text that could be judged", field=field)
     return text
-
-
-def kind_of(value: Any) -> str:
-    """What JSON calls a value."""
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, Mapping):
-        return "JSON object"
-    if isinstance(value, list | tuple):
-        return "list"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true/false"
-    return "number" if isinstance(value, int | float) else type(value).__name__.lower()
 
 
 def read_message(message: Any, field: str) -> tuple[str, str]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import date, time, timedelta
 from typing import Any
 
-from guardreasoner.data.messages import as_exchange, kind_of, read_turns, text_of
+from guardreasoner.data.messages import as_exchange, read_turns, text_of
 from guardreasoner.errors import DataError, printable
-from guardreasoner.records import HugeNumber
+from guardreasoner.records import HugeNumber, kind_of, parse_json
 from guardreasoner.types import Exchange, Message, Verdict, field_names
 
 READ = ("id", "prompt", "response", "context", "messages")
@@ -74,6 +74,7 @@ def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
     Raises:
         DataError: a field is no text, or there is nothing to judge.
     """
+    row = {k: _listed(v) if k in ("messages", "context") else v for k, v in row.items()}
     identity = _identity(row.get("id"), name)
     prompt, response = text_of(row.get("prompt"), "prompt"), text_of(row.get("response"), "response")
     if row.get("messages") is None:
@@ -97,6 +98,16 @@ def _identity(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"an id is a text or a number, not a {kind_of(value)}", field="id")
     return str(value)
+
+
+def _listed(value: Any) -> Any:
+    """A list that comes as its JSON text, as a cell of a CSV holds it."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return parse_json(value.encode("utf-8", "replace"), file="")
+    except DataError:
+        return value
 
 
 def _context(value: Any) -> tuple[Message, ...]:

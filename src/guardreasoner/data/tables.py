@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from guardreasoner.errors import ConfigError, DataError, need, printable
-from guardreasoner.records import parse_json, parse_line
+from guardreasoner.records import kind_of, parse_json, parse_line
 
 Row = dict[str, Any]
 Line = tuple[int, Row | DataError]
@@ -95,6 +95,20 @@ def strict(lines: Iterable[Line]) -> Iterator[tuple[int, Row]]:
         yield line, row
 
 
+def columns_of(path: str | Path) -> list[str] | None:
+    """The names of a file's columns; None where each row names its own fields, or the header cannot be read."""
+    file = Path(path)
+    if suffix_of(file) == ".parquet":
+        return list(open_parquet(file).schema_arrow.names)
+    if suffix_of(file).removesuffix(".gz") not in DELIMITERS:
+        return None
+    with open_bytes(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
+        try:
+            return [cell.strip() for cell in next(csv.reader(text, delimiter=DELIMITERS[suffix_of(file)[:4]]))]
+        except (StopIteration, csv.Error, OSError, EOFError, zlib.error):
+            return None
+
+
 def open_bytes(file: Path) -> IO[bytes]:
     """A file's content, unpacked where it is `.gz`."""
     packed = suffix_of(file).endswith(".gz")
@@ -129,12 +143,12 @@ def _json_lines(stream: IO[bytes], file: Path) -> Iterator[Line]:
 def _json_list(stream: IO[bytes], file: Path) -> Iterator[Line]:
     value = parse_json(stream.read(), file=str(file))
     if not isinstance(value, list):
-        raise DataError(f"a JSON {type(value).__name__} where a list of objects is wanted", file=str(file))
+        raise DataError(f"a {kind_of(value)} where a list of objects is wanted", file=str(file))
     for number, row in enumerate(value, 1):
         if isinstance(row, dict):
             yield number, row
         else:
-            what = f"a JSON {type(row).__name__} where an object is wanted"
+            what = f"a {kind_of(row)} where an object is wanted"
             yield number, DataError(what, file=str(file), line=number)
 
 

@@ -81,7 +81,7 @@ def evaluate(
     bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
     notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
     apart(out, [*inputs, *corrections])
-    with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",)) as run:
+    with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",), kind="evaluate") as run:
         picked = judged(benchmarks, limit, seed)
         predictions = [
             Predictions(

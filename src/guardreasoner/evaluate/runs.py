@@ -7,7 +7,6 @@ Two forms are read: our run folders (`manifest.json`, `verdicts/<Benchmark>.json
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from guardreasoner.data.tables import stem_of
 from guardreasoner.errors import DataError, UnknownName
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line, read_lines, read_predictions
 from guardreasoner.guards.replay import OFFICIAL
+from guardreasoner.records import read_object
 from guardreasoner.types import TASKS, Example
 
 
@@ -67,7 +67,7 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
         raise DataError(
             f"{root} holds no finished run (no manifest.json); run `guardreasoner evaluate --out {root}` first"
         )
-    manifest = json.loads(manifest_path.read_text("utf-8"))
+    manifest = read_object(manifest_path)
     found = tuple(_read(path, manifest, data_dir) for path in sorted((root / "verdicts").glob("*.jsonl")))
     guard = next((one.guard for one in found if one.guard), root.name)
     return Run(root.name, root, guard, str(manifest.get("config", {}).get("mode") or ""), found, manifest)

@@ -116,7 +116,7 @@ def stress(
     wanted = {True: harmful, False: benign}
     bound = {**(config or {}), "guard": guard.name, "harmful": harmful, "benign": benign, "seed": seed}
     with RunFolder(
-        out, "", config={**bound, "families": list(families)}, fresh=fresh, resumable_keys=("families",)
+        out, "", config={**bound, "families": list(families)}, fresh=fresh, resumable_keys=("families",), kind="stress"
     ) as run:
         rows: dict[str, Rows] = {PLAIN: candidates(examples, seed)}
         if REPLIES in families:

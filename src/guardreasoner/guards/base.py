@@ -10,9 +10,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, Self, runtime_checkable
 
-from guardreasoner.data.messages import as_exchange, kind_of
+from guardreasoner.data.messages import as_exchange
 from guardreasoner.errors import DataError, GuardReasonerError, UnknownName
 from guardreasoner.guards.language import UNREAD, unread
+from guardreasoner.records import kind_of
 from guardreasoner.types import MODES, SETTLED, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Verdict
 
 

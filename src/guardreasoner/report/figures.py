@@ -16,7 +16,6 @@ import numpy as np
 from guardreasoner.errors import need
 from guardreasoner.evaluate.cascades import CascadeCurve
 from guardreasoner.evaluate.contestants import Contestant
-from guardreasoner.evaluate.score import averaged
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.evaluate.stress import Stress
 from guardreasoner.report.cost import Stage
@@ -110,8 +109,11 @@ def split_name(benchmark: str) -> list[str]:
     return re.split(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z][A-Z]{2})(?=[A-Z][a-z])", benchmark)
 
 
-def _pooled(cells: Sequence[Outcomes]) -> tuple[Any, Any] | None:
-    """Gold and scores of all rows that have a score."""
+def _pooled(entrant: Contestant, task: Task) -> tuple[Any, Any] | None:
+    """Gold and scores of all rows of a task that have a score."""
+    cells: list[Outcomes] = [c for (t, _), c in entrant.cells.items() if t == task and c.scores is not None]
+    if not cells:
+        return None
     gold = np.concatenate([c.gold for c in cells])
     scores = np.concatenate([c.scores for c in cells if c.scores is not None])
     keep = ~np.isnan(scores)
@@ -120,18 +122,13 @@ def _pooled(cells: Sequence[Outcomes]) -> tuple[Any, Any] | None:
 
 
 def scored(entrants: Sequence[Contestant], task: Task) -> list[tuple[str, Any, Any]]:
-    """Label, gold and scores of the guards that have scores on a task, over the cells that all of them have: curves
-    over other rows do not compare."""
-    own = {e.label: {b: c for (t, b), c in e.cells.items() if t == task and c.scores is not None} for e in entrants}
-    own = {label: cells for label, cells in own.items() if cells}
-    if not own or not (names := averaged(frozenset.intersection(*map(frozenset, own.values())))):
-        return []
-    found = [(label, _pooled([cells[b] for b in sorted(names)])) for label, cells in own.items()]
+    """Label, gold and scores of the guards that have scores on a task."""
+    found = [(c.label, _pooled(c, task)) for c in entrants]
     return [(label, *pair) for label, pair in found if pair is not None]
 
 
 def precision_recall(entrants: Sequence[Contestant], tasks: Sequence[Task], colour: Mapping[str, str]) -> bytes:
-    """Precision against recall per task; the dotted line is the share of positives."""
+    """Precision against recall over all rows of each task; the dotted line is the share of positives."""
     metrics = need("sklearn.metrics", "eval")
 
     def paint(figure: Any) -> None:

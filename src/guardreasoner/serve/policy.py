@@ -295,10 +295,10 @@ def _told(error: ValidationError, prefix: str) -> ConfigError:
     path = [*([prefix] if prefix else []), *(str(p) for p in first["loc"])]
     if first["type"] == "extra_forbidden":
         return UnknownName("policy key", ".".join(path), _keys(path[:-1]))
-    return ConfigError(f"{'.'.join(path) or 'policy'}: {_plain(first)}")
+    return ConfigError(f"{'.'.join(path) or 'policy'}: {wanted(first)}")
 
 
-def _plain(complaint: Any) -> str:
+def wanted(complaint: Any) -> str:
     """What a value must be, in words of our own."""
     kind, given = complaint["type"], complaint.get("ctx", {})
     if kind in ("value_error", "assertion_error"):

@@ -22,10 +22,10 @@ from guardreasoner.report.model import Report
 from guardreasoner.report.sections.words import TASK_NAMES, fixed, span
 
 CAPTIONS = {
-    "precision_recall": "Precision against recall over the cells of a task that all guards with scores have; dotted: "
-    "the share of positives, which is the precision of always answering with the positive label. In brackets the area.",
-    "reliability": "What scores mean, over the same cells: share of positives in ten bins of equal mass. On the dotted "
-    "diagonal a score of 0.8 is right eight times out of ten.",
+    "precision_recall": "Precision against recall over all rows of a task; dotted: the share of positives, which is "
+    "the precision of always answering with the positive label. In brackets the area.",
+    "reliability": "What scores mean: share of positives in ten bins of equal mass. On the dotted diagonal a score of "
+    "0.8 is right eight times out of ten.",
     "confusion": "Gold against answer over all cells of a task; an answer that could not be read counts as wrong.",
     "reasoning_length": "Right answers against words of reasoning, in fifths of each guard's traces, 95% intervals.",
     "training": "Training loss per stage with its running mean.",

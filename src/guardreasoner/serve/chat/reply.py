@@ -7,6 +7,7 @@ left out and counted. An unknown shape is an error, never an empty good answer.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,10 @@ Side = Literal["message", "delta"]
 """Where the words of a choice are: in a whole reply, or in a chunk of a stream."""
 
 FINISHES = frozenset(("stop", "length", "tool_calls", "function_call", "content_filter"))
+NOT_YET = ("", "null")
+"""What some servers write as the finish reason of a reply that goes on."""
+KEEP_ALIVE: Body = {"type": "ping"}
+"""A chunk that some servers send to keep the connection open."""
 SPOKEN_FIELDS = ("content", "refusal", "reasoning_content", "reasoning")
 LABELS = ("model", "system_fingerprint")
 """Words of an envelope, which the upstream chooses: judged once by themselves."""
@@ -67,7 +72,8 @@ def read_reply(reply: Any, side: Side = "message") -> Heard:
     if _number(reply.get("created")):
         kept["created"] = reply["created"]
     given = reply.get("choices")
-    if given is None and not (side == "delta" and (reply.get("usage") or harmless(_rest(reply)))):
+    silent = reply.get("usage") or reply == KEEP_ALIVE or harmless(_rest(reply))
+    if given is None and not (side == "delta" and silent):
         raise unclear("it has no choices")
     choices = [] if given is None else given
     if not isinstance(choices, list) or not all(isinstance(c, Mapping) for c in choices):
@@ -98,6 +104,7 @@ def _rest(reply: Mapping[str, Any]) -> Body:
 
 def _choice(choice: Mapping[str, Any], side: Side) -> tuple[Body, int]:
     index, finish = choice.get("index"), choice.get("finish_reason")
+    finish = None if finish in NOT_YET else finish
     message = choice.get(side)
     if message is not None and not isinstance(message, Mapping):
         raise unclear(f"a {side} is not an object")
@@ -207,7 +214,8 @@ def _texts(given: Mapping[str, Any], kind: str) -> Body:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number that JSON can hold: Python reads NaN too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _counts(usage: Mapping[str, Any]) -> Body:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -37,6 +38,7 @@ OPERATIONS = frozenset(("healthz", "readyz", "metrics"))
 WATCHED_AFTER_S = 0.02
 """Work that is done by then ends before its caller could be missed."""
 
+_SLASHES = re.compile("//+")
 HEADERS: dict[bytes, bytes] = {
     b"x-content-type-options": b"nosniff",
     b"cache-control": b"no-store",
@@ -91,6 +93,7 @@ class FrontDoor:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         answer = _Sending(send, closing=self.closing)
+        scope["path"] = _SLASHES.sub("/", scope["path"].rstrip("/")) or "/"  # a base URL often ends in one too many
         route = self.routes.get(scope["path"], "other")
         caller = ""
         self.inside += 1

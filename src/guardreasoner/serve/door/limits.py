@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from guardreasoner.serve.policy import Limits
+from guardreasoner.records import KeyTwice, once
+from guardreasoner.serve.policy import Limits, wanted
 
 M = TypeVar("M", bound=BaseModel)
 WHOLE = "whole"
@@ -71,6 +72,8 @@ async def read_json(request: Request, limits: Limits) -> Any:
         value = _DECODER.decode(body.decode("utf-8-sig"))
     except RecursionError:
         raise Refused(400, f"the body is nested more than {limits.depth} levels deep", "too_deep") from None
+    except KeyTwice:  # whoever reads the body next may take the other one
+        raise Refused(400, "a key stands twice in an object of the body; send it once", "key_twice") from None
     except ValueError:  # not JSON, not UTF-8, NaN, or a number of thousands of digits
         raise Refused(400, "the body is not valid JSON", "bad_json") from None
     return _checked(value, limits.depth, b"\\u" in body)
@@ -94,9 +97,9 @@ def shaped(value: Any, kind: type[M]) -> M:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        first = error.errors(include_input=False, include_url=False)[0]
         known = [str(p) for p in first["loc"] if isinstance(p, int) or p in _names(kind)]
-        message = first["msg"] if not first["type"].startswith(("value_error", "assertion")) else "not allowed here"
+        message = wanted(first)
         if first["type"] == "extra_forbidden":
             known, message = known[:-1] if first["loc"][-1] in known else known, "holds a field that is not supported"
         raise Refused(400, f"{'.'.join(known) or 'the body'}: {message}", "bad_request") from None
@@ -190,7 +193,7 @@ def _checked(value: Any, depth: int, escapes: bool) -> Any:
 
 
 _STRINGS = re.compile(rb'"(?:[^"\\]+|\\.)*+"')
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=once)
 
 
 def _encodable(text: str) -> bool:

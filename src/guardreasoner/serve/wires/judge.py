@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from guardreasoner.records import dumps
+from guardreasoner.serve.chat.fields import ROLES
 from guardreasoner.serve.core.judge import Caller
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused
@@ -23,7 +24,7 @@ from guardreasoner.serve.fields import Field, FieldTable
 from guardreasoner.serve.service import Service, described, reply, whole
 from guardreasoner.types import Exchange, Message, Mode, Step, Verdict
 
-_EXCHANGE = (("prompt", "text"), ("response", "text"), ("context[].role", "=user|assistant"),
+_EXCHANGE = (("prompt", "text"), ("response", "text"), ("context[].role", ROLES),
              ("context[].content", "text"), ("id", "note"))  # fmt: skip
 FIELDS = FieldTable(
     (
@@ -43,7 +44,7 @@ class _Part(BaseModel):
 class Earlier(_Part):
     """One earlier message."""
 
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: str
 
 
@@ -53,12 +54,13 @@ class One(_Part):
     prompt: str = ""
     response: str | None = None
     context: list[Earlier] = []
-    id: str | None = None
+    id: str | int | float | None = None
 
     def exchange(self, default_id: str) -> Exchange:
         """The noun."""
         context = tuple(Message(m.role, m.content) for m in self.context)
-        return Exchange(self.id if self.id is not None else default_id, self.prompt, self.response, context)
+        name = default_id if self.id is None or self.id == "" else str(self.id)
+        return Exchange(name, self.prompt, self.response, context)
 
 
 class Request_(One):  # noqa: N801 - `Request` is starlette's
@@ -70,7 +72,9 @@ class Request_(One):  # noqa: N801 - `Request` is starlette's
 
     @model_validator(mode="after")
     def _one_or_many(self) -> Request_:
-        if self.exchanges is not None and (self.prompt or self.response is not None or self.context or self.id):
+        if self.exchanges is not None and (
+            self.prompt or self.response is not None or self.context or self.id is not None
+        ):
             raise ValueError("exchanges and a single exchange exclude each other")
         if self.exchanges is not None and (self.stream or not self.exchanges):
             raise ValueError("exchanges must not be empty, and are not streamed")
