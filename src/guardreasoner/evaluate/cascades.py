@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.compare import check_pairs
 from guardreasoner.evaluate.contestants import Contestant
+from guardreasoner.evaluate.score import averaged
 from guardreasoner.evaluate.statistics import Interval, Outcomes, counts, mean_f1, shares, weighted_f1
 from guardreasoner.types import TASKS, Task
 
@@ -70,7 +71,8 @@ def cascade_curves(
     found = []
     for task in TASKS:
         names = [b for t, b in first.cells if t == task and (t, b) in second.cells]
-        pairs = [(first.cells[task, b], second.cells[task, b]) for b in names]
+        kept = [first.cells[task, b] for b in names if b in averaged(names)]
+        pairs = [(one, second.cells[task, one.benchmark].like(one)) for one in kept]
         for one, two in pairs:
             check_pairs(one, two)
             if one.scores is None or np.isnan(one.scores).any():

@@ -104,7 +104,7 @@ def gate(
     found = []
     for task in tasks:
         keys = sorted(k for k in ours if k[0] == task)
-        old = [theirs[k].only(ours[k].ids) if set(theirs[k].ids) == set(ours[k].ids) else theirs[k] for k in keys]
+        old = [theirs[k].like(ours[k]) for k in keys]
         pair = compare([ours[k] for k in keys], old, weights, resamples=resamples, seed=seed)
         found.append(_decide(pair, fail_below, alarm=ALARM / len(tasks)))
     return Gate(tuple(found))

@@ -64,6 +64,10 @@ class Outcomes:
         at = {identity: i for i, identity in enumerate(self.ids)}
         return self._at(np.array([at[i] for i in ids], np.int64))
 
+    def like(self, other: Outcomes) -> Outcomes:
+        """In the order of another guard's rows where they are the same rows; else as it is."""
+        return self.only(other.ids) if set(self.ids) == set(other.ids) else self
+
     def _at(self, index: NDArray[np.int64]) -> Outcomes:
         return Outcomes(
             self.benchmark,
