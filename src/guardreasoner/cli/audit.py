@@ -38,11 +38,8 @@ def run(args: argparse.Namespace) -> int:
     if not found.with_steps.hits:
         raise DataError(f"the verdicts of {args.run_folder} hold no reasoning; evaluate in mode full or short")
     if args.guard:
-        guard = load_guard(args.guard, **guard_options(args))
-        try:
+        with load_guard(args.guard, **guard_options(args)) as guard:
             changed = dependence(rows, guard, limit=args.limit, seed=args.seed, progress=_progress)
-        finally:
-            guard.close()
         found = replace(found, dependence=changed)
     if args.json:
         print_json([as_dict(found)])

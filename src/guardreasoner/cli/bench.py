@@ -74,13 +74,11 @@ def _alone(args: argparse.Namespace) -> list[dict[str, Any]]:
     guard: Any = load_guard(args.guard, **options)
     load_s = time.perf_counter() - begun
     name = f"{guard.name} {args.engine or ''} {options.get('dtype', '')}".strip()
-    try:
+    with guard:
         speeds = []
         for mode in _modes(args.modes, guard):
             judge = partial(guard.judge, mode=mode) if _takes_mode(guard) else guard.judge
             speeds.append(measure(judge, exchanges, mode=mode, batch=args.batch))
-    finally:
-        guard.close()
     memory = peak_memory_mb()
     return [as_row(name, speed, memory_mb=memory, load_s=load_s) for speed in speeds]
 

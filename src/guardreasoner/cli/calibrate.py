@@ -39,11 +39,8 @@ def run(args: argparse.Namespace) -> int:
     mode = "instant" if args.mode == "auto" else args.mode
     apart(args.out, [args.labelled])
     examples = read_examples(args.labelled, parse_mapping(args.map))
-    guard = load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()})
-    try:
+    with load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()}) as guard:
         fits = fit_guard(guard, examples, mode=mode, target=target, budget=args.budget)
-    finally:
-        guard.close()
     before = read_calibration(args.out).curves if args.out.exists() else {}
     own = _own(args.model or args.guard).curves
     pieces = {key: curve.piece for curve_set in (own, before) for key, curve in curve_set.items()}

@@ -85,36 +85,33 @@ def run(args: argparse.Namespace) -> int:
         guard = PaperRefusalsGuard(guard)
     if args.infer_missing:
         guard = InferringGuard(guard)
-    try:
-        with progress_bars() as bars:
-            result = evaluate(
+    with guard, progress_bars() as bars:
+        result = evaluate(
+            guard,
+            examples,
+            args.out,
+            config={
+                "asked": args.guard,
+                "map": ",".join(args.map) if args.map else None,
+                **public_options(options),
+            },
+            limit=args.limit,
+            seed=args.seed,
+            corrections=corrections,
+            inputs=[p for name in args.benchmark or BENCHMARKS if (p := _path(name, args.data)) is not None],
+            fresh=args.fresh,
+            progress=Shown(bars),
+        )
+        if args.repeat is not None:
+            repeat(
                 guard,
-                examples,
+                judged(examples, args.limit, args.seed),
                 args.out,
-                config={
-                    "asked": args.guard,
-                    "map": ",".join(args.map) if args.map else None,
-                    **public_options(options),
-                },
-                limit=args.limit,
-                seed=args.seed,
-                corrections=corrections,
-                inputs=[p for name in args.benchmark or BENCHMARKS if (p := _path(name, args.data)) is not None],
-                fresh=args.fresh,
+                times=args.repeat,
+                kinds=args.repeat_kind,
+                temperature=args.temperature,
                 progress=Shown(bars),
             )
-            if args.repeat is not None:
-                repeat(
-                    guard,
-                    judged(examples, args.limit, args.seed),
-                    args.out,
-                    times=args.repeat,
-                    kinds=args.repeat_kind,
-                    temperature=args.temperature,
-                    progress=Shown(bars),
-                )
-    finally:
-        guard.close()
     _print(result, as_json=args.json)
     if args.repeat is not None:
         show(stability_table(read_stability(open_run(args.out, args.data))))

@@ -47,28 +47,24 @@ def run(args: argparse.Namespace) -> int:
     mapping = parse_mapping(args.map)
     examples = [e for n in names for e in load_benchmark(n, args.data, mapping=mapping if is_file(n) else None)]
     options = guard_options(args)
-    guard = load_guard(args.guard, **options)
-    try:
-        with progress_bars() as bars:
-            result = stress(
-                guard,
-                examples,
-                args.out,
-                config={
-                    "asked": args.guard,
-                    "rows": [Path(shipped(name)).name for name in names],
-                    "map": ",".join(args.map) if args.map else None,
-                    **public_options(options),
-                },
-                families=args.family or tuple(FAMILIES),
-                harmful=args.harmful,
-                benign=args.benign,
-                seed=args.seed,
-                fresh=args.fresh,
-                progress=Shown(bars),
-            )
-    finally:
-        guard.close()
+    with load_guard(args.guard, **options) as guard, progress_bars() as bars:
+        result = stress(
+            guard,
+            examples,
+            args.out,
+            config={
+                "asked": args.guard,
+                "rows": [Path(shipped(name)).name for name in names],
+                "map": ",".join(args.map) if args.map else None,
+                **public_options(options),
+            },
+            families=args.family or tuple(FAMILIES),
+            harmful=args.harmful,
+            benign=args.benign,
+            seed=args.seed,
+            fresh=args.fresh,
+            progress=Shown(bars),
+        )
     _print(result, each=args.each, as_json=args.json)
     worse = over(result, success=args.fail_above, alarms=args.fail_alarms_above)
     for sentence in worse:

@@ -286,10 +286,7 @@ def as_asked(examples: Iterable[Example]) -> Iterator[Example]:
 
 
 def _fit_folder(model: Path, examples: Sequence[Example], mode: str, config: CalibrateConfig) -> list[Fit]:
-    guard = load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration())
-    try:
-        targets = {Task(task): Target.parse(rule) for task, rule in config.targets.items()}
-        target = Target.parse(config.target)
+    targets = {Task(task): Target.parse(rule) for task, rule in config.targets.items()}
+    target = Target.parse(config.target)
+    with load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration()) as guard:
         return fit_guard(guard, examples, mode=mode, target=target, targets=targets, budget=config.budget)
-    finally:
-        guard.close()

@@ -46,8 +46,6 @@ def slices(entrants: Sequence[Contestant]) -> list[Slice]:
 
 def _slice(guard: str, cell: Outcomes, task: Task, *, benchmark: str, kind: str) -> Slice:
     found = estimates(cell)
-    recall = found.recall
-    attack = Interval(100 - recall.value, 100 - recall.high, 100 - recall.low)
     harm = task is not Task.refusal and bool(cell.gold.any())
     return Slice(
         guard,
@@ -58,5 +56,5 @@ def _slice(guard: str, cell: Outcomes, task: Task, *, benchmark: str, kind: str)
         found.f1,
         constant_f1(cell),
         fpr=None if cell.all_positive else found.fpr,
-        attack_success=attack if harm else None,
+        attack_success=found.recall.complement if harm else None,
     )

@@ -121,6 +121,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def complement(self) -> Interval:
+        """Percent of the cases that this is not: what is missed, of what is caught."""
+        return Interval(100 - self.value, 100 - self.high, 100 - self.low)
+
 
 class Estimates(NamedTuple):
     """The four numbers of one cell."""

@@ -94,9 +94,9 @@ def _glance(
     everyday = estimates(cell) if cell is not None else None
     return Glance(
         entrant.label,
-        _missed(attacks.recall) if attacks else None,
+        attacks.recall.complement if attacks else None,
         sum(int(c.gold.sum()) for c in rest),
-        _missed(everyday.recall) if everyday else None,
+        everyday.recall.complement if everyday else None,
         int(cell.gold.sum()) if cell is not None else 0,
         _per_mille(everyday.fpr) if everyday else None,
         int((~cell.gold).sum()) if cell is not None else 0,
@@ -115,10 +115,6 @@ def _priced(glance: Glance, cost: Cost | None, price: Price | None, per_hour: fl
         return glance
     money = cost.per_1000(price, per_hour)
     return replace(glance, ms=cost.ms_per_query, per_1000=money, by_tokens=price is not None)
-
-
-def _missed(recall: Interval) -> Interval:
-    return Interval(100 - recall.value, 100 - recall.high, 100 - recall.low)
 
 
 def _per_mille(rate: Interval) -> Interval:
