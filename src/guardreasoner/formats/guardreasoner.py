@@ -228,12 +228,6 @@ def settled(text: str, *, forced: bool) -> tuple[Step, ...]:
     return parse(text).steps if forced and BLOCK in text else _steps(_whole_lines(text), whole=False)
 
 
-def under_way(text: str) -> Task | None:
-    """The task that a text is being written about: the last whole heading before an answer block."""
-    found = [heading for line in _whole_lines(text).split("\n") if (heading := _TASK.match(line))]
-    return _BY_NUMBER[found[-1].group(1)] if found else None
-
-
 def _whole_lines(text: str) -> str:
     """The reasoning of a text that is still being written, as far as its lines are whole."""
     lines = text[: text.rfind("\n") + 1]
