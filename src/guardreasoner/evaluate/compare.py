@@ -1,7 +1,8 @@
 """Whether two guards differ: paired tests on the same rows, and the marks of a table.
 
 The primary comparison of two guards is the difference of their weighted mean F1 on one task, with prompts resampled in
-pairs. Single cells are looked at too; those are many looks, so they are corrected by Holm and called exploratory.
+pairs. Single cells are compared too; since those are many comparisons, they are corrected by Holm and called
+exploratory.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Operating points: what a guard catches at a false-alarm rate that one can live with, and the other way about.
+"""Operating points: what a guard catches at an acceptable false-alarm rate, and its false alarms at a given recall.
 
-F1 is one point of one threshold, and thresholds of guards are not chosen for the best F1. These numbers read the whole
-curve of scores, without interpolation: the best threshold that keeps the promise on these rows.
-A row without a score counts as wrong at every threshold, as an answer that could not be read is wrong under the strict
-rule. Several cells are pooled: an operator sets one threshold, not one per benchmark.
+F1 describes one threshold, and a guard's threshold is rarely chosen for the best F1. These numbers use the whole curve
+of scores, without interpolation: the best threshold that keeps the promise on these rows. A row without a score counts
+as wrong at every threshold, like an answer that could not be read under the strict rule. Several cells are pooled,
+because an operator sets one threshold, not one per benchmark.
 """
 
 from __future__ import annotations

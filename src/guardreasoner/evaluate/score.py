@@ -1,8 +1,8 @@
-"""Verdicts or stored texts become `Score`s: one per cell, and means per task.
+"""From verdicts or stored texts to `Score`s: one per cell, and means per task.
 
-Under `strict`, verdicts of ours count by their labels (any answer format) and official texts by the last verdict in the
-whole text. Under `official`, both count by their text, as the released script reads it. What a guard left unjudged is
-wrong exactly once under `strict`, and shown as `unparsed`; `unread` text counts by the guard's best guess.
+Under `strict`, our verdicts count by their labels (in any answer format) and official texts by the last verdict in the
+whole text. Under `official`, both count by their text, as the released script reads it. Under `strict`, what a guard
+left unjudged is wrong exactly once and shown as `unparsed`, and `unread` text counts by the guard's best guess.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How sure a score is: rows of one cell as arrays, and 95% intervals clustered by prompt.
+"""How certain a score is: rows of one cell as arrays, and 95% intervals clustered by prompt.
 
-The unit of resampling is the prompt, not the row: SafeRLHF has 2,000 rows over 549 prompts, and rows that share a
-prompt are not independent. Intervals are scipy's (`scipy.stats.bootstrap`, BCa; `binomtest`); this module only puts the
-rows into the form those functions want. Scores are percentages; an answer that could not be read counts as wrong
-exactly once (rule `strict`).
+Resampling draws prompts, not rows: SafeRLHF has 2,000 rows over 549 prompts, and rows that share a prompt are not
+independent. scipy computes the intervals (`scipy.stats.bootstrap`, BCa; `binomtest`); this module brings rows into the
+form that scipy wants. Scores are percentages; an answer that could not be read counts as wrong exactly once (rule
+`strict`).
 """
 
 from __future__ import annotations

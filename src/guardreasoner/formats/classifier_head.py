@@ -1,7 +1,7 @@
 """A sequence classifier's head: BeaverDam, Toxic-Prompt-RoBERTa, Granite Guardian HAP, Prompt Guard 2, or your own.
 
-`Completion.choices[0]` holds label -> log-probability, each label's own sigmoid (multi-label) or the softmax. Harmful
-if any harm label passes the threshold; the score is the greatest of them.
+`Completion.choices[0]` holds label -> log-probability, each label's own sigmoid (multi-label) or the softmax. An
+exchange is harmful if any harm label passes the threshold; its score is the greatest of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exchange in, verdict out: the contract of every guard."""
+"""The contract of every guard: exchange in, verdict out."""
 
 from __future__ import annotations
 

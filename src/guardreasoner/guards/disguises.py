@@ -1,12 +1,12 @@
-"""Disguises undone before judging: each form of a text that a reader, or a model, may get out of it.
+"""Disguises undone before judging: every form of a text that a reader, or a model, may see in it.
 
-Two kinds of undoing. Some are exact: an entity, a tag without attributes, a sign between letters or a run of base64
-that decodes to English carries nothing but what it stands for, and the text with it undone is judged instead of the
-text as written. The others are guesses (what a leet word means, which strings belong together): their forms are judged
-beside it, and the worst decides. A simple cipher counts as exact where it turns several unknown words into English.
+An undoing is exact or a guess. What is undone exactly (an entity, a tag without attributes, a sign between letters, a
+run of base64 that decodes to English) carries nothing but what it stands for, and replaces the text as written. A guess
+(what a leet word means, which strings belong together) makes another form, judged beside the text, and the worst
+decides. A simple cipher counts as exact where it turns several unknown words into English.
 
-Bounds: exact undoings are repeated at most `ROUNDS` times, guesses are nested at most `DEPTH` deep, and a
-text has at most `MOST_FORMS` forms. Each undoing is linear in the length of the text.
+Bounds: exact undoings are repeated at most `ROUNDS` times, guesses are nested at most `DEPTH` deep, and a text has at
+most `MOST_FORMS` forms. Each undoing is linear in the length of the text.
 """
 
 from __future__ import annotations

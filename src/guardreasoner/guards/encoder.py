@@ -1,6 +1,6 @@
-"""nano's guard: an encoder scores each passage of an exchange (`guards.pieces`), the worst decides.
+"""nano's guard: an encoder scores each passage of an exchange (`guards.pieces`), and the worst decides.
 
-It writes no reasoning: `steps` is empty, and whatever mode is asked for, `instant` is the mode that decided.
+It writes no reasoning: `steps` is empty, and whatever mode is asked for, the verdict says `instant`.
 """
 
 from __future__ import annotations

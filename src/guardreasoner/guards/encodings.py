@@ -1,8 +1,8 @@
-"""Text that was encoded: entities, percent, escapes, Braille, and runs of base64, base32, base85, hex, binary, decimal,
-octal, numbered letters or Morse, one in another.
+"""Encoded text: entities, percent, escapes, Braille, and runs of base64, base32, base85, hex, binary, decimal, octal,
+numbered letters or Morse, also one inside another.
 
-Each function returns the text with what it found decoded in place, and the text itself where it found nothing. None
-raises, and each is linear in the length.
+Each function returns the text with what it found decoded in place, or unchanged where it found nothing. None raises,
+and each is linear in the length.
 """
 
 from __future__ import annotations

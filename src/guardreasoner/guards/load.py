@@ -1,4 +1,4 @@
-"""`load_guard`: from a name, a folder, a file or a Python object to a guard that judges."""
+"""`load_guard`: from a name, folder, file or Python object to a guard that judges."""
 
 from __future__ import annotations
 

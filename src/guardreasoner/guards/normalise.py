@@ -1,9 +1,9 @@
-"""Characters as a reader sees them: what an attacker hides in Unicode is brought to light before judging.
+"""Characters as a reader sees them: what an attacker hides in Unicode is revealed before judging.
 
 Tag characters and variation selectors that spell a text are read; invisible and bidirectional controls and stacks of
-combining marks are taken out; compatibility forms are folded (NFKC); letters that only look Latin become Latin, by
+combining marks are removed; compatibility forms are folded (NFKC); letters that only look Latin become Latin, by
 Unicode's own names (small capitals, squared and regional letters, IPA) and its table of confusables. A word wholly in
-another script stays as it is, unless what it looks like is an English word and so are most such words of the text.
+another script stays as it is, unless it looks like an English word and so do most such words of the text.
 """
 
 from __future__ import annotations

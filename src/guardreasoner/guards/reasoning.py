@@ -1,8 +1,7 @@
-"""Our guard: prompt, plan, parse and calibrate, on any engine.
+"""The guard that reasons: it prompts, plans, parses and calibrates, on any engine.
 
-What happens to one exchange: its passages are judged (`guards.pieces`), each in as many windows as it needs, and the
-worst of them decides. `auto` judges everything in `instant` and escalates to `full` only where a calibrated score lies
-in its band.
+The passages of an exchange (`guards.pieces`) are judged, each in as many windows as it needs, and the worst decides.
+`auto` judges everything in `instant`, and escalates to `full` only where a calibrated score lies in its band.
 """
 
 from __future__ import annotations

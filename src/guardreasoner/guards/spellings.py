@@ -1,7 +1,7 @@
-"""Words that are spelt so that a model does not know them again: taken apart, run together, put in code.
+"""Words spelt so that a model does not recognise them: taken apart, run together, put in code.
 
-Each function returns the text with what it found undone, and the text itself where it found nothing. What is undone
-must give English words; so product names, lists of letters, code and other languages stay as they are.
+Each function returns the text with what it found undone, or unchanged where it found nothing. Only what gives English
+words is undone, so product names, lists of letters, code and other languages stay as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A report over finished runs: everything that it says, gathered once."""
+"""Gathers, once, everything that a report over finished runs says."""
 
 from __future__ import annotations
 

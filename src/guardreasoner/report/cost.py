@@ -1,6 +1,6 @@
-"""What runs and training cost (paper Table 5), how training converged (figure 7), what it was fed (Table 1).
+"""The cost of runs and training (paper Table 5), how training converged (figure 7), its data (Table 1).
 
-Prices are given to a report, never known to it: they change, and differ between model versions and providers.
+Prices are given to a report, never built in: they change, and differ between model versions and providers.
 """
 
 from __future__ import annotations

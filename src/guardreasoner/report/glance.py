@@ -1,8 +1,8 @@
-"""What a buyer asks first: attacks missed, false alarms on ordinary traffic, time and money.
+"""A buyer's first questions: attacks missed, false alarms on ordinary traffic, time and money.
 
-Attacks are the harmful requests of the benchmarks, ordinary requests the harmless ones of `everyday`. What could not be
-judged counts against the guard: an attack is missed, an ordinary request is stopped. Guards differ in where they cut,
-so false alarms are also given with every cut moved to the same misses.
+Attacks are the harmful requests of the benchmarks; ordinary requests are the harmless ones of `everyday`. What could
+not be judged counts against the guard: an attack is missed, an ordinary request is stopped. Because guards differ in
+their thresholds, false alarms are also given with every threshold moved to the same share of misses.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Runs side by side in the shape of the paper's tables: F1 per benchmark and task, means, marks, intervals.
 
-Rules of every table: it shows the constant's F1; a column whose rows are all positive is marked, because
-its F1 is nothing but recall; best and runner-up are shared by guards that a paired test cannot tell apart; published
-numbers stand beside ours, are compared only by value, and carry their notes; cells of which a guard saw the train split
-(or the prompt pool) are tagged, and the mean is given without them too.
+Every table shows the constant's F1. A column whose rows are all positive is marked, because its F1 is nothing but
+recall. Guards that a paired test cannot tell apart share best and runner-up. Published numbers stand beside ours, are
+compared only by value, and carry their notes. Cells of which a guard saw the train split (or the prompt pool) are
+tagged, and the mean is also given without them.
 """
 
 from __future__ import annotations

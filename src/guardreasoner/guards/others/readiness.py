@@ -1,4 +1,4 @@
-"""Whether a guard can run here now, and what is missing, without using the network or loading anything."""
+"""Whether a guard can run here now, and what it lacks, without using the network or loading anything."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The table of other people's guards: the 25 systems of the paper's tables, and the guards people use now.
+"""The table of other people's guards: the 25 systems of the paper's tables, and guards in use today.
 
-One row a system, one format module a family (`formats/`). A guard of a known format is one more row here, and nothing
-else. Sources of interfaces: model cards, safety-eval @72a9bae7 (the code behind the WildGuard paper's numbers, which
-the paper copies), the owners' repositories; commits are those that public loaders name for these weights. Retirement
-dates: the providers' deprecation pages.
+One row is one system, one format module (`formats/`) one family. A guard of a known format needs one more row here and
+nothing else. Sources of interfaces: model cards, safety-eval @72a9bae7 (the code behind the WildGuard paper's numbers,
+which the paper copies), the owners' repositories; commits are those that public loaders name for these weights.
+Retirement dates: the providers' deprecation pages.
 """
 
 from __future__ import annotations

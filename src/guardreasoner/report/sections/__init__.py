@@ -1,1 +1,1 @@
-"""The sections of a report, in words: each function turns values into blocks; plain text only."""
+"""The sections of a report: each function turns values into blocks of plain text."""
