@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from guardreasoner.formats.guardreasoner import VERSION
 from guardreasoner.serve.core.budget import Escalations, Recent
 from guardreasoner.serve.core.frames import JudgeJob
 from guardreasoner.serve.core.queue import BASE_CHARACTERS, Item, Waiting, characters_of
-from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker
+from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker, ended
 from guardreasoner.serve.decide import decide
 from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.log import log_judged
@@ -82,10 +82,7 @@ class Core:
 
     async def close(self) -> None:
         """Stop; what still waits is `unavailable`."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await ended(self._task)
         await self.worker.close()
 
     async def judge(self, exchanges: Sequence[Exchange], ask: Caller, on_step: StepSink | None = None) -> list[Verdict]:

@@ -43,6 +43,14 @@ class _Handed:
     on_step: StepSink | None
 
 
+async def ended(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task, and wait until it has ended."""
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 class Worker:
     """One guard process. It judges one job at a time."""
 
@@ -93,11 +101,8 @@ class Worker:
 
     async def close(self) -> None:
         """End the process."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await ended(self._task)
+        self._task = None
 
     async def free(self) -> None:
         """Wait until a job can be handed over; a process that stays busy after its job is replaced."""
