@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.options import add_data, add_guard, guard_options
 from guardreasoner.cli.show_scores import NAMES
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.errors import DataError
@@ -25,7 +25,7 @@ BARS = {"agreement": ("≥", 99.0), "quotes": ("≥", 95.0), "copies": ("<", 20.
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder, or a folder of official "
                         "<Benchmark>/generated_predictions.jsonl")  # fmt: skip
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="with --guard: rows per task (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from guardreasoner.cli.options import add_data
 from guardreasoner.cli.show_scores import NAMES
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import BENCHMARKS, Benchmark, Cell, data_folder, local_file
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per cell")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from guardreasoner.cli.options import add_data
 from guardreasoner.cli.show_scores import NAMES
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.evaluate.cascades import CascadeCurve, cascade_curves
@@ -22,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "first", type=Path, metavar="FIRST", help="run of the guard that judges everything; needs scores"
     )
     parser.add_argument("second", type=Path, metavar="SECOND", help="run of the guard that the rest is passed to")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write cascade.json and cascade.svg")
     parser.add_argument("--json", action="store_true", help="one JSON object per task instead of tables")
 

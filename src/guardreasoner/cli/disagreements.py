@@ -12,6 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from guardreasoner.cli.options import add_data
 from guardreasoner.cli.show_scores import NAMES, number
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import data_folder
@@ -26,7 +27,7 @@ from guardreasoner.review.disputed import PATCH, patch_rows, read_disputed, writ
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="finished runs over the same benchmarks")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows to list (default 20)")
     parser.add_argument("--json", action="store_true", help="one JSON object per line instead of tables")
     group = parser.add_argument_group("review")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.options import add_data, add_guard, guard_options
 from guardreasoner.cli.show_scores import points_table, scores_table, stability_table
 from guardreasoner.cli.tables import print_json, show
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
                         ".jsonl, .parquet ...); repeatable (default: all there)")  # fmt: skip
     parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own, and "
                         "what label values mean: prompt_harm=label:unsafe=harmful:*=unharmful")  # fmt: skip
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="N rows per task of a benchmark, "
                         "stratified by gold")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")

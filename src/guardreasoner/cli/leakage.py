@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from guardreasoner.cli.options import add_data
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import BENCHMARKS, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
@@ -30,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         help="repeatable (default: all that are there)",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--method", choices=METHODS, default="ngram", help="how texts are compared (default ngram)")
     parser.add_argument("--threshold", type=float, metavar="X", help="similarity of a near-duplicate (default "
                         + ", ".join(f"{m} {x:g}" for m, x in NEAR.items()) + ")")  # fmt: skip

@@ -15,6 +15,11 @@ SAID = {"fast": "instant", "quick": "instant", "slow": "full", "deep": "full", "
 """What people call a mode -> its name."""
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The option that says where the benchmarks lie."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+
+
 def add_guard(parser: argparse.ArgumentParser, *, default: str | None = "nano", optional: bool = False) -> None:
     """`--guard`, `--mode`, `--fail-mode` and what overrides the guard's row; `optional` = there may be no guard."""
     group = parser.add_argument_group("guard")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from guardreasoner.cli.options import add_data
 from guardreasoner.errors import ConfigError, need
 
 
@@ -14,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "finished run (its review is then drawn into RUN/review)")  # fmt: skip
     parser.add_argument("--port", type=int, default=8090, help="on this machine only (default 8090)")
     parser.add_argument("--reviewer", metavar="NAME", help="signs the reviews (default: asked for)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
 
 
 def run(args: argparse.Namespace) -> int:

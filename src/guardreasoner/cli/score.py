@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from guardreasoner.cli.options import add_data
 from guardreasoner.cli.show_scores import points_table, scores_table
 from guardreasoner.cli.tables import print_json, show
 from guardreasoner.data.labelled import parse_mapping
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rule", choices=get_args(Rule), default="strict", help="how answers are read (default strict)"
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--partial", action="store_true", help="score what is there of a run with --limit")
     parser.add_argument("--json", action="store_true", help="one JSON object per task")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from guardreasoner.cli.evaluate import Shown, progress_bars, public_options
-from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.options import add_data, add_guard, guard_options
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import is_file, load_benchmark
 from guardreasoner.data.everyday import EVERYDAY, shipped
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", action="append", metavar="NAME|FILE", help="a benchmark's name or a "
                         "labelled table; repeatable (default: everyday, which comes with the package)")  # fmt: skip
     parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
+    add_data(parser)
     parser.add_argument("--family", action="append", choices=tuple(FAMILIES), help="repeatable (default: all)")
     parser.add_argument("--harmful", type=int, default=HARMFUL_ROWS, metavar="N", help="harmful exchanges per family "
                         f"(default {HARMFUL_ROWS})")  # fmt: skip
