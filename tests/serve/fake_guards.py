@@ -6,6 +6,7 @@ long, and RAISE, CRASH and HANG do what they say.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -70,6 +71,8 @@ class WordGuard(Judging):
         }
         if unsure and not reasoned:
             scores["prompt_harm"] = 0.5
+        if "NAN" in text:
+            scores["prompt_harm"] = math.nan
         steps = (
             Step(Task.prompt_harm, f"I read {len(text)} characters."),
             Step(Task.prompt_harm, "I looked for a word."),
@@ -87,6 +90,7 @@ class WordGuard(Judging):
             labels,
             scores,
             calibrated=True,
+            attack=math.inf if "INFINITE" in text else None,
             harm=kind.group(1) if kind and (asks or says) else None,
             flagged=asks or says,
             steps=steps if reasoned else (),

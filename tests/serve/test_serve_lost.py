@@ -10,8 +10,11 @@ import time
 import httpx
 import pytest
 
-from guardreasoner.serve.decide import REPLY_TASKS
+from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_key
+from guardreasoner.serve.inprocess import InProcess
+from guardreasoner.serve.policy import Rules
+from guardreasoner.types import Exchange
 from serve import fake_guards
 from serve.running import completion, serving, upstream
 from serve.test_serve_proxy import BLOCKED, CHAT, chat, chunks, content, finish_of, rules, said, text_of, user
@@ -330,6 +333,23 @@ def test_a_guard_that_judges_parts_by_itself_is_not_asked_about_them_again(monke
         ("one", "two", 0), ("three\nfour", None, 2), ("three", None, 0), ("four", None, 0),
         ("three\nfour", "Hello there.", 2),
     ]  # fmt: skip
+
+
+# ---- numbers that are no numbers
+
+
+@pytest.mark.parametrize("text", ["NAN", "INFINITE"])
+def test_a_guard_of_somebodys_own_whose_numbers_are_none_judges_nothing_on_any_wire(proxied, text):
+    up, served = proxied
+    verdict = served.http.post("/v1/judge", json={"prompt": text}).json()
+    assert (verdict["status"], verdict["flagged"], verdict["scores"]["prompt_harm"]) == ("unparsed", True, None)
+    assert served.http.post("/v1/moderations", json={"input": text}).json()["results"][0]["flagged"]
+    assert guardrail(served, input_type="request", texts=[text])["action"] == "BLOCKED"
+    assert check(served, user(text))["status"] == "blocked"
+    assert chat(served, user(text)).headers["x-guardreasoner"] == "blocked"
+    assert up.seen == []
+    (inside,) = InProcess(fake_guards.words(), Rules()).judge([Exchange("1", text)])
+    assert (inside.status, blocks(inside)) == ("unparsed", True)
 
 
 # ---- text that the guard cannot read

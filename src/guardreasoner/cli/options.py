@@ -37,6 +37,7 @@ def add_guard(parser: argparse.ArgumentParser, *, default: str | None = "nano", 
     )
     group.add_argument("--engine", choices=ENGINES, help="run on this engine instead of the guard's own")
     group.add_argument("--model", metavar="ID|FOLDER", help="use these weights instead of the guard's own")
+    group.add_argument("--revision", metavar="COMMIT", help="of the weights on the hub; main = what is there now")
     group.add_argument("--base-url", metavar="URL", help="where the guard's server listens")
     group.add_argument(
         "--calibration", metavar="FILE", type=Path, help="a calibration file made by `guardreasoner calibrate`"
@@ -78,5 +79,6 @@ def guard_options(args: argparse.Namespace) -> dict[str, Any]:
         "engine": args.engine,
         "model": args.model,
         "base_url": args.base_url,
+        "revision": args.revision,
         **options,
     }

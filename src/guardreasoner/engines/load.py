@@ -29,7 +29,7 @@ CLASSES = {
 """Name -> module and class; only the module that is asked for is imported."""
 ENGINES = tuple(CLASSES)
 SERVERS = ("openai", "anthropic", "moderation")
-REMOTE = ("hf", "classifier", "vllm")
+REMOTE = ("hf", "classifier", "schema", "vllm")
 """Engines that load from the hub, by id and revision."""
 
 

@@ -8,13 +8,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, SupportsFloat, runtime_checkable
 
 from guardreasoner.data.messages import as_exchange
+from guardreasoner.data.rows import plain
 from guardreasoner.errors import DataError, GuardReasonerError, UnknownName
 from guardreasoner.guards.language import UNREAD, unread
-from guardreasoner.records import kind_of
-from guardreasoner.types import MODES, SETTLED, TASKS, Exchange, FailMode, Labels, Mode, Status, Step, Task, Verdict
+from guardreasoner.records import dumps, kind_of
+from guardreasoner.types import (
+    MODES,
+    STATUSES,
+    TASKS,
+    Exchange,
+    FailMode,
+    Labels,
+    Mode,
+    Status,
+    Step,
+    Task,
+    Usage,
+    Verdict,
+)  # fmt: skip
+
+ROUNDING = 1e-6
+"""By how much a probability may miss 0 or 1."""
 
 
 @runtime_checkable
@@ -217,7 +234,7 @@ def judge_all(guard: Guard, exchanges: Sequence[Exchange]) -> list[Verdict]:
             f"guard {guard.name} broke its contract: {len(verdicts)} verdicts for {len(exchanges)} exchanges, "
             "or in another order; judge() must answer each exchange once, by id, in input order"
         )
-    return [verdict if _finite(verdict) else _refused(verdict, guard) for verdict in verdicts]
+    return [sound(verdict, guard) for verdict in verdicts]
 
 
 def fail_mode_of(guard: Guard) -> FailMode:
@@ -225,14 +242,36 @@ def fail_mode_of(guard: Guard) -> FailMode:
     return "open" if getattr(guard, "fail_mode", "closed") == "open" else "closed"
 
 
-def _finite(verdict: Verdict) -> bool:
-    scores = verdict.scores.values()
-    return verdict.status not in SETTLED or all(p is None or math.isfinite(p) for p in scores)
+def sound(verdict: Verdict, guard: Guard) -> Verdict:
+    """A verdict that everything behind a guard can rely on, whoever wrote the guard: every number of a verdict that
+    holds labels is a probability, all three tasks have a score or None, and JSON can hold it."""
+    scores = {t.value: verdict.scores.get(t.value) for t in TASKS}
+    if verdict.status not in STATUSES:
+        problem = "the guard gave a status that does not exist"
+    elif not all(map(_probability, (*scores.values(), *verdict.kinds.values(), verdict.attack))):
+        problem = "the guard gave a score that is no probability"
+    else:
+        return replace(verdict, scores=scores, notes=_notes(verdict.notes), usage=_usage(verdict.usage))
+    blank = replace(verdict, labels=Labels(), scores=dict.fromkeys(scores), kinds={}, attack=None, notes={})
+    return unjudged(replace(blank, usage=_usage(verdict.usage)), "unparsed", problem, fail_mode_of(guard))
 
 
-def _refused(verdict: Verdict, guard: Guard) -> Verdict:
-    blank = replace(verdict, labels=Labels(), scores=dict.fromkeys(t.value for t in TASKS))
-    return unjudged(blank, "unparsed", "the guard gave a score that is no finite number", fail_mode_of(guard))
+def _probability(value: Any) -> bool:
+    if value is None or isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return value is None
+    return -ROUNDING <= float(value) <= 1 + ROUNDING
+
+
+def _notes(notes: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        dumps(notes)
+    except (ValueError, TypeError):
+        return {name: plain(value, name) for name, value in notes.items()}
+    return notes
+
+
+def _usage(usage: Usage) -> Usage:
+    return usage if math.isfinite(usage.latency_ms) else replace(usage, latency_ms=0.0)
 
 
 def unjudged(verdict: Verdict, status: Status, error: str | None, fail_mode: FailMode) -> Verdict:

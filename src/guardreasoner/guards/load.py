@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from guardreasoner.engines.load import REMOTE
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.guards.base import Guard, GuardRow
 from guardreasoner.types import FailMode, Mode, Verdict
@@ -31,7 +32,14 @@ OURS: tuple[GuardRow, ...] = (
     ),
     GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
     GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
-    GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B", options={"wire": "raw"}),
+    GuardRow(
+        "guardreasoner-8b",
+        "guardreasoner",
+        "hf",
+        "yueliu1999/GuardReasoner-8B",
+        "dc7373a22dce9c7bdeb2fe839abcbfe991b20737",
+        options={"wire": "raw"},
+    ),
     GuardRow("constant", "constant", "", "", note="always positive: the floor that every F1 is read against"),
     GuardRow("replay", "replay", "", "", note="answers from stored verdicts; give --model FILE or FOLDER"),
     GuardRow(
@@ -59,6 +67,7 @@ def load_guard(
     engine: str | None = None,
     model: str | None = None,
     base_url: str | None = None,
+    revision: str | None = None,
     **options: Any,
 ) -> Guard:
     """Load a guard.
@@ -71,11 +80,13 @@ def load_guard(
         engine: onnx, hf, vllm, openai or scripted instead of the row's own.
         model: hub id or folder instead of the row's own.
         base_url: where an OpenAI-compatible server listens.
+        revision: commit of a model on the hub. A guard of the table whose commit is not known to us needs one; `main`
+            takes whatever is there now.
         options: passed to the engine (`threads`, `device`, ...), or known to the row's format (`policy`, ...).
 
     Raises:
         UnknownName: no guard, engine or mode of that name.
-        ConfigError: the folder or file is not a guard.
+        ConfigError: the folder or file is not a guard, or nothing says which commit of a model is meant.
         MissingDependency: the engine needs an extra.
         EngineError: the weights cannot be loaded.
     """
@@ -92,6 +103,7 @@ def load_guard(
         )
     if row.format in ("constant", "replay") and options:
         raise ConfigError(f"guard {row.name} takes no option {printable(next(iter(options)), 40)!r}")
+    row = _pinned(row, revision, own=model is not None or name != row.name, adapter=options)
     if row.format == "constant":
         from guardreasoner.guards.constant import ConstantGuard
 
@@ -109,6 +121,35 @@ def load_guard(
     from guardreasoner.guards.others.load import load_prompted
 
     return load_prompted(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
+
+
+def _pinned(row: GuardRow, revision: str | None, *, own: bool, adapter: Mapping[str, Any]) -> GuardRow:
+    """The row with the commit of its weights: the user's, or the table's.
+
+    Args:
+        row: engine and model are those that will run.
+        revision: the user's.
+        own: the model is of the user's choice, and so is its commit.
+        adapter: options that may name another adapter, or its commit.
+
+    Raises:
+        ConfigError: neither says which commit.
+    """
+    if row.engine not in REMOTE or Path(row.model).exists():
+        return row
+    with_adapter = "adapter" in row.options and not {"adapter", "adapter_revision"} & adapter.keys()
+    loose = with_adapter and not row.options.get("adapter_revision")
+    if revision and loose and row.revision:
+        return replace(row, options={**row.options, "adapter_revision": revision})
+    if revision:
+        return replace(row, revision=revision)
+    if not own and (loose or not row.revision):
+        what = row.options["adapter"] if loose and row.revision else row.model
+        raise ConfigError(
+            f"no commit of {what} is known to us, and what lies on the hub may change: give --revision COMMIT, or "
+            "--revision main to take what is there now"
+        )
+    return row
 
 
 def _cascade(

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from guardreasoner.errors import GuardReasonerError
-from guardreasoner.guards.base import Guard
+from guardreasoner.guards.base import Guard, sound
 from guardreasoner.guards.load import load_guard
 from guardreasoner.serve.decide import decide
 from guardreasoner.serve.policy import Rules
@@ -51,7 +51,7 @@ class InProcess:
             return [self._failed(exchanges[0], why)]
         if [v.exchange_id for v in verdicts] != [e.id for e in exchanges]:
             return [self._failed(e, "the guard's answers do not match what it was asked") for e in exchanges]
-        return verdicts
+        return [sound(verdict, self.guard) for verdict in verdicts]
 
     async def ajudge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """The same, in a thread."""

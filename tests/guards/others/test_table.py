@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from guardreasoner.engines.load import REMOTE
 from guardreasoner.engines.scripted import ScriptedEngine
-from guardreasoner.errors import ConfigError
+from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.load import OURS, load_guard, rows
 from guardreasoner.guards.others.fetch import Frame, Place, at_hand, digest, find, read_frame
@@ -390,6 +391,31 @@ def test_a_hub_card_is_read_through_the_hubs_own_cache(tmp_path, monkeypatch):
     frame = replace(FRAME, places=(Place("hub", "owner/guard", "a" * 40, "README.md"),))
     assert read_frame(frame, what="it") == TEXT
     assert asked == [(("owner/guard", "README.md"), {"revision": "a" * 40})]
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in (*OURS, *BASELINES) if r.engine in REMOTE and r.model], ids=lambda r: r.name
+)
+def test_weights_of_the_hub_come_from_a_known_commit_or_from_the_one_that_the_user_names(row, monkeypatch):
+    adapter = row.options.get("adapter")
+    loose = row.revision is None or (adapter and not row.options.get("adapter_revision"))
+    if loose:
+        with pytest.raises(ConfigError, match=r"no commit of .* is known to us.*--revision main"):
+            load_guard(row.name)
+    seen = {}
+
+    def engine(_, /, **given):
+        seen.update(given)
+        raise EngineError("no weights here")
+
+    monkeypatch.setattr("guardreasoner.engines.load.load_engine", engine)
+    monkeypatch.setattr("guardreasoner.guards.others.load.resolve", lambda value, what: value)
+    with pytest.raises(EngineError):
+        load_guard(row.name, revision="main" if loose else None)
+    assert (seen["revision"], seen.get("adapter_revision")) == (
+        row.revision or "main",
+        row.options.get("adapter_revision") or ("main" if adapter else None),
+    )
 
 
 def test_places_are_pinned_or_known_by_digest_alone():

@@ -57,6 +57,8 @@ def _weights(row: GuardRow) -> Iterator[str]:
     for model, revision in wanted:
         if not model:
             continue
+        if revision is None and not Path(model).is_absolute():
+            yield f"--revision: no commit of {model} is known"
         if Path(model).is_absolute():
             if not any((Path(model) / name).is_file() for name in ("genai_config.json", "config.json")):
                 yield f"no model in {model}"

@@ -75,7 +75,8 @@ PAPER: tuple[GuardRow, ...] = (
          "adapter_revision": "b30b989901b4d129c231b0c55fd8c7cc936c38b6"},
         gated=True, licence="llama2", confirmed=False,
         note="LoRA; the card's text may differ from safety-eval's, which is pinned: give --option frame=FILE then"),
-    GuardRow("aegis-guard-2", "json_ratings", "hf", "meta-llama/Llama-3.1-8B-Instruct", None, HARM,
+    GuardRow("aegis-guard-2", "json_ratings", "hf", "meta-llama/Llama-3.1-8B-Instruct",
+        "0e9e39f249a16976918f6564b8830bc894c89659", HARM,
         {"frame": FRAMES["nemoguard"], "adapter": "nvidia/llama-3.1-nemoguard-8b-content-safety",
          "adapter_subfolder": "llama-3.1-nemoguard-8b-content-safety-lora-adapter"},
         gated=True, licence="nvidia-open-model", confirmed=False,
@@ -111,7 +112,7 @@ PAPER: tuple[GuardRow, ...] = (
 
 
 # fmt: on
-def _granite(version: str, size: str, revision: str | None, *, confirmed: bool, note: str = "") -> GuardRow:
+def _granite(version: str, size: str, revision: str, *, confirmed: bool, note: str = "") -> GuardRow:
     return GuardRow(
         f"granite-guardian-{version.replace('.', '-')}-{size}",
         "yes_no",
@@ -160,7 +161,7 @@ NOW: tuple[GuardRow, ...] = (
         "87acb4b94e930c3d679e6e7ee9d57e2feab9ea71", HARM,
         {"lead": "\n\n", "parts": True, "policy_arg": "categories", "kind": "image-text"},
         gated=True, licence="llama4", confirmed=False, note="text only"),
-    _granite("3.0", "8b", None, confirmed=True),
+    _granite("3.0", "8b", "81c9105958545715d412c688afb862e4b1395f56", confirmed=True),
     _granite(
         "3.1",
         "2b",

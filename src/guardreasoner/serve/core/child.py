@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from guardreasoner.errors import GuardReasonerError
-from guardreasoner.guards.base import Guard
+from guardreasoner.guards.base import Guard, sound
 from guardreasoner.serve.core.frames import CallOff, ChildSocket, Event, JudgeJob, Loaded
 from guardreasoner.types import Exchange, Step, Verdict
 
@@ -95,7 +95,7 @@ def _answer(
         return "failed", "the caller left"
     if [v.exchange_id for v in verdicts] != [e.id for e in job.exchanges]:
         return "failed", "the guard's answers do not match what it was asked"
-    return "done", tuple(verdicts)
+    return "done", tuple(sound(verdict, guard) for verdict in verdicts)
 
 
 def _judge(guard: Guard, job: JudgeJob, line: ChildSocket, known: frozenset[str]) -> Sequence[Verdict]:
