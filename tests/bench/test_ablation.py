@@ -22,29 +22,30 @@ from guardreasoner.train.recipe import load_recipe, parse_recipe
 
 TOY = """
 model: {base: tiny, wire: raw}
-data: {limit: 24}
+data: {only: [everyday-q05, everyday-q06], limit: 24}
+synthesize: {teacher: written}
 sft: {learning_rate: 1.0e-3, batch: 4, micro_batch: 4, max_steps: 4, max_tokens: 700, precision: fp32, save_every: 2,
       gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
 variants:
-  baseline: {reasoning: 0, labels_only: 1, only: [smoke]}
+  baseline: {reasoning: 0, labels_only: 1, only: [everyday-q05]}
   baseline-mix: {reasoning: 0, labels_only: 1}
-  other: {leave_out: [smoke_validation]}
+  other: {leave_out: [everyday-q06]}
 sample: {models: [sft, other], k: 3, temperature: 1.5, max_tokens: 8, forced: true, chunk: 8}
 mine: {task: hardest}
 dpo: {learning_rate: 1.0e-3, batch: 2, micro_batch: 2, max_steps: 2, max_tokens: 700, precision: fp32, save_every: 1,
       gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
 export: {precision: fp32, check: false}
-evaluate: {engine: onnx, bundled: true, limit: 12}
+evaluate: {engine: onnx, benchmarks: [everyday], limit: 12}
 stages: [synthesize, sft, sample, mine, dpo, evaluate]
 """
 SCRIPT = Path(__file__).parents[2] / "bench" / "ablation" / "ablation.py"
 BUNDLED = load_recipe(SCRIPT.with_suffix(".yaml"))
 
 
-def test_the_bundled_ablation_is_table_3_with_at_most_6000_rows():
-    assert BUNDLED.data.limit <= 6000
-    assert set(BUNDLED.data.caps) == set(BUNDLED.data.only)  # stratified: every source has its own share
-    assert (BUNDLED.synthesize.teacher, BUNDLED.synthesize.share, BUNDLED.sample.k) == ("template", 1.0, 4)
+def test_the_ablation_is_table_3_on_the_rows_and_the_base_of_mini():
+    mini = load_recipe("mini")
+    assert (BUNDLED.model, BUNDLED.data) == (mini.model, replace(mini.data, limit=1600))
+    assert (BUNDLED.synthesize.teacher, BUNDLED.synthesize.share, BUNDLED.sample.k) == ("written", 1.0, 4)
     assert (BUNDLED.sft.reasoning, BUNDLED.sft.labels_only) == (1.0, 0.0)
     assert len(BUNDLED.variants["baseline"].only) == 1
     assert BUNDLED.sample.models == ("sft", "diversity-1", "diversity-2")
@@ -54,12 +55,8 @@ def test_the_bundled_ablation_is_table_3_with_at_most_6000_rows():
 
 def test_every_source_that_a_variant_names_is_in_the_mix_and_the_baselines_source_is_in_all():
     named = [s for v in BUNDLED.variants.values() for s in (*v.only, *v.leave_out)]
-    assert len(named) > 10
-    assert set(named) <= set(BUNDLED.data.only)
-    one = BUNDLED.variants["baseline"].only[0]
-    left_out = [set(BUNDLED.variants[name].leave_out) for name in BUNDLED.sample.models[1:]]
-    assert not left_out[0] & left_out[1]
-    assert left_out[0] | left_out[1] | {one} == set(BUNDLED.data.only)
+    assert set(named) <= set(BUNDLED.data.caps)
+    assert len(set(named)) == len(named) == 9
 
 
 def test_a_seed_moves_every_choice_and_keeps_the_models_paired():
@@ -78,7 +75,7 @@ def test_a_seed_moves_every_choice_and_keeps_the_models_paired():
     ("change", "message"),
     [
         (("baseline-mix: {reasoning: 0, labels_only: 1}", "mixed: {}"), "variant baseline-mix"),
-        (("only: [smoke]", "only: []"), "one source"),
+        (("only: [everyday-q05]", "only: []"), "one source"),
         (("reasoning: 0, labels_only: 1, only", "reasoning: 1, labels_only: 1, only"), "reasoning: 0"),
         (("models: [sft, other]", "models: [sft]"), "the ensemble"),
         (("mine: {", "mine: {models: [sft], "), "mines twice"),
