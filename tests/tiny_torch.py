@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 import tiny
 from tokenizers_of_all_kinds import LLAMA_MARKERS, LLAMA_TEMPLATE, byte_bpe
@@ -42,25 +43,29 @@ def tiny_llama_folder(tmp_path: Path, *, kind: str = "causal", tied: bool = True
     return folder
 
 
-def tiny_bert_folder(tmp_path: Path, *, positions: int = 256) -> Path:
+def tiny_checkpoint(tmp_path: Path) -> Path:
     """The checkpoint of the very network that `tiny.tiny_onnx_folder` holds."""
-    folder = tmp_path / f"bert-{positions}"
+    folder = tmp_path / "wordpiece"
     tokenizer = tiny.tiny_tokenizer()
-    shape = tiny.tiny_shape(tokenizer.get_vocab_size(), positions=positions)
-    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    config = BertConfig(
-        **{name: getattr(shape, name) for name in names},
-        max_position_embeddings=positions,
-        is_decoder=True,
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
         pad_token_id=tokenizer.token_to_id("[PAD]"),
         bos_token_id=tokenizer.token_to_id("[CLS]"),
         eos_token_id=tokenizer.token_to_id("[SEP]"),
     )
-    network = BertLMHeadModel(config)
-    weights = {name: torch.tensor(value) for name, value in tiny.tiny_weights(shape).items()}
-    missing = set(network.load_state_dict(weights, strict=False).missing_keys)
-    assert missing <= {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
-    network.tie_weights()
+    network, rng = LlamaForCausalLM(config), np.random.default_rng(0)
+    with torch.no_grad():
+        for _, weight in sorted(network.named_parameters()):
+            scale = 1.5 / weight.shape[-1] ** 0.5 if weight.dim() > 1 else 0.1
+            drawn = rng.normal(float(weight.dim() == 1), scale, weight.shape)
+            weight.copy_(torch.tensor(drawn, dtype=torch.float32))
     network.save_pretrained(folder)
     save_tokenizer(tokenizer, folder, cls_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]")
     return folder
@@ -71,3 +76,14 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: str) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     content = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
     (folder / "tokenizer_config.json").write_text(json.dumps(content))
+
+
+if __name__ == "__main__":  # python tests/tiny_torch.py makes tests/data/tiny anew
+    from tempfile import TemporaryDirectory
+
+    from guardreasoner.export.onnx import export
+
+    with TemporaryDirectory() as work:
+        made = tiny_checkpoint(Path(work))
+        for precision in ("fp32", "int8"):
+            export(made, tiny.DATA / precision, precision=precision)

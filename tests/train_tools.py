@@ -31,7 +31,7 @@ def example(number: int, *, source: str = "mild") -> Example:
 def trace(of: Example) -> Trace:
     """One step per labelled task."""
     steps = [Step(task, f"it is {of.gold[task]}.") for task in of.gold.tasks]
-    return Trace(of, reasoning_text(steps), "template", "test")
+    return Trace(of, reasoning_text(steps), "gpt", "test")
 
 
 def write_traces(out: Path, count: int, *, sources: tuple[str, ...] = ("mild",)) -> list[Trace]:

@@ -1,6 +1,6 @@
 """All stages of a recipe in order. Each resumes by itself, and one that is done is not done again.
 
-    DIR/encoder  synthesize  sft  sft-VARIANT...  sample  mine  dpo  average  export  calibrate  evaluate
+    DIR/encoder  synthesize  sft  sft-VARIANT...  sample  mine  dpo  export  calibrate  evaluate
 
 The training stages run in several processes where that is asked for; no other stage is started twice.
 """
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, load_benchmark, local_file, title
-from guardreasoner.data.mix import USES, DataConfig, load_mix
+from guardreasoner.data.everyday import shipped
+from guardreasoner.data.mix import USES
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.records import dumps, read_jsonl, sha256
-from guardreasoner.train.average import member_folder, run_average
-from guardreasoner.train.recipe import EvaluateConfig, Recipe, load_recipe
+from guardreasoner.train.recipe import EvaluateConfig, Recipe
 from guardreasoner.train.sample import run_sample
 from guardreasoner.types import Example
 
@@ -66,27 +66,8 @@ def reproduce(
         if name == "sft":
             for variant in models_to_train(recipe):
                 yield _sft(recipe, variant, source, root, processes=processes, fresh=fresh)
-        elif name == "average":
-            yield from _average(recipe, root, data_dir=data_dir, processes=processes, fresh=fresh)
         else:
             yield _one(name, recipe, source, root, data_dir=data_dir, processes=processes, fresh=fresh)
-
-
-def _average(recipe: Recipe, root: Path, *, data_dir: Path | None, processes: int, fresh: bool) -> Iterator[Manifest]:
-    """Train the other recipes as far as R-SFT, then take the mean."""
-    names = []
-    for source in recipe.average:
-        member = load_recipe(source)
-        if missing := sorted(set(recipe.data.leave_out) - set(member.data.leave_out)):
-            raise ConfigError(
-                f"recipe {member.name} trains on {missing[0]}, which {recipe.name} leaves out to validate on: "
-                "name it in its data.leave_out"
-            )
-        asked = replace(member, stages=("synthesize", "sft"), average=(), variants={})
-        out = member_folder(root, member.name)
-        yield from reproduce(asked, source, out=out, data_dir=data_dir, processes=processes, fresh=fresh)
-        names.append(member.name)
-    yield run_average(root, names, fresh=fresh)
 
 
 def models_to_train(recipe: Recipe) -> tuple[str, ...]:
@@ -241,8 +222,7 @@ def _mine(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
 
 def final_checkpoint(recipe: Recipe, root: Path) -> Path:
     """The checkpoint that the recipe ends with."""
-    last = next(stage for stage in ("average", "dpo", "sft") if stage in (*recipe.stages, "sft"))
-    return root / last / "checkpoint"
+    return root / ("dpo" if "dpo" in recipe.stages else "sft") / "checkpoint"
 
 
 def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
@@ -314,16 +294,8 @@ def benchmarks_of(config: EvaluateConfig, data_dir: Path | None) -> dict[str, li
     Raises:
         ConfigError: no benchmark is available.
     """
-    return _bundled() if config.bundled else _benchmarks(config.benchmarks, data_dir)
-
-
-def _bundled() -> dict[str, list[Example]]:
-    """The small set that comes with the package: a model that was trained on it is not measured by it."""
-    return {"bundled": load_mix(DataConfig())[0]}
-
-
-def _benchmarks(names: tuple[str, ...], data_dir: Path | None) -> dict[str, list[Example]]:
-    wanted = {title(name): load_benchmark(name, data_dir) for name in names or _present(data_dir)}
+    names = config.benchmarks or _present(data_dir)
+    wanted = {title(shipped(name)): load_benchmark(shipped(name), data_dir) for name in names}
     if not wanted:
         raise ConfigError("no benchmark is there to evaluate on; give --data DIR or set GUARDREASONER_DATA")
     return wanted

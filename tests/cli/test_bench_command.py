@@ -15,8 +15,8 @@ from tiny import tiny_onnx_folder
 
 @pytest.fixture
 def folder(tmp_path):
-    made = tiny_onnx_folder(tmp_path, positions=512)
-    (made / "guard.json").write_text('{"wire": "compact", "budgets": {"short": 6, "full": 9}}')
+    made = tiny_onnx_folder(tmp_path)
+    (made / "guard.json").write_text('{"wire": "raw", "budgets": {"short": 6, "full": 9}}')
     return made
 
 
@@ -91,10 +91,10 @@ def test_what_is_wrong_is_one_sentence(folder, capsys, arguments, words):
 @pytest.mark.slow
 def test_the_same_weights_under_hf_stand_beside_it(folder, tmp_path, capsys):
     pytest.importorskip("torch")
-    from tiny_torch import tiny_bert_folder
+    from tiny_torch import tiny_checkpoint
 
-    checkpoint = tiny_bert_folder(tmp_path, positions=512)
-    (checkpoint / "guard.json").write_text('{"wire": "compact"}')
+    checkpoint = tiny_checkpoint(tmp_path)
+    (checkpoint / "guard.json").write_text('{"wire": "raw"}')
     arguments = ["--against", str(checkpoint), "--limit", "2", "--modes", "instant", "--threads", "1", "--json"]
     assert main(["bench", "--guard", str(folder), *arguments]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

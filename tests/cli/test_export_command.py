@@ -7,13 +7,14 @@ import pytest
 pytest.importorskip("torch", reason="needs the train extra")
 
 from guardreasoner.cli.main import main
+from guardreasoner.export import onnx
 from guardreasoner.guards.load import load_guard
-from tiny_torch import tiny_bert_folder
+from tiny_torch import tiny_checkpoint
 
 
 def test_a_checkpoint_becomes_a_folder_that_is_a_guard(tmp_path, capsys):
-    checkpoint = tiny_bert_folder(tmp_path, positions=512)
-    (checkpoint / "guard.json").write_text('{"wire": "compact"}')
+    checkpoint = tiny_checkpoint(tmp_path)
+    (checkpoint / "guard.json").write_text('{"wire": "raw"}')
     assert main(["export", str(checkpoint), "--out", str(tmp_path / "run"), "--precision", "fp32"]) == 0
     made = capsys.readouterr().out.splitlines()[-1]
     assert made == str(tmp_path / "run" / "export" / "model")
@@ -30,10 +31,11 @@ def test_a_checkpoint_becomes_a_folder_that_is_a_guard(tmp_path, capsys):
     assert manifest["max_deviation"] < 1e-4
 
 
-def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, capsys):
+def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "_build", lambda *_: None)
     folder = tmp_path / "run" / "dpo"
     folder.mkdir(parents=True)
-    tiny_bert_folder(tmp_path).rename(folder / "checkpoint")
+    tiny_checkpoint(tmp_path).rename(folder / "checkpoint")
     assert main(["export", "smoke", "--out", str(tmp_path / "run"), "--no-check"]) == 0
     manifest = json.loads((tmp_path / "run" / "export" / "manifest.json").read_text())
     assert list(manifest["inputs"]) == ["dpo/checkpoint"]

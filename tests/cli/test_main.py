@@ -75,7 +75,7 @@ def test_a_guard_json_of_another_shape_is_one_sentence(capsys, tmp_path, text):
 
 
 def test_weights_that_were_not_fetched_from_git_lfs_are_named(capsys, tmp_path):
-    (tmp_path / "guard.json").write_text('{"wire": "compact"}')
+    (tmp_path / "guard.json").write_text('{"wire": "raw"}')
     (tmp_path / "genai_config.json").write_text("{}")
     (tmp_path / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     code, _, err = said(capsys, "check", "hi", "--guard", str(tmp_path), "--engine", "onnx")

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from guardreasoner.data import seeds
+from guardreasoner.data.everyday import TEST_DOMAINS
 from guardreasoner.data.mix import DataConfig, load_mix
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import write_jsonl
@@ -141,8 +142,8 @@ def test_the_limit_is_counted(folder):
 
 
 def test_the_bundled_set_needs_no_data_folder_and_covers_every_kind_of_exchange():
-    train, validation, counts = load_mix(DataConfig(leave_out=("smoke_validation",)))
-    assert (len(train), len(validation)) == (132, 40)
+    train, validation, counts = load_mix(DataConfig(leave_out=("everyday-seen",)))
+    assert (len(train), len(validation)) == (160, 41)
     for part in (train, validation):
         kinds = {(e.gold.prompt_harm, e.gold.refusal, e.gold.response_harm) for e in part}
         assert kinds == {
@@ -154,9 +155,12 @@ def test_the_bundled_set_needs_no_data_folder_and_covers_every_kind_of_exchange(
             ("harmful", "compliance", "harmful"),
             ("unharmful", "compliance", "harmful"),
         }
-    assert counts.as_dict()["licences"] == {"CC0-1.0": 132}
-    prompts = [e.exchange.prompt for e in train + validation]
-    assert len(set(prompts)) == len(prompts)
+    assert counts.as_dict()["licences"] == {"Apache-2.0": 160}
+    domains = {e.exchange.source.removeprefix("everyday-") for e in train + validation}
+    assert not domains & set(TEST_DOMAINS)
+    texts, again = ([(e.exchange.prompt, e.exchange.response) for e in part] for part in (train, validation))
+    assert len(set(texts)) == len(texts)
+    assert set(again) < set(texts)  # a model of random weights ranks nothing but what it has learned by heart
 
 
 def test_a_misspelt_source_names_the_nearest_one(folder):

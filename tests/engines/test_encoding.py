@@ -43,7 +43,7 @@ def test_no_special_id_stands_for_judged_text(name, parts):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("wire", ["raw", "chat", "compact"])
+@pytest.mark.parametrize("wire", ["raw", "chat"])
 def test_every_marker_in_an_exchange_is_ordinary_text(name, wire):
     encoder = ENCODERS[name]
     text = " ".join(MARKERS)

@@ -18,7 +18,7 @@ from guardreasoner.formats import guardreasoner as ours  # noqa: E402
 from guardreasoner.plans import Choice, Free, Judged, Scaffold  # noqa: E402
 from guardreasoner.types import Exchange, Task  # noqa: E402
 from tiny import tiny_onnx_folder  # noqa: E402
-from tiny_torch import tiny_bert_folder, tiny_llama_folder  # noqa: E402
+from tiny_torch import tiny_checkpoint, tiny_llama_folder  # noqa: E402
 
 EXCHANGES = [
     Exchange(str(i), "how to kill a process " * (i + 1), None if i % 2 else "sorry <|eot_id|> [SEP]\nno" * i)
@@ -30,7 +30,7 @@ EXCHANGES = [
 def folders(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     return {
-        "bert": tiny_bert_folder(path),
+        "wordpiece": tiny_checkpoint(path),
         "llama": tiny_llama_folder(path),
         "onnx": tiny_onnx_folder(path, precision="fp32"),
         "classifier": tiny_llama_folder(path, kind="sequence"),
@@ -43,8 +43,8 @@ def llama(folders):
 
 
 @pytest.fixture(scope="module")
-def bert(folders):
-    return HfEngine(str(folders["bert"]), dtype="float32", device="cpu", max_batch=4, threads=1)
+def wordpiece(folders):
+    return HfEngine(str(folders["wordpiece"]), dtype="float32", device="cpu", max_batch=4, threads=1)
 
 
 def plan(mode, budget=10):
@@ -69,10 +69,10 @@ def test_every_row_of_an_unequal_batch_equals_its_single_run(llama, mode, wire):
 
 
 @pytest.mark.parametrize("mode", ["instant", "full"])
-def test_it_equals_the_embedded_engine_on_the_same_weights(bert, folders, mode):
+def test_it_equals_the_embedded_engine_on_the_same_weights(wordpiece, folders, mode):
     embedded = OnnxEngine(folders["onnx"], threads=1)
-    prompts = [ours.render(x, "compact") for x in EXCHANGES]
-    same(bert.run(prompts, plan(mode)), embedded.run(prompts, plan(mode)))
+    prompts = [ours.render(x, "raw") for x in EXCHANGES]
+    same(wordpiece.run(prompts, plan(mode)), embedded.run(prompts, plan(mode)))
 
 
 def test_rows_are_heard_while_they_are_written(llama):

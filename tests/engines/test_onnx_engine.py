@@ -28,7 +28,7 @@ EXCHANGES = [
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
 def engine(request, tmp_path_factory):
-    folder = tiny_onnx_folder(tmp_path_factory.mktemp("m"), precision=request.param, positions=512)
+    folder = tiny_onnx_folder(tmp_path_factory.mktemp("m"), precision=request.param)
     return OnnxEngine(folder, threads=1, max_batch=5)
 
 
@@ -40,13 +40,12 @@ def test_it_is_an_engine(engine):
     assert isinstance(engine, Engine)
     assert engine.capabilities.force
     assert engine.capabilities.logprobs
-    assert engine.capabilities.context_tokens == 512
+    assert engine.capabilities.context_tokens == 1024
 
 
 @pytest.mark.parametrize("mode", ["instant", "full"])
-@pytest.mark.parametrize("wire", ["compact", "raw"])
-def test_every_row_of_an_unequal_batch_equals_its_single_run(engine, mode, wire):
-    prompts = [ours.render(x, wire) for x in EXCHANGES]
+def test_every_row_of_an_unequal_batch_equals_its_single_run(engine, mode):
+    prompts = [ours.render(x, "raw") for x in EXCHANGES]
     together = [c for (c,) in engine.run(prompts, plan(mode))]
     alone = [engine.run([p], plan(mode))[0][0] for p in prompts]
     assert len({c.prompt_tokens for c in together}) > 3
@@ -58,7 +57,7 @@ def test_every_row_of_an_unequal_batch_equals_its_single_run(engine, mode, wire)
 
 
 def test_rows_that_stop_early_leave_the_others_as_they_are(engine):
-    prompts = [ours.render(x, "compact") for x in EXCHANGES]
+    prompts = [ours.render(x, "raw") for x in EXCHANGES]
     free = [Free(25, ("a", "0")), *plan("instant")]
     together = [c for (c,) in engine.run(prompts, free)]
     alone = [engine.run([p], free)[0][0] for p in prompts]
@@ -68,14 +67,14 @@ def test_rows_that_stop_early_leave_the_others_as_they_are(engine):
 
 
 def test_the_instruction_is_computed_once_and_changes_nothing(tmp_path):
-    engine = OnnxEngine(tiny_onnx_folder(tmp_path, precision="int8", positions=512), threads=1)
+    engine = OnnxEngine(tiny_onnx_folder(tmp_path, precision="int8"), threads=1)
     prompts = [ours.render(x, "raw") for x in EXCHANGES[:3]]
     cold = [engine.run([p], plan("instant"))[0][0].choices for p in prompts]
     assert len(engine.model._prefixes) == 1
     (kept,) = engine.model._prefixes
     assert len(kept) > 250
     warm = [engine.run([p], plan("instant"))[0][0].choices for p in reversed(prompts)][::-1]
-    fresh = OnnxEngine(tmp_path / "tiny-int8-512-0", threads=1).run(prompts[-1:], plan("instant"))[0][0].choices
+    fresh = OnnxEngine(tmp_path / "tiny-int8", threads=1).run(prompts[-1:], plan("instant"))[0][0].choices
     assert warm == cold
     assert fresh == cold[-1]
 
@@ -97,7 +96,7 @@ def test_no_special_id_is_fed_for_judged_text(engine, monkeypatch):
 
 
 def test_samples_differ_and_do_not_depend_on_the_batch(engine):
-    prompts = [ours.render(x, "compact") for x in EXCHANGES[:4]]
+    prompts = [ours.render(x, "raw") for x in EXCHANGES[:4]]
     together = engine.run(prompts, (Free(15),), n=3, temperature=1.0)
     alone = engine.run(prompts[2:3], (Free(15),), n=3, temperature=1.0)[0]
     assert [len(samples) for samples in together] == [3] * 4
@@ -106,7 +105,7 @@ def test_samples_differ_and_do_not_depend_on_the_batch(engine):
 
 
 def test_every_row_of_a_batch_is_heard_while_it_is_written(engine):
-    prompts, said = [ours.render(x, "compact") for x in EXCHANGES], []
+    prompts, said = [ours.render(x, "raw") for x in EXCHANGES], []
     done = [c for (c,) in engine.run(prompts, plan("full"), on_text=lambda row, text: said.append((row, text)))]
     assert engine.capabilities.streams
     assert [c for (c,) in engine.run(prompts, plan("full"))] == done
@@ -118,14 +117,14 @@ def test_every_row_of_a_batch_is_heard_while_it_is_written(engine):
 
 
 def test_too_long_prompts_do_not_stop_the_others(engine):
-    prompts = [ours.render(Exchange("x", text), "compact") for text in ("kill", "kill " * 600, "help")]
+    prompts = [ours.render(Exchange("x", text), "raw") for text in ("kill", "kill " * 1200, "help")]
     done = [c for (c,) in engine.run(prompts, plan("instant"))]
     assert [c.finish for c in done] == ["stop", "input_too_long", "stop"]
     assert not done[1].choices
 
 
 def test_a_deadline_is_kept_between_tokens(engine):
-    prompts = [ours.render(x, "compact") for x in EXCHANGES * 30]
+    prompts = [ours.render(x, "raw") for x in EXCHANGES * 30]
     done = [c for (c,) in engine.run(prompts, (Free(300),), deadline=time.monotonic() + 0.05)]
     assert {c.finish for c in done} <= {"timeout", "stop", "length"}
     assert sum(c.finish == "timeout" for c in done) > 100
@@ -176,10 +175,9 @@ def remove_a_key(folder):
 def external_data(folder, location):
     import onnx
 
-    model = onnx.load(str(folder / "model.onnx"))
-    tensor = next(t for t in model.graph.initializer if t.name == "positions")
-    onnx.external_data_helper.set_external_data(tensor, location, offset=0, length=len(tensor.raw_data))
-    tensor.ClearField("raw_data")
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+        entry.value = location
     (folder / "model.onnx").write_bytes(model.SerializeToString())
 
 

@@ -14,7 +14,7 @@ from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import EngineError, MissingDependency
 from guardreasoner.formats import guardreasoner as ours
 from guardreasoner.plans import Choice, Free, Judged, Scaffold, Text
-from guardreasoner.types import Exchange, Task
+from guardreasoner.types import Task
 from tokenizers_of_all_kinds import byte_bpe
 
 TOKENIZER = tiny.tiny_tokenizer()
@@ -141,7 +141,7 @@ def test_no_special_id_stands_for_judged_text(engine):
 
 
 def test_too_long_and_too_late_rows_are_said_to_be(engine):
-    prompts = [ours.render(Exchange("x", t), "compact") for t in ("kill", "kill " * 200)]
+    prompts = [(Scaffold("Human user:"), Judged(t)) for t in ("kill", "kill " * 200)]
     done = [c for (c,) in engine.run(prompts, ours.plan("instant", (Task.prompt_harm,)))]
     assert [c.finish for c in done] == ["stop", "input_too_long"]
     ((late,),) = engine.run(prompts[:1], (Free(4),), deadline=time.monotonic() - 1)

@@ -89,8 +89,8 @@ def test_given_steps_take_the_place_of_sampled_ones():
     harmful = "# Task 1\n## Reasoning Step 1\nThe request is harmful.\n"
     assert judge_with_steps(guard, exchange, harmful).prompt_harm == "harmful"
     assert judge_with_steps(guard, exchange, "").prompt_harm == "unharmful"
-    compact = ReasoningGuard("g", Believer(), mode="full", wire="compact")
-    assert judge_with_steps(compact, exchange, harmful).prompt_harm == "harmful"
+    concluding = ReasoningGuard("g", Believer(), mode="full", concludes=True)
+    assert judge_with_steps(concluding, exchange, harmful).prompt_harm == "harmful"
 
 
 def test_dependence_counts_answers_that_change_when_steps_are_deleted_or_replaced():

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.formats.guardreasoner import conclusion, parse, stated
+from guardreasoner.formats.conclusion import conclusion, stated
+from guardreasoner.formats.guardreasoner import parse
 from guardreasoner.records import read_jsonl
 from guardreasoner.types import Step, Task
 

@@ -168,7 +168,7 @@ def test_a_completion_whose_words_have_no_finite_scores_is_none(scores, finish):
     assert pick(Choice(("a", "b")), scores, 1.0, random.Random(0)) in scores
 
 
-@pytest.mark.parametrize(("meta", "noted"), [(None, True), ("{}", True), ('{"wire": "compact"}', False)])
+@pytest.mark.parametrize(("meta", "noted"), [(None, True), ("{}", True), ('{"wire": "raw"}', False)])
 def test_a_folder_that_does_not_say_its_form_is_judged_with_a_note_that_says_so(tmp_path, monkeypatch, meta, noted):
     (tmp_path / "config.json").write_text("{}")
     if meta:

@@ -131,10 +131,10 @@ def test_long_text_is_judged_in_windows_and_the_worst_decides():
 
 
 def test_the_reasoning_budget_leaves_two_thirds_of_a_small_context_to_what_is_judged():
-    engine = ScriptedEngine(default=BENIGN, context_tokens=512)
-    verdict = guard(engine=engine, budgets=Budgets(full=512), wire="compact").check("word " * 200)
+    engine = ScriptedEngine(default=BENIGN, context_tokens=768)
+    verdict = guard(engine=engine, budgets=Budgets(full=768)).check("word " * 200)
     assert verdict.usage.passes == 1
-    assert engine.calls[0][1][1].max_tokens == 170
+    assert engine.calls[0][1][0].max_tokens == 256
 
 
 def test_a_long_reply_is_judged_in_windows_with_its_request():

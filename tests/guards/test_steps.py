@@ -203,10 +203,11 @@ def test_an_engine_that_was_given_up_on_is_not_heard_any_more():
     assert [entry for entry in said if entry != "done"] == []
 
 
-@pytest.mark.parametrize("wire", ["raw", "compact"])
-def test_in_the_compact_wire_forced_headings_end_steps_too(wire):
+@pytest.mark.parametrize("concludes", [False, True])
+def test_where_conclusions_are_forced_headings_end_steps_too(concludes):
     engine = Logging(default="the words say so")
-    guard = ReasoningGuard("test", engine, mode="full", wire=wire)
+    guard = ReasoningGuard("test", engine, mode="full", concludes=concludes)
     (verdict,) = guard.judge([Exchange("a", "x", "y")], on_step=lambda place, step: engine.log.append((place, step)))
-    assert engine.log == [*((0, step) for step in verdict.steps), "done"]
-    assert len(verdict.steps) == (3 if wire == "compact" else 1)
+    assert len(verdict.steps) == (3 if concludes else 1)
+    said = verdict.steps[:-1] if concludes else verdict.steps  # no heading follows the last one
+    assert engine.log == [*((0, step) for step in said), "done"]

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def server(*options):
             process.kill()
 
 
+WRITTEN = SynthesizeConfig(teacher="written")
+
+
 def stats(port):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats") as reply:
         return json.load(reply)
@@ -64,35 +68,35 @@ def traces_of(out):
     return list(read_nouns(Trace, out / "synthesize" / "traces.jsonl"))
 
 
-def test_the_template_teacher_writes_in_the_order_of_the_mix_and_twice_the_same(tmp_path):
-    data = DataConfig(leave_out=("smoke_validation",))
-    first = synthesize(data, SynthesizeConfig(), out=tmp_path / "a")
-    synthesize(data, SynthesizeConfig(), out=tmp_path / "b")
+def test_written_reasoning_comes_in_the_order_of_the_mix_and_twice_the_same(tmp_path):
+    data = DataConfig(leave_out=("everyday-seen",))
+    first = synthesize(data, WRITTEN, out=tmp_path / "a")
+    synthesize(data, WRITTEN, out=tmp_path / "b")
     names = ("traces.jsonl", "validation.jsonl")
     assert [(tmp_path / "a" / "synthesize" / n).read_bytes() for n in names] == [
         (tmp_path / "b" / "synthesize" / n).read_bytes() for n in names
     ]
-    assert first["counts"]["out"] == len(traces_of(tmp_path / "a")) == 132
-    assert len(list(read_nouns(Example, tmp_path / "a" / "synthesize" / "validation.jsonl"))) == 40
-    assert first["table1"]["all"]["samples"] == 132
+    assert first["counts"]["out"] == len(traces_of(tmp_path / "a")) == 160
+    assert len(list(read_nouns(Example, tmp_path / "a" / "synthesize" / "validation.jsonl"))) == 41
+    assert first["table1"]["all"]["samples"] == 160
 
 
 def test_a_share_of_the_examples_is_kept_with_labels_only(tmp_path):
-    manifest = synthesize(DataConfig(), SynthesizeConfig(share=0.25), out=tmp_path)
+    manifest = synthesize(DataConfig(), replace(WRITTEN, share=0.25), out=tmp_path)
     traces = traces_of(tmp_path)
-    assert len(traces) == 172
+    assert len(traces) == 201
     bare = [t for t in traces if not t.reasoning]
     assert manifest["labels_only"] == len(bare)
-    assert 110 < len(bare) < 150
+    assert 130 < len(bare) < 170
     assert {t.teacher for t in bare} == {"none"}
 
 
 def test_a_finished_run_is_not_made_again_and_another_configuration_is_refused(tmp_path):
-    first = synthesize(DataConfig(), SynthesizeConfig(), out=tmp_path)
-    assert synthesize(DataConfig(), SynthesizeConfig(), out=tmp_path) == first
+    first = synthesize(DataConfig(), WRITTEN, out=tmp_path)
+    assert synthesize(DataConfig(), WRITTEN, out=tmp_path) == first
     with pytest.raises(RunFolderError, match="'share'"):
-        synthesize(DataConfig(), SynthesizeConfig(share=0.5), out=tmp_path)
-    assert synthesize(DataConfig(), SynthesizeConfig(share=0.5), out=tmp_path, fresh=True)["labels_only"] > 0
+        synthesize(DataConfig(), replace(WRITTEN, share=0.5), out=tmp_path)
+    assert synthesize(DataConfig(), replace(WRITTEN, share=0.5), out=tmp_path, fresh=True)["labels_only"] > 0
 
 
 @pytest.mark.parametrize("teacher", ["openai", "anthropic", "openai-batch"])
@@ -180,8 +184,8 @@ def test_a_setting_that_is_wrong_or_secret_is_refused_before_anything_is_written
 
 
 def test_a_misspelt_teacher_names_the_nearest():
-    with pytest.raises(UnknownName, match="did you mean 'template'"):
-        SynthesizeConfig(teacher="templat")
+    with pytest.raises(UnknownName, match="did you mean 'written'"):
+        SynthesizeConfig(teacher="writen")
 
 
 def test_a_missing_key_is_said_before_the_first_call(tmp_path, monkeypatch):
@@ -322,21 +326,21 @@ def test_the_same_id_twice_is_refused(tmp_path):
 def test_the_estimate_is_given_without_a_call_or_a_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     said = estimate(DataConfig(), SynthesizeConfig(teacher="openai", max_cost=9.0))
-    assert said.startswith("172 training rows, 0 validation rows; 172 examples to ask gpt-4o-2024-08-06 about")
+    assert said.startswith("201 training rows, 0 validation rows; 201 examples to ask gpt-4o-2024-08-06 about")
     assert "about $" in said
     assert "cap $9.00" in said
 
 
 def test_the_commands_make_show_and_import(tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("data: {folder: null, leave_out: [smoke_validation]}\nsynthesize: {teacher: template}\n")
+    recipe.write_text("data: {leave_out: [everyday-seen]}\nsynthesize: {teacher: written}\n")
     assert main(["synthesize", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
-    assert "132 traces, at no cost" in capsys.readouterr().out
+    assert "reasoning is written already, at no cost" in capsys.readouterr().out
     assert main(["synthesize", str(recipe), "--out", str(tmp_path / "run")]) == 0
-    assert "172 in, 132 out" in capsys.readouterr().out
+    assert "201 in, 160 out" in capsys.readouterr().out
     assert main(["show", str(tmp_path / "run"), "--n", "2"]) == 0
     out = capsys.readouterr().out
-    assert "132 records, 2 shown" in out
+    assert "160 records, 2 shown" in out
     assert out.count("learned answer") == 2
     assert main(["show", str(tmp_path / "nowhere")]) == 1
     assert "holds no records" in capsys.readouterr().err

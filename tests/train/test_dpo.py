@@ -20,7 +20,6 @@ from guardreasoner.train import dpo_rows, dpo_trainer
 from guardreasoner.train import trainer as training
 from guardreasoner.train.dpo import run_dpo
 from guardreasoner.train.dpo_rows import pairs_of
-from guardreasoner.train.losses import answer_logits, head_of, sequence_logps, token_logps
 from guardreasoner.train.models import load_base
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import LoraSettings
@@ -208,23 +207,6 @@ def test_with_adapters_the_reference_is_the_model_without_them(tmp_path):
     first = next(iter(json.loads(x) for x in (tmp_path / "dpo" / "log.jsonl").read_text().splitlines()))
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-6)  # new adapters change nothing yet
     assert first["preference_loss"] == pytest.approx(0.693147, abs=1e-5)
-
-
-def test_a_bert_head_is_read_with_its_transform():
-    from transformers import BertConfig, BertLMHeadModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model = BertLMHeadModel(BertConfig(vocab_size=50, is_decoder=True, **sizes)).eval()
-    ids = torch.randint(5, 40, (2, 7), generator=torch.Generator().manual_seed(1))
-    labels = ids.clone()
-    labels[:, :3] = -100
-    with torch.no_grad():
-        logits, targets, keep = answer_logits(model, head_of(model), labels, input_ids=ids)
-        sums, counts = sequence_logps(token_logps(logits, targets), keep)
-        whole = model(input_ids=ids).logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
-    assert counts.tolist() == [4, 4]
-    assert torch.allclose(sums, whole[:, 2:].sum(1), atol=1e-5)
 
 
 def test_pairs_that_cannot_fit_are_counted(tmp_path):

@@ -14,7 +14,6 @@ from guardreasoner.train.losses import (  # noqa: E402
     head_of,
     sequence_logps,
     sft_loss,
-    soft_losses,
     token_logps,
 )
 
@@ -40,13 +39,6 @@ def test_sft_losses_of_micro_batches_sum_to_that_of_the_whole_step():
     whole = sft_loss(losses, verdict, counts, 4.0)
     parts = sum(sft_loss(losses[s], verdict[s], counts, 4.0) for s in (slice(0, 2), slice(2, 3), slice(3, 5)))
     assert parts.item() == pytest.approx(whole.item())
-
-
-def test_soft_losses_are_the_cross_entropy_against_two_words():
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], dtype=torch.float64))
-    found = soft_losses(logits, t(0.75, 1.0), 1, 2)
-    assert found[0].item() == pytest.approx(-(0.75 * math.log(0.3) + 0.25 * math.log(0.2)))
-    assert found[1].item() == pytest.approx(-math.log(0.3))
 
 
 def test_tokens_are_counted_where_they_are_predicted_and_have_a_label():
@@ -115,9 +107,8 @@ def test_sequence_logps_add_up_per_row_and_count_tokens():
     assert counts.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("base", ["tiny", "bert"])
-def test_only_answer_tokens_are_projected_and_their_logits_are_those_of_the_whole_pass(base):
-    model = bert() if base == "bert" else llama()
+def test_only_answer_tokens_are_projected_and_their_logits_are_those_of_the_whole_pass():
+    model = llama()
     lot = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 40, (3, 9), generator=lot)
     labels = ids.clone()
@@ -133,14 +124,6 @@ def test_only_answer_tokens_are_projected_and_their_logits_are_those_of_the_whol
     assert torch.allclose(logits, whole[keep], atol=1e-5)
     expected = torch.log_softmax(whole[keep], -1).gather(-1, targets[:, None])[:, 0]
     assert torch.allclose(token_logps(logits, targets), expected, atol=1e-5)
-
-
-def bert():
-    from transformers import BertConfig, BertLMHeadModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertLMHeadModel(BertConfig(vocab_size=50, is_decoder=True, **sizes)).eval()
 
 
 def llama():

@@ -23,7 +23,7 @@ from train_tools import write_traces
 RECIPE = """
 model: {base: tiny, wire: raw}
 sample: {engine: hf, k: 2, max_tokens: 8, limit: 2}
-evaluate: {engine: hf, mode: instant, bundled: true, limit: 4}
+evaluate: {engine: hf, mode: instant, benchmarks: [everyday], limit: 4}
 stages: [sft, evaluate]
 """
 

@@ -172,7 +172,7 @@ traces: {traces}
 sft: {{distributed: ddp, batch: 4, micro_batch: 2, max_steps: 2, precision: fp32, threads: 1}}
 sample: {{engine: hf, forced: true, temperature: 1.0, max_tokens: 8}}
 dpo: {{distributed: ddp, batch: 2, micro_batch: 1, max_steps: 2, precision: fp32, threads: 1}}
-evaluate: {{engine: hf, mode: instant, bundled: true, limit: 4}}
+evaluate: {{engine: hf, mode: instant, benchmarks: [everyday], limit: 4}}
 """
 
 

@@ -5,7 +5,7 @@ import pytest
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, DataError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.plans import Completion, Free, Text
+from guardreasoner.plans import Completion, Free
 from guardreasoner.records import read_jsonl
 from guardreasoner.train.sample import SampleConfig, plan_for, run_sample
 from train_tools import example, write_traces
@@ -71,19 +71,17 @@ def test_a_stopped_run_asks_only_for_what_it_lacks(tmp_path):
 
 
 def test_a_free_plan_is_one_text_and_a_forced_one_ends_with_all_three_lines():
-    assert plan_for(example(0).exchange.tasks, SampleConfig(), "raw") == (Free(2048),)
-    assert plan_for(example(0).exchange.tasks, SampleConfig(), "compact")[-1] == Free(2048)
+    assert plan_for(example(0).exchange.tasks, SampleConfig()) == (Free(2048),)
     forced = SampleConfig(forced=True, max_tokens=40)
     engine = ScriptedEngine(default="fine.\n---\n")
     for one in (example(0), example(1)):
-        plan = plan_for(one.exchange.tasks, forced, "raw")
+        plan = plan_for(one.exchange.tasks, forced)
         text = engine.run([wire_format.render(one.exchange)], plan, temperature=1.0)[0][0].text
         labels, problem = wire_format.read_labels(text)
         assert problem is None
         assert labels.tasks == one.exchange.tasks
         assert text.count("None") == 3 - len(one.exchange.tasks)
         assert text.endswith("\n")
-    assert isinstance(plan_for(example(0).exchange.tasks, forced, "compact")[0], Text)
 
 
 def test_answers_that_failed_are_left_out_and_said(tmp_path):

@@ -66,7 +66,7 @@ def test_the_answer_is_encoded_in_the_pieces_that_engines_force(tokenizer, wire)
     one = example(1)
     row = maker.row(one)
     pieces = list(maker.encoder.encode(wire_format.render(one.exchange, wire)).ids)
-    for step in wire_format.plan("instant", one.exchange.tasks, wire=wire):
+    for step in wire_format.plan("instant", one.exchange.tasks):
         if hasattr(step, "words"):
             word = next(
                 w for w in step.words if w.strip() in one.gold.as_dict().values() and fits(w, step, one, pieces)
@@ -83,32 +83,6 @@ def fits(word, step, one, _):
     return word.strip() == one.gold[task] if len(same) == 1 else word.strip() in {one.gold[t] for t in same}
 
 
-def test_independent_verdicts_show_a_random_word_and_predict_the_true_one(tokenizer):
-    maker = RowMaker(tokenizer, "raw", 600, independent=True)
-    shown_wrong = 0
-    for number in range(40):
-        row = maker.row(example(number))
-        for place, mark in enumerate(row.verdict):
-            if mark:
-                positive, negative = (ids[maker.deciding(task)] for ids, task in both(maker, mark))
-                assert row.labels[place] in (positive, negative)
-                shown_wrong += row.input_ids[place] != row.labels[place]
-                gold = example(number).gold[task_of(mark)]
-                assert row.labels[place] == (positive if gold in ("harmful", "refusal") else negative)
-    assert 20 < shown_wrong < 70  # about half of 93 verdicts
-
-
-def task_of(mark):
-    return ("prompt_harm", "refusal", "response_harm")[mark - 1]
-
-
-def both(maker, mark):
-    from guardreasoner.types import Task
-
-    task = Task(task_of(mark))
-    return [(ids, task) for ids in maker.verdict_ids(task)]
-
-
 def test_an_unannotated_verdict_is_never_predicted_unless_the_recipe_wants_the_word_none(tokenizer):
     one = replace(example(1), gold=Labels(refusal="compliance"))
     masked = RowMaker(tokenizer, "raw", 600).row(one)
@@ -117,19 +91,6 @@ def test_an_unannotated_verdict_is_never_predicted_unless_the_recipe_wants_the_w
     assert "Request:\n" in word  # nothing of the request's verdict is learned
     official = RowMaker(tokenizer, "raw", 600, mask_unannotated=False)
     assert "Request: None" in official.encoder.decode([t for t in official.row(one).labels if t != NO_LABEL])
-
-
-def test_without_the_frame_a_row_of_labels_ends_with_its_last_verdict_and_learns_nothing_else(tokenizer):
-    bare = RowMaker(tokenizer, "raw", 600, learn_frame=False)
-    whole = RowMaker(tokenizer, "raw", 600)
-    for number in range(4):
-        one, full = bare.row(example(number)), whole.row(example(number))
-        learned = [i for i, label in enumerate(one.labels) if label != NO_LABEL]
-        assert learned == [i for i, mark in enumerate(full.verdict) if mark]
-        assert len(one.labels) == learned[-1] + 1
-        assert one.input_ids == full.input_ids[: len(one.input_ids)]
-        reasoned = trace(example(number)).reasoning
-        assert bare.row(example(number), reasoned) == whole.row(example(number), reasoned)
 
 
 def test_a_request_alone_has_none_in_the_other_two_lines(maker):

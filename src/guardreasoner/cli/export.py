@@ -10,14 +10,14 @@ from typing import get_args
 
 from guardreasoner.cli.stages import show_manifest
 from guardreasoner.errors import ConfigError
-from guardreasoner.export.bert_graph import Precision
+from guardreasoner.export.onnx import Precision
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         metavar="RECIPE|CHECKPOINT",
-        help="a recipe whose run lies in --out, or a checkpoint folder (BERT decoder or Llama type)",
+        help="a recipe whose run lies in --out, or a checkpoint folder",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="writes DIR/export/model")
     parser.add_argument("--precision", choices=get_args(Precision), help="of the weights, instead of the recipe's own")

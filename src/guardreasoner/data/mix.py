@@ -190,7 +190,8 @@ def _draw(*parts: object) -> int:
 
 def _rows(config: DataConfig, data_dir: str | Path | None) -> Iterator[_MixRow]:
     seen: set[str] = set()
-    traces = read_written(data_dir) if config.reasoned and data_dir is not None else {}
+    beside = data_dir if config.reasoned and config.folder is not None else None  # the bundled rows hold their own
+    traces = read_written(beside) if beside is not None else {}
     for path in input_files(replace(config, reasoned=False), data_dir):
         for line, values in read_jsonl(path):
             try:

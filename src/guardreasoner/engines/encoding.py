@@ -210,7 +210,7 @@ class Encoder:
     def _rendered(self, chat: Chat) -> list[Segment]:
         """Apply the chat template to placeholders, then put the judged texts in their places."""
         if self._chat is None:
-            raise PlanUnsupported("this model has no chat template; use a guard whose wire is raw or compact")
+            raise PlanUnsupported("this model has no chat template; use a guard whose wire is raw")
         arguments = dict(chat.template_args)
         parts = bool(arguments.pop("content_parts", False))
         judged: list[Judged] = []

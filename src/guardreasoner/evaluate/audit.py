@@ -23,6 +23,7 @@ from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.evaluate.statistics import wilson
 from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Free, Plan, Text
@@ -135,7 +136,7 @@ def _conclusions(traced: Sequence[Prediction]) -> Iterator[_Said]:
         for task in TASKS:
             answer = case.verdict.labels[task]
             if answer is not None and any(s.task == task for s in case.verdict.steps):
-                yield _Said(case.id, task, answer, wire_format.conclusion(case.verdict.steps, task))
+                yield _Said(case.id, task, answer, conclusion(case.verdict.steps, task))
 
 
 def _share(hits: Sequence[bool]) -> Share:
@@ -180,7 +181,7 @@ def judge_with_steps(guard: ReasoningGuard, exchange: Exchange, reasoning: str) 
         raise ConfigError(f"engine {guard.engine.name} cannot force text, so steps cannot be put into its mouth")
     mode: Mode = "full" if reasoning else "instant"
     margins = {t: guard.calibration.curve(t, mode).margin() for t in TASKS}
-    plan: Plan = wire_format.plan(mode, exchange.tasks, margins=margins, wire=guard.wire)
+    plan: Plan = wire_format.plan(mode, exchange.tasks, margins=margins)
     if reasoning:
         block = next(i for i, step in enumerate(plan) if isinstance(step, Free)) + 1
         first = plan[block]

@@ -3,8 +3,7 @@
     python -m guardreasoner.export.bundle RUN FOLDER
 
 `FOLDER/manifest.json` names every source with its rows and every licence with its rows; the licence of the weights
-follows from them, and a test of the bundled model fails when the two disagree. Where the model is a mean (`average`),
-`averaged` says the same of the other runs, and the licence classes are those of all of them.
+follows from them, and a test of the bundled model fails when the two disagree.
 """
 
 from __future__ import annotations
@@ -16,10 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.mix import USES
 from guardreasoner.errors import DataError, GuardReasonerError
 from guardreasoner.records import now, sha256, write_atomic
-from guardreasoner.train.average import member_folder
 
 PERMISSIVE, RESEARCH = "Apache-2.0", "CC-BY-NC-4.0"
 
@@ -38,19 +35,12 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
     source, target = Path(run), Path(folder)
     exported, calibrated = _manifest(source, "export"), _manifest(source, "calibrate")
     own = _trained(source)
-    is_mean = any(Path(p).parent.name == "average" for p in exported["inputs"])
-    names = _manifest(source, "average")["config"]["members"] if is_mean else []
-    others = {name: _trained(member_folder(source, name)) for name in names}
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted((source / "export" / "model").iterdir()):
         shutil.copyfile(path, target / path.name)
-    seen = {use for run_ in (own, *others.values()) for use in run_["use"]}
-    use = [u for u in USES if u in seen]
     manifest = {
-        "licence": weights_licence(use),
+        "licence": weights_licence(own["use"]),
         **own,
-        "use": use,
-        "averaged": others,
         "precision": exported["config"].get("precision", "int8"),
         "fits": calibrated["fits"],
         "files": {

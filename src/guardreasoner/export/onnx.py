@@ -1,10 +1,10 @@
 """Checkpoint to ONNX model folder: what the embedded engine loads.
 
-    model.onnx            weights inside (BERT decoders), or beside it in model.onnx.data (Llama-type, any size)
+    model.onnx            the graph; its weights lie beside it in model.onnx.data
     genai_config.json     sizes and tensor names, as onnxruntime-genai writes and reads them
     tokenizer.json        with tokenizer_config.json and the chat template, copied
 
-BERT decoders go through our own graph (`bert_graph`), Llama-type checkpoints through onnxruntime-genai's builder.
+onnxruntime-genai's builder makes the graph, of any architecture that it knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.hf import load_model
 from guardreasoner.engines.onnx import OnnxBatch, OnnxModel
 from guardreasoner.errors import ConfigError, DataError, EngineError, need, printable
-from guardreasoner.export.bert_graph import BertShape, Precision, Weights, bert_graph
 from guardreasoner.export.embeddings import share_embeddings
 from guardreasoner.export.fidelity import compare
 from guardreasoner.export.low_rank import on_grid
@@ -39,9 +38,10 @@ from guardreasoner.types import Example
 
 GRIDS = {"smollm2": smollm.grids}
 """Bases that came in 4 bits."""
+Precision = Literal["int8", "int4", "fp32"]
 COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "guard.json")
 BLOCK = 64
-"""Weights that share a scale at 8 bits in Llama-type models."""
+"""Weights that share a scale at 8 bits."""
 FP32_TOLERANCE = 1e-3
 """An unquantised export that differs more than this from torch is a fault; measured differences are about 1e-5."""
 
@@ -51,8 +51,8 @@ class ExportConfig:
     """What the export stage needs to know."""
 
     precision: Precision = "int8"
-    """int8: logits of a 22M decoder within 0.25 of torch, 27 MB. int4: smaller, and visibly worse at this size. Tied
-    embeddings of Llama-type models are 8 bits too (`export/embeddings.py`)."""
+    """int4 is smaller, and visibly worse on small models. Tied embeddings are 8 bits too in int8
+    (`export/embeddings.py`)."""
     rank: int | None = None
     """int4 of a base that came in 4 bits itself (smollm2) and was trained with adapters of this rank at most: its own 4
     bits stay, the change is stored beside them, and nothing is rounded (`export/low_rank.py`). None = weights are
@@ -105,10 +105,8 @@ def export(
     try:
         if rank is not None:
             _export_grid(source, config, work, precision, rank)
-        elif config.get("model_type") == "bert":
-            _export_bert(source, config, work, precision)
         else:
-            _export_llama(source, config, work, precision)
+            _build(source, config, work, precision)
         copy_small_files(source, work)
         deviation = deviation_from_torch(source, work) if check else None
         if precision == "fp32" and deviation is not None and not deviation <= FP32_TOLERANCE:
@@ -196,83 +194,6 @@ def load_weights(checkpoint: Path) -> dict[str, np.ndarray[Any, np.dtype[np.floa
     return {name: tensor.float().numpy() for file in files for name, tensor in load(file).items()}
 
 
-def write_bert_folder(
-    folder: Path,
-    shape: BertShape,
-    weights: Weights,
-    *,
-    precision: Precision,
-    special_ids: Mapping[str, int | list[int]],
-) -> None:
-    """Write model.onnx and genai_config.json of a BERT decoder.
-
-    Args:
-        folder: an existing folder.
-        shape: the model's sizes.
-        weights: numpy arrays named as in `BertLMHeadModel.state_dict()`.
-        precision: of the matrices.
-        special_ids: `bos_token_id`, `eos_token_id` (one or several) and `pad_token_id`.
-    """
-    need("onnx", "train").save(bert_graph(shape, weights, precision), str(folder / "model.onnx"))
-    content = json.dumps(genai_config(shape, special_ids), indent=2) + "\n"
-    (folder / "genai_config.json").write_text(content, encoding="utf-8")
-
-
-def genai_config(shape: BertShape, special_ids: Mapping[str, int | list[int]]) -> dict[str, Any]:
-    """The genai_config.json of a BERT decoder: a Llama to onnxruntime-genai, with positions as an input."""
-    names = ("input_ids", "attention_mask", "position_ids")
-    inputs = {n: n for n in names} | {f"past_{k}_names": f"past_key_values.%d.{k}" for k in ("key", "value")}
-    outputs = {"logits": "logits"} | {f"present_{k}_names": f"present.%d.{k}" for k in ("key", "value")}
-    decoder = {
-        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": "model.onnx",
-        "head_size": shape.head_size,
-        "hidden_size": shape.hidden_size,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_attention_heads,
-        "num_hidden_layers": shape.num_hidden_layers,
-        "inputs": inputs,
-        "outputs": outputs,
-    }
-    length = shape.max_position_embeddings
-    model = {
-        "type": "llama",
-        "context_length": length,
-        "vocab_size": shape.vocab_size,
-        **special_ids,
-        "decoder": decoder,
-    }
-    return {"model": model, "search": {"max_length": length, "past_present_share_buffer": True, "do_sample": False}}
-
-
-def special_ids(config: Mapping[str, Any], checkpoint: Path) -> dict[str, int | list[int]]:
-    """Begin, end and padding ids: from the config where it names them, else from the tokenizer's special tokens.
-
-    Raises:
-        ConfigError: the checkpoint does not say which token ends an answer.
-    """
-    tokenizer = need("tokenizers", "train").Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    path = checkpoint / "tokenizer_config.json"
-    names = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-    def find(key: str, *others: str) -> Any:
-        if config.get(f"{key}_token_id") is not None:
-            return config[f"{key}_token_id"]
-        for name in (key, *others):
-            token = names.get(f"{name}_token")
-            text = token.get("content") if isinstance(token, dict) else token
-            if text is not None and tokenizer.token_to_id(text) is not None:
-                return tokenizer.token_to_id(text)
-        return None
-
-    end = find("eos", "sep")
-    if end is None:
-        raise ConfigError(f"{checkpoint} does not say which token ends an answer; set eos_token_id in its config.json")
-    found = {"bos_token_id": find("bos", "cls"), "eos_token_id": end, "pad_token_id": find("pad")}
-    first_end = end[0] if isinstance(end, list) else end
-    return {k: v if v is not None else first_end for k, v in found.items()}
-
-
 def copy_small_files(source: Path, folder: Path) -> None:
     """Copy the tokenizer, its chat template and guard.json, as far as they are there."""
     for name in COPIED:
@@ -280,13 +201,7 @@ def copy_small_files(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def _export_bert(source: Path, config: Mapping[str, Any], folder: Path, precision: Precision) -> None:
-    shape = BertShape.of(config)
-    ids = special_ids(config, source)
-    write_bert_folder(folder, shape, load_weights(source), precision=precision, special_ids=ids)
-
-
-def _export_llama(source: Path, config: Mapping[str, Any], folder: Path, precision: Precision) -> None:
+def _build(source: Path, config: Mapping[str, Any], folder: Path, precision: Precision) -> None:
     if not any(source.glob("*.safetensors")):
         raise ConfigError(f"{source} holds no *.safetensors; save the model with safe serialization")
     need("onnxruntime_genai", "train")
@@ -312,7 +227,7 @@ def _export_grid(source: Path, config: Mapping[str, Any], folder: Path, precisio
             f"{precision} and {base or 'a base that guard.json does not name'}; leave rank out"
         )
     grids = GRIDS[base]()
-    _export_llama(source, config, folder, "fp32")
+    _build(source, config, folder, "fp32")
     on_grid(folder, load_weights(source), grids, rank=rank)
 
 

@@ -30,7 +30,7 @@ from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
 Problem = Literal["no_block", "no_verdict", "conflict"]
 O = TypeVar("O")  # noqa: E741 - the options of one format
 
-FORMATS = tuple(sorted(m.name for m in iter_modules(formats.__path__) if m.name != "base"))
+FORMATS = tuple(sorted(m.name for m in iter_modules(formats.__path__) if m.name not in ("base", "conclusion")))
 """The answer formats: every other module of this folder."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
@@ -190,7 +191,7 @@ class CascadeGuard(Judging):
                 decided.append(name)
         made = Labels.of(labels)
         harmful = "harmful" in (made.prompt_harm, made.response_harm)
-        said = {t.value: wire_format.conclusion(second.steps, t) for t in Task}
+        said = {t.value: conclusion(second.steps, t) for t in Task}
         differing = [name for name, word in said.items() if word and labels[name] and word != labels[name]]
         kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
         notes = kept | {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}

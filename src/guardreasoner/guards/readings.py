@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import Parsed
+from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.guards.pieces import Passage
 from guardreasoner.plans import Completion
 from guardreasoner.types import TASKS, Exchange, Labels, Status, Task
@@ -81,7 +82,7 @@ def notes_on(
     for reading in readings:
         notes |= reading.completion.notes
     if labels is not None and shown is not None:
-        said = {t: wire_format.conclusion(shown.parsed.steps, t) for t in exchange.tasks}
+        said = {t: conclusion(shown.parsed.steps, t) for t in exchange.tasks}
         differing = [t.value for t, word in said.items() if word is not None and word != labels[t]]
         if differing:
             notes["disagreement"] = differing

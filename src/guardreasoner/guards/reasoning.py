@@ -38,8 +38,7 @@ from guardreasoner.types import (
 )
 
 SCAFFOLD_TOKENS = 160
-"""Room kept for instruction and markers of the raw and chat wires (the official instruction: about 110 tokens)."""
-COMPACT_SCAFFOLD_TOKENS = 24
+"""Room kept for instruction and markers (the official instruction: about 110 tokens)."""
 BLOCK_TOKENS = 24
 
 
@@ -209,8 +208,7 @@ class ReasoningGuard(Judging):
 
     def _capacity(self, mode: Mode) -> int:
         context = self.engine.capabilities.context_tokens or 8192
-        scaffold = COMPACT_SCAFFOLD_TOKENS if self.wire == "compact" else SCAFFOLD_TOKENS
-        return max(16, context - scaffold - BLOCK_TOKENS - self._budget(mode))
+        return max(16, context - SCAFFOLD_TOKENS - BLOCK_TOKENS - self._budget(mode))
 
     def _budget(self, mode: Mode) -> int:
         wanted = {"short": self.budgets.short, "full": self.budgets.full}.get(mode, 0)
@@ -225,7 +223,6 @@ class ReasoningGuard(Judging):
             tasks,
             budget=self._budget(mode),
             margins=self._margins(mode, tasks, bar),
-            wire=self.wire,
             concludes=self.concludes,
         )
 

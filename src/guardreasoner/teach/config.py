@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.teach.question import Unlabelled
 
-TEACHERS = ("template", "written", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")
+TEACHERS = ("written", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")
 LABELS_ONLY = "none"
 """The `teacher` of traces without reasoning."""
 RESUMABLE = (
@@ -25,9 +25,9 @@ RESUMABLE = (
 class SynthesizeConfig:
     """Which teacher to use, and how much it may cost."""
 
-    teacher: str = "template"
-    """`template` (no language model: not reasoning synthesis), `written` (what lies beside the rows), `openai` (any
-    OpenAI-compatible server), `anthropic`, `openai-batch`, or a local engine: `vllm`, `hf`, `onnx`."""
+    teacher: str = "openai"
+    """`openai` (any OpenAI-compatible server), `anthropic`, `openai-batch`, a local engine (`vllm`, `hf`, `onnx`), or
+    `written`: no language model, but the reasoning that lies beside the rows."""
     model: str = "gpt-4o-2024-08-06"
     """The teacher's model (`train/llm.py`)."""
     base_url: str | None = None

@@ -14,6 +14,7 @@ from typing import Literal
 
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import Parsed, request_of
+from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.types import TASKS, Example, Labels, Task, Trace
 
 VERSION = "teacher-2"
@@ -151,7 +152,7 @@ def _task_problems(task: Task, gold: str | None, parsed: Parsed) -> list[str]:
     steps = sum(1 for s in parsed.steps if s.task == task)
     if not 1 <= steps <= MAX_STEPS:
         return [f"has {steps} steps where 1 to {MAX_STEPS} are wanted"]
-    concluded = wire_format.conclusion(parsed.steps, task)
+    concluded = conclusion(parsed.steps, task)
     if concluded is None:
         return ["does not end with its conclusion"]
     return [] if concluded == said else ["concludes something else than its verdict"]

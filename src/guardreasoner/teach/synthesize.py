@@ -17,23 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    track,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix, load_written
 from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.conclusion import names_harm
 from guardreasoner.records import Appender, dumps, from_dict, read_nouns, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder
-from guardreasoner.teach import template
 from guardreasoner.teach.ask import Outputs, TeacherRun, ask_all
 from guardreasoner.teach.batch import run_batches
 from guardreasoner.teach.config import LABELS_ONLY, RESUMABLE, SynthesizeConfig
@@ -83,10 +75,13 @@ def synthesize(
             write_jsonl(folder.path / "validation.jsonl", validation)
         else:
             train, counts = unique(data), Counts(in_=len(data))
-        if config.teacher == "written" and teacher is None:
-            more = _copy(train, data, data_dir, folder)
-        else:
+        more: dict[str, Any] = {}
+        if teacher is not None or config.teacher != "written":
             more = _write(train, config, folder, teacher=teacher, quiet=quiet)
+        elif isinstance(data, DataConfig):
+            _copy(train, config, load_written(data, data_dir), folder)
+        else:
+            raise ConfigError("examples of your own have no reasoning beside them; choose another synthesize.teacher")
         return _finish(folder, train, counts, config, more)
 
 
@@ -116,41 +111,34 @@ def _write(
         outputs = Outputs(traces, rejects, Counts(), done)
         taught = []
         for example in train:
-            if draw(config.seed, "share", example.exchange.id) < config.share:
+            if _taught(example, config):
                 taught.append(example)
             elif example.exchange.id not in done:
-                outputs.settle(Trace(example, "", LABELS_ONLY, template.VERSION))
-        if config.teacher == "template" and teacher is None:
-            lexicon = template.fit_lexicon(train)
-            for example in track(taught, "synthesize", console=Console(stderr=True), disable=quiet):
-                if example.exchange.id not in done:
-                    outputs.settle(Trace(example, template.write_trace(example, lexicon), "template", template.VERSION))
-            return {}
+                outputs.settle(Trace(example, "", LABELS_ONLY, wire_format.VERSION))
         return _run(_teach(taught, config, outputs, folder=folder.path, teacher=teacher, quiet=quiet))
 
 
-def _copy(
-    train: Sequence[Example], data: DataConfig | Sequence[Example], data_dir: str | Path | None, folder: RunFolder
-) -> dict[str, Any]:
+def _copy(train: Sequence[Example], config: SynthesizeConfig, texts: Mapping[str, Written], folder: RunFolder) -> None:
     """Reasoning that lies beside the rows; an example of which some task has none is kept with its labels only."""
-    if not isinstance(data, DataConfig):
-        raise ConfigError("examples of your own have no reasoning beside them; choose another synthesize.teacher")
-    texts = load_written(data, data_dir)
+    traces = []
+    for example in train:
+        made = texts.get(example.exchange.id.partition("#")[0]) if _taught(example, config) else None
+        text = reasoning(example, made) if made else ""
+        traces.append(Trace(example, text, "written" if text else LABELS_ONLY, wire_format.VERSION))
     write_jsonl(folder.path / "rejects.jsonl", [])
-    traces = [
-        Trace(example, reasoning(example, made) if made else "", "written", wire_format.VERSION)
-        for example in train
-        for made in [texts.get(example.exchange.id.partition("#")[0])]
-    ]
     write_jsonl(folder.path / "traces.jsonl", traces)
-    return {}
+
+
+def _taught(example: Example, config: SynthesizeConfig) -> bool:
+    """Whether the example is in the share that gets reasoning."""
+    return draw(config.seed, "share", example.exchange.id) < config.share
 
 
 def reasoning(example: Example, made: Written) -> str:
     """The written steps of an example's tasks in our form, the kind of harm named where harm is first concluded."""
     tasks, steps = example.exchange.tasks, list[Step]()
     last = {step.task: step for step in made.steps}
-    kind = made.harm if made.harm and not wire_format.names_harm(made.harm) else None
+    kind = made.harm if made.harm and not names_harm(made.harm) else None
     for step in (s for s in made.steps if s.task in tasks):
         if kind and step is last[step.task] and step.text.endswith(" is harmful."):
             step, kind = replace(step, text=f"{step.text} The kind of harm is {kind}."), None
@@ -197,10 +185,8 @@ def estimate(data: DataConfig, config: SynthesizeConfig, *, data_dir: str | Path
         ConfigError: as `synthesize`.
     """
     train, validation, _ = load_mix(data, data_dir)
-    taught = [e for e in train if draw(config.seed, "share", e.exchange.id) < config.share]
+    taught = [e for e in train if _taught(e, config)]
     rows = f"{len(train):,} training rows, {len(validation):,} validation rows"
-    if config.teacher == "template":
-        return f"{rows}; the template teacher writes {len(taught):,} traces, at no cost"
     if config.teacher == "written":
         return f"{rows}; their reasoning is written already, at no cost"
     return f"{rows}; {forecast_line(taught, config)}"

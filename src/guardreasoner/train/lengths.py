@@ -19,7 +19,7 @@ from guardreasoner.types import Example, Trace
 
 CHARACTERS_PER_TOKEN = 4.0
 """Without a tokenizer: English text in a Llama-3 vocabulary."""
-FRAME_TOKENS = {"raw": 150, "chat": 160, "compact": 30}
+FRAME_TOKENS = {"raw": 150, "chat": 160}
 """Instruction, markers and answer block."""
 TRACE_TOKENS = 255
 """Tokens of an answer with reasoning (paper Table 5: 254-260)."""
@@ -79,7 +79,7 @@ def lengths_of(recipe: Recipe, out: Path, data_dir: Path | None) -> Lengths:
         raise ConfigError("rows are known when traces are there; run `guardreasoner synthesize` first")
     train, _, _ = load_mix(recipe.data, data_dir)
     spread = random.Random(0).sample(train, min(ENOUGH, len(train)))
-    words = "x " * (60 if recipe.synthesize.teacher == "template" else TRACE_TOKENS)
+    words = "x " * TRACE_TOKENS
     sources = Counter(e.exchange.source for e in train)
     return _of(recipe, [(e, words) for e in spread], rows=len(train), sources=sources)
 

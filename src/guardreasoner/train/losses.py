@@ -22,12 +22,9 @@ from torch.nn import functional
 
 
 def head_of(model: Any) -> nn.Module:
-    """The module that turns hidden states into logits, found before any distributed wrapper is put around the model.
-
-    BERT's head (`cls`) has a dense layer and a norm before the projection, so the output embeddings alone are not it.
-    """
+    """The module that turns hidden states into logits, found before any distributed wrapper is put around the model."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = getattr(base, "cls", None) or getattr(base, "lm_head", None) or base.get_output_embeddings()
+    head = getattr(base, "lm_head", None) or base.get_output_embeddings()
     assert isinstance(head, nn.Module)
     return head
 
@@ -117,18 +114,6 @@ def sft_loss(losses: Tensor, is_verdict: Tensor, counts: TokenCounts, verdict_we
     text = losses[~is_verdict].sum() / counts.text.clamp(min=1)
     verdict = losses[is_verdict].sum() / counts.verdict.clamp(min=1)
     return (verdict_weight * verdict + text) / (verdict_weight + 1)
-
-
-def soft_losses(logits: Tensor, soft: Tensor, positive: int, negative: int) -> Tensor:
-    """Cross-entropy of one task's verdict words against probabilities, (n,); with 0 or 1 it is that of the word itself.
-
-    Args:
-        logits: (n, vocabulary).
-        soft: P of the positive word, (n,); the negative word has the rest.
-        positive, negative: their tokens.
-    """
-    logps = logits.log_softmax(-1)
-    return -(soft * logps[:, positive] + (1 - soft) * logps[:, negative])
 
 
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from typing import Any
 from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import write_atomic
-from guardreasoner.train.minilm import load_minilm
 from guardreasoner.train.settings import NAMED_BASES, TEMPLATES, ModelConfig
 from guardreasoner.train.smollm import load_smollm
 from guardreasoner.train.tiny import load_tiny
@@ -36,18 +35,15 @@ def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]
     """
     need("torch", "train")
     need("transformers", "train")
-    if config.base == "minilm":
-        return load_minilm(config.attention)
-    if config.base == "tiny":
-        return load_tiny()
     from guardreasoner.train.attention import best_attention
 
+    attention = config.attention or best_attention()
+    if config.base == "tiny":
+        return load_tiny(attention)
     if config.base == "smollm2":
-        model, tokenizer = load_smollm(config.attention or best_attention())
+        model, tokenizer = load_smollm(attention)
         return model, prepare_tokenizer(tokenizer, config)
-    model, tokenizer = load_checkpoint(
-        config.base, revision=config.revision, dtype=dtype, attention=config.attention or best_attention()
-    )
+    model, tokenizer = load_checkpoint(config.base, revision=config.revision, dtype=dtype, attention=attention)
     return model, prepare_tokenizer(tokenizer, config)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from guardreasoner.formats import guardreasoner as wire_format
+from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.plans import segments_of
 from guardreasoner.types import TASKS, Task, Trace
 
@@ -100,7 +101,7 @@ def marks_ours(text: str, words: Sequence[str]) -> Marks | None:
 def is_sound(text: str, tasks: Sequence[Task]) -> bool:
     """Whether what the reasoning of an answer concludes about some tasks, where it can be read, is what it answers."""
     parsed = wire_format.parse(text)
-    said = {task: wire_format.conclusion(parsed.steps, task) for task in tasks}
+    said = {task: conclusion(parsed.steps, task) for task in tasks}
     return all(word is None or word == parsed.labels[task] for task, word in said.items())
 
 

@@ -3,7 +3,7 @@
     name: my-guard
     model: {base: meta-llama/Llama-3.2-1B, wire: chat, chat_template: llama3}
     data: {folder: train, use: [permissive]}
-    synthesize: {teacher: template}
+    synthesize: {teacher: openai, max_cost: 20}
     sft: {epochs: 1}
     variants: {no-beaver: {leave_out: [BeaverTailsTrain]}}     # further R-SFT runs: diversity models, baselines
     sample: {models: [sft, no-beaver]}
@@ -34,7 +34,7 @@ from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig
 
 T = TypeVar("T")
-STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "average", "export", "calibrate", "evaluate")
+STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "evaluate")
 """What `reproduce` can run, in this order."""
 PAPER: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 5e-5, "epochs": 3.0, "batch": 384, "max_tokens": 2048},
@@ -43,9 +43,6 @@ PAPER: dict[str, dict[str, Any]] = {
     "dpo": {"learning_rate": 5e-6, "epochs": 2.0, "batch": 256, "beta": 0.01, "sft_weight": 2.0},
 }
 """The values of the paper's table and scripts (temperature: the code; the paper says 1.0)."""
-RESERVED = frozenset(
-    {"encoder", "sft", "dpo", "sample", "mine", "synthesize", "average", "export", "evaluate", "calibrate"}
-)
 
 
 BASELINE_MIX = "baseline-mix"
@@ -57,15 +54,13 @@ class EvaluateConfig:
     """How the finished guard is scored."""
 
     benchmarks: tuple[str, ...] = ()
-    """Names or files; empty = all that the data folder holds."""
+    """Names or files, `everyday` among them; empty = all that the data folder holds."""
     mode: str = "full"
     """Reasoning budget (paper: full)."""
     engine: Literal["onnx", "hf", "vllm"] = "hf"
     """What runs the guard; onnx reads the export, the others the checkpoint."""
     limit: int | None = None
     """Rows per benchmark, stratified by gold; None = all."""
-    bundled: bool = False
-    """Score on the small bundled set instead of benchmarks: a check of the road, not of the guard."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +84,6 @@ class Recipe:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """How a guard that scores text is trained, where `encoder` is a stage."""
-    average: tuple[str, ...] = ()
-    """Other recipes whose R-SFT weights are averaged with this one's; each is trained in `DIR/average-NAME`."""
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -107,10 +100,6 @@ class Recipe:
             raise UnknownName("chat template", self.model.chat_template, TEMPLATES)
         if self.traces and self.seeds:
             raise ConfigError("a recipe has traces or seeds, not both: published traces need no teacher")
-        if bool(self.average) != ("average" in self.stages):
-            raise ConfigError("a recipe names the others in `average` and has the stage `average`, or neither")
-        if self.average and "dpo" in self.stages:
-            raise ConfigError("`average` takes the mean of R-SFT checkpoints; leave out the stage dpo")
 
     def variant(self, name: str) -> SftConfig:
         """The R-SFT configuration of a variant, or of `sft` itself.
@@ -196,7 +185,7 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
     sft = content.get("sft") or {}
     built = {}
     for key, changes in variants.items():
-        if key in RESERVED or not str(key).replace("-", "").isalnum():
+        if key in STAGES or not str(key).replace("-", "").isalnum():
             raise ConfigError(f"variants.{printable(str(key))}: a name of letters, digits and hyphens, not a stage's")
         if not isinstance(changes, Mapping):
             raise ConfigError(f"variants.{key} must be a mapping")

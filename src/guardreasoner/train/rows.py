@@ -1,14 +1,12 @@
 """Examples become token rows: the same encoding in training as in use, and a label only where the model is to learn.
 
-A row is the prompt, the reasoning, and the answer block in the pieces in which engines force it. Verdict words can be
-made independent: what stands as input is a random word, what is to be predicted is the true one, so that no verdict can
-be read off the one before it. Unannotated verdicts are never predicted.
+A row is the prompt, the reasoning, and the answer block in the pieces in which engines force it. Unannotated verdicts
+are never predicted: a random word stands in their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,8 +30,6 @@ class TokenRow:
     labels: list[int]
     verdict: list[int]
     """0, or the number of the task whose verdict this token begins."""
-    soft: list[float]
-    """Where `verdict` is not 0: the P of the task's positive label that is to be learned, 0 or 1 with gold alone."""
     shortened: bool = False
     """Judged text was cut in the middle to fit."""
 
@@ -49,17 +45,9 @@ class RowMaker:
     """Longest row."""
     judged_tokens: int | None = None
     """Most tokens of the request, and of the reply; None = as many as fit."""
-    independent: bool = False
-    """Random verdict words as input."""
     mask_unannotated: bool = True
     """No loss on verdicts without gold; otherwise the word `None` is learned as part of the frame, as in the official
     data."""
-    learn_frame: bool = True
-    """Loss also on the answer block around the verdict words in rows of labels alone."""
-    scores: Mapping[str, Mapping[Task, float]] = field(default_factory=dict)
-    """P of the positive labels by exchange, as another guard sees them."""
-    soft_weight: float = 0.5
-    """Their share in what is learned."""
     seed: int = 0
 
     @cached_property
@@ -98,16 +86,11 @@ class RowMaker:
             block: what follows the reasoning of a published trace, learned unchanged; None = our answer block.
         """
         ids, labels, verdict = self._answer(example, reasoning, block)
-        if not reasoning and not self.learn_frame:  # nothing is learned after the last verdict
-            end = max((i + 1 for i, label in enumerate(labels) if label != NO_LABEL), default=0)
-            ids, labels, verdict = ids[:end], labels[:end], verdict[:end]
         _, prompt, shortened = self.fit(example.exchange, self.max_tokens - len(ids))
         if len(prompt) + len(ids) > self.max_tokens:
             return None
         blank = len(prompt)
-        verdict = [0] * blank + verdict
-        soft = [self._soft(example, number) for number in verdict]
-        return TokenRow(prompt + ids, [NO_LABEL] * blank + labels, verdict, soft, shortened)
+        return TokenRow(prompt + ids, [NO_LABEL] * blank + labels, [0] * blank + verdict, shortened)
 
     def completion(self, text: str) -> list[int]:
         """An answer that a model wrote, with the end token."""
@@ -117,9 +100,8 @@ class RowMaker:
         """Ids, labels and verdict marks of an answer, in the pieces in which engines write it."""
         into: tuple[list[int], list[int], list[int]] = ([], [], [])
         ids, labels, verdict = into
-        learn = bool(reasoning) or self.learn_frame
 
-        def write(text: str, learn: bool = learn) -> None:
+        def write(text: str, learn: bool = True) -> None:
             piece = self._encode(text)
             ids.extend(piece)
             labels.extend(piece if learn else [NO_LABEL] * len(piece))
@@ -133,7 +115,7 @@ class RowMaker:
         concluded = set[Task]()
         for text, task in wire_format.conclusions_apart(reasoning):
             write(text)
-            if task and text.split()[-1] == example.gold[task] and not self.scores:
+            if task and text.split()[-1] == example.gold[task]:
                 verdict[-len(self._encode(text))] = NUMBER[task]  # the words of all endings differ in their first token
                 concluded.add(task)
         for text, task in wire_format.verdicts_apart(tail):
@@ -144,9 +126,9 @@ class RowMaker:
             if example.gold[task] or (asked and self.mask_unannotated and block is None):
                 self._verdict(example, task, into, said=task in concluded)
             else:  # the word None, or what a teacher wrote where there was nothing to judge
-                write(text, learn and not (self.mask_unannotated and (asked or text != " None")))
+                write(text, not (self.mask_unannotated and (asked or text != " None")))
         end = self.tokenizer.eos_token_id
-        return [*ids, end], [*labels, end if learn else NO_LABEL], [*verdict, 0]
+        return [*ids, end], [*labels, end], [*verdict, 0]
 
     def _verdict(
         self, example: Example, task: Task, into: tuple[list[int], list[int], list[int]], *, said: bool
@@ -156,21 +138,11 @@ class RowMaker:
         ids, labels, verdict = into
         row = TASKS[task]
         lot = row.positive if draw(self.seed, "verdict", task.value, exchange.id) < 0.5 else row.negative
-        shown = self._encode(f" {lot if self.independent or gold is None else gold}")
-        true = self._encode(f" {gold}") if gold else []
-        agree = next((i for i, (a, b) in enumerate(zip(shown, true, strict=False)) if a != b), len(true))
+        shown = self._encode(f" {gold or lot}")
         ids.extend(shown)
-        labels.extend(true[i] if i <= agree and i < len(true) else NO_LABEL for i in range(len(shown)))
+        labels.extend(shown if gold else [NO_LABEL] * len(shown))
         marked = gold is not None and not said
         verdict.extend([NUMBER[task] if marked and i == self.deciding(task) else 0 for i in range(len(shown))])
-
-    def _soft(self, example: Example, number: int) -> float:
-        if not number:
-            return 0.0
-        task = next(t for t, n in NUMBER.items() if n == number)
-        gold = float(example.gold[task] == TASKS[task].positive)
-        score = self.scores.get(example.exchange.id, {}).get(task)
-        return gold if score is None else (1 - self.soft_weight) * gold + self.soft_weight * score
 
     def deciding(self, task: Task) -> int:
         """Index of the first token on which a task's two verdict words differ."""

@@ -71,12 +71,11 @@ class Opener(Protocol):
         ...
 
 
-def plan_for(tasks: Sequence[Task], config: SampleConfig, wire: wire_format.Wire) -> Plan:
+def plan_for(tasks: Sequence[Task], config: SampleConfig) -> Plan:
     """What is written after each prompt. Forced plans end with all three lines, as free ones do when trained."""
-    full = wire_format.plan("full", tasks, budget=config.max_tokens, wire=wire)
     if not config.forced:
-        before = [step for step in full[:1] if isinstance(step, Text)]
-        return (*before, Free(config.max_tokens))
+        return (Free(config.max_tokens),)
+    full = wire_format.plan("full", tasks, budget=config.max_tokens)
     rest = "".join(f"\n{row.key}: None" for task, row in TASKS.items() if task not in tasks)
     return (*full, Text(f"{rest}\n"))
 
@@ -147,7 +146,7 @@ def _sample_one(
     bar.start()
     try:
         for tasks, group in _by_tasks(todo):
-            plan = plan_for(tasks, config, wire)
+            plan = plan_for(tasks, config)
             for chunk in _chunks(group, config.chunk):
                 prompts = [wire_format.render(e.exchange, wire) for e in chunk]
                 answers = engine.run(prompts, plan, n=config.k, temperature=config.temperature)

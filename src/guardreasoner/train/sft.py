@@ -49,12 +49,11 @@ def run_sft(
         _train(config, model, Path(out), stage, None)
         return None
     asked = {**asdict(config), "model": asdict(model)}
-    verdicts = [Path(p) for p in (config.soft_labels, config.difficulty) if p]
-    for path in verdicts:
-        if not path.exists():
-            raise DataError("there is no such file of verdicts; see sft.soft_labels, sft.difficulty", file=str(path))
+    pairs = [Path(config.difficulty)] if config.difficulty else []
+    if pairs and not pairs[0].exists():
+        raise DataError("there is no such file; see sft.difficulty", file=str(pairs[0]))
     held, base = Path(out) / "synthesize" / "validation.jsonl", Path(model.base)
-    inputs = [traces, *verdicts]
+    inputs = [traces, *pairs]
     inputs += [held] if config.validate_every and held.exists() else []
     inputs += [base] if base.is_dir() and model.base not in NAMED_BASES else []
     with RunFolder(
@@ -76,8 +75,6 @@ def _train(
     model, tokenizer = load_base(model_config)
     if config.lora is not None and not config.lora.merge and model_config.base in NAMED_BASES:
         raise ConfigError("sft.lora.merge: false wants a base that is a folder or a hub id: the adapters name it")
-    if model.config.model_type == "bert" and config.packing != "off":
-        raise ConfigError("packed examples would see each other in a BERT decoder; set sft.packing: off")
     training.freeze(model, config.freeze)
     training.check_disk(folder, model, config)
     maker = _row_maker(config, model_config, tokenizer)
@@ -92,22 +89,16 @@ def _train(
     )
     if run is None:
         return None
-    facts = {key: about[key] for key in ("rows", "tokens", "shortened", "scored")}
+    facts = {key: about[key] for key in ("rows", "tokens", "shortened")}
     return training.finish(run, trainer, about["counts"], **facts)
 
 
 def _row_maker(config: SftConfig, model_config: ModelConfig, tokenizer: Any) -> RowMaker:
-    from guardreasoner.train.sft_rows import read_scores
-
     return RowMaker(
         tokenizer,
         model_config.wire,
         config.max_tokens,
         judged_tokens=config.judged_tokens,
-        independent=config.independent_verdicts,
         mask_unannotated=config.mask_unannotated,
-        learn_frame=config.learn_frame,
-        scores=read_scores(config.soft_labels) if config.soft_labels else {},
-        soft_weight=config.soft_weight,
         seed=config.seed,
     )

@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 
 from guardreasoner.data.mix import draw
-from guardreasoner.errors import ConfigError, DataError, UnknownName
-from guardreasoner.records import read_jsonl, read_nouns, write_atomic
+from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.records import read_nouns, write_atomic
 from guardreasoner.run_folder import Counts
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.trainer import first_process_first
-from guardreasoner.types import TASKS, Example, Preference, Task, Trace
+from guardreasoner.types import Example, Preference, Trace
 
 COLUMNS: Mapping[str, tuple[str, float]] = {
     "input_ids": ("int32", 0),
     "labels": ("int32", NO_LABEL),
     "verdict": ("int32", 0),
-    "soft": ("float32", 0.0),
 }
 """Type and filling of each column; `input_ids` are filled with the tokenizer's padding."""
 
@@ -46,7 +45,8 @@ def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[T
             kept.append(trace)
     check_sources(config, sources)
     if config.subset is not None and len(kept) > config.subset:
-        hard = _difficulty(config.difficulty or "", kept) if config.subset_by == "hard" else {}
+        pairs = read_nouns(Preference, config.difficulty or "") if config.subset_by == "hard" else ()
+        hard = {pair.example_id: pair.wrong - pair.right for pair in pairs}
         ids = [t.example.exchange.id for t in kept]
         order = sorted(ids, key=lambda i: (-hard[i] if i in hard else float("inf"), draw(config.seed, "subset", i)))
         chosen = set(order[: config.subset])
@@ -66,36 +66,6 @@ def check_sources(config: SftConfig, known: Iterable[str]) -> None:
         for name in getattr(config, key):
             if name not in names:
                 raise UnknownName(f"source of the traces (sft.{key})", name, names)
-
-
-def _difficulty(path: str, traces: Iterable[Trace]) -> dict[str, float]:
-    first = next((row for _, row in read_jsonl(path)), {})
-    if "scores" not in first:
-        return {p.example_id: p.wrong - p.right for p in read_nouns(Preference, path)}
-    scores = read_scores(path)
-    return {
-        trace.example.exchange.id: max(abs(p - (trace.example.gold[t] == TASKS[t].positive)) for t, p in known.items())
-        for trace in traces
-        if (known := {t: p for t, p in scores.get(trace.example.exchange.id, {}).items() if trace.example.gold[t]})
-    }
-
-
-def read_scores(path: str | Path) -> dict[str, dict[Task, float]]:
-    """P of the positive label by exchange and task, from a file of verdicts.
-
-    Raises:
-        DataError: the file cannot be read, or a line has no `exchange_id` and `scores`, or a score is no probability.
-    """
-    found = {}
-    for line, row in read_jsonl(path):
-        id_, scores = row.get("exchange_id"), row.get("scores")
-        if not isinstance(id_, str) or not isinstance(scores, dict):
-            raise DataError("a verdict needs `exchange_id` and `scores`", file=str(path), line=line)
-        found[id_] = {t: p for t in TASKS if (p := scores.get(t.value)) is not None}
-        for task, p in found[id_].items():
-            if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
-                raise DataError("a score is a probability from 0 to 1", file=str(path), line=line, field=task.value)
-    return found
 
 
 def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts) -> Iterator[TokenRow]:
@@ -131,10 +101,7 @@ def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> 
     shutil.rmtree(folder, ignore_errors=True)
     counts = Counts()
     traces = select(read_nouns(Trace, out / "synthesize" / "traces.jsonl"), config, counts)
-    scored = sum(trace.example.exchange.id in maker.scores for trace in traces)
-    if maker.scores and not scored:
-        raise DataError("none of its verdicts is on a training row", file=str(config.soft_labels))
-    tally = {"rows": 0, "tokens": 0, "shortened": 0, "scored": scored}
+    tally = {"rows": 0, "tokens": 0, "shortened": 0}
 
     def counted() -> Iterable[TokenRow]:
         for row in rows_of(traces, maker, config, counts):

@@ -13,7 +13,7 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from guardreasoner.run_folder import RunFolder
-from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss, soft_losses
+from guardreasoner.train.losses import TokenCounts, answer_logits, count_tokens, head_of, sft_loss
 from guardreasoner.train.rows import NO_LABEL, NUMBER, RowMaker
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.sft_rows import COLUMNS
@@ -75,15 +75,10 @@ class RSftTrainer(InRecipeOrder, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
-        labels, verdict, soft = (inputs.pop(name) for name in ("labels", "verdict", "soft"))
+        labels, verdict = (inputs.pop(name) for name in ("labels", "verdict"))
         logits, targets, keep = answer_logits(model, self.head, labels, share=self.recipe.share_prefix, **inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none")
         kinds = functional.pad(verdict[:, 1:], (0, 1))[keep]
-        if self.recipe.soft_labels:
-            soft = functional.pad(soft[:, 1:], (0, 1))[keep]
-            for number, words in self.deciding.items():
-                here = kinds == number
-                losses = losses.masked_scatter(here, soft_losses(logits[here], soft[here], *words))
         counts = count_tokens(labels, verdict) if num_items_in_batch is None else num_items_in_batch
         loss = sft_loss(losses, kinds > 0, TokenCounts(counts[0], counts[1]), self.recipe.verdict_weight)
         self._note(losses.detach(), kinds, inputs)
