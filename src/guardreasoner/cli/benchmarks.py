@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_row(benchmark, cell, folder) for benchmark, cell in cells)
         return 0
-    table = table_of("benchmark", "task", "rows", "harmful", "paper", "licence", "at hand", words=2, last_words=2)
+    table = table_of("benchmark", "task", "rows", "harmful", "paper", "licence", "at hand", words=2, last_words=2,
+                     folds=("licence", "at hand"))  # fmt: skip
     for benchmark, cell in cells:
         table.add_row(
             benchmark.name, NAMES[cell.task], _count(cell.n), _count(cell.positives), _count(cell.paper_n),

@@ -207,7 +207,8 @@ def _worries(result: Result) -> Sequence[str]:
     below = [f"{m.task.value.replace('_', ' ')}" for m in result.averages if m.weighted_f1 < m.weighted_constant_f1]
     if below:
         lines.append(f"below the guard that always says the positive label: {', '.join(below)}")
-    return lines
+    lacking = {str(s.extra["ranking"]) for s in result.scores if "ranking" in s.extra}
+    return [*lines, *(f"without AUROC and intervals: {why}" for why in lacking)]
 
 
 def _gate(result: Result, baseline: Path, fail_below: float) -> int:

@@ -81,16 +81,14 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Group:
         bar = "" if score is None else "█" * round(score * 20) + "·" * (20 - round(score * 20))
         value = "" if score is None else f"P({TASKS[task].positive}) {score:.2f}"
         table.add_row(Text(TITLES[task], "bold"), Text(label, COLOURS[label]), Text(bar, "dim"), Text(value, "dim"))
+    said = Table.grid(padding=(0, 2))  # by themselves: long words would push the bars apart
     if kinds := verdict.harm or _likely(verdict):
-        table.add_row(Text("kind", "bold"), Text(visible(kinds)), "", "")
+        said.add_row(Text("kind   ", "bold"), Text(visible(kinds)))
     if verdict.attack is not None and verdict.attack >= 0.5:
-        table.add_row(
-            Text("attack", "bold"), Text("likely"), "", Text(f"P(steers a model) {verdict.attack:.2f}", "dim")
-        )
-    notes = Table.grid(padding=(0, 2))
+        said.add_row(Text("attack ", "bold"), Text(f"likely, P(steers a model) {verdict.attack:.2f}"))
     for note in _notes(verdict.notes):
-        notes.add_row(Text("note   ", "bold"), note)
-    return Group(table, notes) if notes.row_count else Group(table)
+        said.add_row(Text("note   ", "bold"), note)
+    return Group(table, said) if said.row_count else Group(table)
 
 
 def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+UNSEEN = 300
+"""Width where nobody looks: nothing is cut there."""
 
 
 def table_of(*heads: str, words: int = 1, last_words: int = 0, title: str = "", folds: Iterable[str] = ()) -> Table:
@@ -30,7 +34,7 @@ def table_of(*heads: str, words: int = 1, last_words: int = 0, title: str = "", 
 
 def show(*parts: Table | str | None, wrap: bool = True) -> None:
     """Print tables and lines; None is left out. `wrap` false = a line may be wider than the terminal."""
-    console = Console(highlight=False, soft_wrap=not wrap)
+    console = Console(highlight=False, soft_wrap=not wrap, width=None if sys.stdout.isatty() else UNSEEN)
     for part in parts:
         if part is not None:
             console.print(part)

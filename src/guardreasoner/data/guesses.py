@@ -18,8 +18,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Field -> what others call it, the likeliest first."""
 LABELS = ("label", "labels", "toxicity", "toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "flagged",
-          "is_safe", "safe", "benign", "jailbreak", "is_jailbreak", "malicious", "injection", "class", "target", "y",
-          "category")  # fmt: skip
+          "is_safe", "safe", "benign", "jailbreak", "is_jailbreak", "malicious", "injection", "verdict", "rating",
+          "class", "target", "y", "category")  # fmt: skip
 """What a column of harm labels is called."""
 GOOD = frozenset(("safe", "benign", "harmless", "unharmful", "ok", "okay", "good", "clean", "normal", "neutral",
                   "legitimate", "non-toxic", "not toxic", "nontoxic", "allowed", "pass"))  # fmt: skip
