@@ -25,7 +25,7 @@ def document(report: Report) -> Document:
         details.published_elsewhere(),
         Section("Notes", "notes", [Items([*report.notes, _SOURCES], soft=True)]),
     ]
-    lead = f"{runs}, made {report.made} with guardreasoner {report.version}."
+    lead = f"{runs}, made {report.made[:16].replace('T', ' ')} UTC with guardreasoner {report.version}."
     return Document(report.title, lead, _warnings(report), sections, report.figures)
 
 

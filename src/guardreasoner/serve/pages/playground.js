@@ -113,8 +113,9 @@ function notesOf(verdict) {
   if (verdict.fail_mode) notes.push(`not judged: ${verdict.fail_mode === "open" ? "let through" : "held back"}`);
   if (!verdict.calibrated && verdict.status === "ok") notes.push("scores are not calibrated");
   for (const [name, value] of Object.entries(verdict.notes)) {
-    const said = plain(value);
-    if (!["action", "flagged"].includes(name) && said) notes.push(`${name.replaceAll("_", " ")}: ${said}`);
+    const said = name === "actions" ? plain(Object.fromEntries(TASKS.filter(([t]) => value[t]).map(([t, title]) => [title, value[t]]))) : plain(value);
+    const title = name === "actions" ? "policy" : name.replaceAll("_", " ");
+    if (!["action", "flagged"].includes(name) && said) notes.push(`${title}: ${said}`);
   }
   return notes;
 }
