@@ -29,7 +29,11 @@ class Guard(Judging):
         self.name, self.every = name, every
 
     def judge(self, exchanges):
-        return [Verdict(e.id, self.name, "full", "ok", Labels(prompt_harm=self._said(e.id))) for e in exchanges]
+        said = {e.id: self._said(e.id) for e in exchanges}
+        scores = {
+            i: {t.value: None for t in Task} | {"prompt_harm": 0.9 if s == "harmful" else 0.2} for i, s in said.items()
+        }
+        return [Verdict(i, self.name, "full", "ok", Labels(prompt_harm=s), scores[i]) for i, s in said.items()]
 
     def _said(self, identity):
         number = int("".join(c for c in identity if c.isdigit()) or 0)
@@ -82,14 +86,20 @@ def test_the_report_sets_the_twin_beside_its_sibling_with_the_paired_test(tmp_pa
         for i in range(60)
     ]
     for name, every, variant in (("twin", 5, "baseline-mix"), ("own", 31, "")):
-        evaluate(Guard(name, every), {"set": rows}, tmp_path / name, config={"recipe": "x", "variant": variant})
+        guard = Guard("checkpoint", every)  # as `reproduce` names the folder of every model
+        evaluate(guard, {"set": rows}, tmp_path / name, config={"recipe": "x", "variant": variant})
     report = build([tmp_path / "twin", tmp_path / "own"])
     (twins,) = report.twins
     (found,) = twins.comparisons
-    assert (twins.reasoning, twins.labels_only, found.a, found.b) == ("own", "twin", "own", "twin")
+    assert (twins.reasoning, twins.labels_only, found.a, found.b) == ("x", "x baseline-mix") * 2
     # own errs on 0 and 31: 29 of 30 found, one false alarm at 0; twin on every fifth: 24 found, 6 false alarms
     assert found.difference == pytest.approx(100 * (2 * 29 / 60 - 2 * 24 / 60))
     assert found.low > 0
     text = render_markdown(document(report))
     assert "With and without reasoning" in text
-    assert "own scores 16.67 F1 points more than twin" in text.replace("\\", "")
+    ((task, cells, area),) = twins.areas  # its scores are 0.9 where it says harmful: right on 29 of 30 and 24 of 30
+    assert (task, cells, area.a) == (Task.prompt_harm, ("set",), "x")
+    assert area.difference == pytest.approx(29 / 30 - 24 / 30)
+    assert area.low > 0
+    assert "AUROC for reasoning" in text
+    assert "x scores 16.67 F1 points more than x baseline-mix" in text.replace("\\", "")

@@ -55,6 +55,7 @@ def test_partial_area_equals_scikit_learns_on_random_ties():
         scores = np.round(np.clip(rng.normal(0.4 + 0.2 * gold, 0.2), 0, 1), 2)
         found = operating_points([cell(scores, gold)], resamples=5)
         assert found.partial_auroc.value == pytest.approx(roc_auc_score(gold, scores, max_fpr=0.05))
+        assert found.full_auroc.value == pytest.approx(roc_auc_score(gold, scores))
         fpr, tpr, _ = roc_curve(gold, scores, drop_intermediate=False)
         assert found.tpr_at_fpr5.value == pytest.approx(
             100 * max(t for f, t in zip(fpr, tpr, strict=True) if f <= 0.05)
@@ -94,6 +95,9 @@ def test_a_guard_differs_from_itself_by_nothing_and_from_a_worse_one_by_the_diff
     found = {d.point: d for d in compare_points([HAND], [worse], resamples=200)}
     assert found["tpr_at_fpr1"].difference == pytest.approx(100 * 10 / 30)
     assert found["tpr_at_fpr5"].low > 0
+    turned = found["full_auroc"].seen_from("worse", "g")
+    assert (turned.difference, turned.low) == (-found["full_auroc"].difference, -found["full_auroc"].high)
+    assert turned.seen_from("g", "other") is None
     assert found["tpr_at_fpr5"].p < 0.05
     assert set(found) == set(POINTS)
 

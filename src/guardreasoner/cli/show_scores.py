@@ -81,7 +81,7 @@ def points_table(scores: Sequence[Score]) -> Table | None:
     heads = ("TPR at 1% FPR", "TPR at 5% FPR", "FPR at 90% TPR", "area to 5%")
     table = table_of("", *heads, title="operating points, 95% intervals", folds=heads)
     for score in shown:
-        cells = [_point(score.extra.get(name), 3 if name == "partial_auroc" else 1) for name in POINTS]
+        cells = [_point(score.extra.get(n), 3 if n == "partial_auroc" else 1) for n in POINTS if n != "full_auroc"]
         table.add_row(f"{escape(score.benchmark)}, {NAMES[score.task]}", *cells)
     return table
 

@@ -83,6 +83,8 @@ class Comparison:
         corrected = f" by Holm over {self.looks} {what}" if self.looks > 1 else ""
         figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, {self.method}, p {of_p(self.p)}{corrected}"
         head = f"On {where} ({self.rows:,} rows) {more} scores {abs(self.difference):.2f} F1 points more than {less}"
+        if self.difference == self.deviation == 0:
+            return f"{head}: the two cannot be told apart on these rows, every resample scores them the same."
         if not self.significant:
             seen = f"a true difference under about {self.detectable:.1f} points would mostly go unseen here"
             return f"{head} ({figures}): the two cannot be told apart on these rows, and {seen}."

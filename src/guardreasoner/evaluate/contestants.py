@@ -35,18 +35,25 @@ def contestants(runs: Sequence[Run]) -> list[Contestant]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Guard; with its mode, or else its folder, where the guard alone is not unique."""
-    guards = Counter(run.guard for run in runs)
-    modes = Counter((run.guard, run.mode) for run in runs)
+    """Guard, or the recipe and variant that made it; with its mode, or else its folder, where that is not unique."""
+    named = [_named(run) for run in runs]
+    guards = Counter(named)
+    modes = Counter((name, run.mode) for name, run in zip(named, runs, strict=True))
     labels = []
-    for run in runs:
-        if guards[run.guard] == 1:
-            labels.append(run.guard)
-        elif run.mode and modes[run.guard, run.mode] == 1:
-            labels.append(f"{run.guard} {run.mode}")
+    for name, run in zip(named, runs, strict=True):
+        if guards[name] == 1:
+            labels.append(name)
+        elif run.mode and modes[name, run.mode] == 1:
+            labels.append(f"{name} {run.mode}")
         else:
-            labels.append(f"{run.guard} {run.name}")
+            labels.append(f"{name} {run.name}")
     return labels if len(set(labels)) == len(labels) else [f"{name} #{i}" for i, name in enumerate(labels, 1)]
+
+
+def _named(run: Run) -> str:
+    """`reproduce` evaluates folders that are all called `checkpoint` or `model`."""
+    config = run.manifest.get("config", {})
+    return f"{config['recipe']} {config.get('variant') or ''}".strip() if config.get("recipe") else run.guard
 
 
 def _contestant(run: Run, label: str) -> Contestant:

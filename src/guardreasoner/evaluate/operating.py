@@ -9,7 +9,7 @@ because an operator sets one threshold, not one per benchmark.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -35,11 +35,13 @@ class OperatingPoints:
     """Percent of negatives flagged where at least 90% of positives are caught; wants 10 positives."""
     partial_auroc: Interval | None
     """Area up to a false-positive rate of 5%, scaled so that 0.5 is chance and 1 is perfect (McClish 1989)."""
+    full_auroc: Interval | None
+    """The whole area, in which a row without a score is wrong at every threshold, unlike in the `auroc` of a score."""
     positives: int
     negatives: int
 
     def as_dict(self) -> dict[str, dict[str, float] | None]:
-        """The four points as plain values: `{value, low, high}` or None."""
+        """The points as plain values: `{value, low, high}` or None."""
         return {name: None if (at := getattr(self, name)) is None else at._asdict() for name in POINTS}
 
 
@@ -60,6 +62,14 @@ class PointsDifference:
     """Two-sided; of many looks, corrected by Holm (`report.build`)."""
     rows: int
 
+    def seen_from(self, a: str, b: str) -> PointsDifference | None:
+        """The same difference as `a` minus `b`; None = it is not about these two."""
+        if (a, b) == (self.a, self.b):
+            return self
+        if (b, a) != (self.a, self.b):
+            return None
+        return replace(self, a=a, b=b, difference=-self.difference, low=-self.high, high=-self.low)
+
 
 def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0) -> OperatingPoints | None:
     """The operating points of one guard over the pooled rows of some cells; None = it gives no scores.
@@ -73,13 +83,13 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, s
     negatives = sum(c.n for c in cells) - positives
     known = _known(positives, negatives)
     if not any(known):
-        return OperatingPoints(None, None, None, None, positives, negatives)
+        return OperatingPoints(None, None, None, None, None, positives, negatives)
     value, spread = _bootstrap(cells, resamples, seed)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
     caught, passed = _prompts(cells, positive=True), _prompts(cells, positive=False)
-    ends = zip(value, low, high, known, (caught, caught, passed, 0), strict=True)
+    ends = zip(value, low, high, known, (caught, caught, passed, 0, 0), strict=True)
     found = [_interval(v, x, y, n) if k else None for v, x, y, k, n in ends]
-    return OperatingPoints(found[0], found[1], found[2], found[3], positives, negatives)
+    return OperatingPoints(**dict(zip(POINTS, found, strict=True)), positives=positives, negatives=negatives)
 
 
 def compare_points(
@@ -135,20 +145,20 @@ def _interval(value: float, low: float, high: float, prompts: int) -> Interval:
     return Interval(float(value), float(min(low, ends.low)), float(max(high, ends.high)))
 
 
-def _known(positives: int, negatives: int) -> tuple[bool, bool, bool, bool]:
+def _known(positives: int, negatives: int) -> tuple[bool, ...]:
     """Which points the rows can speak of: a rate of 1% is nothing on 30 negatives."""
-    enough = positives >= LEAST_POSITIVES
-    return enough and negatives >= 100, enough and negatives >= 20, enough and negatives > 0, enough and negatives >= 20
+    return tuple(positives >= LEAST_POSITIVES and negatives >= least for least in (100, 20, 1, 20, 1))
 
 
 def _points(fpr: Floats, tpr: Floats) -> Floats:
-    """The four points from curves (..., thresholds), shape (4, ...)."""
+    """The points from curves (..., thresholds), shape (5, ...)."""
     return np.stack(
         [
             100 * _tpr_at(fpr, tpr, 0.01),
             100 * _tpr_at(fpr, tpr, 0.05),
             100 * _fpr_at(fpr, tpr, 0.9),
             _partial_area(fpr, tpr, PARTIAL),
+            _partial_area(fpr, tpr, 1.0),
         ]
     )
 

@@ -93,7 +93,7 @@ def build(
         per_hour=per_hour,
         prices={e.run.guard: prices[e.run.guard] for e in entrants if prices and e.run.guard in prices},
         points=tuple(points),
-        twins=tuple(_twins(entrants, found)),
+        twins=tuple(_twins(entrants, found, points)),
         stability=stability,
         stress=attacked,
         figures=_figures(found, stages) | ({"stress": figures.stress(attacked)} if attacked else {}),
@@ -109,7 +109,7 @@ def build(
     )
 
 
-def _twins(entrants: Sequence[Contestant], found: Standings) -> Iterator[Twins]:
+def _twins(entrants: Sequence[Contestant], found: Standings, points: Sequence[TaskPoints]) -> Iterator[Twins]:
     """Runs of one recipe: its own model, and `reproduce --variant baseline-mix` on the same rows."""
     made = [(e, config) for e in entrants if (config := e.run.manifest.get("config", {})).get("recipe")]
     for own, asked in made:
@@ -122,7 +122,13 @@ def _twins(entrants: Sequence[Contestant], found: Standings) -> Iterator[Twins]:
                 pairs = [
                     turned for c in found.comparisons if (turned := c.seen_from(own.label, twin.label)) is not None
                 ]
-                yield Twins(str(asked["recipe"]), own.label, twin.label, tuple(pairs))
+                areas = [
+                    (p.task, p.benchmarks, area)
+                    for p in points
+                    for d in p.differences
+                    if d.point == "full_auroc" and (area := d.seen_from(own.label, twin.label)) is not None
+                ]
+                yield Twins(str(asked["recipe"]), own.label, twin.label, tuple(pairs), tuple(areas))
 
 
 def _points(entrants: Sequence[Contestant], task: Task) -> Iterator[TaskPoints]:

@@ -53,6 +53,8 @@ class Twins:
     labels_only: str
     comparisons: tuple[Comparison, ...]
     """Paired, one per task: the one that reasons minus its twin."""
+    areas: tuple[tuple[Task, tuple[str, ...], PointsDifference], ...]
+    """The same of AUROC, with its cells, where both give scores."""
 
 
 @dataclass(frozen=True, slots=True)

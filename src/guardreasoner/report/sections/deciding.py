@@ -26,7 +26,9 @@ POINT_NAMES = {
     "tpr_at_fpr5": "TPR at 5% FPR",
     "fpr_at_tpr90": "FPR at 90% TPR",
     "partial_auroc": "area to 5% FPR",
+    "full_auroc": "AUROC",
 }
+AREAS = ("partial_auroc", "full_auroc")
 
 
 def glance(report: Report) -> Iterator[Section]:
@@ -128,7 +130,7 @@ def points(report: Report) -> Iterator[Section]:
     for found in report.points:
         heads = ["guard", *POINT_NAMES.values(), "positive rows", "negative rows"]
         lines = [
-            Line([guard, *[interval(getattr(p, n), 3 if n == "partial_auroc" else 1) for n in POINT_NAMES],
+            Line([guard, *[interval(getattr(p, n), 3 if n in AREAS else 1) for n in POINT_NAMES],
                   f"{p.positives:,}", f"{p.negatives:,}"], "ours")
             for guard, p in found.guards.items()
         ]  # fmt: skip
@@ -154,7 +156,7 @@ def _differences(found: TaskPoints) -> Iterator[Block]:
 
 
 def _signed(value: float, point: str) -> str:
-    return f"{value:+.3f}" if point == "partial_auroc" else f"{value:+.1f}"
+    return f"{value:+.3f}" if point in AREAS else f"{value:+.1f}"
 
 
 def stability(report: Report) -> Iterator[Section]:
@@ -193,7 +195,16 @@ def twins(report: Report) -> Iterator[Section]:
         "baseline-mix`, the paper's Baseline_mix). Weighted mean F1 of the cells that both have, paired, prompts "
         "resampled."
     )
+    ranked = [
+        [t.recipe, t.reasoning, t.labels_only, f"{TASK_NAMES[task]}: {', '.join(over)}", f"{d.rows:,}",
+         _signed(d.difference, d.point), f"{_signed(d.low, d.point)} to {_signed(d.high, d.point)}", p_value(d.p)]
+        for t in report.twins
+        for task, over, d in t.areas
+    ]  # fmt: skip
+    blocks: list[Block] = [Paragraph(said), plain(heads, rows, left=4)]
+    if ranked:
+        areas = ("recipe", "with reasoning", "labels alone", "cells", "rows", "AUROC for reasoning", "95%", "p")
+        note = "Where both give scores, the difference that does not depend on where either cuts:"
+        blocks += [Paragraph(note), plain(areas, ranked, left=4)]
     sentences = [c.sentence for t in report.twins for c in t.comparisons]
-    yield Section(
-        "With and without reasoning", "twins", [Paragraph(said), plain(heads, rows, left=4), Items(sentences)]
-    )
+    yield Section("With and without reasoning", "twins", [*blocks, Items(sentences)])
