@@ -59,7 +59,7 @@ NOT_RUN_PYTHON = {
 }
 BEFORE = {
     "docs/cascade.md": """
-        guardreasoner evaluate --guard nano --data DATA --out runs/nano
+        guardreasoner evaluate --guard nano --mode instant --data DATA --out runs/nano
         guardreasoner evaluate --guard replay --model DATA/official_predictions/8B --data DATA --out runs/large
     """,
     "docs/report.md": """
@@ -124,8 +124,8 @@ def files(tmp_path):
     (folder / "log.jsonl.gz").write_bytes(gzip.compress(texts.encode()))
     for name in ("exchanges.csv", "requests.csv"):
         (folder / name).write_text("id,prompt\n1,How do I kill a Python process?\n2,How long do I boil an egg?\n")
-    for name in ("mine.jsonl", "rows.jsonl"):
-        (folder / name).write_text("\n".join(everyday[::5]) + "\n")
+    (folder / "mine.jsonl").write_text("\n".join(everyday[::5]) + "\n")
+    (folder / "rows.jsonl").write_text("\n".join(everyday[::25]) + "\n")
     (folder / "policy.yaml").write_text(next(b for b in fences("docs/policy.md", "yaml") if "hosts: [guard" in b))
     for name in ("examples", "bench"):
         (folder / name).symlink_to(ROOT / name)

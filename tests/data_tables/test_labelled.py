@@ -1,10 +1,12 @@
 """Labelled files of the user's own: columns, labels, and what the error of somebody else's file says."""
 
+import argparse
 import gzip
 import json
 
 import pytest
 
+from guardreasoner.cli.main import parser_for
 from guardreasoner.data.labelled import Column, parse_mapping, read_examples, read_label
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.types import Task
@@ -185,3 +187,13 @@ def test_a_file_whose_labels_are_all_empty_is_told(tmp_path):
 def test_a_mapped_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
     with pytest.raises(DataError, match="there is no column 'q'; columns found: prompt, label"):
         read_examples(write(tmp_path, "mine.csv", "prompt,label\na,1\n"), parse_mapping("prompt=q,prompt_harm=label"))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "score", "stress", "calibrate", "tune"])
+def test_a_command_that_reads_labelled_files_takes_the_map_that_its_errors_suggest(command):
+    assert "--map FIELD=COLUMN" in command_parser(command).format_help()
+
+
+def command_parser(name):
+    (subcommands,) = (a for a in parser_for(name)._actions if isinstance(a, argparse._SubParsersAction))
+    return subcommands.choices[name]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from guardreasoner.cli.tables import print_json, show, table_of
+from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Target
 from guardreasoner.guards.load import find_row
@@ -16,6 +17,7 @@ from guardreasoner.run_folder import apart
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("labelled", type=Path, metavar="LABELLED", help="a table with prompt, response and labels: "
                         ".jsonl, .csv, .json or .parquet")  # fmt: skip
+    parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
     parser.add_argument(
         "--guard", default="nano", metavar="NAME|FOLDER", help="the encoder to start from (default nano)"
     )
@@ -35,7 +37,14 @@ def run(args: argparse.Namespace) -> int:
     if row.format != "encoder":
         raise ConfigError(f"{args.guard} has no heads to tune; tune starts from nano, or from a folder that tune wrote")
     apart(args.out, [row.model, args.labelled])
-    measures = tune(Path(row.model), args.labelled, args.out, target=Target.parse(args.target), seed=args.seed)
+    measures = tune(
+        Path(row.model),
+        args.labelled,
+        args.out,
+        target=Target.parse(args.target),
+        mapping=parse_mapping(args.map),
+        seed=args.seed,
+    )
     if args.json:
         print_json(map(asdict, measures))
         return 0

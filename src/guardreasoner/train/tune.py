@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.data.everyday import shipped
-from guardreasoner.data.labelled import read_examples
+from guardreasoner.data.labelled import Column, read_examples
 from guardreasoner.engines.encoder import EncoderEngine, Pair, write_heads
 from guardreasoner.errors import ConfigError, DataError, InputTooLong, need
 from guardreasoner.evaluate.calibrate import MIN_PER_CLASS, Target, as_asked, at_threshold, choose_threshold
@@ -57,7 +57,15 @@ class _Rows:
     prompts: list[str]
 
 
-def tune(base: Path, labelled: Path, out: Path, *, target: Target, seed: int = 0) -> list[Measure]:
+def tune(
+    base: Path,
+    labelled: Path,
+    out: Path,
+    *,
+    target: Target,
+    mapping: Mapping[str, Column] | None = None,
+    seed: int = 0,
+) -> list[Measure]:
     """Write a guard folder fitted to labelled rows; `out` must not be there.
 
     Args:
@@ -65,6 +73,7 @@ def tune(base: Path, labelled: Path, out: Path, *, target: Target, seed: int = 0
         labelled: a `.jsonl`, `.csv` or `.json` file with prompt, response and labels.
         out: the new folder.
         target: how thresholds are chosen.
+        mapping: field -> column of the file, where its columns have other names.
         seed: of the split.
 
     Raises:
@@ -75,7 +84,7 @@ def tune(base: Path, labelled: Path, out: Path, *, target: Target, seed: int = 0
     if out.exists():
         raise ConfigError(f"{out} is there already; give another --out")
     engine = EncoderEngine(base)
-    own = _by_task(engine, read_examples(labelled))
+    own = _by_task(engine, read_examples(labelled, mapping))
     fitted = {t: rows for t, rows in own.items() if min(rows.truth.sum(), (~rows.truth).sum()) >= MIN_PER_CLASS}
     if not fitted:
         counts = "; ".join(
