@@ -89,50 +89,13 @@ def test_validation_may_take_licences_that_training_does_not(folder):
 
 
 def test_the_order_of_lines_and_files_changes_nothing_and_the_seed_does(folder):
-    config = DataConfig("train", caps={"ask": 15}, replyless=0.5, pair=0.5)
+    config = DataConfig("train", caps={"ask": 15})
     first = load_mix(config, folder)[0]
     for path in (folder / "train").glob("*.jsonl"):
         path.write_text("".join(sorted(path.read_text().splitlines(keepends=True))))
     assert load_mix(config, folder)[0] == first
-    other = load_mix(DataConfig("train", caps={"ask": 15}, replyless=0.5, pair=0.5, seed=1), folder)[0]
+    other = load_mix(DataConfig("train", caps={"ask": 15}, seed=1), folder)[0]
     assert {e.exchange.id for e in other} != {e.exchange.id for e in first}
-
-
-def test_copies_have_ids_of_their_own_and_are_counted(folder):
-    config = DataConfig("train", repeat={"bad": 3}, replyless=1.0, pair=1.0)
-    train, _, counts = load_mix(config, folder)
-    ids = Counter(e.exchange.id for e in train)
-    assert max(ids.values()) == 1
-    assert counts.as_dict()["made"] == {"pair": 70, "repeat": 20, "replyless": 50}
-    assert counts.as_dict()["in"] == 133 + 140
-
-
-def test_a_copy_without_its_reply_keeps_the_label_of_the_request_only(folder):
-    train, _, _ = load_mix(DataConfig("train", only=("refused",), replyless=1.0), folder)
-    copies = [e for e in train if e.exchange.id.endswith("#p")]
-    assert len(copies) == 20
-    assert {(e.exchange.response, e.gold.prompt_harm, e.gold.refusal, e.gold.response_harm) for e in copies} == {
-        (None, "harmful", None, None)
-    }
-
-
-def test_a_borrowed_reply_brings_its_own_labels(folder):
-    train, _, _ = load_mix(DataConfig("train", pair=1.0), folder)
-    labels = {"no": ("refusal", "unharmful"), "yes": ("compliance", "unharmful"), "do it": ("compliance", "harmful")}
-    copies = [e for e in train if e.exchange.id.endswith("#x")]
-    assert {e.exchange.response for e in copies} == set(labels)
-    for example in copies:
-        assert (example.gold.refusal, example.gold.response_harm) == labels[example.exchange.response]
-        assert example.gold.prompt_harm == "unharmful"
-    lent = load_mix(DataConfig("train", pair=1.0, pair_not_from=("bad",)), folder)[0]
-    assert "do it" not in {e.exchange.response for e in lent if e.exchange.id.endswith("#x")}
-
-
-def test_a_source_can_lose_its_replies(folder):
-    train, _, _ = load_mix(DataConfig("train", only=("answered",), strip_reply=("answered",)), folder)
-    assert len(train) == 20
-    assert {e.exchange.response for e in train} == {None}
-    assert {e.gold.refusal for e in train} == {None}
 
 
 def test_the_limit_is_counted(folder):

@@ -18,7 +18,7 @@ from guardreasoner.data.written_reasoning import FILE, Written, check, read_writ
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import read_jsonl
 from guardreasoner.run_folder import Counts
-from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Task
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Message
 
 USES = ("permissive", "noncommercial", "unstated")
 """The licence classes of a row, most liberal first."""
@@ -52,17 +52,6 @@ class DataConfig:
     """Sources not used at all."""
     only: tuple[str, ...] = ()
     """The only sources that train, where given (the diversity models leave out one seed set each)."""
-    repeat: Mapping[str, int] = field(default_factory=dict)
-    """How many times a source's rows appear in an epoch; copies have their own ids."""
-    strip_reply: tuple[str, ...] = ()
-    """Sources whose replies are removed: their rows become requests without a reply."""
-    replyless: float = 0.0
-    """Share of exchanges that also appear without their reply, as request-only rows."""
-    pair: float = 0.0
-    """Share of request-only rows that also appear with a reply from another row, so that no task can be answered from
-    another's answer: a refusal, a harmless answer, or (under a harmless request) a harmful one."""
-    pair_not_from: tuple[str, ...] = ()
-    """Sources whose replies are not paired with other requests (small talk, one-word answers)."""
     limit: int | None = None
     """Most training rows in all."""
     seed: int = 0
@@ -71,24 +60,19 @@ class DataConfig:
         for name in (*self.use, *(self.validation_use or ())):
             if name not in USES:
                 raise UnknownName("licence class", name, USES)
-        for key in ("replyless", "pair"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"data.{key} is a share: give a number from 0 to 1")
 
 
 @dataclass
 class MixCounts(Counts):
-    """`in` = rows read and copies made, `out` = training rows; validation rows are dropped as `validation`."""
+    """`in` = rows read, `out` = training rows; validation rows are dropped as `validation`."""
 
-    made: Counter[str] = field(default_factory=Counter)
-    """Copies made, by reason: repeat, replyless, pair."""
     sources: Counter[str] = field(default_factory=Counter)
     """Training rows by source."""
     licences: Counter[str] = field(default_factory=Counter)
     """Training rows by licence as stated upstream."""
 
     def as_dict(self) -> dict[str, Any]:
-        parts = {"made": self.made, "sources": self.sources, "licences": self.licences}
+        parts = {"sources": self.sources, "licences": self.licences}
         return super().as_dict() | {name: dict(sorted(value.items())) for name, value in parts.items()}
 
 
@@ -124,10 +108,7 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
     _check_names(config, {row.source for row in rows})
     counts = MixCounts(in_=len(rows) + skipped.total(), dropped=skipped)
     train, validation = _select(rows, config, counts)
-    copies = _copies(train, config)
-    counts.in_ += len(copies)
-    counts.made.update(kind for kind, _ in copies)
-    train = sorted([*train, *(row for _, row in copies)], key=lambda r: _draw(config.seed, "order", r.id))
+    train = sorted(train, key=lambda r: _draw(config.seed, "order", r.id))
     if config.limit is not None and len(train) > config.limit:
         counts.drop("limit", len(train) - config.limit)
         train = train[: config.limit]
@@ -249,8 +230,7 @@ def _row(values: Mapping[str, Any], stem: str, line: int, traces: Mapping[str, W
 
 
 def _check_names(config: DataConfig, sources: set[str]) -> None:
-    lists = (config.leave_out, config.drop, config.only, config.strip_reply, config.pair_not_from)
-    for name in (*config.caps, *config.repeat, *(name for names in lists for name in names)):
+    for name in (*config.caps, *config.leave_out, *config.drop, *config.only):
         if name not in sources:
             raise UnknownName("source in this data folder", name, sources)
 
@@ -280,61 +260,7 @@ def _select(rows: Sequence[_MixRow], config: DataConfig, counts: MixCounts) -> t
             taken[row.source] += 1
             counts.drop("validation")
             validation.append(row)
-        elif row.source in config.strip_reply and not row.example.gold.prompt_harm:
-            counts.drop("unlabelled")
         else:
             taken[row.source] += 1
-            train.append(_without_reply(row, "") if row.source in config.strip_reply else row)
+            train.append(row)
     return train, validation
-
-
-def _copies(train: Sequence[_MixRow], config: DataConfig) -> list[tuple[str, _MixRow]]:
-    """Copies of rows, with the reason."""
-    copies = [
-        ("repeat", _renamed(row, f"#r{n}")) for row in train for n in range(2, config.repeat.get(row.source, 1) + 1)
-    ]
-    copies += [
-        ("replyless", _without_reply(row, "#p"))
-        for row in train
-        if row.example.exchange.response
-        and row.example.gold.prompt_harm
-        and draw(config.seed, "replyless", row.id) < config.replyless
-    ]
-    return copies + [("pair", row) for row in _pairs(train, config)]
-
-
-def _pairs(train: Sequence[_MixRow], config: DataConfig) -> Iterator[_MixRow]:
-    """Request-only rows with a reply from elsewhere; the reply's own labels hold for it."""
-    if not config.pair:
-        return
-    replied = [r.example for r in train if r.example.exchange.response and r.source not in config.pair_not_from]
-    refusals = [e for e in replied if e.gold.refusal == "refusal" and len(e.exchange.response or "") < 600]
-    answers = [e for e in replied if e.gold.refusal == "compliance" and e.gold.response_harm == "unharmful"]
-    harmful = [e for e in replied if e.gold.response_harm == "harmful"]
-    for row in train:
-        gold, asked = row.example.gold, row.example.exchange
-        share = draw(config.seed, "pair", row.id)
-        if asked.response or not gold.prompt_harm or share >= config.pair:
-            continue
-        kind, benign = share / config.pair, gold.prompt_harm == "unharmful"
-        if kind < 0.45:
-            pool, labels = refusals, replace(gold, refusal="refusal", response_harm="unharmful")
-        elif kind < 0.75:
-            pool, labels = answers, replace(gold, refusal="compliance" if benign else None, response_harm="unharmful")
-        else:
-            pool, labels = harmful if benign else [], replace(gold, refusal="compliance", response_harm="harmful")
-        if pool:
-            reply = pool[_draw(config.seed, "reply", row.id) % len(pool)].exchange.response
-            exchange = replace(asked, id=f"{asked.id}#x", response=reply)
-            yield replace(row, example=replace(row.example, exchange=exchange, gold=labels))
-
-
-def _renamed(row: _MixRow, suffix: str) -> _MixRow:
-    exchange = replace(row.example.exchange, id=row.id + suffix)
-    return replace(row, example=replace(row.example, exchange=exchange))
-
-
-def _without_reply(row: _MixRow, suffix: str) -> _MixRow:
-    exchange = replace(row.example.exchange, id=row.id + suffix, response=None)
-    gold = Labels.of({Task.prompt_harm: row.example.gold.prompt_harm})
-    return replace(row, example=replace(row.example, exchange=exchange, gold=gold))

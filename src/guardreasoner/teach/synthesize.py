@@ -122,7 +122,7 @@ def _copy(train: Sequence[Example], config: SynthesizeConfig, texts: Mapping[str
     """Reasoning that lies beside the rows; an example of which some task has none is kept with its labels only."""
     traces = []
     for example in train:
-        made = texts.get(example.exchange.id.partition("#")[0]) if _taught(example, config) else None
+        made = texts.get(example.exchange.id) if _taught(example, config) else None
         text = reasoning(example, made) if made else ""
         traces.append(Trace(example, text, "written" if text else LABELS_ONLY, wire_format.VERSION))
     write_jsonl(folder.path / "rejects.jsonl", [])
