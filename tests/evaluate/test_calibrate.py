@@ -83,6 +83,24 @@ def test_a_guard_is_fitted_on_the_tasks_that_have_rows_of_both_labels():
         fit_guard(guard, rows[:30], mode="instant", target=Target("f1"))
 
 
+def test_a_task_is_fitted_on_the_sources_that_are_named_for_it():
+    engine = ScriptedEngine(scores={"bad 1": 0.9, "bad": 0.6, "good 1": 0.55, "good": 0.2})
+    rows = [
+        Example(Exchange(f"{kind}{i}", f"{kind} {i % 3}", source=source), Labels(label))
+        for kind, label, source in (
+            ("bad", "harmful", "asked"),
+            ("good", "unharmful", "asked"),
+            ("bad", "unharmful", "other"),
+        )
+        for i in range(30)
+    ]
+    guard = ReasoningGuard("g", engine, mode="instant")
+    (asked,) = fit_guard(guard, rows, mode="instant", target=Target("f1"), sources={"prompt_harm": ("asked",)})
+    assert (asked.n, asked.positives, asked.auroc) == (60, 30, 1.0)
+    (every,) = fit_guard(guard, rows, mode="instant", target=Target("f1"), sources={"refusal": ("asked",)})
+    assert every.n == 90
+
+
 def test_expected_f1_cuts_at_half_the_best_f1_and_wanders_less_than_the_best_cut_does():
     rng = np.random.default_rng(0)
     cuts = {"f1": [], "expected-f1": []}

@@ -66,6 +66,8 @@ class CalibrateConfig:
     """How thresholds are chosen (see `Target`)."""
     targets: Mapping[str, str] = field(default_factory=dict)
     """The same for single tasks."""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Left-out sources that a task is fitted on; a task that is not named is fitted on all of them."""
     modes: tuple[str, ...] = ("instant",)
     """Modes to fit; each judges every validation row once."""
     budget: float = 0.0
@@ -107,6 +109,7 @@ def fit_guard(
     mode: str,
     target: Target,
     targets: Mapping[Task, Target] | None = None,
+    sources: Mapping[str, Sequence[str]] | None = None,
     budget: float = 0.0,
 ) -> list[Fit]:
     """Judge labelled rows with an uncalibrated guard and fit each task that both classes of which occur often enough.
@@ -117,6 +120,7 @@ def fit_guard(
         mode: the mode the guard judges in.
         target: how thresholds are chosen.
         targets: the same for single tasks.
+        sources: sources whose rows a task is fitted on; all where it is not named.
         budget: share of rows that `auto` may send on to reasoning; 0 = none.
 
     Raises:
@@ -126,7 +130,12 @@ def fit_guard(
     fits = []
     for task in TASKS:
         x = margins(verdicts, task)
-        rows = [i for i, e in enumerate(examples) if e.gold[task] is not None and not math.isnan(x[i])]
+        wanted = (sources or {}).get(task)
+        rows = [
+            i
+            for i, e in enumerate(examples)
+            if e.gold[task] is not None and not math.isnan(x[i]) and (wanted is None or e.exchange.source in wanted)
+        ]
         y = np.array([examples[i].gold[task] == TASKS[task].positive for i in rows], dtype=bool)
         if min(y.sum(), (~y).sum(), len(y)) >= MIN_PER_CLASS:
             aim = (targets or {}).get(task, target)
@@ -287,6 +296,6 @@ def as_asked(examples: Iterable[Example]) -> Iterator[Example]:
 
 def _fit_folder(model: Path, examples: Sequence[Example], mode: str, config: CalibrateConfig) -> list[Fit]:
     targets = {Task(task): Target.parse(rule) for task, rule in config.targets.items()}
-    target = Target.parse(config.target)
+    asked: dict[str, Any] = {"targets": targets, "sources": config.sources, "budget": config.budget}
     with load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration()) as guard:
-        return fit_guard(guard, examples, mode=mode, target=target, targets=targets, budget=config.budget)
+        return fit_guard(guard, examples, mode=mode, target=Target.parse(config.target), **asked)
