@@ -24,7 +24,7 @@ from guardreasoner.train.models import load_base
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import LoraSettings
 from tiny_training import QUICK_DPO as QUICK
-from tiny_training import TINY, preference, write_run
+from tiny_training import TINY, killed_after, preference, write_run
 
 torch.set_num_threads(1)
 
@@ -175,26 +175,13 @@ def test_a_stage_leaves_changed_weights_finite_losses_and_a_manifest(tmp_path):
     assert run_dpo(QUICK, TINY, out=tmp_path) == manifest
 
 
-class Killed(BaseException):
-    """Stands for a kill."""
-
-
-def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path):
     for name in ("whole", "stopped"):
         write_run(tmp_path / name, [preference(n, 0.8 + 0.05 * n) for n in range(8)])
     config = replace(QUICK, max_steps=5)
     run_dpo(config, TINY, out=tmp_path / "whole")
-    original = training.LossCurve.on_log
-
-    def stop(self, args, state, control, logs=None, **more):
-        original(self, args, state, control, logs, **more)
-        if state.global_step == 3:
-            raise Killed
-
-    monkeypatch.setattr(training.LossCurve, "on_log", stop)
-    with pytest.raises(Killed):
+    with killed_after(3):
         run_dpo(config, TINY, out=tmp_path / "stopped")
-    monkeypatch.setattr(training.LossCurve, "on_log", original)
     run_dpo(config, TINY, out=tmp_path / "stopped")
     assert curve(tmp_path / "stopped") == curve(tmp_path / "whole")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")

@@ -26,7 +26,7 @@ from guardreasoner.train.sft import run_sft
 from guardreasoner.train.sft_rows import rows_of, select
 from guardreasoner.types import Exchange, Labels
 from tiny_training import QUICK_SFT as QUICK
-from tiny_training import TINY
+from tiny_training import TINY, killed_after
 from train_tools import example, trace, write_traces
 
 
@@ -174,29 +174,16 @@ def test_training_lowers_the_loss_and_leaves_a_checkpoint_that_says_how_to_talk_
     assert run_sft(replace(QUICK, max_steps=12, validate_every=6, save_every=6), TINY, out=tmp_path) == manifest
 
 
-class Killed(BaseException):
-    """Stands for a kill: no handler of ours sees it."""
-
-
 @pytest.mark.parametrize("grouped", [True, False])
-def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path, monkeypatch, grouped):
+def test_a_run_that_was_stopped_ends_with_the_same_losses_and_weights(tmp_path, grouped):
     config = replace(QUICK, group_by_length=grouped, max_steps=7)
     for name in ("whole", "stopped"):
         write_traces(
             tmp_path / name, 14
         )  # 7 steps of 4 rows are two epochs: the stop lies in the first, step 5 in the second
     run_sft(config, TINY, out=tmp_path / "whole")
-    original = trainer.LossCurve.on_log
-
-    def stop(self, args, state, control, logs=None, **more):
-        original(self, args, state, control, logs, **more)
-        if state.global_step == 3:
-            raise Killed
-
-    monkeypatch.setattr(trainer.LossCurve, "on_log", stop)
-    with pytest.raises(Killed):
+    with killed_after(3):
         run_sft(config, TINY, out=tmp_path / "stopped")
-    monkeypatch.setattr(trainer.LossCurve, "on_log", original)
     unfinished = tmp_path / "stopped" / "sft" / "trainer" / "checkpoint-3"
     unfinished.mkdir()  # what a kill in the middle of saving leaves
     (unfinished / "model.safetensors").write_bytes(b"half")
