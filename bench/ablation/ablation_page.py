@@ -26,7 +26,7 @@ from ablation_compare import (
 
 NAMES: Mapping[str, str] = {"prompt_harm": "prompt", "refusal": "refusal", "response_harm": "response", MEAN: "mean"}
 CANNOT = (
-    "It cannot confirm or refute the paper: the base is small and the traces come from a template, not from a teacher. "
+    "It cannot confirm or refute the paper: the base is small and the rows are few. "
     "The paper's row stays open until the 1B recipe runs."
 )
 HEADS: Mapping[Reading, str] = {
@@ -44,7 +44,7 @@ def as_data(seeds: Mapping[int, Mapping[Reading, Seed]], facts: Mapping[str, Any
         facts: what a reader should know besides, by name.
     """
     numbers = sorted(seeds)
-    data: dict[str, Any] = {"what": "Table 3's design, template traces", "cannot": CANNOT, "seeds": numbers, **facts}
+    data: dict[str, Any] = {"what": "Table 3's design at a small size", "cannot": CANNOT, "seeds": numbers, **facts}
     for reading in HEADS:
         own = [seeds[n][reading] for n in numbers]
         found = differences(own)
@@ -101,7 +101,7 @@ def as_markdown(data: Mapping[str, Any]) -> str:
 
 def _lines(data: Mapping[str, Any]) -> Iterator[str]:
     seeds: Sequence[int] = data["seeds"]
-    yield "# Ablation: Table 3's design, template traces"
+    yield "# Ablation: Table 3's design at a small size"
     yield ""
     yield data["cannot"]
     yield ""

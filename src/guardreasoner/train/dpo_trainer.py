@@ -1,7 +1,7 @@
 """TRL's DPOTrainer with a weight per pair and an SFT term per pair, neither of which it has a hook for.
 
 Kept of TRL: reference handling and its cache, collation, metrics, checkpoints. Replaced: the loss, and the forward pass
-under it (TRL 1.16 reads logits through the output embeddings alone, which leaves out the transform of a BERT head).
+under it, which projects answer tokens only, as R-SFT's does.
 """
 
 from __future__ import annotations
