@@ -18,8 +18,6 @@ from guardreasoner.train.lengths import Lengths, lengths_of
 from guardreasoner.train.recipe import Recipe, values
 from guardreasoner.train.settings import NAMED_BASES, DpoConfig, ModelConfig, SftConfig, TrainingConfig, accumulation
 
-EFFICIENCY = 0.35
-"""Share of the speed of a bare matrix product that training is taken to reach, where nothing is measured."""
 H100_FLOPS, H100_EFFICIENCY, H100_PASS_S = 989e12, 0.237, 0.19
 """Dense bf16 operations per second by data sheet; the share of it, and the seconds per pass, that fit the paper's."""
 H100_ANSWER_MS = (25.6, 1.31)

@@ -28,9 +28,6 @@ from guardreasoner.records import Appender, read_nouns
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import TASKS, Example, Task, Trace
 
-TEMPERATURES = {"code": 0.7, "paper": 1.0}
-"""`n_generate.py` samples at 0.7; the paper's appendix says 1.0."""
-
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -41,7 +38,7 @@ class SampleConfig:
     k: int = 4
     """Answers per example and model (`n_generate.py`: n = 4)."""
     temperature: float = 0.7
-    """0.7 in the code, 1.0 in the paper."""
+    """0.7 in the code (`n_generate.py`), 1.0 in the paper's appendix."""
     max_tokens: int = 2048
     """Budget of the reasoning (`n_generate.py`: max_tokens 2048)."""
     engine: str = "hf"
