@@ -294,19 +294,24 @@ def read_official(benchmark: Benchmark, path: str | Path) -> list[Example]:
 
 
 def read_gold(output: str, benchmark: Benchmark) -> Labels:
-    """The labels that an official `output` (or `label`) holds: one bare word, or an answer block.
+    """The labels that an official `output` (or `label`) holds.
 
     Raises:
         DataError: it holds none that this benchmark asks for.
     """
     tasks = [cell.task for cell in benchmark.cells]
-    if len(tasks) == 1 and output in (TASKS[tasks[0]].positive, TASKS[tasks[0]].negative):
-        return Labels.of({tasks[0]: output})
-    found = {task: next(iter(find_labels(output, task)), None) for task in tasks}
-    if not any(found.values()):
+    found = found_labels(output, tasks)
+    if not found:
         wanted = " or ".join(f"{TASKS[t].positive}/{TASKS[t].negative}" for t in tasks)
         raise DataError(f"no label of {benchmark.name} ({wanted})", field="output")
-    return Labels.of({task: word.lower() if word else None for task, word in found.items()})
+    return Labels.of(found)
+
+
+def found_labels(output: str, tasks: Sequence[Task]) -> dict[Task, str]:
+    """The labels in an official text: one bare word where one task is asked, or an answer block."""
+    if len(tasks) == 1 and output in (TASKS[tasks[0]].positive, TASKS[tasks[0]].negative):
+        return {tasks[0]: output}
+    return {task: words[0].lower() for task in tasks if (words := find_labels(output, task))}
 
 
 def _numbered(benchmark: Benchmark, examples: Sequence[Example]) -> list[Example]:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data import fingerprints
-from guardreasoner.data.benchmarks import find_benchmark, is_file, load_benchmark, local_file, title
+from guardreasoner.data.benchmarks import find_benchmark, found_labels, is_file, load_benchmark, local_file, title
 from guardreasoner.data.labelled import Column
 from guardreasoner.data.sources import read_input_block
 from guardreasoner.errors import DataError, printable
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
 from guardreasoner.guards.replay import OFFICIAL, official_verdict
-from guardreasoner.metrics import find_labels
 from guardreasoner.records import from_dict, read_jsonl
 from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Labels, Task, Verdict
 
@@ -217,16 +216,10 @@ def _gold(label: str | None, there: Labels | None, tasks: tuple[Task, ...]) -> L
 
     The official WildGuardTest predictions carry no label of use (the released script takes it from the benchmark file).
     """
-    found = {t: w for t in tasks if (w := _read_word(label, t, alone=len(tasks) == 1)) is not None}
+    found = found_labels(label or "", tasks)
     if there is not None and (found or len(tasks) > 1) and all(there[t] == w for t, w in found.items()):
         return there
     return Labels.of(found) if found else None
-
-
-def _read_word(label: str | None, task: Task, *, alone: bool) -> str | None:
-    if alone and label in (TASKS[task].positive, TASKS[task].negative):
-        return label
-    return next((w.lower() for w in find_labels(label or "", task)), None)
 
 
 def _read_verdicts(
