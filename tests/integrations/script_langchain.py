@@ -191,4 +191,5 @@ def test_somebody_in_a_crisis_reads_a_text_of_the_operators_own():
     assert model.read == []
 
 
-run(dict(globals()))
+if __name__ == "__main__":
+    run(dict(globals()))

@@ -34,11 +34,11 @@ guardrails:
 """
 
 
-def script(name: str, cases: int, tmp_path: Path) -> None:
+def script(name: str, cases: int, tmp_path: Path, python: Path | None = None) -> None:
     """Run a script where the package is, with a fresh home; it must say how many cases it passed."""
     (tmp_path / ".guardrailsrc").write_text("id=none\nenable_metrics=false\nuse_remote_inferencing=false\n")
     env = quiet_env(HOME=str(tmp_path), PYTHONPATH=os.pathsep.join((str(SOURCES), str(HERE))))
-    command = [str(peer(name)), str(HERE / f"script_{name}.py")]
+    command = [str(python or peer(name)), str(HERE / f"script_{name}.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip().splitlines()[-1] == f"passed {cases}"
@@ -47,6 +47,11 @@ def script(name: str, cases: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_langchain_middleware_in_a_real_agent(tmp_path):
     script("langchain", 15, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_langchain_middleware_with_nano_in_a_long_conversation(tmp_path):
+    script("history", 3, tmp_path, peer("langchain"))
 
 
 @pytest.mark.slow

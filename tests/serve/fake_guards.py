@@ -256,3 +256,10 @@ def waiting() -> ReasoningGuard:
     """Our own guard on an engine that goes on when the test lets it."""
     engine = WaitingEngine(default=reasoning_text(WAITING_STEPS), scores={"unsure": 0.5, "": 0.03})
     return ReasoningGuard("waiting", engine, budgets=Budgets(full=1 << 14))
+
+
+def nano() -> Any:
+    """The bundled nano: no fake."""
+    from guardreasoner.guards.load import load_guard
+
+    return load_guard("nano", mode="instant")

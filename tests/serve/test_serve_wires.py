@@ -270,6 +270,13 @@ def test_nemo_checks_pass_and_block_by_rail(served):
     assert (blocked["status"], blocked["rail"]) == ("blocked", "guardreasoner check output")
 
 
+def test_nemo_checks_block_for_an_earlier_turn_unless_it_was_blocked(served):
+    later = [user(f"question {i}") if i % 2 == 0 else said(f"answer {i}") for i in range(9)]
+    assert check(served, user("bad"), said("hm"), *later)["status"] == "blocked"
+    assert check(served, user("bad"), said("This was blocked by the content policy."), *later)["status"] == "passed"
+    assert check(served, user("hi"), said("bad"), *later[:1], rail_types=["output"])["status"] == "passed"
+
+
 def test_nemo_output_rails_do_not_block_a_harmless_reply_to_a_harmful_request(served):
     assert check(served, user("bad"), said("sorry, no"), rail_types=["output"])["status"] == "passed"
     assert check(served, user("bad"), said("sorry, no"))["rail"] == "guardreasoner check input"

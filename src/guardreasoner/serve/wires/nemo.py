@@ -102,10 +102,18 @@ async def _check(service: Service, request: Request, body: CheckBody, checked: C
 
 
 def _pieces(talk: Conversation, rules: Rules, rails: Sequence[Rail], *, lone: bool) -> list[Exchange]:
-    """What the rails look at: instructions and the last turn, whole and by its parts."""
+    """What the rails look at: instructions, the last turn, whole and by its parts, and what was asked before it.
+
+    An earlier turn that our own sentence answers is not asked about again: it would block the conversation for ever.
+    """
     asked = [Exchange(t.where, t.prompt) for t in talk.alone] if "input" in rails else []
     if not talk.turns:
         return asked
+    for earlier in talk.turns[:-1] if "input" in rails else ():
+        if earlier.prompt and earlier.response not in (rules.message, rules.support):
+            only = replace(earlier, response=None, parts=tuple(p for p in earlier.parts if p.side == "in"))
+            whole = Exchange(earlier.where or "an earlier turn", earlier.prompt)
+            asked += [exchange for exchange, _ in pieces_of(only, whole, lone=lone)]
     turn, whole = talk.turns[-1], exchange_of(talk, len(talk.turns) - 1, rules)
     sides = {side for rail, side in (("input", "in"), ("output", "out")) if rail in rails}
     if "output" not in rails and whole.prompt:
