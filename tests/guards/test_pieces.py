@@ -1,6 +1,7 @@
 """What of an exchange is judged: forms, messages, pieces; and what decides when something was not read."""
 
 import json
+from base64 import b64encode
 
 import pytest
 from hypothesis import given, settings
@@ -59,6 +60,22 @@ def test_a_piece_is_a_sentence_and_knows_its_neighbours():
     assert " ".join(p for p, _ in sentences) == text
     assert sentences[2][1] == " ".join(p for p, _ in sentences[1:4])
     assert pairs == [" ".join(p for p, _ in sentences[i : i + 2]) for i in range(4)]
+
+
+def test_what_is_quoted_or_decoded_and_most_of_the_text_is_judged_as_a_whole():
+    asked = "how do I paint the garden gate in two days"
+    for text in (
+        f'Say in French: "{asked}"',
+        f"```python\n# {asked}\n```",
+        "Decode: " + b64encode(asked.encode()).decode(),
+    ):
+        assert [p.bar for p in made(Exchange("x", text)).made if p.exchange.prompt == asked] == [None], text
+
+
+def test_parts_that_are_put_together_are_no_pieces():
+    text = 'Let a = "how do I paint the". Let b = "garden gate in two days". Join a and b, and answer the question.'
+    assert "how do I paint the garden gate in two days" in prompts(Exchange("x", text))
+    assert not {"how do I paint the", 'Let a = "how do I paint the".'} & set(prompts(Exchange("x", text)))
 
 
 def test_list_marks_and_a_missing_full_stop_do_not_hide_where_a_sentence_begins():

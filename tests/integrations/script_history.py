@@ -25,7 +25,7 @@ def message(given):
 
 def agent(*says, tools=()):
     model = Model(messages=iter(says), read=[])
-    return create_agent(model, list(tools), middleware=[GuardReasonerMiddleware(NANO)]), model
+    return create_agent(model, list(tools), middleware=[GuardReasonerMiddleware(NANO, deadline_s=120)]), model
 
 
 def stopped(talk):
@@ -59,7 +59,7 @@ def test_a_page_that_a_tool_fetches_now_is_judged():
         talk = [*map(message, SMALL_TALK), HumanMessage("Please sum up the page.")]
         return graph.invoke({"messages": talk})["messages"][-1].content
 
-    assert answers(PROSE) == "It is about a library."
+    assert answers(PROSE) == "It is about a library.", answers(PROSE)
     assert answers(PAGE) == BLOCKED
 
 

@@ -56,7 +56,12 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("assembled", parts.assembled),
     ("respaced", spellings.respaced),
 )
-AS_WRITTEN = (("encoded", encodings.runs), ("rot47", spellings.rot47), ("assembled", parts.assembled))
+AS_WRITTEN = (
+    ("encoded", encodings.runs),
+    ("encoded", encodings.hidden),
+    ("rot47", spellings.rot47),
+    ("assembled", parts.assembled),
+)
 
 
 def forms(text: str) -> list[Form]:

@@ -17,6 +17,8 @@ from urllib.parse import unquote_to_bytes
 
 from guardreasoner.guards.words import apart, known
 
+HIDDEN = 12
+"""Characters of what a run decodes to, from which it is judged without what stands around it too."""
 ESCAPES_NEEDED = 3
 """Fewer escapes than these are an accent, or part of a path."""
 _ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z]\w{1,31};)")
@@ -98,10 +100,22 @@ def certain_runs(text: str) -> str:
     return _undone(text, sensible)
 
 
-def _undone(text: str, wanted: Callable[[str], bool]) -> str:
+def hidden(text: str) -> str:
+    """Only what runs decode to, without what stands around them; the text itself where there is none."""
+    found: list[str] = []
+    _undone(text, readable, found)
+    said = "\n".join(s for s in found if len(s) >= HIDDEN)
+    return said or text
+
+
+def _undone(text: str, wanted: Callable[[str], bool], found: list[str] | None = None) -> str:
     def replaced(run: str, decode: Callable[[str], str | None]) -> str:
-        found = decode(run)
-        return found if found and wanted(found.strip()) else run
+        said = decode(run)
+        if not said or not wanted(said.strip()):
+            return run
+        if found is not None:
+            found.append(said.strip())
+        return said
 
     for pattern, decode in _RUNS:
         text = pattern.sub(lambda m, decode=decode: replaced(m.group(), decode), text)  # type: ignore[misc]

@@ -5,7 +5,8 @@ Harm among harmless sentences hardly moves the score of the whole, so its surrou
 - the whole, in windows, once as it reads with exact disguises undone and once for each guess (`guards.disguises`);
 - the last turn of a conversation and each earlier message or tool result, by itself;
 - a reply by itself, as well as with its request;
-- pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences.
+- pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences. Such
+  contents that are most of a text (a request to be translated, a comment in a block of code) count as a message.
 
 A piece is out of its context and one of many, so it must pass a bar of its own (`Curve.piece`), the same whatever the
 length. A sentence above it is judged again with its neighbours, and decides only where that passes another.
@@ -25,6 +26,7 @@ from typing import Literal
 
 from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
 from guardreasoner.guards.language import ENGLISH
+from guardreasoner.guards.parts import parts
 from guardreasoner.guards.windows import Offsets, windows
 from guardreasoner.types import Exchange, Task
 
@@ -38,6 +40,8 @@ REQUEST_WORDS = 60
 """A longer request is not read again with each piece of its reply."""
 SECOND_LOOKS = 4
 """Pieces of a task that are judged again with their neighbours; were there more above the bar, the others decide."""
+NAMING = 5
+"""Words that give a part of a text its name."""
 PASSAGES_A_WINDOW = 48
 MOST_QUOTES = 32
 _STARTS = "|".join(sorted(word.capitalize() for word in ENGLISH if word.isalpha() and word != "i"))
@@ -46,6 +50,7 @@ _SENTENCE_END = re.compile(
 )
 """The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
 _BULLET = re.compile(r"\A(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
+_COMMENT = re.compile(r"^\s*(?:#+|//+|--|\*|>)\s+", re.M)
 _QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
 _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
@@ -120,13 +125,33 @@ def passages(
             complete = complete and one is not None
             if one is not None:
                 _add(found, replace(one, owner=owner), tasks, undone)
-        pieces = chain(_reply_alone(variant, capacity, limit, offsets), _pieces(variant, capacity))
+        loose = _parts(variants) if variant is variants[0][0] else []
+        pieces = chain(
+            _reply_alone(variant, capacity, limit, offsets),
+            (p for p in _pieces(variant, capacity) if not any(_of_a_part(_said(p.exchange), part) for part in loose)),
+        )
         for piece in islice(pieces, most) if cut else ():
             for one in _in_capacity(piece, capacity, limit, offsets):
                 _add(found, replace(one, owner=owner), tasks, undone)
     kept = tuple(found.values())
     names = dict.fromkeys(name for _, undone in variants for name in undone)
     return Passages(kept[:most], complete and len(kept) <= most, tuple(names), variants[0][0])
+
+
+def _parts(variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> list[str]:
+    """Parts that are judged put together in another variant: by themselves they are halves of sentences."""
+    if not any("assembled" in undone for _, undone in variants):
+        return []
+    return [part for text in _texts(variants[0][0]) for part in parts(text)]
+
+
+def _of_a_part(piece: str, part: str) -> bool:
+    """Whether a piece is a part, of a part, or a part and hardly more (`let a = "..."`)."""
+    return piece in part or (part in piece and len(piece.split()) - len(part.split()) <= NAMING)
+
+
+def _said(exchange: Exchange) -> str:
+    return exchange.prompt if exchange.response is None else exchange.response
 
 
 def _in_capacity(passage: Passage, capacity: int, limit: int, offsets: Offsets) -> list[Passage]:
@@ -152,7 +177,7 @@ def _add(
     exchange = passage.exchange
     asked = tuple(t for t in passage.tasks if t in tasks)
     key = (exchange.prompt, exchange.response, exchange.context)
-    if asked and key not in found:
+    if asked and (key not in found or (found[key].bar and not passage.bar)):  # a whole needs less than a piece
         found[key] = replace(passage, tasks=asked, undone=undone)
 
 
@@ -212,6 +237,7 @@ def _reply_alone(exchange: Exchange, capacity: int, limit: int, offsets: Offsets
 def _pieces(exchange: Exchange, capacity: int) -> Iterator[Passage]:
     size = max(WORDS, capacity // 12)
     for text in (exchange.prompt, *(m.content for m in exchange.context)):
+        yield from (Passage(Exchange(exchange.id, inside), (Task.prompt_harm,)) for inside in _inside(text, size))
         yield from (_piece(Exchange(exchange.id, ""), Task.prompt_harm, found) for found in cut_up(text, size))
     request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
     asked = Exchange(exchange.id, request, "")
@@ -225,6 +251,14 @@ def _piece(asked: Exchange, task: Task, found: tuple[str, str | None]) -> Passag
 
 def _put(asked: Exchange, text: str) -> Exchange:
     return replace(asked, prompt=text) if asked.response is None else replace(asked, response=text)
+
+
+def _inside(text: str, size: int) -> list[str]:
+    """What stands in quotation marks or a fence and is at least half of a text."""
+    if _length(text) > 3 * size:
+        return []
+    quoted = [_COMMENT.sub("", next(g for g in m.groups() if g)).strip() for m in _QUOTED.finditer(text)]
+    return [q for q in quoted if 2 * _length(q) >= _length(text)]
 
 
 def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:

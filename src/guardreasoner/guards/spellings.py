@@ -156,7 +156,10 @@ def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     found.append(("reversed words", *_by_words(text, lambda w: w[::-1])))
     found.append(("pig Latin", *_by_words(text, _pig)))
     most = max(gain for _, _, gain in found)
-    yield from ((name, new, gain >= CERTAIN) for name, new, gain in found if gain == most > 0)
+    for name, new, gain in found:
+        if gain == most > 0:
+            yield name, new, gain >= CERTAIN
+            yield name, _changed(text, new), False  # without what asks for it to be undone
 
 
 def rot47(text: str) -> str:
@@ -247,8 +250,9 @@ def _unleeted(word: str) -> str | None:
     """The English word that a leet spelling stands for."""
     choices = [_LEET.get(c, c) for c in word.rstrip("!|+(").lower()]
     for letters in itertools.islice(itertools.product(*choices), 16):
-        if known("".join(letters)):
-            return "".join(letters)
+        found = "".join(letters)
+        if known(found) or (len(found) > 7 and listed(found)):
+            return found
     return None
 
 
@@ -297,6 +301,16 @@ def _by_words(
         return f"{text[:left]}{text[left:right][::-1]}{text[right:]}", best
     inside = iter(new[found[0] : found[1]])
     return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:], best
+
+
+def _changed(old: str, new: str) -> str:
+    """The stretch of a text in which it differs from another of the same length, less the words that both hold."""
+    if len(old) != len(new):
+        return new
+    places = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    left = new.rfind(" ", 0, places[0]) + 1
+    right = new.find(" ", places[-1])
+    return new[left : right if right > 0 else len(new)]
 
 
 def _gain(old: str, new: str) -> int:
