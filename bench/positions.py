@@ -1,15 +1,15 @@
 """Harm at 12 positions in long harmless texts: how often a guard finds it, beside how many harmless texts it flags.
 
-    python bench/positions.py --guard nano --data DATA                         the curve, on half of the sources of prose
-    python bench/positions.py --guard FOLDER --data DATA --fit SCORES.jsonl    the bars of pieces, on the other half
+    python bench/positions.py --guard nano                        the curve, on one half of the sources of prose
+    python bench/positions.py --guard FOLDER --fit SCORES.jsonl    the bars of pieces, fitted on the other half
 
 The prose is documentation that nothing was trained on (`bench/prose.py`); the other texts are rows of sources that were
 left out of training, the harmful ones those that the guard flags by themselves. No benchmark row is read.
 
 `--fit` scores every passage of these texts once, into SCORES.jsonl (the same command again goes on where it stopped),
 and then tries bars on the stored scores, in a second. Of those that flag at most `MOST_PROSE` of the prose it takes the
-bars with the largest share of hidden harm found less share of harmless rows flagged; with `--write` it puts them into the
-folder's calibration.json.
+bars with the largest share of hidden harm found less share of harmless rows flagged; with `--write` it puts them into
+the folder's calibration.json.
 """
 
 import argparse

@@ -25,7 +25,9 @@ def message(given):
 
 def agent(*says, tools=()):
     model = Model(messages=iter(says), read=[])
-    return create_agent(model, list(tools), middleware=[GuardReasonerMiddleware(NANO, deadline_s=120)]), model
+    return create_agent(
+        model, list(tools), middleware=[GuardReasonerMiddleware(NANO, deadline_s=120, window="last")]
+    ), model
 
 
 def stopped(talk):
@@ -55,11 +57,11 @@ def test_a_page_that_a_tool_fetches_now_is_judged():
             """Look something up."""
             return content
 
-        graph, _ = agent(call("library"), "It is about a library.", tools=[look])
+        graph, _ = agent(call("library"), "It tells of a bakery and of the weather.", tools=[look])
         talk = [*map(message, SMALL_TALK), HumanMessage("Please sum up the page.")]
         return graph.invoke({"messages": talk})["messages"][-1].content
 
-    assert answers(PROSE) == "It is about a library.", answers(PROSE)
+    assert answers(PROSE) == "It tells of a bakery and of the weather."
     assert answers(PAGE) == BLOCKED
 
 
