@@ -15,6 +15,7 @@ from guardreasoner.engines.load import load_engine  # noqa: E402
 from guardreasoner.engines.onnx import OnnxEngine  # noqa: E402
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, UnknownName  # noqa: E402
 from guardreasoner.formats import guardreasoner as ours  # noqa: E402
+from guardreasoner.guards.load import load_guard  # noqa: E402
 from guardreasoner.plans import Choice, Free, Judged, Scaffold  # noqa: E402
 from guardreasoner.types import Exchange, Task  # noqa: E402
 from tiny import tiny_onnx_folder  # noqa: E402
@@ -161,6 +162,17 @@ def test_a_model_that_wants_to_run_its_own_code_is_refused(folders, tmp_path):
     with pytest.raises((ConfigError, EngineError)) as caught:
         HfEngine(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tied", "why"), [(False, r"no weights for lm_head\.weight"), (True, r"its head is score\.weight")]
+)
+def test_weights_of_another_kind_of_model_are_not_filled_up_with_random_numbers(tmp_path, tied, why):
+    classifier = tiny_llama_folder(tmp_path, kind="sequence", tied=tied)
+    with pytest.raises(EngineError, match=f"no CausalLM model: .*{why}"):
+        load_guard(str(classifier))
+    with pytest.raises(EngineError, match=r"no SequenceClassification model: .*score\.weight"):
+        load_engine("classifier", model=str(tiny_llama_folder(tmp_path)))
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):

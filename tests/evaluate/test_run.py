@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -20,6 +19,7 @@ from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.replay import ReplayGuard
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Task, Verdict
+from patience import until
 
 
 def examples(n=20, positives=5, name="Own"):
@@ -114,9 +114,8 @@ def test_a_run_killed_by_the_system_resumes_and_ends_with_every_row_once(tmp_pat
     words = [sys.executable, "-m", "guardreasoner", "evaluate", "--guard", f"{tmp_path / 'slow.py'}:Slow",
              "--benchmark", str(tmp_path / "own.jsonl"), "--out", str(tmp_path / "run"), "--json"]  # fmt: skip
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    path, until = tmp_path / "run" / "verdicts" / "own.jsonl", time.monotonic() + 60
-    while not (path.exists() and path.stat().st_size) and time.monotonic() < until:
-        time.sleep(0.02)
+    path = tmp_path / "run" / "verdicts" / "own.jsonl"
+    until(lambda: path.exists() and path.stat().st_size)
     first.kill()
     first.wait()
     assert 0 < len(path.read_bytes().splitlines()) < 320

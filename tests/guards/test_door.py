@@ -27,6 +27,7 @@ from guardreasoner.guards.base import judge_all
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Choice, Completion, Free, Scaffold, Text, pick
+from patience import PATIENCE
 
 STEPS = [Step(Task.prompt_harm, "It asks for soup."), Step(Task.prompt_harm, "Soup harms nobody.")]
 ANSWER = fmt.answer(fmt.reasoning_text(STEPS), Labels("unharmful"))
@@ -129,7 +130,7 @@ def test_a_stream_that_is_left_stops_the_guard():
     stream = guard.stream("soup")
     assert next(stream) == Step(None, "0")
     stream.close()
-    assert guard.ended.wait(30)
+    assert guard.ended.wait(PATIENCE)
     assert not guard.asked
 
 

@@ -11,6 +11,7 @@ from guardreasoner.errors import EngineError
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 from guardreasoner.types import Exchange, Labels, Step, Task
+from patience import PATIENCE
 
 STEPS = (
     Step(Task.prompt_harm, "It asks for “bombs”.\nThe kind of harm is weapons."),
@@ -187,7 +188,7 @@ def test_an_engine_that_was_given_up_on_is_not_heard_any_more():
         def run(self, *args, on_text, **options):
             def slow(row, text):
                 if "Step 2\n" in text:
-                    freed.wait(20)
+                    freed.wait(PATIENCE)
                 on_text(row, text)
 
             try:
@@ -199,7 +200,7 @@ def test_an_engine_that_was_given_up_on_is_not_heard_any_more():
     said, (verdict,) = judged(engine, ASKED, deadline=time.monotonic() + 0.1)
     assert verdict.status == "timeout"
     freed.set()
-    assert ended.wait(20)
+    assert ended.wait(PATIENCE)
     assert [entry for entry in said if entry != "done"] == []
 
 

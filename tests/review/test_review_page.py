@@ -15,6 +15,7 @@ from guardreasoner.errors import DataError
 from guardreasoner.evaluate.corrections import latest, settle
 from guardreasoner.records import write_jsonl
 from guardreasoner.review.app import LATER, Store, make_review_app, slug
+from patience import PATIENCE
 from serve.browser import browser
 
 EVIL = "<img src=x onerror=document.title='pwned'>\x1b[31m"
@@ -162,7 +163,7 @@ def serving(app):
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 @pytest.mark.slow

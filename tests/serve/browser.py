@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from patience import PATIENCE, until
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync", "--remote-debugging-pipe", "--window-size=1600,900",
@@ -37,7 +39,7 @@ class Page:
             message["sessionId"] = self.session
         os.write(self.write, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(30)
+            answer = self._next(PATIENCE)
             if answer.get("id") == self.number:
                 assert "error" not in answer, answer
                 return answer["result"]
@@ -67,11 +69,8 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 20) -> None:
-        end = time.monotonic() + seconds
-        while not self.value(expression):
-            assert time.monotonic() < end, f"never true: {expression}"
-            time.sleep(0.05)
+    def until(self, expression: str) -> None:
+        until(lambda: self.value(expression), f"never true: {expression}")
 
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)
@@ -113,6 +112,6 @@ def browser() -> Iterator[Page]:
             yield Page(to_write, from_read)
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE)
             for descriptor in (to_read, to_write, from_read, from_write):
                 os.close(descriptor)

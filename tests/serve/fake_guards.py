@@ -23,6 +23,7 @@ from guardreasoner.guards.base import Judging
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Usage, Verdict
+from patience import until
 
 StepSink = Callable[[int, Step], None]
 
@@ -46,6 +47,9 @@ class WordGuard(Judging):
         for seconds in re.findall(r"SLEEP:([\d.]+)", "\n".join(texts)):
             time.sleep(float(seconds))
         whole = "\n".join(texts)
+        if held := re.search(r"HOLD:(\S+)", whole):
+            (Path(held[1]) / "began").touch()
+            _wait_for(Path(held[1]) / "go")
         if "CRASH" in whole:
             os._exit(3)
         if "HANG" in whole:
@@ -242,11 +246,7 @@ class WaitingEngine(ScriptedEngine):
 
 
 def _wait_for(path: Path) -> None:
-    end = time.monotonic() + 20
-    while not path.exists():
-        if time.monotonic() > end:
-            raise TimeoutError(f"the test put no {path.name}")
-        time.sleep(0.01)
+    until(path.exists, f"the test put no {path.name}")
 
 
 WAITING_STEPS = tuple(Step(Task.prompt_harm, f"Thought number {i}.") for i in range(300))

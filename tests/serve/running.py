@@ -7,9 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ from guardreasoner.serve.door.connection import FrontDoor
 from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.policy import policy_of
 from guardreasoner.serve.run import Server, configuration
+from patience import PATIENCE, until
 from serve import fake_guards
 
 
@@ -53,24 +56,47 @@ def serving(
     upstream_key: str | None = None,
     wait: bool = True,
 ) -> Iterator[Served]:
-    """Serve until the block ends."""
-    gate = make_app(guard, policy_of(policy or {}), keys=keys, names=names, upstream_key=upstream_key)
+    """Serve until the block ends. A policy that says nothing of a deadline waits as long as a test does."""
+    gate = make_app(
+        guard, policy_of({"deadline_s": PATIENCE, **(policy or {})}), keys=keys, names=names, upstream_key=upstream_key
+    )
     sock = socket.create_server(("127.0.0.1", 0))
     server = Server(configuration(gate), gate, drain_s=0.0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     worker = gate.app.state.core.worker  # type: ignore[attr-defined]
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    with httpx.Client(base_url=url, timeout=30) as client:
-        end = time.monotonic() + 20
-        while wait and (worker.broken or client.get("/readyz").status_code != 200):
+    with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        if wait:
+            until(lambda: worker.broken or client.get("/readyz").status_code == 200, "the guard did not load")
             assert worker.broken is None, worker.broken
-            assert time.monotonic() < end, "the guard did not load"
-            time.sleep(0.02)
         yield Served(url, gate, client)
     server.should_exit = True
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+@contextmanager
+def busy(served: Served, place: Path) -> Iterator[Callable[[int], None]]:
+    """The guard judges one exchange until the block ends, and what is asked meanwhile waits.
+
+    Args:
+        served: its guard is a `WordGuard`.
+        place: an empty folder.
+
+    Yields:
+        What waits until so many exchanges wait.
+    """
+    core = served.core
+    core.waiting.learn = lambda batch, seconds: None  # type: ignore[method-assign]  # it would take itself for slow
+    with futures.ThreadPoolExecutor(1) as pool:
+        held = pool.submit(httpx.post, f"{served.url}/v1/judge", json={"prompt": f"HOLD:{place}"}, timeout=PATIENCE)
+        until((place / "began").exists)
+        try:
+            yield lambda number: until(lambda: len(core.waiting.items) == number) and None
+        finally:
+            (place / "go").touch()
+            held.result()
 
 
 @dataclass

@@ -16,6 +16,7 @@ import yaml
 
 from guardreasoner.cli.main import parser_for
 from guardreasoner.guards.load import NANO_FOLDER
+from patience import PATIENCE
 from serve.running import serving
 from serve.test_serve_process import _url, env
 
@@ -33,7 +34,7 @@ def test_the_entry_point_is_a_command_that_exists_and_needs_a_key():
     words = [*json.loads(entry[1]), *json.loads(arguments[1])]
     args = parser_for("serve").parse_args(words[1:])
     assert (words[0], args.host, args.guard) == ("guardreasoner", "0.0.0.0", "nano")
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, "GUARDREASONER_API_KEYS" in done.stderr) == (1, True)
 
 
@@ -47,8 +48,8 @@ def test_the_health_check_succeeds_on_a_ready_server_and_fails_on_none():
     assert found is not None
     with serving() as served:
         code = found[1].replace("http://127.0.0.1:8080", served.url)
-        assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
-    assert subprocess.run([sys.executable, "-c", code], timeout=30, stderr=subprocess.DEVNULL).returncode == 1
+        assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, stderr=subprocess.DEVNULL).returncode == 1
 
 
 def test_the_compose_example_guards_its_upstream():

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import httpx
 import pytest
@@ -15,6 +14,7 @@ from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_ke
 from guardreasoner.serve.inprocess import InProcess
 from guardreasoner.serve.policy import Rules
 from guardreasoner.types import Exchange
+from patience import PATIENCE, until
 from serve import fake_guards
 from serve.running import completion, serving, upstream
 from serve.test_serve_proxy import BLOCKED, CHAT, chat, chunks, content, finish_of, rules, said, text_of, user
@@ -509,7 +509,7 @@ def test_an_empty_text_among_several_is_named(served):
 
 
 def test_a_head_without_end_and_a_body_of_many_values_are_refused_before_they_cost_memory(served):
-    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as sock:
         sock.sendall(b"POST /v1/judge HTTP/1.1\r\nhost: localhost\r\n" + b"x1:\r\n" * 40_000)
         assert b" 431 " in sock.recv(100)
     for body in (
@@ -522,9 +522,11 @@ def test_a_head_without_end_and_a_body_of_many_values_are_refused_before_they_co
     assert post(served, json.dumps({"prompt": "a, b, c, " * 20_000})).status_code == 200
 
 
-def test_a_caller_cannot_buy_an_open_door():
-    with serving({"fail_mode": "open", "deadline_s": 1}) as served:
-        hurried = served.http.post("/v1/judge", json={"prompt": "bad SLEEP:0.4"}, headers={"x-deadline-ms": "1"}).json()
+def test_a_caller_cannot_buy_an_open_door(tmp_path):
+    with serving({"fail_mode": "open"}) as served:
+        body = {"prompt": f"bad HOLD:{tmp_path}"}
+        hurried = served.http.post("/v1/judge", json=body, headers={"x-deadline-ms": "1"}).json()
+        (tmp_path / "go").touch()
         assert (hurried["status"], hurried["flagged"], hurried["fail_mode"]) == ("timeout", True, "closed")
         own = served.http.post("/v1/judge", json={"prompt": "RAISE", "mode": "full"}).json()
         assert (own["status"], own["flagged"]) == ("unavailable", True)
@@ -532,18 +534,17 @@ def test_a_caller_cannot_buy_an_open_door():
 
 
 def test_a_guard_that_is_killed_comes_back_and_is_counted():
-    with serving({"deadline_s": 20}) as served:
+    with serving() as served:
         for number in (1, 2):
             pid = served.core.worker.pid
             os.kill(pid, signal.SIGKILL)
-            while served.core.worker.pid == pid or not served.core.ready:
-                time.sleep(0.02)
+            until(lambda killed=pid: served.core.worker.pid != killed and served.core.ready)
             assert served.http.post("/v1/judge", json={"prompt": "bad"}).json()["flagged"] is True
             assert served.metric("guard_restarts_total") == number
 
 
 def test_a_guard_that_cannot_be_started_for_a_while_is_started_later(monkeypatch):
-    with serving({"deadline_s": 20}) as served:
+    with serving() as served:
         worker, tried, start = served.core.worker, threading.Event(), served.core.worker._start
 
         async def fails(frames):
@@ -554,9 +555,8 @@ def test_a_guard_that_cannot_be_started_for_a_while_is_started_later(monkeypatch
 
         monkeypatch.setattr(worker, "_start", fails)
         os.kill(worker.pid, signal.SIGKILL)
-        assert tried.wait(10)
-        while not worker.ready:
-            time.sleep(0.02)
+        assert tried.wait(PATIENCE)
+        until(lambda: worker.ready)
         assert served.http.post("/v1/judge", json={"prompt": "bad"}).json()["flagged"] is True
         assert served.metric("guard_restarts_total") == 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.serve.door.keys import read_keys
+from patience import PATIENCE
 from serve import fake_guards
 from serve.browser import browser
 from serve.running import serving
@@ -68,7 +69,7 @@ def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
 
 @pytest.mark.slow
 def test_steps_appear_while_the_guard_reasons_and_escape_stops(tmp_path):
-    with serving({"deadline_s": 20}, guard=fake_guards.echoing) as served, browser() as page:
+    with serving({"deadline_s": PATIENCE}, guard=fake_guards.echoing) as served, browser() as page:
         page.open(served.url)
         page.press("a", CTRL)
         page.type("think SLEEP:0.2")
@@ -121,6 +122,6 @@ def test_an_example_shows_one_verdict_and_the_code_that_asks_for_it(tmp_path, wi
         page.value("document.getElementById('code').open = true")
         page.picture(picture_folder(tmp_path) / f"playground-after-{width}-{theme}.png")
         command = page.value("document.getElementById('curl').textContent")
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
         assert json.loads(done.stdout)["status"] == "ok", done.stdout
         compile(page.value("document.getElementById('python').textContent"), "python", "exec")

@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+
+from patience import PATIENCE, until
 
 TESTS = Path(__file__).parent.parent
 GUARD = "serve.fake_guards:WordGuard"
@@ -34,7 +36,7 @@ def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
             yield running, _url(running, lines), lines
         finally:
             running.kill()
-            reader.join(5)
+            reader.join(PATIENCE)
 
 
 def env(more: dict[str, str]) -> dict[str, str]:
@@ -42,22 +44,19 @@ def env(more: dict[str, str]) -> dict[str, str]:
 
 
 def _url(running: subprocess.Popen[str], lines: list[str]) -> str:
-    end = time.monotonic() + 20
-    while time.monotonic() < end and running.poll() is None:
+    def ready() -> str:
+        assert running.poll() is None, "".join(lines)
         found = re.search(r"http://\S+:\d+", "".join(lines))
-        if found:
-            try:
-                if httpx.get(f"{found[0]}/readyz").status_code == 200:
-                    return found[0]
-            except httpx.TransportError:
-                pass
-        time.sleep(0.05)
-    raise AssertionError("".join(lines))
+        with suppress(httpx.TransportError):
+            return found[0] if found and httpx.get(f"{found[0]}/readyz").status_code == 200 else ""
+        return ""
+
+    return until(ready)
 
 
 def failed(*arguments: str, **environment: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "guardreasoner", "serve", "--port", "0", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env(environment))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=env(environment))
     return done.returncode, done.stderr
 
 
@@ -78,13 +77,14 @@ async def _sigterm_under_load() -> None:
                 turned_away.append(error)
 
     with process("--guard", GUARD, "--drain", "0.5") as (running, url, lines):
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
             callers = [asyncio.create_task(caller(client)) for _ in range(12)]
-            await asyncio.sleep(1)
+            while len(answered) < 24:
+                await asyncio.sleep(0.01)
             before = len(answered)
             running.send_signal(signal.SIGTERM)
             await asyncio.gather(*callers)
-        assert running.wait(20) == 0
+        assert running.wait(PATIENCE) == 0
     accepted = [line for line in lines if '"route": "judge"' in line]
     assert len(accepted) == len(answered)  # every request that the server took was answered, and the answer arrived
     assert 1 < before < len(answered)
@@ -101,9 +101,8 @@ def test_a_stopped_server_leaves_with_zero_and_without_its_guard():
         running.send_signal(signal.SIGTERM)
         time.sleep(0.1)
         assert httpx.get(f"{url}/readyz").json()["status"] == "draining"
-        assert running.wait(10) == 0
-    time.sleep(0.3)
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+        assert running.wait(PATIENCE) == 0
+    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
 def test_a_killed_server_takes_a_hanging_guard_with_it():
@@ -112,11 +111,8 @@ def test_a_killed_server_takes_a_hanging_guard_with_it():
             httpx.post(f"{url}/v1/judge", json={"prompt": "HANG"}, timeout=0.3)
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
         running.kill()
-        running.wait(5)
-        end = time.monotonic() + 5
-        while any(Path(f"/proc/{child}").exists() for child in children):
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        running.wait(PATIENCE)
+        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.synthesize import estimate, synthesize
 from guardreasoner.teach.teachers import EngineTeacher, TeacherReply
 from guardreasoner.types import Example, Exchange, Labels, Trace
+from patience import PATIENCE
 
 SERVER = Path(__file__).parent / "teacher_server.py"
 KEY = "sk-planted-0123456789abcdef"
@@ -381,7 +382,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(tmp_path, rou
             command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(port), str(tmp_path / "run")]
             process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
             try:
-                assert process.wait(timeout=draw.uniform(0.6, 2.6) if kills < 4 else 120) == 0
+                assert process.wait(timeout=draw.uniform(0.6, 2.6) if kills < 4 else PATIENCE) == 0
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)

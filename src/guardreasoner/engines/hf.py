@@ -24,6 +24,8 @@ from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.plans import Completion, Plan, Prompt
 
 Kind = Literal["causal", "image-text", "sequence"]
+HEADS = ("score", "classifier", "qa_outputs")
+"""Where models that write no text have their answer."""
 _CLASSES: dict[Kind, str] = {
     "causal": "AutoModelForCausalLM",
     "image-text": "AutoModelForImageTextToText",
@@ -225,13 +227,24 @@ def load_model(model: str, kind: Kind, *, revision: str | None, dtype: str, devi
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        loaded = getattr(transformers, _CLASSES[kind]).from_pretrained(
-            model, revision=revision, dtype=_stored(dtype, device), use_safetensors=True, trust_remote_code=False
+        loaded, found = getattr(transformers, _CLASSES[kind]).from_pretrained(
+            model,
+            revision=revision,
+            dtype=_stored(dtype, device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except OSError as error:
         raise EngineError(_not_loaded(model, error)) from None
     except ValueError as error:
         raise ConfigError(f"transformers cannot use {printable(model)}: {_first_line(error)}") from None
+    wanted = _CLASSES[kind].removeprefix("AutoModelFor")
+    if lacking := sorted(found["missing_keys"]):  # transformers would fill them with random numbers, and go on
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise EngineError(f"{printable(model)} is no {wanted} model: it has no weights for {lacking[0]}{more}")
+    if other := sorted(k for k in found["unexpected_keys"] if k.partition(".")[0] in HEADS):
+        raise EngineError(f"{printable(model)} is no {wanted} model: its head is {other[0]}")
     return loaded.to(device).eval()
 
 
