@@ -147,21 +147,21 @@ def fit(guard, task, folder, scores, count):
     return ordered[0]
 
 
-def curve(guard, task, folder, rng, count, lengths, texts):
+def curve(guard, task, folder, rng, *, count, lengths, texts, positions):
     """Prints, per length, the share found at each position and the share of harmless texts flagged."""
     alone = harmful_rows(folder, task, 4 * count, rng)
     harm = []
     for text in alone:
         if len(harm) < count and guard.judge([exchange(task, text)])[0].labels[task] == "harmful":
             harm.append(text)
-    print(f"{task}: {len(harm)} harmful rows that are flagged alone; found (%) at {POSITIONS} positions, first to last")
+    print(f"{task}: {len(harm)} harmful rows that are flagged alone; found (%) at {positions} positions, first to last")
     for words in lengths:
         some = prose(words, texts, half=1)
         calm = [guard.judge([exchange(task, t)])[0] for t in some]
         found = []
-        for position in range(POSITIONS):
+        for position in range(positions):
             asked = [
-                placed(h, some[(i * POSITIONS + position) % len(some)], position / (POSITIONS - 1))
+                placed(h, some[(i * positions + position) % len(some)], position / max(1, positions - 1))
                 for i, h in enumerate(harm)
             ]
             found.append(np.mean([guard.judge([exchange(task, t)])[0].flagged for t in asked]))
@@ -181,6 +181,7 @@ def main():
     parser.add_argument("--task", choices=("prompt_harm", "response_harm"), action="append")
     parser.add_argument("--rows", type=int, default=60, help="harmful rows")
     parser.add_argument("--texts", type=int, default=200, help="harmless texts per length")
+    parser.add_argument("--positions", type=int, default=POSITIONS, help="places where a row is put (default 12)")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--fit", type=Path, metavar="SCORES", help="fit bars; scores are kept in this file")
     parser.add_argument("--write", action="store_true", help="put the fitted bars into the folder's calibration.json")
@@ -192,7 +193,10 @@ def main():
     tasks = [Task(t) for t in args.task or ("prompt_harm", "response_harm")]
     if not args.fit:
         for task in tasks:
-            curve(guard, task, folder, rng, args.rows, args.lengths, args.texts)
+            curve(
+                guard, task, folder, rng, count=args.rows, lengths=args.lengths, texts=args.texts,
+                positions=args.positions,
+            )  # fmt: skip
         return
     bars = {task: fit(guard, task, folder, args.fit, args.rows) for task in tasks}
     if args.write:

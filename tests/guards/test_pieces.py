@@ -104,6 +104,12 @@ def test_pieces_lose_no_word(text, size):
         assert set(filter(str.isalpha, text)) == set(filter(str.isalpha, "".join(pieces)))
 
 
+def test_sentences_of_a_long_text_are_not_paired():
+    text = "This sentence has six words. " * 101
+    assert len(cut_up(text)) == 101
+    assert len(cut_up(text[: 29 * 100])) == 199
+
+
 def test_a_long_text_has_a_bounded_number_of_passages():
     found = made(Exchange("x", "Is it so? " * 600), capacity=100, limit=30)
     assert len(found.made) <= 30 * PASSAGES_A_WINDOW

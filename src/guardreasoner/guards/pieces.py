@@ -36,6 +36,8 @@ LONGEST_WHOLE = 32
 """A text of no more words, and of one or two sentences, is not cut up."""
 FEWEST = 4
 """Words: a shorter sentence goes with the one after it."""
+MOST_PAIRED = 100
+"""Sentences of a text up to which two in a row are a piece too: longer texts would need twice the passes."""
 REQUEST_WORDS = 60
 """A longer request is not read again with each piece of its reply."""
 SECOND_LOOKS = 4
@@ -277,7 +279,7 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
     groups = _grouped([part for s in sentences for part in _halved(s, size)])
     if len(groups) > 1:
         made += [(groups[i], " ".join(groups[max(0, i - 1) : i + 2])) for i in range(len(groups))]
-    if len(groups) > 2:
+    if 2 < len(groups) <= MOST_PAIRED:
         made += [(" ".join(two), None) for two in pairwise(groups)]
     return made
 
