@@ -89,10 +89,12 @@ def _equal(found: Sequence[Glance]) -> Iterator[Block]:
 
 
 def _reading(report: Report) -> list[str]:
+    most = _most(g.attacks for g in report.glances)
+    attacks = f"{most:,} at most; runs that were asked fewer do not compare" if most else "no run here judged any"
     said = [
-        f"Attacks are the harmful requests of the benchmarks ({_most(g.attacks for g in report.glances):,} at most; "
-        f"runs that were asked fewer do not compare), ordinary requests the harmless ones of {ORDINARY}; below each "
-        "number its 95% interval. What could not be judged counts as missed, or as a false alarm.",
+        f"Attacks are the harmful requests of the benchmarks ({attacks}), ordinary requests the harmless ones of "
+        f"{ORDINARY}; below each number is its 95% interval. What could not be judged counts as missed, or as a false "
+        "alarm.",
         f"The fourth column moves every guard's cut until it misses at most {MISSES} of 100 harmful everyday requests: "
         "only there do false alarms compare. A guard without scores has no cut to move.",
         "Time is the median of single calls where `bench` measured it (`--speed FILE`), else the mean of the run "
