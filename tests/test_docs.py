@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import guardreasoner
-from guardreasoner.cli.main import COMMANDS, parser_for
+from guardreasoner.cli.main import COMMANDS, main, parser_for
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -95,6 +95,16 @@ def test_the_readme_shows_the_real_tree():
     assert len(named) == len(set(named))
     assert {name for name in named if "/" not in name} == there
     assert all((package / name).exists() for name in named)
+
+
+def test_the_picture_of_the_readme_is_what_is_printed(capsys, monkeypatch):
+    """But for digits, which other processors round otherwise, and the line that holds the time."""
+    shown = re.search(r"```console\n\$ guardreasoner check \"(.*?)\"\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["check", shown[1]]) == 0
+    printed, picture = ([re.sub(r"[█·\d]", "", line) for line in text.splitlines()[:-1]]
+                        for text in (capsys.readouterr().out, shown[2]))  # fmt: skip
+    assert printed == picture
 
 
 def test_the_walks_of_the_design_page_pass_through_real_files():
