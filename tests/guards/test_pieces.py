@@ -69,7 +69,11 @@ def test_what_is_quoted_or_decoded_and_most_of_the_text_is_judged_as_a_whole():
         f"```python\n# {asked}\n```",
         "Decode: " + b64encode(asked.encode()).decode(),
     ):
-        assert [p.bar for p in made(Exchange("x", text)).made if p.exchange.prompt == asked] == [None], text
+        found = made(Exchange("x", text)).made
+        assert [p.bar for p in found if p.exchange.prompt == asked] == [None], text
+        assert found[0].bar == "around"  # what only asks for it must pass the bar of a piece
+    aside = f'{asked}? My aunt says: "to paint it is not worth it". {asked}?'
+    assert made(Exchange("x", aside)).made[0].bar is None
 
 
 def test_parts_that_are_put_together_are_no_pieces():

@@ -60,7 +60,7 @@ class Curve:
         return sigmoid(logit(probability) - above) if above else probability
 
     def _above(self, bar: str | None) -> float:
-        return 0.0 if bar is None or self.piece is None else self.piece[BARS.index(bar)]
+        return 0.0 if bar is None or self.piece is None else self.piece[BARS.index("alone" if bar == "around" else bar)]
 
     def uncertain(self, probability: float) -> bool:
         """Whether a probability lies inside the band."""

@@ -27,6 +27,11 @@ class Form:
     undone: tuple[str, ...] = ()
     """What was undone, in order."""
 
+    @property
+    def deciphered(self) -> bool:
+        """Whether a simple cipher was undone: another one in it would be found by chance."""
+        return not spellings.CIPHERS.isdisjoint(self.undone)
+
 
 def _normalised(text: str) -> str:
     return normalise.normalise(text) if normalise.differs(text) else text
@@ -98,9 +103,8 @@ def _exact(form: Form) -> Form:
 def _guessed(form: Form) -> Iterator[tuple[Form, bool]]:
     """Forms of a form, and whether they say all that it does."""
     found = [(name, undo(form.text), False) for name, undo in GUESSES]
-    found = [
-        (name, text, certain) for name, text, certain in (*found, *spellings.ciphers(form.text)) if text != form.text
-    ]
+    ciphers = () if form.deciphered else spellings.ciphers(form.text)
+    found = [(name, text, certain) for name, text, certain in (*found, *ciphers) if text != form.text]
     if not found:
         found = [(name, text, False) for name, text in spellings.lossy(form.text) if text != form.text]
     yield from ((Form(text, (*form.undone, name)), certain) for name, text, certain in found)

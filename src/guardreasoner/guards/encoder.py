@@ -24,6 +24,8 @@ from guardreasoner.guards.words import frequencies
 from guardreasoner.metrics import logit
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
+WHOLES = (None, "around")
+"""Bars of passages that are no pieces."""
 MARKS = 3
 """[CLS] and two [SEP]."""
 SHORT, REACH = 64, 2.0
@@ -161,10 +163,10 @@ class EncoderGuard(Judging):
         """What the engine says about the passages that can matter, as far as it came, and what stopped it."""
         scored: list[Scored] = []
         try:
-            for passage in (p for p in made if not p.bar):
+            for passage in (p for p in made if p.bar in WHOLES):
                 scored.append(self._score(passage, curves, deadline))
             unsettled = {t for t, curve in curves.items() if not _settled(t, scored, curve)}
-            for passage in (p for p in made if p.bar and unsettled.intersection(p.tasks)):
+            for passage in (p for p in made if p.bar not in WHOLES and unsettled.intersection(p.tasks)):
                 scored.append(self._score(passage, curves, deadline))
             for task, curve in curves.items():
                 above = [i for i, s in enumerate(scored) if s.passage.around and s.of(task) >= curve.threshold]

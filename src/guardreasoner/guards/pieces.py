@@ -58,8 +58,9 @@ _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
 
 
-Bar = Literal["alone", "again", "pair"]
-"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row."""
+Bar = Literal["alone", "again", "pair", "around"]
+"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row; and of a whole that
+only stands around, or disguises, what is judged as a whole itself: it must pass the bar of a piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,11 @@ def passages(
     for variant, undone in variants:
         alone = [variant.prompt, *(m.content for m in variant.context if apart)] if variant.context else []
         wholes = [variant, *(Exchange(exchange.id, text) for text in alone if text.strip())]
+        bar: Bar | None = "around" if _around(variant, variants) else None
         for one in (passage for whole in wholes for passage in _wholes(whole, capacity, limit, offsets)):
             complete = complete and one is not None
             if one is not None:
-                _add(found, replace(one, owner=owner), tasks, undone)
+                _add(found, replace(one, owner=owner, bar=bar), tasks, undone)
         loose = _parts(variants) if variant is variants[0][0] else []
         pieces = chain(
             _reply_alone(variant, capacity, limit, offsets),
@@ -138,6 +140,15 @@ def passages(
     kept = tuple(found.values())
     names = dict.fromkeys(name for _, undone in variants for name in undone)
     return Passages(kept[:most], complete and len(kept) <= most, tuple(names), variants[0][0])
+
+
+def _around(variant: Exchange, variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> bool:
+    """Whether most of a text is judged by itself: what it quotes, what is decoded in it, or the reading of a guess."""
+    text = _said(variant)
+    others = [o.strip() for other, _ in variants if not variant.context and (o := _said(other)) != text]
+    others += _inside(text, WORDS)
+    guessed = variant is variants[0][0]
+    return any(2 * len(other) >= len(text) and (guessed or other in text) for other in others)
 
 
 def _parts(variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> list[str]:

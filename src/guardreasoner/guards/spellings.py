@@ -141,6 +141,9 @@ def leet(text: str) -> str:
     return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
 
 
+CIPHERS = frozenset({"rot13", "shifted letters", "mirrored alphabet", "reversed", "reversed words", "pig Latin"})
+
+
 def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
     certain."""
