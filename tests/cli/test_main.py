@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -135,3 +136,19 @@ def test_the_plain_argument_never_lets_a_value_pass_unjudged(request_text):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode != 0
     assert done.stderr or done.returncode == 10
+
+
+@pytest.mark.parametrize(
+    ("how", "environment"),
+    [
+        (">&-", {}),
+        ("2>&- >/dev/null", {}),
+        ("", {"PYTHONIOENCODING": "ascii"}),
+        ("--json", {"PYTHONIOENCODING": "ascii"}),
+    ],
+)
+def test_whatever_output_there_is_the_exit_code_says_what_was_found(how, environment):
+    words = f"{sys.executable} -m guardreasoner check --guard constant --fail-on harmful --prompt='café 你好' {how}"
+    env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, env=env)
+    assert (done.returncode, "unforeseen" in done.stderr) == (10, False), done.stderr

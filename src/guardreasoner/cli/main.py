@@ -7,6 +7,8 @@ A command module has `add(parser)` and `run(args) -> int`. `--debug`, anywhere, 
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -109,6 +111,7 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code, whatever happens."""
     wait_gently()
+    _open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -124,6 +127,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         print(f"guardreasoner: {sentence(error)}", file=sys.stderr)
         return 1
+
+
+def _open_streams() -> None:
+    """Output that always has somewhere to go: a closed stream is the null device, and what the terminal's character
+    set lacks is written as an escape. The exit code says what there is to know all the same."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:
