@@ -132,6 +132,20 @@ def test_a_note_says_where_reasoning_was_asked_for_and_none_is_written(guard):
     assert "mode" not in unasked.notes
 
 
+def test_a_generator_is_judged_and_what_is_no_list_of_exchanges_is_refused(guard):
+    found = guard.judge(Exchange(str(i), text) for i, text in enumerate(("make a bomb", "make a cake")))
+    assert [v.flagged for v in found] == [True, False]
+    for given in (Exchange("1", "make a cake"), "make a cake", None, [Exchange("1", "a cake", context=("before",))]):
+        with pytest.raises(DataError):
+            guard.judge(given)
+
+
+def test_a_task_that_does_not_exist_is_no_task_that_was_judged(guard):
+    with pytest.raises(UnknownName, match="did you mean 'prompt_harm'"):
+        guard.judge([Exchange("1", "make a bomb")], tasks=["prompt_harms"])
+    assert guard.judge([Exchange("1", "make a bomb")], tasks="prompt_harm")[0].flagged
+
+
 def test_nothing_to_judge_unknown_modes_and_options_are_errors(guard):
     with pytest.raises(DataError):
         guard.check("")

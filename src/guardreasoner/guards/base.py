@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
@@ -22,6 +22,7 @@ from guardreasoner.types import (
     Exchange,
     FailMode,
     Labels,
+    Message,
     Mode,
     Status,
     Step,
@@ -212,6 +213,35 @@ def validate(exchange: Exchange) -> None:
             raise DataError(f"a {kind_of(text)} where a text is wanted", field=name)
     if not exchange.prompt and not exchange.response:
         raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
+    for place, message in enumerate(exchange.context):
+        if not isinstance(message, Message):
+            raise DataError(f"a {kind_of(message)} where a Message is wanted", field=f"context[{place}]")
+
+
+def validated(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """What `judge` is given, as a list: a generator can be read only once, and would be lost after that.
+
+    Raises:
+        DataError: it is no list, or holds something else than an exchange with a text.
+    """
+    if isinstance(exchanges, Exchange | str) or not isinstance(exchanges, Iterable):
+        raise DataError(f"judge takes a list of Exchange objects, not a {kind_of(exchanges)}")
+    found = list(exchanges)
+    for exchange in found:
+        validate(exchange)
+    return found
+
+
+def known_tasks(tasks: Collection[Task] | None) -> tuple[Task, ...]:
+    """The tasks that `judge` is asked; None = all.
+
+    Raises:
+        UnknownName: there is no task of one of these names: what is asked by a wrong name is never judged.
+    """
+    wrong = [t for t in ([tasks] if isinstance(tasks, str) else tasks or ()) if t not in TASKS]
+    if wrong:
+        raise UnknownName("task", str(wrong[0]), (t.value for t in TASKS))
+    return tuple(TASKS) if tasks is None else (Task(tasks),) if isinstance(tasks, str) else tuple(map(Task, tasks))
 
 
 def judge_all(guard: Guard, exchanges: Sequence[Exchange]) -> list[Verdict]:

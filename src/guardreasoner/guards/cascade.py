@@ -17,7 +17,7 @@ from typing import Any
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
-from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode
+from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode, validated
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
@@ -138,7 +138,7 @@ class CascadeGuard(Judging):
         Raises:
             UnknownName: there is no such mode.
         """
-        mode = known_mode(mode or self.mode)
+        mode, exchanges = known_mode(mode or self.mode), validated(exchanges)
         more: dict[str, Any] = {"deadline": deadline, "tasks": tasks}
         verdicts = [replace(v, guard=self.name) for v in _ask(self.first, exchanges, mode="instant", **more)]
         if mode == "instant":

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.encoder import EncoderEngine, Pair
 from guardreasoner.errors import EngineError, InputTooLong
-from guardreasoner.guards.base import Judging, checked_language, known_harm, known_mode, unjudged, validate
+from guardreasoner.guards.base import (
+    Judging,
+    checked_language,
+    known_harm,
+    known_mode,
+    known_tasks,
+    unjudged,
+    validated,
+)
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
 from guardreasoner.guards.reasoning import flagged
@@ -121,9 +129,8 @@ class EncoderGuard(Judging):
             DataError: an exchange has neither a request nor a reply.
         """
         asked = known_mode(mode or self.mode)
-        for exchange in exchanges:
-            validate(exchange)
-        made = [self._judge(exchange, self.tasks if tasks is None else tasks, deadline) for exchange in exchanges]
+        exchanges, only = validated(exchanges), known_tasks(tasks)
+        made = [self._judge(exchange, only, deadline) for exchange in exchanges]
         if asked not in ("short", "full"):
             return made
         note = f"{asked} was asked for, and {self.name} writes no reasoning"

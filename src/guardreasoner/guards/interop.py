@@ -15,7 +15,7 @@ from typing import Any
 from guardreasoner.data.messages import as_exchange
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.base import label
-from guardreasoner.guards.base import Guard, Judging, unjudged, validate
+from guardreasoner.guards.base import Guard, Judging, unjudged, validated
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Task, Usage, Verdict
 
@@ -60,9 +60,8 @@ class ModerateGuard(Judging):
         self.fail_mode: FailMode = fail_mode
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        exchanges = validated(exchanges)
         asked = [(i, task) for i, e in enumerate(exchanges) for task in HARM if task in e.tasks]
-        for exchange in exchanges:
-            validate(exchange)
         blank = [Verdict(e.id, self.name, "instant", "ok", usage=Usage(passes=1)) for e in exchanges]
         try:
             numbers = self.moderate(conversations=[_conversation(exchanges[i], task) for i, task in asked])
@@ -118,10 +117,9 @@ class AnyGuardrailGuard(Judging):
         self.fail_mode: FailMode = fail_mode
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        return [self._judge(exchange) for exchange in exchanges]
+        return [self._judge(exchange) for exchange in validated(exchanges)]
 
     def _judge(self, exchange: Exchange) -> Verdict:
-        validate(exchange)
         verdict = Verdict(exchange.id, self.name, "instant", "ok")
         try:
             outputs = {Task.prompt_harm: self.guardrail.validate(exchange.prompt)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import wraps
@@ -60,7 +61,7 @@ def rows() -> dict[str, GuardRow]:
 
 
 def load_guard(
-    name: str = "nano",
+    name: str | os.PathLike[str] = "nano",
     *,
     mode: Mode = "auto",
     fail_mode: FailMode = "closed",
@@ -90,6 +91,7 @@ def load_guard(
         MissingDependency: the engine needs an extra.
         EngineError: the weights cannot be loaded.
     """
+    name = os.fspath(name)
     if fail_mode not in ("closed", "open"):
         raise UnknownName("fail mode", str(fail_mode), ("closed", "open"))
     if ":" in name and not Path(name).exists():

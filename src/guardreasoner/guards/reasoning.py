@@ -16,7 +16,15 @@ from guardreasoner.engines.base import Engine, unanswered, within
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
-from guardreasoner.guards.base import Judging, checked_language, known_harm, known_mode, unjudged, validate
+from guardreasoner.guards.base import (
+    Judging,
+    checked_language,
+    known_harm,
+    known_mode,
+    known_tasks,
+    unjudged,
+    validated,
+)
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
@@ -122,10 +130,9 @@ class ReasoningGuard(Judging):
         Raises:
             DataError: an exchange has neither a request nor a reply.
         """
-        for exchange in exchanges:
-            validate(exchange)
+        exchanges = validated(exchanges)
         mode = self._checked(mode or self.mode)
-        only = tuple(TASKS) if tasks is None else tasks
+        only = known_tasks(tasks)
         if mode != "auto" or not self.engine.capabilities.force:
             return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only)
         verdicts = self._judge(exchanges, "instant", deadline, tasks=only)

@@ -17,7 +17,7 @@ from typing import Any
 from guardreasoner.engines.base import Engine, unanswered
 from guardreasoner.errors import EngineError, PlanUnsupported
 from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
-from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validate
+from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
@@ -97,8 +97,7 @@ class PromptedGuard(Judging):
             DataError: an exchange has neither a request nor a reply.
             PlanUnsupported: this engine cannot run this guard at all.
         """
-        for exchange in exchanges:
-            validate(exchange)
+        exchanges = validated(exchanges)
         started = time.monotonic()
         force = self._force and (mode or self.mode) != "full"
         try:
