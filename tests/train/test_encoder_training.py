@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -132,6 +132,13 @@ def test_joined_rows_are_harmful_where_one_part_is(data):
         if row.source == "said":
             assert row.labels == (0.0, 0.0, 1.0)
     assert {row.attack for row in made if row.source == "steered"} == {0.0, 1.0}
+
+
+def test_rows_of_one_kind_cannot_be_joined(data):
+    rows, _ = load_rows(data, replace(CONFIG, joined=0.0))
+    with pytest.raises(ConfigError, match=r"none of the kind refusals; set data\.joined to 0"):
+        joined([row for row in rows if row.labels[1] != 1.0], 3, random.Random(0))
+    assert joined([], 0, random.Random(0)) == []
 
 
 def test_worn_rows_keep_their_labels(data):

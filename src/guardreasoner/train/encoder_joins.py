@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+from guardreasoner.errors import ConfigError
 from guardreasoner.train.encoder_rows import HATEFUL, EncoderRow
 
 GLUE = (" ", "\n", "\n\n", " Also, ", " And another thing: ", "\n- ", " Then: ", "\n\n---\n\n", " One more: ")
@@ -74,8 +75,15 @@ def _pools(rows: Sequence[EncoderRow]) -> _Pools:
 
 
 def joined(rows: Sequence[EncoderRow], count: int, chosen: random.Random) -> list[EncoderRow]:
-    """Rows made of several: what is harmful in one place of a text is harmful in the whole, and what is not is not."""
+    """Rows made of several: what is harmful in one place of a text is harmful in the whole, and what is not is not.
+
+    Raises:
+        ConfigError: there is nothing of a kind to draw from.
+    """
     pools = _pools(rows)
+    empty = [f.name.replace("_", " ") for f in fields(pools) if not getattr(pools, f.name)]
+    if count and empty:
+        raise ConfigError(f"rows cannot be joined: there are none of the kind {', '.join(empty)}; set data.joined to 0")
     makers = ((_questions, 5), (_inside, 5), (_history, 3), (_reply_inside, 4), (_lent, 4), (_steered, 2), (_said, 2))
     made: list[EncoderRow] = []
     while len(made) < count:
