@@ -22,6 +22,12 @@ def test_each_task_is_reasoned_about_and_decided_at_its_conclusion_with_the_budg
     assert [s.margin for s in plan[3::7]] == [0.0, 1.5, 0.0]
 
 
+def test_a_conclusion_in_the_words_of_another_task_ends_the_step_too():
+    free = wire.plan("full", (Task.response_harm,), budget=300, concludes=True)[1]
+    assert {" so the response is", " so this is unharmful", " so the request is harmful", "# Task"} <= set(free.stop)
+    assert " so this is" not in free.stop  # "so this is a recipe" may stand in any sentence
+
+
 def test_instant_has_no_conclusion_to_read():
     assert wire.plan("instant", tuple(TASKS), concludes=True) == wire.plan("instant", tuple(TASKS))
 

@@ -99,6 +99,8 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(str(notes["mode"]))
     if "wire" in notes:
         yield Text(f"form of the prompt: {notes['wire']}")
+    if "escalation_failed" in notes:
+        yield Text(f"there is no reasoning ({notes['escalation_failed']}); the first guard decided alone", "yellow")
     if "disagreement" in notes:
         yield Text("the reasoning concludes otherwise on " + ", ".join(notes["disagreement"]))
 

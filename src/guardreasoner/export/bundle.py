@@ -46,7 +46,7 @@ def bundle(run: str | Path, folder: str | Path) -> dict[str, Any]:
         "files": {
             p.name: sha256(p)
             for p in sorted(target.iterdir())
-            if p.suffix in (".onnx", ".json") and p.name != "manifest.json"
+            if p.suffix in (".onnx", ".data", ".json") and p.name != "manifest.json"
         },
         "made": now(),
     }

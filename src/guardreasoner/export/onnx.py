@@ -55,7 +55,7 @@ class ExportConfig:
     (`export/embeddings.py`)."""
     rank: int | None = None
     """int4 of a base that came in 4 bits itself (smollm2) and was trained with adapters of this rank at most: its own 4
-    bits stay, the change is stored beside them, and nothing is rounded (`export/low_rank.py`). None = weights are
+    bits stay, and the change is stored beside them in float16 (`export/low_rank.py`). None = weights are
     rounded."""
     check: bool = True
     """Compare logits with torch after writing."""

@@ -276,13 +276,17 @@ def plan(
     return tuple(steps)
 
 
+_ENDS = tuple(before + mark for mark in (HEADING, *STOPS) for before in (".\n", "\n", ""))
+"""A step that ends without its conclusion is left open, and the conclusion ends its sentence."""
+
+
 def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float]) -> Plan:
     steps: list[PlanStep] = []
     for task, (lead, words) in ENDINGS.items():
         if task in tasks:
             steps += [
                 Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"),
-                Free(budget // len(tasks), (f" {lead}", HEADING, *STOPS)),
+                Free(budget // len(tasks), (f" {lead}", *_others(task), *_ENDS)),
                 Text(f" {lead}"),
                 Choice(words, margins.get(task, 0.0)),
                 Text("."),
@@ -290,6 +294,13 @@ def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float
                 Text("\n"),
             ]
     return tuple(steps)
+
+
+def _others(task: Task) -> tuple[str, ...]:
+    """Conclusions in the words of other tasks: written in this one they end it, and its own takes their place."""
+    leads = [lead for other, (lead, _) in ENDINGS.items() if other != task]
+    words = dict.fromkeys(word for _, both in ENDINGS.values() for word in both)
+    return tuple(f" {lead}{word}" for lead in leads for word in words)
 
 
 def concluded(completion: Completion, tasks: Sequence[Task], margins: Mapping[Task, float]) -> Completion:
