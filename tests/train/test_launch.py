@@ -33,7 +33,7 @@ subprocess.Popen(words, preexec_fn=end_with_parent).wait()
 
 def test_of_processes_that_failed_the_sentence_is_the_error_and_torchrun_says_nothing(tmp_path, capfd):
     with pytest.raises(GuardReasonerError) as failure:
-        launch(["sft", "smoke", "--out", str(tmp_path)], 2)
+        launch(["sft", "1b", "--out", str(tmp_path)], 2)
     assert str(failure.value).endswith("run `guardreasoner synthesize` first")
     printed = capfd.readouterr().err
     assert "Traceback" not in printed
