@@ -155,12 +155,12 @@ def same_rows(out: Path):
     """Every model of every seed answered the same rows; seeds trained on different ones."""
     ids = {
         tuple(row["exchange_id"] for _, row in read_jsonl(path))
-        for path in out.glob("seed-*/evaluate/*/verdicts/bundled.jsonl")
+        for path in out.glob("seed-*/evaluate/*/verdicts/everyday.jsonl")
     }
     runs = list(out.glob("seed-*/evaluate/*"))
     assert len(runs) == 2 * (len(CONTESTANTS) + 3)
     assert len(ids) == 1
-    assert len(next(iter(ids))) == 12
+    assert len(next(iter(ids))) == 24  # twelve for requests, twelve for replies
     trained = [
         {row["example"]["exchange"]["id"] for _, row in read_jsonl(out / f"seed-{n}" / "synthesize" / "traces.jsonl")}
         for n in (1, 2)

@@ -362,7 +362,7 @@ def test_shown_records_send_no_control_sequence_and_no_markup(tmp_path, capsys):
 
 RUN = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
 from test_synthesize import config, examples
 from guardreasoner.teach.synthesize import synthesize
 words = {n: w for n, w in zip(range(0, 300, 13), ["GARBAGE", "GARBAGE-ONCE", "WRONG"] * 8)}
