@@ -197,6 +197,7 @@ def test_a_long_part_in_another_language_is_found_in_any_amount_of_english(part,
 
 def test_a_few_words_of_another_language_in_a_long_english_text_are_read_over():
     assert unsupported(ENGLISH * 3 + "She called it Дом, which is Russian for house.") is None
+    assert unsupported("How do I paint a gate?" + " unharmful" * 30) is None
     assert unsupported(ENGLISH * 3 + "They sang Stille Nacht, heilige Nacht.") is None
 
 

@@ -116,7 +116,8 @@ def _other_words(words: Sequence[str], least: float) -> bool:
         return False
     if len(words) < 6 and not OTHER.isdisjoint(words):
         return True
-    return sum(not listed(w) for w in words) >= least * len(words)
+    unlisted = [w for w in words if not listed(w)]
+    return len(set(unlisted)) > 2 and len(unlisted) >= least * len(words)  # one word again and again is no language
 
 
 def _foreign(letter: str) -> bool:
