@@ -195,6 +195,20 @@ def test_a_long_part_in_another_language_is_found_in_any_amount_of_english(part,
     assert unsupported(ENGLISH * before + part + ENGLISH * 40) == reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nimport sys\n\nclass Foo:\n    def bar(self, x):\n        return x + 1\n\nprint(Foo().bar(2))",
+        "npm install react redux webpack babel eslint",
+        "docker run -d --name redis -p 6379:6379 redis:7",
+        "2024-05-01 12:00:02 WARN cache miss key=user:12\n2024-05-01 12:00:03 ERROR timeout upstream nginx",
+        '{"name": "Widget", "tags": ["steel", "blue"], "stock": {"warehouse": 4, "retail": 10}}',
+    ],
+)
+def test_code_commands_logs_and_data_are_no_other_language(text):
+    assert unsupported(text) is None
+
+
 def test_a_few_words_of_another_language_in_a_long_english_text_are_read_over():
     assert unsupported(ENGLISH * 3 + "She called it Дом, which is Russian for house.") is None
     assert unsupported("How do I paint a gate?" + " unharmful" * 30) is None

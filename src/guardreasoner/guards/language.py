@@ -29,8 +29,9 @@ SMALL_WORDS = 0.08
 """Share of small words below which words are not English; English prose has about 0.4."""
 STRETCH = 24
 """Words that are looked at together."""
-UNLISTED = {3: 0.75, 6: 0.25, STRETCH: 0.5}
-"""Words -> share of unlisted ones from which so many words are not English; fewer words are taken for English."""
+UNLISTED = {3: 0.75, 6: 0.5, STRETCH: 0.5}
+"""Words -> share of unlisted ones from which so many words are not English, half as many where a small word of another
+language stands among them; fewer words are taken for English. Names, packages and drugs are unlisted too."""
 _OTHER = """
 que como una con qué cómo por para está yo wie das ist ich und ein eine nicht mit für les une je vous pour dans avec
 quel quelle comment che della sono dove uma não meu minha het een niet voor jak gdzie ile czy nie jest bir nasıl apa
@@ -114,10 +115,12 @@ def _stretches(words: Sequence[str]) -> Iterator[tuple[Sequence[str], float]]:
 def _other_words(words: Sequence[str], least: float) -> bool:
     if sum(w in ENGLISH for w in words) >= SMALL_WORDS * len(words):
         return False
-    if len(words) < 6 and not OTHER.isdisjoint(words):
+    other = not OTHER.isdisjoint(words)
+    if len(words) < 6 and other:
         return True
-    unlisted = [w for w in words if not listed(w)]
-    return len(set(unlisted)) > 2 and len(unlisted) >= least * len(words)  # one word again and again is no language
+    unlisted = [w for w in words if len(w) > 1 and not listed(w)]  # a letter is a variable
+    share = least / 2 if other else least
+    return len(set(unlisted)) > 2 and len(unlisted) >= share * len(words)  # one word again and again is no language
 
 
 def _foreign(letter: str) -> bool:
