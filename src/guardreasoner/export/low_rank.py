@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 """Of the largest weight: what may be left of a change when its part of low rank is taken away. Merging in float32
 leaves 1e-7."""
 OVERSAMPLED = 8
-FLOAT, FLOAT16 = 1, 10
+FLOAT = 1
 INTEGER_PRODUCTS = 4
 """`accuracy_level` of MatMulNBits: x is rounded to 8 bits a block; in float32 (1) it takes four times as long."""
 FUSED = {

@@ -29,9 +29,11 @@ SMALL_WORDS = 0.08
 """Share of small words below which words are not English; English prose has about 0.4."""
 STRETCH = 24
 """Words that are looked at together."""
-UNLISTED = {3: 0.75, 6: 0.5, STRETCH: 0.5}
-"""Words -> share of unlisted ones from which so many words are not English, half as many where a small word of another
-language stands among them; fewer words are taken for English. Names, packages and drugs are unlisted too."""
+PHRASE, MANY = 3, 6
+"""Words: fewer than a phrase are taken for English, and of fewer than many more must be unlisted."""
+UNLISTED_PHRASE, UNLISTED = 0.75, 0.5
+"""Share of unlisted words from which a phrase, or many words, are not English; half of it where a small word of another
+language stands among them. Names, packages and drugs are unlisted too."""
 _OTHER = """
 que como una con qué cómo por para está yo wie das ist ich und ein eine nicht mit für les une je vous pour dans avec
 quel quelle comment che della sono dove uma não meu minha het een niet voor jak gdzie ile czy nie jest bir nasıl apa
@@ -74,7 +76,7 @@ def unsupported(text: str, written: str | None = None) -> str | None:
     symbols = [] if written.isascii() else [c for c in _DRAWN.sub("", written) if _symbol(c)]
     if len(set(symbols)) > DECORATION and _many(symbols, letters + len(symbols)):
         return "symbols"
-    return "words" if any(_other_words(stretch, least) for stretch, least in _stretches(_words(text))) else None
+    return "words" if any(map(_other_words, _stretches(_words(text)))) else None
 
 
 def unread(written: Exchange, read: Exchange) -> str | None:
@@ -103,22 +105,22 @@ def _words(text: str) -> list[str]:
     return [word for token in prose for word in _WORD.findall(token.lower())]
 
 
-def _stretches(words: Sequence[str]) -> Iterator[tuple[Sequence[str], float]]:
-    """All words and, of many, each stretch, with the share of unlisted ones from which they are not English."""
-    sizes = [n for n in (3, 6) if len(words) >= n]
-    if sizes:
-        yield words, UNLISTED[sizes[-1]]
+def _stretches(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    """All words and, of many, each stretch."""
+    if len(words) >= PHRASE:
+        yield words
     for start in range(0, len(words) - STRETCH, STRETCH // 2):
-        yield words[start : start + STRETCH], UNLISTED[STRETCH]
+        yield words[start : start + STRETCH]
 
 
-def _other_words(words: Sequence[str], least: float) -> bool:
+def _other_words(words: Sequence[str]) -> bool:
     if sum(w in ENGLISH for w in words) >= SMALL_WORDS * len(words):
         return False
     other = not OTHER.isdisjoint(words)
-    if len(words) < 6 and other:
+    if len(words) < MANY and other:
         return True
     unlisted = [w for w in words if len(w) > 1 and not listed(w)]  # a letter is a variable
+    least = UNLISTED_PHRASE if len(words) < MANY else UNLISTED
     share = least / 2 if other else least
     return len(set(unlisted)) > 2 and len(unlisted) >= share * len(words)  # one word again and again is no language
 

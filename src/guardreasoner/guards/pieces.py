@@ -270,8 +270,13 @@ def _inside(text: str, size: int) -> list[str]:
     """What stands in quotation marks or a fence and is at least half of a text."""
     if _length(text) > 3 * size:
         return []
-    quoted = [_COMMENT.sub("", next(g for g in m.groups() if g)).strip() for m in _QUOTED.finditer(text)]
+    quoted = [_COMMENT.sub("", q).strip() for q in _quoted(text)]
     return [q for q in quoted if 2 * _length(q) >= _length(text)]
+
+
+def _quoted(text: str) -> list[str]:
+    """What stands in quotation marks and fences."""
+    return [next(g for g in m.groups() if g) for m in _QUOTED.finditer(text)]
 
 
 def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
@@ -281,8 +286,9 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
         text: any.
         size: the most words of a sentence; one that is longer is cut at words, with half of it overlapping.
     """
-    quoted = [next(g for g in m.groups() if g).strip() for m in _QUOTED.finditer(text)]
-    quoted = sorted({q for q in quoted if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
+    quoted = sorted({q for q in map(str.strip, _quoted(text)) if len(q.split()) > 3}, key=lambda q: (-len(q), q))[
+        :MOST_QUOTES
+    ]
     made: list[tuple[str, str | None]] = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
     sentences = [s for sentence in _SENTENCE_END.split(text) if (s := _BULLET.sub("", sentence.strip()))]
     if _length(text) <= LONGEST_WHOLE and len(sentences) < 3:
