@@ -44,6 +44,21 @@ def counts(out):
     return {name: json.loads((out / name / "manifest.json").read_text())["counts"] for name in FOLDERS}
 
 
+def kill_in_each(stages, recipe, out, pause=lambda: 0.0):
+    """Start the road once for each stage and kill it when that stage is under way; returns how often it was in time."""
+    kills = 0
+    for stage in stages:
+        process = start(recipe, out)
+        while process.poll() is None and not (out / stage / "run.json").exists():
+            time.sleep(0.01)
+        time.sleep(pause())
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    return kills
+
+
 def start(recipe, out):
     command = [sys.executable, "-m", "guardreasoner", "reproduce", str(recipe), "--out", str(out)]
     with open(out.with_suffix(".log"), "ab") as log:
@@ -71,16 +86,8 @@ def test_a_road_killed_in_every_stage_ends_with_the_same_counts(tmp_path):
     recipe.write_text(MINI)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(recipe, whole).wait() == 0, (tmp_path / "whole.log").read_text()[-3000:]
-    lot, kills = random.Random(1), 0
-    for stage in FOLDERS:
-        process = start(recipe, killed)
-        while process.poll() is None and not (killed / stage / "run.json").exists():
-            time.sleep(0.01)
-        time.sleep(lot.random() * 2.0)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
+    lot = random.Random(1)
+    kills = kill_in_each(FOLDERS, recipe, killed, pause=lambda: lot.random() * 2.0)
     assert start(recipe, killed).wait() == 0, (tmp_path / "killed.log").read_text()[-3000:]
     assert kills >= 4
     assert counts(killed) == counts(whole)
@@ -132,15 +139,8 @@ def test_the_road_of_an_encoder_killed_in_every_stage_ends_as_one_that_was_not(t
     recipe.write_text(NANO)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(recipe, whole).wait() == 0, (tmp_path / "whole.log").read_text()[-3000:]
-    stages, kills = ("encoder", "export", "calibrate", "evaluate"), 0
-    for stage in stages:
-        process = start(recipe, killed)
-        while process.poll() is None and not (killed / stage / "run.json").exists():
-            time.sleep(0.01)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
+    stages = ("encoder", "export", "calibrate", "evaluate")
+    kills = kill_in_each(stages, recipe, killed)
     assert start(recipe, killed).wait() == 0, (tmp_path / "killed.log").read_text()[-3000:]
     assert kills >= 3
     made = [[json.loads((out / stage / "manifest.json").read_text()) for stage in stages] for out in (whole, killed)]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +17,16 @@ def tiny_llama_folder(tmp_path: Path, *, kind: str = "causal", tied: bool = True
     """A two-layer Llama with Llama 3's kind of tokenizer and chat template."""
     folder = tmp_path / f"llama-{kind}"
     tokenizer = byte_bpe()
-    ids = {
-        "bos_token_id": tokenizer.token_to_id(LLAMA_MARKERS[0]),
-        "eos_token_id": tokenizer.token_to_id(LLAMA_MARKERS[-1]),
-    }
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
+    config = tiny_config(
+        tokenizer,
+        begin=LLAMA_MARKERS[0],
+        end=LLAMA_MARKERS[-1],
+        pad=LLAMA_MARKERS[1],
         intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=tied,
-        pad_token_id=tokenizer.token_to_id(LLAMA_MARKERS[1]),
         initializer_range=0.3,
         num_labels=3,
-        **ids,
     )
     torch.manual_seed(0)
     network = LlamaForCausalLM(config) if kind == "causal" else LlamaForSequenceClassification(config)
@@ -47,18 +41,14 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
     """The checkpoint of the very network that `tiny.tiny_onnx_folder` holds."""
     folder = tmp_path / "wordpiece"
     tokenizer = tiny.tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
+    config = tiny_config(
+        tokenizer,
+        begin="[CLS]",
+        end="[SEP]",
+        pad="[PAD]",
         intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.token_to_id("[PAD]"),
-        bos_token_id=tokenizer.token_to_id("[CLS]"),
-        eos_token_id=tokenizer.token_to_id("[SEP]"),
     )
     network, rng = LlamaForCausalLM(config), np.random.default_rng(0)
     with torch.no_grad():
@@ -69,6 +59,21 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
     network.save_pretrained(folder)
     save_tokenizer(tokenizer, folder, cls_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]")
     return folder
+
+
+def tiny_config(tokenizer: Tokenizer, *, begin: str, end: str, pad: str, **sizes: Any) -> LlamaConfig:
+    """Two layers of 64, with the tokenizer's special tokens."""
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=tokenizer.token_to_id(begin),
+        eos_token_id=tokenizer.token_to_id(end),
+        pad_token_id=tokenizer.token_to_id(pad),
+        **sizes,
+    )
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: str) -> None:
