@@ -222,6 +222,19 @@ def test_deadline_tasks_and_listener_reach_guards_that_take_them():
     assert said == [(1, "about b")]
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_model_that_was_trained_for_it_reads_what_the_first_guard_decided_before_it_reasons(reads):
+    first = guard("small", scores={"sure": 0.97, "": 0.3})
+    second = ReasoningGuard("large", ScriptedEngine(), mode="full", first_look=reads)
+    both = CascadeGuard(first, second, {Task.prompt_harm: (0.2, 0.4)})
+    both.judge([Exchange("a", "sure"), Exchange("b", "x", "y")])
+    ((asked,),) = [texts for texts, _ in second.engine.calls]
+    look = "\n\nFirst look: the request is unharmful (likely), this is compliance (likely), the response is unharmful"
+    assert (look in asked) is reads
+    both.second.judge([Exchange("c", "alone")])
+    assert "First look" not in second.engine.calls[-1][0][0]
+
+
 def test_the_second_guard_is_made_when_it_is_first_needed():
     made = []
 

@@ -215,6 +215,14 @@ def test_adapters_are_merged_into_the_checkpoint(tmp_path):
     assert all("proj" in name for name in changed)
 
 
+def test_frozen_layers_get_no_adapters(tmp_path):
+    write_traces(tmp_path, 8)
+    run_sft(replace(QUICK, lora=LoraSettings(rank=4), freeze=1, max_steps=2), TINY, out=tmp_path)
+    before, after = load_base(TINY)[0].state_dict(), load_checkpoint(tmp_path / "sft" / "checkpoint")[0].state_dict()
+    changed = {name.split(".")[2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {str(i) for i in range(1, load_base(TINY)[0].config.num_hidden_layers)}
+
+
 def test_packed_examples_do_not_see_each_other(tokenizer, maker):
     model = load_base(TINY)[0].eval()
     rows = [maker.row(example(n), trace(example(n)).reasoning) for n in (1, 2, 3)]

@@ -61,7 +61,8 @@ class ExportConfig:
     """Compare logits with torch after writing."""
     guard: Mapping[str, Any] = field(default_factory=dict)
     """What guard.json says besides: `concludes` (the model ends the reasoning on each task with a fixed conclusion, and
-    P is read there), `budgets` (tokens of reasoning in `short` and `full`), `languages` (those it was validated on)."""
+    P is read there), `first_look` (it was trained to read another guard's verdict), `budgets` (tokens of reasoning in
+    `short` and `full`), `languages` (those it was validated on)."""
     compare: int = 0
     """Validation rows on which labels and ranking in `instant` are compared with the checkpoint in float32; an export
     that differs too much is refused (`export/fidelity.py`)."""

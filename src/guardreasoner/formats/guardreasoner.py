@@ -22,7 +22,7 @@ from typing import Literal
 
 from guardreasoner.formats.base import Parsed, Problem, request_of
 from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Plan, PlanStep, Prompt, Scaffold, Text, Turn
-from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Trace
+from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Trace, Verdict
 
 VERSION = "1"
 """Version of everything in this module that a model was trained on."""
@@ -40,7 +40,7 @@ INSTRUCTION = (
 Wire = Literal["raw", "chat"]
 """raw = plain text (official inference); chat = one user message (official training)."""
 
-HUMAN, ASSISTANT, ANSWERS, RULE = "Human user:", "AI assistant:", "Answers:", "---"
+HUMAN, ASSISTANT, LOOK, ANSWERS, RULE = "Human user:", "AI assistant:", "First look:", "Answers:", "---"
 STEP_HEADING = "## Reasoning Step"
 HEADING = "# Task"
 STOPS = (RULE, ANSWERS)
@@ -49,7 +49,9 @@ KIND_TOKENS = 16
 BLOCK = f"{RULE}\n\n{ANSWERS} \n"
 """What a plan forces after reasoning. Free text cannot hold it: it ends at `STOPS`."""
 
-_MARKER = re.compile(r"^(?=[^\S\n]*(?:Human user:|AI assistant:|Answers:|#+ ?Task \d|## Reasoning))", re.I | re.M)
+_MARKER = re.compile(
+    r"^(?=[^\S\n]*(?:Human user:|AI assistant:|First look:|Answers:|#+ ?Task \d|## Reasoning))", re.I | re.M
+)
 _BLOCK = re.compile(r"^[ \t>*#]*Answers:[ \t*]*$", re.I | re.M)
 _VERDICT = re.compile(r"^[ \t>*-]*(Request|Completion|Response):[ \t*]*([A-Za-z]+)[ \t*.]*$", re.I | re.M)
 _WRITTEN = {
@@ -71,10 +73,34 @@ _BY_KEY = {row.key.lower(): task for task, row in TASKS.items()}
 _BY_NUMBER = dict(zip("123", TASKS, strict=True))
 
 
-def render(exchange: Exchange, wire: Wire = "raw") -> Prompt:
-    """The prompt for one exchange.
+SURE, LIKELY = 0.9, 0.6
+"""P of a label from which a first look calls it sure, and likely."""
 
-    A line of judged text that reads like a turn marker or an answer block is quoted with `> `.
+
+def first_look(verdict: Verdict) -> str:
+    """What another guard decided, in the words of `ENDINGS`, for a model that was trained to read it; "" = nothing.
+
+    >>> from guardreasoner.types import Labels, Verdict
+    >>> first_look(Verdict("1", "nano", "instant", "ok", Labels("harmful"), {"prompt_harm": 0.7}, kinds={"drugs": 0.8}))
+    'First look: the request is harmful (likely). The kind of harm is drugs.'
+    """
+    said = []
+    for task, (lead, words) in ENDINGS.items():
+        p, label = verdict.scores.get(task.value), verdict.labels[task]
+        if p is not None and label is not None:
+            positive = label == TASKS[task].positive
+            sure = p if positive else 1 - p
+            degree = "sure" if sure >= SURE else "likely" if sure >= LIKELY else "doubtful"
+            said.append(f"{lead.removeprefix('so ')}{words[not positive]} ({degree})")
+    harmful = "harmful" in (verdict.labels.prompt_harm, verdict.labels.response_harm)
+    kind = max(verdict.kinds, key=lambda k: verdict.kinds[k]) if harmful and verdict.kinds else None
+    return f"{LOOK} {', '.join(said)}.{f' The kind of harm is {kind}.' if kind else ''}" if said else ""
+
+
+def render(exchange: Exchange, wire: Wire = "raw", look: str = "") -> Prompt:
+    """The prompt for one exchange, with a `first_look` or without.
+
+    A line of judged text that reads like a turn marker, a first look or an answer block is quoted with `> `.
     """
     reply: tuple[Scaffold | Judged, ...] = (
         (Scaffold("None"),) if exchange.response is None else (Judged(quote(exchange.response)),)
@@ -84,7 +110,7 @@ def render(exchange: Exchange, wire: Wire = "raw") -> Prompt:
         Judged(quote(request_of(exchange))),
         Scaffold(f"\n\n{ASSISTANT}\n"),
         *reply,
-        Scaffold("\n\n"),
+        Scaffold(f"\n\n{look}\n\n" if look else "\n\n"),
     )
     return Chat((Turn("user", segments),)) if wire == "chat" else segments
 

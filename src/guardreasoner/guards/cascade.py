@@ -150,6 +150,7 @@ class CascadeGuard(Judging):
             asked = asked[: max(0, max_escalations)]
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
+            more["first"] = [verdicts[i] for i in asked]
             for i, verdict in zip(asked, _ask(self.second, [exchanges[i] for i in asked], **more), strict=True):
                 wanted = self.unsure(verdicts[i]) if mode == "auto" and verdicts[i].status == "ok" else tuple(Task)
                 verdicts[i] = self._combined(verdicts[i], verdict, wanted)

@@ -345,5 +345,6 @@ def _reasoning(
         calibration=calibration,
         budgets=budgets,
         concludes=bool(meta.get("concludes")),
+        first_look=bool(meta.get("first_look")),
         english=meta.get("languages") == ["en"],
     )

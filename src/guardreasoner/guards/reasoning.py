@@ -45,8 +45,8 @@ from guardreasoner.types import (
     Verdict,
 )
 
-SCAFFOLD_TOKENS = 160
-"""Room kept for instruction and markers (the official instruction: about 110 tokens)."""
+SCAFFOLD_TOKENS = 200
+"""Room kept for instruction, markers and a first look (the official instruction: about 110 tokens)."""
 BLOCK_TOKENS = 24
 
 
@@ -76,6 +76,7 @@ class ReasoningGuard(Judging):
         calibration: Calibration | None = None,
         budgets: Budgets | None = None,
         concludes: bool = False,
+        first_look: bool = False,
         english: bool = False,
         max_windows: int = 16,
     ) -> None:
@@ -88,6 +89,7 @@ class ReasoningGuard(Judging):
             calibration: None = scores are the words' own probabilities.
             budgets: tokens of reasoning.
             concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
+            first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
             english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
             max_windows: more windows than this are `input_too_long`.
 
@@ -101,7 +103,7 @@ class ReasoningGuard(Judging):
         self.fail_mode: FailMode = fail_mode
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
-        self.concludes, self.english, self.max_windows = concludes, english, max_windows
+        self.concludes, self.first_look, self.english, self.max_windows = concludes, first_look, english, max_windows
         frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
@@ -113,6 +115,7 @@ class ReasoningGuard(Judging):
         tasks: Collection[Task] | None = None,
         max_escalations: int | None = None,
         on_step: StepSink | None = None,
+        first: Sequence[Verdict] | None = None,
     ) -> list[Verdict]:
         """One verdict per exchange, in input order.
 
@@ -126,6 +129,8 @@ class ReasoningGuard(Judging):
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
                 `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
                 exchange that is judged in several pieces has its steps in the verdict only. What it raises is raised.
+            first: what another guard decided on each exchange; a model that was trained for it reads it before it
+                reasons, others do not see it.
 
         Raises:
             DataError: an exchange has neither a request nor a reply.
@@ -133,15 +138,17 @@ class ReasoningGuard(Judging):
         exchanges = validated(exchanges)
         mode = self._checked(mode or self.mode)
         only = known_tasks(tasks)
+        looks = [wire_format.first_look(v) if self.first_look else "" for v in first or ()] or [""] * len(exchanges)
         if mode != "auto" or not self.engine.capabilities.force:
-            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only)
+            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only, looks)
         verdicts = self._judge(exchanges, "instant", deadline, tasks=only)
         unsure = [i for i, v in enumerate(verdicts) if self._uncertain(v)]
         allowed = unsure if max_escalations is None else unsure[: max(0, max_escalations)]
         for i in unsure[len(allowed) :]:
             verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
         asked = [exchanges[i] for i in allowed]
-        second = self._judge(asked, "full", deadline, placed(on_step, allowed), only) if asked else []
+        seen = [looks[i] for i in allowed]
+        second = self._judge(asked, "full", deadline, placed(on_step, allowed), only, seen) if asked else []
         for i, verdict in zip(allowed, second, strict=True):
             verdicts[i] = _escalated(verdicts[i], verdict)
         return verdicts
@@ -166,8 +173,10 @@ class ReasoningGuard(Judging):
         deadline: float | None,
         on_step: StepSink | None = None,
         tasks: Collection[Task] = tuple(TASKS),
+        looks: Sequence[str] = (),
     ) -> list[Verdict]:
         started = time.monotonic()
+        looks = looks if mode != "instant" else ()  # a row on labels alone was trained without one
         made = [self._passages(i, exchange, mode, tasks) for i, exchange in enumerate(exchanges)]
         pieces = [passage for one in made for passage in one.made]
         readings: dict[int, list[Reading]] = {i: [] for i in range(len(exchanges))}
@@ -177,7 +186,7 @@ class ReasoningGuard(Judging):
             return wire_format.settled(text, forced=can.force)
 
         with step_streams(on_step, owners, engine=can, settle=settle) as streams:
-            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, streams):
+            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, streams, looks):
                 readings[piece.owner].append(self._read(piece, runs[0], mode))
         self._look_again(readings, mode, deadline)
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
@@ -242,11 +251,12 @@ class ReasoningGuard(Judging):
         plan_of: Callable[[tuple[Task, ...], Bar | None], Plan],
         deadline: float | None,
         streams: StepStreams,
+        looks: Sequence[str] = (),
     ) -> Iterator[tuple[Passage, list[Completion]]]:
         """What the engine writes for each passage; passages of the same tasks and bars share a plan and a call."""
         for tasks, bar in dict.fromkeys((p.tasks, p.bar) for p in pieces):
             group = [p for p in pieces if (p.tasks, p.bar) == (tasks, bar)]
-            runs = self._runs(group, plan_of(tasks, bar), deadline, streams)
+            runs = self._runs(group, plan_of(tasks, bar), deadline, streams, looks)
             yield from zip(group, runs, strict=True)
 
     def _runs(
@@ -255,8 +265,9 @@ class ReasoningGuard(Judging):
         plan: Plan,
         deadline: float | None,
         streams: StepStreams,
+        looks: Sequence[str],
     ) -> list[list[Completion]]:
-        prompts = [wire_format.render(p.exchange, self.wire) for p in pieces]
+        prompts = [wire_format.render(p.exchange, self.wire, looks[p.owner] if looks else "") for p in pieces]
         more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
@@ -267,7 +278,7 @@ class ReasoningGuard(Judging):
             if isinstance(error, EngineError):
                 return [[unanswered(error)]] * len(pieces)
             if len(pieces) > 1:
-                return [r for p in pieces for r in self._runs([p], plan, deadline, streams)]
+                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, looks)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
     def _read(self, passage: Passage, completion: Completion, mode: Mode) -> Reading:

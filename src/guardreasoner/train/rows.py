@@ -55,38 +55,39 @@ class RowMaker:
         """The tokenizer as engines use it."""
         return encoder_of(self.tokenizer)
 
-    def prompt(self, exchange: Exchange) -> list[int]:
+    def prompt(self, exchange: Exchange, look: str = "") -> list[int]:
         """The prompt as engines encode it."""
-        return list(self.encoder.encode(wire_format.render(exchange, self.wire)).ids)
+        return list(self.encoder.encode(wire_format.render(exchange, self.wire, look)).ids)
 
-    def fit(self, exchange: Exchange, room: int) -> tuple[Exchange, list[int], bool]:
+    def fit(self, exchange: Exchange, room: int, look: str = "") -> tuple[Exchange, list[int], bool]:
         """The exchange, its prompt in at most `room` tokens, and whether judged text was cut for that."""
         cut = exchange
         if self.judged_tokens is not None:
             cut = self._shorten(cut, self.judged_tokens)
-        ids = self.prompt(cut)
+        ids = self.prompt(cut, look)
         if len(ids) > room:
-            frame = len(self.prompt(replace(cut, prompt="", response=cut.response and "", context=())))
+            frame = len(self.prompt(replace(cut, prompt="", response=cut.response and "", context=()), look))
             texts, whole = 2 if cut.response else 1, cut
             left = room - frame
             for _ in range(4):  # tokens grow together differently at the seams: a second try may be needed
                 cut = self._shorten(whole, max(0, left) // texts)
-                ids = self.prompt(cut)
+                ids = self.prompt(cut, look)
                 if len(ids) <= room or left <= 0:
                     break
                 left -= len(ids) - room + texts
         return cut, ids, cut is not exchange
 
-    def row(self, example: Example, reasoning: str = "", block: str | None = None) -> TokenRow | None:
+    def row(self, example: Example, reasoning: str = "", block: str | None = None, look: str = "") -> TokenRow | None:
         """The row of an example, with its reasoning or on labels alone; None where it cannot fit.
 
         Args:
             example: what is judged, and its gold.
             reasoning: empty = labels alone.
             block: what follows the reasoning of a published trace, learned unchanged; None = our answer block.
+            look: the first look in the prompt (`formats.guardreasoner.first_look`).
         """
         ids, labels, verdict = self._answer(example, reasoning, block)
-        _, prompt, shortened = self.fit(example.exchange, self.max_tokens - len(ids))
+        _, prompt, shortened = self.fit(example.exchange, self.max_tokens - len(ids), look)
         if len(prompt) + len(ids) > self.max_tokens:
             return None
         blank = len(prompt)

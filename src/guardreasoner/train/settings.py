@@ -133,6 +133,10 @@ class SftConfig(TrainingConfig):
     """Weight of the verdict words' mean loss against the other tokens' mean; None = plain token mean (paper)."""
     mask_unannotated: bool = True
     """No loss on verdicts without gold. The paper's recipes set it to false: the released answers are learned whole."""
+    first_look: str | None = None
+    """A guard by name (`nano`): rows with reasoning are trained with what such a guard would say of them in the prompt,
+    as it is said in front of them in use. Drawn from its verdicts on the validation rows, which it must not have been
+    trained on (`train/looks.py`)."""
     only: tuple[str, ...] = ()
     """Sources to train on; empty = all (Baseline: WildGuardTrain)."""
     leave_out: tuple[str, ...] = ()

@@ -12,8 +12,10 @@ import numpy as np
 
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_nouns, write_atomic
 from guardreasoner.run_folder import Counts
+from guardreasoner.train.looks import Looks
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.trainer import first_process_first
@@ -68,7 +70,9 @@ def check_sources(config: SftConfig, known: Iterable[str]) -> None:
                 raise UnknownName(f"source of the traces (sft.{key})", name, names)
 
 
-def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts) -> Iterator[TokenRow]:
+def rows_of(
+    traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts, looks: Looks | None = None
+) -> Iterator[TokenRow]:
     """The rows of some traces: with reasoning, on labels alone, or both, by the shares of the recipe."""
     for trace in traces:
         example, seed = trace.example, config.seed
@@ -77,7 +81,9 @@ def rows_of(traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts:
             answers.append((trace.reasoning, trace.block))
         if not trace.reasoning or draw(seed, "labels", example.exchange.id) < config.labels_only:
             answers.append(("", None))
-        rows = [row for reasoning, block in answers if (row := maker.row(example, reasoning, block))]
+        look = looks.of(trace) if looks else ""
+        made = [maker.row(example, text, block, look if text else "") for text, block in answers]
+        rows = [row for row in made if row is not None]
         if rows:
             counts.out += 1
         else:
@@ -104,7 +110,7 @@ def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> 
     tally = {"rows": 0, "tokens": 0, "shortened": 0}
 
     def counted() -> Iterable[TokenRow]:
-        for row in rows_of(traces, maker, config, counts):
+        for row in rows_of(traces, maker, config, counts, _looks(config, out / "synthesize" / "validation.jsonl")):
             tally["rows"] += 1
             tally["tokens"] += len(row.input_ids)
             tally["shortened"] += row.shortened
@@ -117,6 +123,16 @@ def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> 
         _dataset(held, config, maker, packed=False).save_to_disk(str(folder / "validation"))
     about = {"counts": counts.as_dict(), "licences": _licences(out), "validation_rows": len(held), **tally}
     write_atomic(folder / "about.json", json.dumps(about))
+
+
+def _looks(config: SftConfig, path: Path) -> Looks | None:
+    """What the guard of `sft.first_look` says of the validation rows."""
+    if config.first_look is None:
+        return None
+    examples = list(read_nouns(Example, path))
+    with load_guard(config.first_look, mode="instant") as guard:
+        verdicts = guard.judge([e.exchange for e in examples])
+    return Looks(list(zip(examples, verdicts, strict=True)), config.seed)
 
 
 def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, packed: bool | None = None) -> Any:

@@ -143,7 +143,7 @@ def build(
         train_dataset=rows,
         eval_dataset=validation if config.validate_every else None,
         processing_class=tokenizer,
-        peft_config=lora_config(config.lora),
+        peft_config=lora_config(config.lora, config.freeze),
         callbacks=[LossCurve(run)],
         config=config,
         deciding=deciding,

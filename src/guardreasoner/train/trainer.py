@@ -179,8 +179,8 @@ def _has_liger() -> bool:
     return find_spec("liger_kernel") is not None and torch.cuda.is_available()
 
 
-def lora_config(settings: LoraSettings | None) -> Any:
-    """The PEFT configuration of some adapters, or None."""
+def lora_config(settings: LoraSettings | None, frozen: int = 0) -> Any:
+    """The PEFT configuration of some adapters, or None; the first `frozen` layers get none."""
     if settings is None:
         return None
     from peft import LoraConfig
@@ -190,6 +190,7 @@ def lora_config(settings: LoraSettings | None) -> Any:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets) if settings.targets else "all-linear",
+        exclude_modules=rf".*\.layers\.({'|'.join(map(str, range(frozen)))})\..*" if frozen else None,
         task_type="CAUSAL_LM",
     )
 
