@@ -237,9 +237,9 @@ def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
 
 
 def _calibrate(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
-    from guardreasoner.evaluate.calibrate import run
+    from guardreasoner.evaluate.calibrate_stage import run
 
-    return run(root, recipe.calibrate, fresh=fresh)
+    return run(root, recipe.calibrate, first=recipe.sft.first_look, fresh=fresh)
 
 
 def _evaluate(
@@ -247,7 +247,7 @@ def _evaluate(
 ) -> Manifest:
     """A variant's checkpoint is run as it is, and in `instant` where it learned labels alone: it has no reasoning."""
     from guardreasoner.evaluate.run import evaluate
-    from guardreasoner.guards.load import load_guard
+    from guardreasoner.guards.load import behind, load_guard
 
     config = recipe.evaluate
     exported = (config.engine == "onnx" or "encoder" in recipe.stages) and variant is None
@@ -268,6 +268,9 @@ def _evaluate(
     if path.exists() and not fresh and _covers(_read(path)["config"], {**asked, "limit": config.limit}, examples):
         return _read(path)
     guard = load_guard(str(folder), mode=mode, engine=None if "encoder" in recipe.stages else engine)
+    if recipe.sft.first_look and mode in ("short", "full"):
+        stacks = folder / "stacks.json"
+        guard = behind(recipe.sft.first_look, guard, mode=mode, stacks=stacks if stacks.exists() else None)
     try:
         evaluate(guard, examples, out, config=asked, limit=config.limit, fresh=fresh)
     finally:

@@ -6,24 +6,19 @@ monotone, so it changes what a score means and leaves the ranking alone.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.guards.base import Guard
-from guardreasoner.guards.calibration import Calibration, Curve
-from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.calibration import Curve
 from guardreasoner.metrics import expected_calibration_error
-from guardreasoner.records import read_nouns, write_atomic
-from guardreasoner.run_folder import Counts, RunFolder
-from guardreasoner.types import TASKS, Example, Labels, Mode, Task, Verdict
+from guardreasoner.types import TASKS, Example, Labels, Task, Verdict
 
 Floats = NDArray[np.float64]
 TARGETS = ("f1", "expected-f1", "fpr", "precision", "recall", "p")
@@ -127,6 +122,20 @@ def fit_guard(
         DataError: no task has enough rows of both labels, or the guard gives no scores.
     """
     verdicts = guard.judge([e.exchange for e in examples])
+    return fit_verdicts(verdicts, examples, mode=mode, target=target, targets=targets, sources=sources, budget=budget)
+
+
+def fit_verdicts(
+    verdicts: Sequence[Verdict],
+    examples: Sequence[Example],
+    *,
+    mode: str,
+    target: Target,
+    targets: Mapping[Task, Target] | None = None,
+    sources: Mapping[str, Sequence[str]] | None = None,
+    budget: float = 0.0,
+) -> list[Fit]:
+    """`fit_guard` on what the guard has said already, one verdict an example."""
     fits = []
     for task in TASKS:
         x = margins(verdicts, task)
@@ -259,43 +268,12 @@ def as_row(fit: Fit) -> dict[str, Any]:
     }
 
 
-def run(out: str | Path, config: CalibrateConfig, *, fresh: bool = False) -> dict[str, Any]:
-    """Calibrate as a stage: fits `export/model` on the run's validation rows and writes its `calibration.json`.
-
-    Raises:
-        DataError: there are no validation rows, or too few of any task.
-    """
-    model = Path(out) / "export" / "model"
-    first = "encoder" if (Path(out) / "encoder").is_dir() else "synthesize"
-    rows = Path(out) / first / "validation.jsonl"
-    inputs = [rows, model / "model.onnx"]
-    with RunFolder(out, "calibrate", config=asdict(config), inputs=inputs, fresh=fresh) as folder:
-        if folder.manifest is not None and (model / "calibration.json").exists():
-            return folder.manifest
-        examples = list(read_nouns(Example, rows))
-        if not examples:
-            raise DataError("no validation rows; name sources in data.leave_out", file=str(rows))
-        asked = list(as_asked(examples))
-        fits = [fit for mode in config.modes for fit in _fit_folder(model, asked, mode, config)]
-        curves = {(f.task, f.mode): f.curve for f in fits}
-        sources = sorted({e.exchange.source for e in examples})
-        found = Calibration(curves, f"{len(examples)} rows of left-out sources: {', '.join(sources)}")
-        write_atomic(model / "calibration.json", json.dumps(found.as_dict(), indent=2) + "\n")
-        return folder.finish(Counts(in_=len(examples), out=len(examples)), fits=[as_row(f) for f in fits])
-
-
 def as_asked(examples: Iterable[Example]) -> Iterator[Example]:
-    """Each row as a guard meets it: the request before there is a reply, and the reply with its request."""
+    """Each row as a guard meets it: the request before there is a reply (`ID/request`), and the reply with it."""
     for example in examples:
         exchange, gold = example.exchange, example.gold
         if gold.prompt_harm is not None:
-            yield Example(replace(exchange, response=None), Labels(gold.prompt_harm), example.category)
+            request = exchange if exchange.response is None else replace(exchange, id=f"{exchange.id}/request")
+            yield Example(replace(request, response=None), Labels(gold.prompt_harm), example.category)
         if exchange.response is not None and (gold.refusal or gold.response_harm):
             yield Example(exchange, replace(gold, prompt_harm=None), example.category)
-
-
-def _fit_folder(model: Path, examples: Sequence[Example], mode: str, config: CalibrateConfig) -> list[Fit]:
-    targets = {Task(task): Target.parse(rule) for task, rule in config.targets.items()}
-    asked: dict[str, Any] = {"targets": targets, "sources": config.sources, "budget": config.budget}
-    with load_guard(str(model), mode=cast(Mode, mode), calibration=Calibration()) as guard:
-        return fit_guard(guard, examples, mode=mode, target=Target.parse(config.target), **asked)

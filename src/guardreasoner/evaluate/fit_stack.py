@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,37 @@ def _sigmoid(x: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
+@dataclass(frozen=True, slots=True)
+class Both:
+    """What two guards said of one row."""
+
+    source: str
+    gold: Mapping[str, str | None]
+    first: Mapping[str, float | None]
+    """P of each task."""
+    second: Mapping[str, float | None]
+
+
+def fit_rows(rows: Sequence[Both], *, budget: float, thresholds: Mapping[Task, float]) -> list[StackFit]:
+    """Fit every task that has enough rows of either label.
+
+    Args:
+        rows: that neither guard was trained on.
+        budget: share of the rows that `auto` sends on.
+        thresholds: the first guard's.
+    """
+    fits = []
+    for task in TASKS:
+        known = [r for r in rows if r.gold.get(task) and None not in (r.first[task], r.second[task])]
+        y = np.array([r.gold[task] == TASKS[task].positive for r in known], dtype=bool)
+        if min(int(y.sum()), int((~y).sum())) < MIN_PER_CLASS:
+            continue
+        x = np.array([[logit(p or 0.0, EDGE) for p in (r.first[task], r.second[task])] for r in known])
+        sources = [r.source for r in known]
+        fits.append(fit_stack(x, y, sources, task=task, budget=budget, threshold=thresholds.get(task, 0.5)))
+    return fits
+
+
 def fit_files(first: str | Path, second: str | Path, *, budget: float, thresholds: dict[Task, float]) -> list[StackFit]:
     """Fit all tasks of two files or folders of verdicts.
 
@@ -127,20 +158,12 @@ def fit_files(first: str | Path, second: str | Path, *, budget: float, threshold
         DataError: they are not about the same rows, or no task has enough of them.
     """
     one, two = _verdicts(Path(first)), _verdicts(Path(second))
-    ids = [i for i in one if i in two]
-    fits = []
-    for task in TASKS:
-        rows = [
-            i
-            for i in ids
-            if one[i]["gold"].get(task.value) and None not in (one[i]["scores"][task], two[i]["scores"][task])
-        ]
-        y = np.array([one[i]["gold"][task] == TASKS[task].positive for i in rows], dtype=bool)
-        if min(int(y.sum()), int((~y).sum())) < MIN_PER_CLASS:
-            continue
-        x = np.array([[logit(guard[i]["scores"][task], EDGE) for guard in (one, two)] for i in rows])
-        sources = [str(one[i].get("source") or i.rsplit("-", 1)[0]) for i in rows]
-        fits.append(fit_stack(x, y, sources, task=task, budget=budget, threshold=thresholds.get(task, 0.5)))
+    rows = [
+        Both(str(one[i].get("source") or i.rsplit("-", 1)[0]), one[i]["gold"], one[i]["scores"], two[i]["scores"])
+        for i in one
+        if i in two
+    ]
+    fits = fit_rows(rows, budget=budget, thresholds=thresholds)
     if not fits:
         raise DataError(f"no task has {MIN_PER_CLASS} rows of either label that both guards scored", file=str(second))
     return fits
@@ -159,6 +182,16 @@ def as_file(fits: Sequence[StackFit]) -> dict[str, Any]:
         "bands": {fit.task.value: list(fit.band) for fit in kept if fit.band and fit.pays_in_auto},
         "fits": [{**asdict(fit), "pays": fit.pays, "pays_in_auto": fit.pays_in_auto} for fit in fits],
     }
+
+
+def as_text(fits: Sequence[StackFit]) -> str:
+    """A line for each task: what both are worth, who decides, and what `auto` would send on."""
+    return "\n".join(
+        f"{fit.task.value:<14} n {fit.rows:>5}  first {fit.first:.3f}  second {fit.second:.3f}  both {fit.both:.3f}"
+        f"  {'both decide' if fit.pays else 'the first decides'}; auto sends {fit.sent}, mends {fit.fixed}, "
+        f"spoils {fit.broken}"
+        for fit in fits
+    )
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -182,12 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except GuardReasonerError as error:
         print(f"stack: {error}", file=sys.stderr)
         return 1
-    for fit in fits:
-        print(
-            f"{fit.task.value:<14} n {fit.rows:>5}  first {fit.first:.3f}  second {fit.second:.3f}  both {fit.both:.3f}"
-            f"  {'both decide' if fit.pays else 'the first decides'}; auto sends {fit.sent}, mends {fit.fixed}, "
-            f"spoils {fit.broken}"
-        )
+    print(as_text(fits))
     return 0
 
 

@@ -191,6 +191,21 @@ def _cascade(
     return cast(Guard, made)
 
 
+def behind(first: str, second: Guard, *, mode: Mode, stacks: Path | None = None) -> Guard:
+    """A guard behind another whose verdicts it reads (`judge(first=...)`), asked about every exchange.
+
+    Args:
+        first: a guard by name, run in `instant`.
+        second: closed with the guard that is returned.
+        mode: `short` or `full`.
+        stacks: a file of `evaluate/fit_stack.py`; both decide together. None = the second decides.
+    """
+    from guardreasoner.guards.cascade import CascadeGuard, read_stacks
+
+    bands, decide = read_stacks(stacks) if stacks else ({}, None)
+    return cast(Guard, CascadeGuard(load_guard(first, mode="instant"), second, bands, stacks=decide, mode=mode))
+
+
 def find_row(name: str) -> GuardRow:
     """The row behind a name, a folder or a YAML file.
 
