@@ -11,10 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 
 UPSTREAM_S, GUARD_S = (float(os.environ.get(name, "0")) / 1000 for name in ("UPSTREAM_MS", "GUARD_MS"))
-WORDS = ("All", " is", " well", " here", ".") * 8
+REPLY_TEXT = (
+    "Put the egg into boiling water. For a soft yolk wait six minutes, for a firm one wait ten. Then cool it under "
+    "cold water, so that it stops cooking and the shell comes off easily. Salt it and eat."
+)
+WORDS = re.findall(r"\s*\S+", REPLY_TEXT)
 
 
 def completion(text: str) -> bytes:
@@ -30,7 +35,7 @@ def chunk(delta: dict[str, str], finish: str | None) -> bytes:
     return b"data: " + json.dumps({**head, "choices": [choice]}).encode() + b"\n\n"
 
 
-REPLY = completion("".join(WORDS))
+REPLY = completion(REPLY_TEXT)
 STREAM = b"".join(chunk({"content": w}, None) for w in WORDS) + chunk({}, "stop") + b"data: [DONE]\n\n"
 VERDICT = completion("Prompt harm: unharmful\nResponse Harm: unharmful")
 NONE = b'{"action": "NONE"}'

@@ -8,6 +8,7 @@ import pytest
 
 from guardreasoner.cli import doctor
 from guardreasoner.cli.main import main
+from guardreasoner.cli.tables import show
 from guardreasoner.guards.load import rows
 from guardreasoner.guards.others.prompts import FRAMES
 from guardreasoner.guards.others.readiness import missing
@@ -50,6 +51,14 @@ def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
     assert "accept its licence" in lines["llama-guard-3-8b"]
     assert lines["constant"].split()[-1] == "yes"
     assert f"{len(ROWS)} guards" in out
+
+
+def test_advice_in_brackets_is_printed_whole_and_no_line_ends_in_spaces(capsys, monkeypatch):
+    monkeypatch.setattr("guardreasoner.cli.guards.missing", lambda row: ["pip install 'guardreasoner[hf]'"])
+    lines = listed(capsys, "--all").splitlines()
+    assert sum(line.endswith("no: pip install 'guardreasoner[hf]'") for line in lines) == len(ROWS)
+    show("without AUROC: pip install 'guardreasoner[eval]'")
+    assert capsys.readouterr().out == "without AUROC: pip install 'guardreasoner[eval]'\n"
 
 
 def test_alone_it_shows_what_runs_here_and_every_other_guard_by_family_on_one_screen(capsys):

@@ -84,6 +84,8 @@ def test_a_mapping_is_checked():
         parse_mapping("promt=a")
     with pytest.raises(ConfigError, match="FIELD=COLUMN"):
         parse_mapping("prompt")
+    with pytest.raises(ConfigError, match="colons between the values of a label"):
+        parse_mapping("prompt_harm=label:1=harmful,0=unharmful")
     assert parse_mapping(None) == {}
 
 

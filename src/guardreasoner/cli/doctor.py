@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from guardreasoner.cli.tables import show
 from guardreasoner.guards.load import NANO_FOLDER
 
 PURPOSES = {
@@ -69,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
         for f in findings:
             mark = Text("ok", "green") if f.ok else Text("missing", "bold red") if f.needed else Text("-", "dim")
             table.add_row(mark, Text(f.what), Text(f.detail, "" if f.ok or f.needed else "dim"))
-        whole = None if sys.stdout.isatty() else 200
-        Console(highlight=False, width=whole).print(table)
+        show(table)
     return 1 if any(f.needed and not f.ok for f in findings) else 0
 
 

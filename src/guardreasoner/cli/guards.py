@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections import Counter
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from guardreasoner.cli.tables import show
 from guardreasoner.errors import UnknownName
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.load import rows
@@ -74,26 +74,20 @@ def _families(checked: Checked) -> None:
         if len(names) > 1:
             table.add_row(family, " ".join(names))
     table.add_row("more", " ".join(names[0] for names in families.values() if len(names) == 1))
-    _console().print(table)
+    show(table)
     print(f"\n{len(checked)} guards. `guardreasoner guards NAME` says what one needs; --all has a line for each.")
-
-
-def _console() -> Console:
-    """Where nobody looks, nothing is cut or wrapped."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def _table(checked: Checked) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("guard", no_wrap=True)
-    for head in ("tasks", "engine", "weights or key", "bytes", "here now"):
+    for head in ("tasks", "bytes", "here now"):
         table.add_column(head, overflow="fold")
     for row, lacks in checked:
         tasks = "".join(letter if task in row.tasks else "-" for task, letter in LETTERS.items())
-        needs = f"bundled, {row.licence}" if row.name == "nano" else row.key or row.model
         sure = "" if row.confirmed else "unconfirmed"
-        table.add_row(row.name, tasks, row.engine, needs, sure, f"no: {'; '.join(lacks)}" if lacks else "yes")
-    _console().print(table)
+        table.add_row(row.name, tasks, sure, escape(f"no: {'; '.join(lacks)}") if lacks else "yes")
+    show(table)
     ready = sum(not lacks for _, lacks in checked)
     print(
         f"\n{len(checked)} guards, {ready} can run here now. Tasks: P request harm, F refusal, R response harm. "

@@ -141,10 +141,11 @@ def _open_streams() -> None:
 
 
 def _run(words: list[str]) -> int:
-    command = next((word for word in words if not word.startswith("-")), None)
     if not words:
-        parser_for(None).print_help()
-        return 0
+        words = ["--help"]
+    elif words[0] == "help":
+        words = [*words[1:], "--help"]
+    command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         _usage(str(UnknownName("command", command, COMMANDS)))
     if wrong := _mistaken(words, command):

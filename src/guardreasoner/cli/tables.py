@@ -10,8 +10,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-UNSEEN = 300
+UNSEEN = 1000
 """Width where nobody looks: nothing is cut there."""
 
 
@@ -33,11 +34,13 @@ def table_of(*heads: str, words: int = 1, last_words: int = 0, title: str = "", 
 
 
 def show(*parts: Table | str | None, wrap: bool = True) -> None:
-    """Print tables and lines; None is left out. `wrap` false = a line may be wider than the terminal."""
+    """Print tables, and lines as they are (no markup); None is left out. `wrap` false = lines may pass the edge."""
     console = Console(highlight=False, soft_wrap=not wrap, width=None if sys.stdout.isatty() else UNSEEN)
-    for part in parts:
-        if part is not None:
-            console.print(part)
+    with console.capture() as shown:
+        for part in parts:
+            if part is not None:
+                console.print(Text(part) if isinstance(part, str) else part)
+    print("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
 
 def print_json(rows: Iterable[Mapping[str, Any]]) -> None:

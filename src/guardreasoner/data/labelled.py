@@ -57,6 +57,10 @@ def parse_mapping(pairs: str | Sequence[str] | None) -> dict[str, Column]:
                 "--map wants FIELD=COLUMN pairs, such as prompt=question,prompt_harm=label:unsafe=harmful"
             )
         if name not in FIELDS:
+            if any(rest in (row.positive, row.negative) for row in TASKS.values()):
+                raise ConfigError(
+                    "--map wants colons between the values of a label: prompt_harm=label:1=harmful:0=unharmful"
+                )
             raise UnknownName("field", name, FIELDS)
         mapping[name] = Column(column, dict(_meaning(name, part) for part in parts[at:]))
     return mapping

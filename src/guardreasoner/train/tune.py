@@ -91,8 +91,8 @@ def tune(
             f"{t.value}: {r.truth.sum()} {TASKS[t].positive}, {(~r.truth).sum()} not" for t, r in own.items()
         )
         raise DataError(
-            f"no task has {MIN_PER_CLASS} rows of each label ({counts or 'no labels at all'}); add rows of the other "
-            "label, benign ones beside harmful ones",
+            f"no task has {MIN_PER_CLASS} rows of each label ({counts or 'no labels at all'}); add rows, harmless ones "
+            "beside harmful ones",
             file=str(labelled),
         )
     everyday = _by_task(engine, read_examples(shipped("everyday")))

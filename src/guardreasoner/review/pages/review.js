@@ -45,6 +45,7 @@ function show() {
   at("response").textContent = item.response || "";
   at("note").value = item.note;
   at("next").hidden = item.given === null;
+  at("back").hidden = before() === undefined;
   at("submit").textContent = item.given === null ? "Answer" : "Change my answer";
   questions(item);
   reveal(item);
@@ -121,9 +122,13 @@ function submit() {
 
 const following = () => load("/api/next");
 
-function back() {
+function before() {
   const here = state && state.item ? trail.indexOf(state.item.id) : -1;
-  const target = here > 0 ? trail[here - 1] : here < 0 ? trail[trail.length - 1] : undefined;
+  return here > 0 ? trail[here - 1] : here < 0 ? trail[trail.length - 1] : undefined;
+}
+
+function back() {
+  const target = before();
   if (target !== undefined) load("/api/item?id=" + encodeURIComponent(target));
 }
 
