@@ -66,7 +66,8 @@ PAPER: tuple[GuardRow, ...] = (
         "7327bd9f6efbbe6101dc6cc4736302b3cbb6e425", HARM, {"lead": "\n\n"}, gated=True, licence="llama3.1"),
     GuardRow("aegis-guard-defensive", "safe_unsafe", "hf", "meta-llama/LlamaGuard-7b", LG1, HARM,
         {"frame": FRAMES["aegis-defensive"], "one_turn": True, "words": LLAMA2_WORDS,
-         "adapter": "nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0"},
+         "adapter": "nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0",
+         "adapter_revision": "f54cb2302ee876705dc0f7df2288f442c034b2f3"},
         gated=True, licence="llama2", confirmed=False,
         note="LoRA; the card's text may differ from safety-eval's, which is pinned: give --option frame=FILE then"),
     GuardRow("aegis-guard-permissive", "safe_unsafe", "hf", "meta-llama/LlamaGuard-7b", LG1, HARM,
@@ -78,6 +79,7 @@ PAPER: tuple[GuardRow, ...] = (
     GuardRow("aegis-guard-2", "json_ratings", "hf", "meta-llama/Llama-3.1-8B-Instruct",
         "0e9e39f249a16976918f6564b8830bc894c89659", HARM,
         {"frame": FRAMES["nemoguard"], "adapter": "nvidia/llama-3.1-nemoguard-8b-content-safety",
+         "adapter_revision": "ef1f9de54f760180f70b517dd10362d9463ddc58",
          "adapter_subfolder": "llama-3.1-nemoguard-8b-content-safety-lora-adapter"},
         gated=True, licence="nvidia-open-model", confirmed=False,
         note="LoRA; also published as Llama Nemotron Safety Guard V2"),
@@ -92,10 +94,12 @@ PAPER: tuple[GuardRow, ...] = (
         {"frame": FRAMES["harmbench-llama"], "yes_words": (" yes", " Yes"), "no_words": (" no", " No")},
         licence="mit",
         note="asks whether the behaviour was carried out, not whether the reply is harmful"),
-    GuardRow("harmbench-mistral-7b", "yes_no", "hf", "cais/HarmBench-Mistral-7b-val-cls", None, REPLY,
+    GuardRow("harmbench-mistral-7b", "yes_no", "hf", "cais/HarmBench-Mistral-7b-val-cls",
+        "51182c7cdaf9b2e5f05b745b81b047b67e7384a1", REPLY,
         {"frame": FRAMES["harmbench-mistral"], "yes_words": (" yes", " Yes"), "no_words": (" no", " No")},
         licence="mit", note="asks whether the behaviour was carried out, not whether the reply is harmful"),
-    GuardRow("md-judge", "safe_unsafe", "hf", "OpenSafetyLab/MD-Judge-v0.1", None, REPLY,
+    GuardRow("md-judge", "safe_unsafe", "hf", "OpenSafetyLab/MD-Judge-v0.1",
+        "993302ce502a634b64a1cb8be95b6729d4d27b13", REPLY,
         {"frame": FRAMES["md-judge"], "words": LLAMA2_WORDS}, licence="apache-2.0",
         note="policy of 16 tasks, the default of its own evaluator"),
     GuardRow("beaverdam", "classifier_head", "classifier", "PKU-Alignment/beaver-dam-7b",
@@ -151,6 +155,16 @@ _QWEN = {
     "4B": "ec9748ae4e3acd5abc74f62d93ffbd458f1ca38e",
     "8B": "4505cb1a6f1864f21f8b27f7daf1b9a1aab6edbb",
 }
+_OPIR = {
+    "edge": "467a0431f744522f92f4e37d7756309b4c12332a",
+    "edge-multilang": "969a05f901f8de234b0204f5309cb7e6450e6371",
+    "multitask-large": "69bb27407d66eab4797049d36ba75eef3579335b",
+    "multitask-multilang": "1c1d66bd22e0ba93a435c710a9d9499be292cd65",
+}
+_PROMPT_GUARD = {
+    "86M": "a8ded8e697ce7c355e395a0df51f94adb4a2fd27",
+    "22M": "11614a155199674a0a95e6602d6ab0417b790ed0",
+}
 
 # fmt: off
 NOW: tuple[GuardRow, ...] = (
@@ -177,6 +191,7 @@ NOW: tuple[GuardRow, ...] = (
         licence="apache-2.0", confirmed=False, note="asked without its reasoning"),
     *(_qwen(size, revision, level) for size, revision in _QWEN.items() for level in ("strict", "loose")),
     GuardRow("polyguard-qwen", "wildguard", "hf", "ToxicityPrompts/PolyGuard-Qwen",
+        "644bfe73ff498c9a14818b72a11187eaf23f0ff1",
         options={"frame": {**FRAMES["polyguard"], "prompt": TALK}, "max_tokens": 100}, licence="cc-by-4.0"),
     GuardRow("gpt-oss-safeguard-20b", "yes_no", "hf", "openai/gpt-oss-safeguard-20b",
         "8a11e17b25c973a24099d4016bf2e17dd7ec1574",
@@ -199,30 +214,32 @@ NOW: tuple[GuardRow, ...] = (
         licence="", confirmed=False, unreleased="not out yet (its README, June 2026: coming soon)",
         note="395M ModernBERT-large, a head per task, no reasoning; --model FOLDER of a classifier with three outputs"),
     GuardRow("gliguard", "schema_labels", "schema", "fastino/gliguard-LLMGuardrails-300M",
+        "4c03acfe6fcef7bb806d0ae721742d593ddba387",
         options={"library": "gliner2", "questions": GLIGUARD}, licence="apache-2.0", confirmed=False,
         note="reads prompt_safety, response_safety and response_refusal; its own benchmark joins more heads"),
-    GuardRow("gliner-guard-omni", "schema_labels", "schema", "hivetrace/gliner-guard-omni", None, HARM,
-        {"library": "gliner2", "questions": SAFETY}, confirmed=False, note="labels as Opir's harness gives them"),
+    GuardRow("gliner-guard-omni", "schema_labels", "schema", "hivetrace/gliner-guard-omni",
+        "763f8aa9a7714dd2c3264f3751acdd5d854c5ac4", HARM, {"library": "gliner2", "questions": SAFETY},
+        confirmed=False, note="labels as Opir's harness gives them"),
     *(
-        GuardRow(f"opir-{name}", "schema_labels", "schema", f"knowledgator/opir-{name}-v1.0", None, HARM,
+        GuardRow(f"opir-{name}", "schema_labels", "schema", f"knowledgator/opir-{name}-v1.0", revision, HARM,
             {"library": "gliclass", "questions": SAFETY, "context_tokens": 1024}, licence="apache-2.0", confirmed=False,
             note="trained on parts of WildGuardTrain and Aegis 2")
-        for name in ("edge", "edge-multilang", "multitask-large", "multitask-multilang")
+        for name, revision in _OPIR.items()
     ),
     *(
         GuardRow(f"prompt-guard-2-{size.lower()}", "classifier_head", "classifier",
-            f"meta-llama/Llama-Prompt-Guard-2-{size}", None, (),
+            f"meta-llama/Llama-Prompt-Guard-2-{size}", revision, (),
             {"finds": "attack", "labels": ("benign", "attack"), "harm_labels": ("attack",), "context_tokens": 512},
             gated=True, licence="llama4", confirmed=False,
             note="finds prompt attacks, not harm: it answers none of the three tasks and fills `attack` of the verdict")
-        for size in ("86M", "22M")
+        for size, revision in _PROMPT_GUARD.items()
     ),
     *(
         GuardRow(f"granite-guardian-hap-{size}", "classifier_head", "classifier",
-            f"ibm-granite/granite-guardian-hap-{size}", None, HARM,
+            f"ibm-granite/granite-guardian-hap-{size}", revision, HARM,
             {"labels": ("clean", "toxic"), "harm_labels": ("toxic",), "context_tokens": 512}, licence="apache-2.0",
             confirmed=False, note="hate, abuse and profanity of a text by itself, not harmful intent")
-        for size in ("38m", "125m")
+        for size, revision in (("38m", "faf9291163c7363d4a7ba7fc1dc72243214af931"), ("125m", None))
     ),
     GuardRow("toxic-prompt-roberta", "classifier_head", "classifier", "Intel/toxic-prompt-roberta",
         "639858bb74d59ac9b48e5c808359e0202b2f787f", HARM,
