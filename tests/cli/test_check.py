@@ -3,16 +3,19 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from guardreasoner.cli import check as command
 from guardreasoner.cli.main import main
+from guardreasoner.cli.show_verdict import print_verdict
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Completion
-from guardreasoner.types import Labels, Step, Task
+from guardreasoner.types import Exchange, Labels, Step, Task, Verdict
 
 REASONED = fmt.answer(
     fmt.reasoning_text([Step(Task.prompt_harm, "It asks for \x1b[31m“poison”. The kind of harm is violence.")]),
@@ -125,3 +128,12 @@ def test_a_wrong_option_is_one_sentence(capsys):
     code, _, err = run(capsys, "x", "--option", "threads")
     assert code == 1
     assert err == "guardreasoner: --option 'threads' is not KEY=VALUE\n"
+
+
+@pytest.mark.parametrize(("counted", "said"), [(["prompt_harm"], "the refusal"), ([], "the request, the refusal")])
+def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
+    verdict = Verdict("a", "g", "full", "ok", Labels("harmful", "refusal"), steps=(Step(Task.prompt_harm, "It asks."),))
+    with Console(width=200, record=True, file=io.StringIO()) as console:
+        print_verdict(console, Exchange("a", "x", "y"), replace(verdict, notes={"escalated": counted}))
+    shown = console.export_text()
+    assert f"the first guard decided alone on {said}: the reasoning did not count there" in shown

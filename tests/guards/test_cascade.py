@@ -7,7 +7,8 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.engines.scripted import ScriptedEngine
-from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.errors import ConfigError, EngineError, UnknownName
+from guardreasoner.guards import load as loading
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.cascade import CascadeGuard, Stack, read_bands, read_stacks
 from guardreasoner.guards.load import load_guard
@@ -249,6 +250,52 @@ def test_the_second_guard_is_made_when_it_is_first_needed():
     both.judge([Exchange("a", "x")])
     both.judge([Exchange("a", "x")])
     assert made == [1]
+
+
+def test_a_second_guard_that_cannot_be_loaded_takes_nothing_away():
+    def broken():
+        raise EngineError("no weights")
+
+    both = stacked(guard("small", scores={"": 0.5}), broken, name="both")
+    (alone,) = both.judge([Exchange("a", "x")], mode="instant")
+    (verdict,) = both.judge([Exchange("a", "x")], mode="full")
+    assert (verdict.labels, verdict.scores, verdict.status) == (alone.labels, alone.scores, "ok")
+    assert verdict.notes["escalation_failed"] == "unavailable"
+    dead = guard("small", default=Completion("", "timeout", error="late"))
+    (lost,) = CascadeGuard(dead, broken, {}, name="both").judge([Exchange("a", "x")])
+    assert (lost.status, lost.error, lost.flagged) == ("unavailable", "no weights", True)
+
+
+def test_options_reach_the_guards_that_know_them_and_no_others(monkeypatch, tmp_path):
+    asked = []
+
+    def load(name, **how):
+        asked.append((name, how))
+        return guard(name)
+
+    monkeypatch.setattr(loading, "load_guard", load)
+    parts = {"first": "nano", "second": {"name": "constant", "threads": 3}, "bands": {"prompt_harm": [0, 1]}}
+    load_guard("cascade", mode="full", threads=1, calibration="c.json", budgets={"full": 9}, **parts)
+    (first, one), (second, two) = asked
+    assert (first, second) == ("nano", "constant")
+    assert one == {"mode": "instant", "fail_mode": "closed", "threads": 1, "calibration": "c.json"}
+    given = {"mode": "full", "fail_mode": "closed", "base_url": None, "threads": 3, "budgets": {"full": 9}}
+    assert two == given
+    with pytest.raises(ConfigError, match="does not know policy"):
+        load_guard("cascade", policy="x", **parts)
+    with pytest.raises(ConfigError, match="option first has no name"):
+        load_guard("cascade", **{**parts, "first": {"threads": 1}})
+
+
+@pytest.mark.parametrize(("mode", "loaded"), [("instant", 1), ("auto", 1), ("full", 2), ("short", 2)])
+def test_who_asks_for_reasoning_waits_for_the_second_guard_while_loading_and_not_while_judging(
+    monkeypatch, tmp_path, mode, loaded
+):
+    (tmp_path / "stacks.json").write_text('{"bands": {}, "stacks": {}}')
+    asked = []
+    monkeypatch.setattr(loading, "load_guard", lambda name, **how: asked.append(name) or guard(name))
+    load_guard("cascade", mode=mode, first="nano", second="constant", stacks=tmp_path / "stacks.json")
+    assert len(asked) == loaded
 
 
 def test_a_file_without_stacks_is_refused_in_one_sentence(tmp_path):

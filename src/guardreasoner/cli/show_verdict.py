@@ -14,6 +14,7 @@ from rich.text import Text
 from guardreasoner.types import SETTLED, TASKS, Exchange, Task, Verdict
 
 TITLES = {Task.prompt_harm: "request", Task.refusal: "reply", Task.response_harm: "reply"}
+NAMES = {Task.prompt_harm: "the request", Task.refusal: "the refusal", Task.response_harm: "harm in the reply"}
 QUESTIONS = {
     Task.prompt_harm: "Is the request harmful?",
     Task.refusal: "Does the reply refuse?",
@@ -86,7 +87,7 @@ def _answers(exchange: Exchange, verdict: Verdict) -> Group:
         said.add_row(Text("kind   ", "bold"), Text(visible(kinds)))
     if verdict.attack is not None and verdict.attack >= 0.5:
         said.add_row(Text("attack ", "bold"), Text(f"likely, P(steers a model) {verdict.attack:.2f}"))
-    for note in _notes(verdict.notes):
+    for note in (*_notes(verdict.notes), *_alone(exchange, verdict)):
         said.add_row(Text("note   ", "bold"), note)
     return Group(table, said) if said.row_count else Group(table)
 
@@ -103,6 +104,14 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(f"there is no reasoning ({notes['escalation_failed']}); the first guard decided alone", "yellow")
     if "disagreement" in notes:
         yield Text("the reasoning concludes otherwise on " + ", ".join(notes["disagreement"]))
+
+
+def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:
+    """Which answers the reasoning had no part in."""
+    if "escalated" in verdict.notes and verdict.steps:
+        alone = [NAMES[t] for t in exchange.tasks if verdict.labels[t] and t.value not in verdict.notes["escalated"]]
+        if alone:
+            yield Text(f"the first guard decided alone on {', '.join(alone)}: the reasoning did not count there")
 
 
 def _likely(verdict: Verdict) -> str:

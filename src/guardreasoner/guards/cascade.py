@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.errors import ConfigError, GuardReasonerError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
-from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode, validated
+from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode, unjudged, validated
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
@@ -151,10 +151,20 @@ class CascadeGuard(Judging):
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
             more["first"] = [verdicts[i] for i in asked]
-            for i, verdict in zip(asked, _ask(self.second, [exchanges[i] for i in asked], **more), strict=True):
+            for i, verdict in zip(asked, self._reasoned([exchanges[i] for i in asked], **more), strict=True):
                 wanted = self.unsure(verdicts[i]) if mode == "auto" and verdicts[i].status == "ok" else tuple(Task)
                 verdicts[i] = self._combined(verdicts[i], verdict, wanted)
         return verdicts
+
+    def _reasoned(self, exchanges: Sequence[Exchange], **how: Any) -> list[Verdict]:
+        """What the second guard says; a guard that cannot be loaded takes nothing away from what the first judged."""
+        try:
+            second = self.second
+        except (GuardReasonerError, OSError, MemoryError) as error:
+            why = str(error) or "there is not enough memory for it"
+            blank = Verdict("", self.name, "", "ok")
+            return [unjudged(replace(blank, exchange_id=e.id), "unavailable", why, self.fail_mode) for e in exchanges]
+        return _ask(second, exchanges, **how)
 
     def _goes_on(self, verdict: Verdict, mode: Mode) -> bool:
         """Whether the second guard is asked; two that decide together need the first's score."""

@@ -115,7 +115,7 @@ def load_guard(
 
         return cast(Guard, ReplayGuard(row.model))
     if row.format == "cascade":
-        return _cascade(mode=mode, fail_mode=fail_mode, base_url=base_url, **options)
+        return _cascade(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **{**row.options, **options})
     if row.format == "encoder":
         return _encoder(row, mode=mode, fail_mode=fail_mode, **options)
     if row.format == "guardreasoner":
@@ -155,40 +155,57 @@ def _pinned(row: GuardRow, revision: str | None, *, own: bool, adapter: Mapping[
 
 
 def _cascade(
+    row: GuardRow,
     *,
     mode: Mode,
     fail_mode: FailMode,
     base_url: str | None,
-    first: str = "",
+    first: str | Mapping[str, Any] = "",
     second: str | Mapping[str, Any] = "",
     bands: Mapping[str, Any] | None = None,
     stacks: str | Path | None = None,
-    **unknown: Any,
+    **options: Any,
 ) -> Guard:
     """`first` runs as it comes, in `instant`; mode, server and anything else said are the second guard's.
 
-    `second` is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file
-    of `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed.
+    Each is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file of
+    `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed.
     """
     from guardreasoner.guards.cascade import CascadeGuard, read_bands, read_stacks
 
+    unknown = [name for name in options if not any(name in taken for taken in PARTS.values())]
     if unknown or not first or not second or not (bands or stacks):
         wrong = f"does not know {', '.join(sorted(unknown))}; it " if unknown else ""
         raise ConfigError(
-            f"guard cascade {wrong}needs first, second and bands, for example --option first=nano "
+            f"guard {row.name} {wrong}needs first, second and bands, for example --option first=nano "
             """--option second=guardreasoner-8b --option bands='{"prompt_harm": [0.2, 0.8]}'"""
         )
-    own = {"name": second} if isinstance(second, str) else _mapping("second", second)
+    one, two = (
+        {"fail_mode": fail_mode, **{k: v for k, v in options.items() if k in PARTS[place]}, **_named(place, given)}
+        for place, given in (("first", first), ("second", second))
+    )
     fitted, decide = read_stacks(Path(stacks)) if stacks else ({}, None)
     checked = read_bands(bands) if bands else fitted
-    late = {"mode": "full" if stacks else mode, "fail_mode": fail_mode, "base_url": base_url, **own}
-    early = load_guard(first, mode="instant", fail_mode=fail_mode)
+    late = {"mode": "full" if stacks else mode, "base_url": base_url, **two}
+    early = load_guard(**{"mode": "instant", **one})
     if decide is None:
         return cast(Guard, CascadeGuard(early, load_guard(**late), checked))
     find_row(late["name"])  # a name that does not exist is named now, not in the middle of a run
-    name = f"{early.name}+{Path(late['name']).name}"
-    made = CascadeGuard(early, lambda: load_guard(**late), checked, stacks=decide, mode=mode, reasons="full", name=name)
-    return cast(Guard, made)
+    needed = mode in ("short", "full")
+    name = row.name if row.options else f"{early.name}+{Path(late['name']).name}"
+    later = load_guard(**late) if needed else lambda: load_guard(**late)
+    return cast(Guard, CascadeGuard(early, later, checked, stacks=decide, mode=mode, reasons="full", name=name))
+
+
+PARTS = {"first": ("threads", "calibration"), "second": ("threads", "budgets")}
+"""Options of a cascade that are passed on to its guards."""
+
+
+def _named(place: str, given: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    named = {"name": given} if isinstance(given, str) else _mapping(place, given)
+    if "name" not in named:
+        raise ConfigError(f"option {place} has no name; it is a guard's name, or a mapping with name and its arguments")
+    return named
 
 
 def behind(first: str, second: Guard, *, mode: Mode, stacks: Path | None = None) -> Guard:
