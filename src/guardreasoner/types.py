@@ -85,6 +85,11 @@ class Exchange:
         """The tasks that make sense for this exchange."""
         return tuple(t for t, row in TASKS.items() if self.response is not None or not row.needs_response)
 
+    @property
+    def characters(self) -> int:
+        """Of all that is judged: request, reply and earlier messages."""
+        return len(self.prompt) + len(self.response or "") + sum(len(m.content) for m in self.context)
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:

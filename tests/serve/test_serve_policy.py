@@ -8,19 +8,19 @@ import pytest
 import yaml
 
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.serve.decide import blocks, decide
+from guardreasoner.serve.decide import LONG, blocks, decide
 from guardreasoner.serve.policy import ROUTES, Policy, Rules, policy_of, read_policy
 from guardreasoner.types import Labels, Task, Verdict
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def verdict(prompt=0.1, response=None, *, calibrated=True, harm=None, status="ok"):
+def verdict(prompt=0.1, response=None, *, calibrated=True, harm=None, status="ok", notes=None):
     scores = {"prompt_harm": prompt, "refusal": None if response is None else 0.1, "response_harm": response}
     harm_words, refusal_words = ("harmful", "unharmful"), ("refusal", "compliance")
     words = zip(scores.values(), (harm_words, refusal_words, harm_words), strict=True)
     labels = Labels(*(None if score is None else pair[score < 0.5] for score, pair in words))
-    return Verdict("x", "g", "full", status, labels, scores, calibrated=calibrated, harm=harm)
+    return Verdict("x", "g", "full", status, labels, scores, calibrated=calibrated, harm=harm, notes=notes or {})
 
 
 def decided(given, **rules):
@@ -75,12 +75,34 @@ def test_kinds_of_harm_have_actions_and_thresholds_of_their_own():
     assert decided(verdict(0.9, harm="fraud"), **kinds) == (True, "block")
 
 
-@pytest.mark.parametrize("status", ["timeout", "unavailable", "truncated", "unparsed", "input_too_long", "refused"])
+@pytest.mark.parametrize("status", ["timeout", "unavailable", "truncated", "unparsed", "refused"])
 def test_nothing_unjudged_is_silently_safe(status):
     given = verdict(0.1, status=status)
     closed, opened = decide(given, Rules()), decide(given, Rules(fail_mode="open"))
     assert (closed.flagged, closed.fail_mode, blocks(closed)) == (True, "closed", True)
     assert (opened.flagged, opened.fail_mode, blocks(opened)) == (False, "open", False)
+
+
+@pytest.mark.parametrize("fail_mode", ["closed", "open"])
+@pytest.mark.parametrize(
+    ("status", "characters", "held"),
+    [("input_too_long", 10, True), ("timeout", LONG + 1, True), ("timeout", LONG, False),
+     ("unavailable", 10**6, False), ("overloaded", 10**6, False)],
+)  # fmt: skip
+def test_who_writes_a_text_cannot_open_the_door_by_its_length(status, characters, held, fail_mode):
+    given = verdict(0.1, status=status)
+    made = decide(given, Rules(fail_mode=fail_mode), characters)
+    assert (blocks(made), made.flagged) == ((held or fail_mode == "closed"),) * 2
+    passed = decide(given, Rules(fail_mode="open", too_long="pass"), characters)
+    assert (blocks(passed), passed.fail_mode) == (False, "open")
+    flagged = decide(given, Rules(fail_mode="open", too_long="flag"), characters)
+    assert (blocks(flagged), flagged.flagged) == (False, held)
+
+
+def test_a_part_that_was_too_long_to_judge_stops_what_was_found_harmless():
+    given = verdict(0.1, notes={"unread": "input_too_long"})
+    assert blocks(decide(given, Rules(fail_mode="open")))
+    assert not blocks(decide(given, Rules(fail_mode="open", too_long="pass")))
 
 
 @pytest.mark.parametrize(

@@ -307,12 +307,15 @@ def _usage(usage: Usage) -> Usage:
 def unjudged(verdict: Verdict, status: Status, error: str | None, fail_mode: FailMode) -> Verdict:
     """The verdict of an exchange that could not be judged: flagged under `closed`, let through, marked, under `open`.
 
+    What is too long is flagged under both: `open` is for outages, and who writes a text chooses its length.
+
     Args:
         verdict: whatever is known besides (id, guard, mode, text, usage).
         status: why there is no judgement; not `ok`.
         error: one sentence.
         fail_mode: the guard's.
     """
+    fail_mode = "closed" if status == "input_too_long" else fail_mode
     return replace(verdict, status=status, error=error, fail_mode=fail_mode, flagged=fail_mode == "closed")
 
 

@@ -15,16 +15,23 @@ SEVERITY: tuple[KindAction, ...] = ("block", "support", "flag", "pass")
 """The first of these that any task asks for is what happens."""
 STOPS = SEVERITY[:2]
 REPLY_TASKS = (Task.refusal, Task.response_harm)
+LONG = 4_000
+"""Characters from which a text that was not judged in time may owe that to its length, which its writer chose."""
 
 
-def decide(verdict: Verdict, rules: Rules) -> Verdict:
+def decide(verdict: Verdict, rules: Rules, characters: int = 0) -> Verdict:
     """The verdict with `flagged` and `fail_mode` as the rules want them, and notes that say why.
+
+    Args:
+        verdict: any.
+        rules: those of the route.
+        characters: of what was judged.
 
     Notes: `action` is what the caller should do (in shadow mode `pass`, and `shadow` says what it would have been),
     `flagged` names the tasks that reached their threshold, `review` is true inside a review band.
     """
     if verdict.status not in SETTLED:
-        return _done(verdict, _unjudged(verdict.status, rules), rules)
+        return _done(verdict, _unjudged(verdict.status, rules, characters), rules)
     kind = _kind(verdict, rules)
     thresholds = {**rules.thresholds, **kind.thresholds} if kind else rules.thresholds
     tasks = [task for task in TASKS if _flags(verdict, task, thresholds)]
@@ -42,7 +49,7 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
     told: dict[str, KindAction] = {t.value: a for t, a in actions.items()}
     part = verdict.status if verdict.status != "ok" else verdict.notes.get("unread")
     if part:  # harm was found in what was read, or not; the rest was not judged
-        told["unread"] = _unjudged(part, rules)
+        told["unread"] = _unjudged(part, rules, characters)
     action: KindAction = next(a for a in SEVERITY if a == "pass" or a in told.values())
     notes = {**verdict.notes, "flagged": [t.value for t in tasks]}
     notes |= {"actions": told} if told else {}
@@ -52,10 +59,12 @@ def decide(verdict: Verdict, rules: Rules) -> Verdict:
     return _done(replace(verdict, notes=notes), action, rules)
 
 
-def _unjudged(status: Status, rules: Rules) -> Action:
+def _unjudged(status: Status, rules: Rules, characters: int) -> Action:
     """What becomes of what was not judged."""
     if status == "unread":
         return rules.languages.unsupported
+    if status == "input_too_long" or (status == "timeout" and characters > LONG):
+        return rules.too_long
     return "block" if rules.fail_mode == "closed" else "pass"
 
 

@@ -37,7 +37,8 @@ class InProcess:
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Decided verdicts, in order."""
-        return [decide(v, self.rules) for v in self._judge(exchanges, time.monotonic() + self.rules.deadline_s)]
+        verdicts = self._judge(exchanges, time.monotonic() + self.rules.deadline_s)
+        return [decide(v, self.rules, e.characters) for v, e in zip(verdicts, exchanges, strict=True)]
 
     def _judge(self, exchanges: Sequence[Exchange], deadline: float) -> list[Verdict]:
         """Verdicts; where the guard fails on several exchanges at once, each is tried by itself."""

@@ -29,12 +29,28 @@ _WIRES = Path(__file__).parent / "wires"
 Window = Literal["last", "last_n", "full"]
 ROUTES: tuple[Route, ...] = (*sorted(p.stem for p in _WIRES.glob("[a-z]*.py")), "proxy")
 """One per file in `serve/wires/`, and the proxy."""
+MOST = 1_000_000_000
+"""No number of a policy is larger."""
 Score = float
 """A probability in [0, 1]."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, values: Any) -> Any:
+        """Refuse what pydantic takes for 1 (`yes`), and numbers that no clock or memory holds."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if field is None or field.annotation not in (int, float, Literal[1]):
+                continue
+            if isinstance(value, bool):
+                raise ValueError(f"{name} must be a number")
+            if isinstance(value, int | float) and value > MOST:
+                raise ValueError(f"{name} must be {MOST:,} or less")
+        return values
 
 
 class KindRule(_Section):
@@ -59,7 +75,8 @@ class Rules(_Section):
     """What may differ per route."""
 
     fail_mode: FailMode = "closed"
-    """What becomes of what could not be judged: `closed` blocks it, `open` lets it pass, marked and counted."""
+    """What becomes of what could not be judged: `closed` blocks it, `open` lets it pass, marked and counted. Text of
+    another language and text that is too long have rules of their own."""
     shadow: bool = False
     """Judge and record, never block."""
     mode: Mode = "auto"
@@ -76,6 +93,8 @@ class Rules(_Section):
     kinds: tuple[KindRule, ...] = ()
     """First match wins."""
     languages: Languages = Field(default_factory=Languages)
+    too_long: Action = "block"
+    """What happens to text that was not judged for its length, whatever the fail mode is: its writer chose that."""
     window: Window = "last_n"
     """How much of a conversation is judged together with a turn: nothing before it, `window_n` messages, everything."""
     window_n: int = Field(default=4, ge=1, le=100)

@@ -17,7 +17,7 @@ from typing import Any
 from guardreasoner.formats.guardreasoner import VERSION
 from guardreasoner.serve.core.budget import Escalations, Recent
 from guardreasoner.serve.core.frames import JudgeJob
-from guardreasoner.serve.core.queue import BASE_CHARACTERS, Item, Waiting, characters_of
+from guardreasoner.serve.core.queue import BASE_CHARACTERS, Item, Waiting
 from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker, ended
 from guardreasoner.serve.decide import decide
 from guardreasoner.serve.door.limits import Overloaded, Refused
@@ -102,7 +102,7 @@ class Core:
             made = [self._one(e, mode, deadline, ask, _numbered(on_step, i)) for i, e in enumerate(exchanges)]
             verdicts = [await made[0]] if len(made) == 1 else await asyncio.gather(*made)
         seconds = time.monotonic() - started
-        decided = [self._decided(v, rules, ask) for v in verdicts]
+        decided = [self._decided(v, e, rules, ask) for v, e in zip(verdicts, exchanges, strict=True)]
         for verdict in decided:
             self.metrics.verdict(verdict, ask.route, seconds)
         if self.policy.log_text:
@@ -121,12 +121,12 @@ class Core:
             ask = replace(ask, arrived=None)
         return decided
 
-    def _decided(self, verdict: Verdict, rules: Rules, ask: Caller) -> Verdict:
+    def _decided(self, verdict: Verdict, exchange: Exchange, rules: Rules, ask: Caller) -> Verdict:
         """What the rules make of a verdict; a deadline or mode of the caller's own opens no door."""
         hurried = ask.deadline_s is not None and ask.deadline_s < rules.deadline_s
         if hurried or ask.mode not in (None, rules.mode):
-            rules = rules.model_copy(update={"fail_mode": "closed"})
-        return decide(verdict, rules)
+            rules = rules.model_copy(update={"fail_mode": "closed", "too_long": "block"})
+        return decide(verdict, rules, exchange.characters)
 
     def _span(self, route: Route, exchanges: int) -> AbstractContextManager[Any]:
         if not self.traced:
@@ -141,7 +141,7 @@ class Core:
             status: Status = "overloaded" if isinstance(error, Overloaded) else "input_too_long"
             rules, why = self._rules[ask.route], error.message
             verdicts = [self._unjudged(e, ask.mode or rules.mode, status, why) for e in exchanges]
-            decided = [self._decided(v, rules, ask) for v in verdicts]
+            decided = [self._decided(v, e, rules, ask) for v, e in zip(verdicts, exchanges, strict=True)]
             for verdict in decided:
                 self.metrics.verdict(verdict, ask.route, 0.0)
             return decided
@@ -152,7 +152,7 @@ class Core:
         if len(exchanges) > limits.items:
             raise Refused(413, f"more than {limits.items} exchanges in one request", "too_many_items")
         for exchange in exchanges:
-            characters = characters_of(exchange)
+            characters = exchange.characters
             total += BASE_CHARACTERS + characters
             if characters > limits.characters:
                 raise Refused(413, f"an exchange holds more than {limits.characters} characters", "text_too_long")

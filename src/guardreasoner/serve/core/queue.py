@@ -50,12 +50,7 @@ class Item:
     """What it costs to judge."""
 
     def __post_init__(self) -> None:
-        self.characters = BASE_CHARACTERS + characters_of(self.exchange)
-
-
-def characters_of(exchange: Exchange) -> int:
-    """Judged characters of an exchange."""
-    return len(exchange.prompt) + len(exchange.response or "") + sum(len(m.content) for m in exchange.context)
+        self.characters = BASE_CHARACTERS + self.exchange.characters
 
 
 class Waiting:
@@ -125,7 +120,7 @@ class Waiting:
 
     def seconds(self, mode: Mode, exchange: Exchange) -> float:
         """Seconds that one exchange takes by itself; 0 while nothing is known."""
-        return self._rates.get(mode, 0.0) * (BASE_CHARACTERS + characters_of(exchange))
+        return self._rates.get(mode, 0.0) * (BASE_CHARACTERS + exchange.characters)
 
     def _cost(self, mode: Mode, characters: int) -> float:
         reasoning = self._share * self._rates.get("full", 0.0) if mode == "auto" else 0.0
