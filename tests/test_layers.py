@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "src" / "guardreasoner"
 LAYERS = (
-    {"types", "errors", "plans"},
+    {"types", "errors", "plans", "ranges"},
     {"formats", "records", "run_folder", "metrics"},
     {"engines", "data"},
     {"guards"},

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from guardreasoner.errors import DataError, RunFolderError
+from guardreasoner.errors import ConfigError, DataError, EngineError, MissingDependency, RunFolderError
 from guardreasoner.run_folder import Counts, RunFolder
 
 
@@ -63,6 +63,48 @@ def test_fresh_empties_no_folder_of_another_kind(tmp_path):
     assert (tmp_path / "verdicts.jsonl").exists()
     RunFolder(tmp_path, "", config={"a": 2}, fresh=True, kind="evaluate").close()
     assert not (tmp_path / "verdicts.jsonl").exists()
+
+
+def end_with(error, out, stage="", files=(), *, ticks=False):
+    """A run that writes files and then ends with an error."""
+    with RunFolder(out, stage, config={}, kind="stage") as run:
+        for name, text in files:
+            (run.path / name).write_text(text)
+        if ticks:
+            run.tick()
+        raise error
+
+
+@pytest.mark.parametrize("error", [ConfigError("no"), DataError("no"), MissingDependency("torch", "train")])
+def test_a_refused_run_leaves_no_folder_whatever_it_had_begun_to_write(tmp_path, error):
+    with pytest.raises(type(error)):
+        end_with(error, tmp_path / "a" / "b", "sft", [("validation.jsonl", "{}\n")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_run_takes_only_its_own_files_away(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError):
+        end_with(ConfigError("no"), tmp_path, files=[("scores.jsonl", "{}\n")])
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("error", [EngineError("no"), KeyboardInterrupt()])
+def test_a_run_that_ends_before_it_wrote_anything_leaves_no_folder_and_one_that_wrote_stays(tmp_path, error):
+    with pytest.raises(type(error)):
+        end_with(error, tmp_path / "a", "sft", [("rows.jsonl", "")])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(type(error)):
+        end_with(error, tmp_path / "a", "sft", [("rows.jsonl", "{}\n")])
+    assert sorted(p.name for p in (tmp_path / "a" / "sft").iterdir()) == [".lock", "rows.jsonl", "run.json"]
+
+
+def test_work_that_was_ticked_or_is_of_an_earlier_sitting_stays_when_the_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError):
+        end_with(ConfigError("the cost cap is reached"), tmp_path, "sft", [("paid.jsonl", "{}\n")], ticks=True)
+    with pytest.raises(DataError):
+        end_with(DataError("another file is broken"), tmp_path, "sft")
+    assert sorted(p.name for p in (tmp_path / "sft").iterdir()) == [".lock", "paid.jsonl", "run.json"]
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])

@@ -7,17 +7,18 @@ and dropped, and why.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Self
 
-from guardreasoner.errors import ConfigError, DataError, RunFolderError
+from guardreasoner.errors import ConfigError, DataError, MissingDependency, RunFolderError
 from guardreasoner.records import dumps, now, read_object, sha256, write_atomic
 
 
@@ -59,8 +60,15 @@ def apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
             raise ConfigError(f"{given} {what}, which would overwrite it; give another output")
 
 
+REFUSALS = (ConfigError, DataError, MissingDependency)
+"""Errors of what was asked: where nothing was done yet, they leave no folder behind."""
+
+
 class RunFolder:
     """One stage's folder `DIR/<stage>`: locked to one process, bound to one configuration, resumable.
+
+    As a context manager it takes away again what a first sitting made that ends in a refusal, or before anything was
+    written; work that was ticked (`tick`) stays.
 
     Raises on opening:
         RunFolderError: another process holds it, it was made with another configuration (the key is named), or
@@ -93,17 +101,21 @@ class RunFolder:
         self.path = Path(out) / stage
         self.stage, self.kind = stage, kind or stage
         apart(self.path, inputs)
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
+        self._found = {entry.name for entry in self.path.iterdir()}
         self._lock = self._acquire()
+        self._worked = "run.json" in self._found
         try:
             if fresh:
                 self._empty()
+                self._found, self._worked = set(), False
             self.config = json.loads(dumps(dict(config)))
             self.inputs = {name: sha256(p) for name, p in input_names(inputs, Path(out)).items()}
             self._claim(set(resumable_keys))
             self._sit(processes)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
         self.started = self._state()["started"]
 
@@ -132,11 +144,29 @@ class RunFolder:
         return manifest
 
     def tick(self, **facts: float) -> None:
-        """Note that the stage is at work: what a kill leaves counts as far as the last tick.
+        """Note that the stage is at work: what a kill leaves counts as far as the last tick, and stays.
 
         Args:
             facts: numbers of this sitting to keep, such as `peak_memory_bytes`.
         """
+        self._worked = True
+        self._write_state(facts)
+
+    def ticking(self, progress: Callable[..., None] | None) -> Callable[..., None]:
+        """A callback that ticks, once a second at most, and tells another one."""
+        last = -math.inf
+
+        def tell(*said: Any) -> None:
+            nonlocal last
+            if time.monotonic() - last > 1:
+                self.tick()
+                last = time.monotonic()
+            if progress:
+                progress(*said)
+
+        return tell
+
+    def _write_state(self, facts: Mapping[str, float]) -> None:
         self._sittings[-1] |= {"seconds": round(time.monotonic() - self._clock, 3), **facts}
         write_atomic(self.path / "run.json", json.dumps({**self._state(), "sittings": self._sittings}, indent=2) + "\n")
 
@@ -154,7 +184,7 @@ class RunFolder:
         self._sittings: list[dict[str, Any]] = self._state().get("sittings", [])
         if self.manifest is None:
             self._sittings.append({"started": now(), "seconds": 0.0, "processes": processes})
-            self.tick()
+            self._write_state({})
 
     def log(self, **values: Any) -> None:
         """Append one line to `log.jsonl`."""
@@ -168,8 +198,26 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        refused = kind is not None and issubclass(kind, REFUSALS)
+        if kind is not None and not self._worked and (refused or self._bare()):
+            self._undo()
         self.close()
+
+    def _bare(self) -> bool:
+        """Whether this sitting, the first one, has written nothing but its own state."""
+        new = (entry for entry in self.path.iterdir() if entry.name not in (*self._found, ".lock", "run.json"))
+        files = (p for entry in new for p in (entry, *entry.rglob("*")) if p.is_file())
+        return not any(p.stat().st_size for p in files)
+
+    def _undo(self) -> None:
+        """Take away what this sitting, the first one, has made."""
+        for entry in self.path.iterdir():
+            if entry.name not in self._found:
+                _remove(entry)
+        for folder in self._made:
+            with suppress(OSError):  # somebody else's files lie there
+                folder.rmdir()
 
     def _acquire(self) -> IO[str]:
         try:
@@ -187,8 +235,6 @@ class RunFolder:
         return stream
 
     def _empty(self) -> None:
-        import shutil
-
         entries = [entry for entry in self.path.iterdir() if entry.name != ".lock"]
         if entries and not (self.path / "run.json").exists():
             raise RunFolderError(
@@ -198,7 +244,7 @@ class RunFolder:
         if made not in ("", self.kind):
             raise RunFolderError(f"{self.path} holds a run of {made}, so --fresh leaves it; give another --out")
         for entry in entries:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            _remove(entry)
 
     def _kind(self) -> str:
         """What made the folder, as far as it says; a state that cannot be read belongs to nothing worth keeping."""
@@ -243,6 +289,12 @@ def input_names(inputs: Sequence[str | Path], out: Path) -> dict[str, Path]:
                 break
         named["/".join(tail)] = path
     return named
+
+
+def _remove(entry: Path) -> None:
+    import shutil
+
+    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def _moved(name: str, names: Mapping[str, str]) -> str:

@@ -315,7 +315,7 @@ def test_wrong_options_are_one_sentence(tmp_path, own, capsys):
     words = ["evaluate", "--guard", "constant", *own, "--out", str(tmp_path / "run")]
     for extra, message in (
         (["--fail-below", "1"], "go together"),
-        (["--limit", "0"], "above 0"),
+        (["--limit", "0"], "--limit must be at least 1, not 0"),
         (["--labels", "corrected", "--data", str(tmp_path)], "needs reviews"),
         (["--benchmark", "BeaverTail"], "did you mean 'BeaverTails'"),
         (["--benchmark", "evryday"], "did you mean 'everyday'"),

@@ -78,7 +78,7 @@ def test_an_unknown_key_names_the_nearest_one(text, near):
         ("sft: {gradient_checkpointing: 1}", r"true or false"),
         ("data: {caps: {a: b}}", r"data\.caps\.a must be a whole number"),
         ("model: {wire: telegram}", r"model\.wire must be one of raw, chat,"),
-        ("sft: {batch: 0}", "batch must be more than 0"),
+        ("sft: {batch: 0}", r"sft\.batch must be at least 1, not 0"),
         ("sft: {keep: best}", "validate_every"),
         ("dpo: {liger: true}", "liger is refused"),
         ("mine: {rule: official, pair: random}", "as released"),

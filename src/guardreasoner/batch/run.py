@@ -10,7 +10,6 @@ that was written is never judged again.
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -111,9 +110,10 @@ def run_batch(
         try:
             counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress, texts=texts)
         except BaseException:
-            if not lines.exists() or not lines.stat().st_size:  # nothing was judged: nothing to go on from
+            if lines.exists() and lines.stat().st_size:
+                run.tick()  # what was judged stays, and what it is of
+            else:
                 lines.unlink(missing_ok=True)
-                shutil.rmtree(run.path)
             raise
         if lines != out:
             write_table(lines, out)

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guardreasoner.batch import run_batch, run_on_ray
 from guardreasoner.cli.options import add_guard, guard_options
-from guardreasoner.errors import ConfigError
 from guardreasoner.guards.load import find_row, load_guard
 
 UNJUDGED = 11
@@ -37,8 +36,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.workers < 1:
-        raise ConfigError("--workers wants a number of at least 1")
     if ":" not in args.guard:
         find_row(args.guard)
     options = guard_options(args)

@@ -109,8 +109,6 @@ def _child(arguments: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _exchanges(file: Path | None, limit: int) -> list[Exchange]:
-    if limit < 1:
-        raise ConfigError("--limit wants a number of at least 1")
     with as_file(files("guardreasoner") / "data" / "smoke.jsonl") as bundled:
         rows = [row for _, row in islice(read_jsonl(file or bundled), limit)]
     return [Exchange(str(r.get("id", i)), str(r.get("prompt") or ""), r.get("response")) for i, r in enumerate(rows)]

@@ -34,8 +34,6 @@ def run(args: argparse.Namespace) -> int:
     target = Target.parse(args.target)
     if args.calibration:
         raise ConfigError("--calibration makes no sense here: the fit starts from uncalibrated scores")
-    if not 0 <= args.budget < 1:
-        raise ConfigError("--budget is a share, from 0 up to but not 1")
     mode = "instant" if args.mode == "auto" else args.mode
     apart(args.out, [args.labelled])
     examples = read_examples(args.labelled, parse_mapping(args.map))

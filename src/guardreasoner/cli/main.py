@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from guardreasoner import __version__
 from guardreasoner.engines.hardware import wait_gently
 from guardreasoner.errors import GuardReasonerError, UnknownName, printable
+from guardreasoner.ranges import check_range
 
 GROUPS: dict[str, dict[str, str]] = {
     "judge": {
@@ -151,6 +152,8 @@ def _run(words: list[str]) -> int:
     if wrong := _mistaken(words, command):
         _usage(wrong)
     args = parser_for(command).parse_args(words)
+    for name, value in vars(args).items():
+        check_range(name, value, f"--{name.replace('_', '-')}")
     code = int(args.run(args))
     sys.stdout.flush()
     return code

@@ -37,8 +37,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.n < 1:
-        raise ConfigError("--n wants a number of at least 1")
     console = Console(highlight=False)
     files = list(records(args.run_folder, args.data))
     chosen = {title: choose(rows, args) for title, rows in files}

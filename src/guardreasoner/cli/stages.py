@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from guardreasoner.errors import ConfigError, printable
+from guardreasoner.errors import printable
 
 
 def add_stage(parser: argparse.ArgumentParser, *, processes: bool = False, dry_run: bool = False) -> None:
@@ -48,8 +48,6 @@ def spread(args: argparse.Namespace, finished: Path) -> int | None:
     """
     from guardreasoner.train.launch import end_with_parent, inside, launch
 
-    if args.processes < 1:
-        raise ConfigError("--processes wants a number of at least 1")
     if inside():
         end_with_parent()
     if args.processes == 1 or inside() or args.dry_run or (finished.exists() and not args.fresh):

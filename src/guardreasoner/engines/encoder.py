@@ -26,7 +26,7 @@ from tokenizers.pre_tokenizers import Split
 from guardreasoner.engines.encoding import clean
 from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.onnx import faults, load_runtime, open_session
-from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong
+from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong, printable
 from guardreasoner.plans import NOT_FINITE
 from guardreasoner.records import write_atomic
 
@@ -38,6 +38,10 @@ MOST_THREADS = 4
 LONGEST_BYTES = 64
 """Per token of the context: a longer text is refused before it is read."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+FORMAT_VERSION = "2"
+"""Of a model folder; another one is read by another version of this package."""
+LONGEST = 1 << 20
+"""Tokens of a context: more is no encoder's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +155,10 @@ def _meta(folder: Path) -> dict[str, Any]:
     path = folder / "guard.json"
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta["format"] != "encoder" or int(meta["context_tokens"]) < 16:
+        if meta["format"] != "encoder" or not 16 <= int(meta["context_tokens"]) <= LONGEST:
             raise ValueError("it describes another kind of model")
+        if meta.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise ValueError(f"its format_version is {printable(str(meta['format_version']))}, known: {FORMAT_VERSION}")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); export the model again") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args, get_type_hints
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.http import HttpClient
 from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, UnknownName, printable
+from guardreasoner.ranges import check_range
 
 LFS = b"version https://git-lfs.github.com/"
 """How a pointer file begins that git-lfs leaves where the weights were not fetched."""
@@ -48,7 +49,7 @@ def load_engine(
 
     Raises:
         UnknownName: there is no engine of that kind, or it has no such option.
-        ConfigError: an option has a value of another kind, or the folder is wrong.
+        ConfigError: an option has a value of another kind or out of range, or the folder is wrong.
         MissingDependency: its extra is not installed.
         EngineError: the weights cannot be loaded.
     """
@@ -76,7 +77,7 @@ def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> N
 
     Raises:
         UnknownName: it has no such option.
-        ConfigError: an option has a value of another kind.
+        ConfigError: an option has a value of another kind, or out of range.
     """
     wanted = _hints(engine)
     if kind in SERVERS:
@@ -92,6 +93,7 @@ def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> N
             names = " or ".join({int: "a whole number", float: "a number", str: "a text", bool: "true or false",
                                  type(None): "null"}[k] for k in plain)  # fmt: skip
             raise ConfigError(f"option {name} of engine {kind} is {names}, not {printable(repr(value), 40)}")
+        check_range(name, value, f"option {name} of engine {kind}")
 
 
 def _hints(engine: type[Any]) -> dict[str, Any]:

@@ -82,12 +82,12 @@ def evaluate(
     notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
     apart(out, [*inputs, *corrections])
     with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",), kind="evaluate") as run:
-        picked = judged(benchmarks, limit, seed)
+        picked, tell = judged(benchmarks, limit, seed), run.ticking(progress)
         predictions = [
             Predictions(
                 title,
                 guard.name,
-                tuple(judge(guard, title, rows, path=run.path / "verdicts" / f"{title}.jsonl", progress=progress)),
+                tuple(judge(guard, title, rows, path=run.path / "verdicts" / f"{title}.jsonl", progress=tell)),
                 tuple(t for t in TASKS if any(e.gold[t] is not None for e in benchmarks[title])),
             )
             for title, rows in picked.items()
@@ -180,7 +180,7 @@ def judge(
     todo = [e for i, e in wanted.items() if i not in done]
     with Appender(path) as file:
         for start in range(0, len(todo), CHUNK):
-            if progress:
+            if progress and start:
                 progress(title, len(wanted) - len(todo) + start, len(wanted))
             chunk = todo[start : start + CHUNK]
             for example, verdict in zip(chunk, judge_all(guard, [e.exchange for e in chunk]), strict=True):

@@ -118,6 +118,7 @@ def stress(
     with RunFolder(
         out, "", config={**bound, "families": list(families)}, fresh=fresh, resumable_keys=("families",), kind="stress"
     ) as run:
+        progress = run.ticking(progress)
         rows: dict[str, Rows] = {PLAIN: candidates(examples, seed)}
         if REPLIES in families:
             rows[PLAIN_REPLIES] = candidates(examples, seed, replies=True)

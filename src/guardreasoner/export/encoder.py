@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from guardreasoner.engines.encoder import INPUTS, EncoderEngine, write_heads
+from guardreasoner.engines.encoder import FORMAT_VERSION, INPUTS, EncoderEngine, write_heads
 from guardreasoner.errors import EngineError, need
 from guardreasoner.records import sha256, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
@@ -52,7 +52,7 @@ def export_encoder(checkpoint: Path, out: Path) -> float:
         write_atomic(work / "tokenizer.json", tokenizer_json())
         meta = {
             "format": "encoder",
-            "format_version": "2",
+            "format_version": FORMAT_VERSION,
             "context_tokens": CONTEXT_TOKENS,
             "base": "all-MiniLM-L6-v2",
         }

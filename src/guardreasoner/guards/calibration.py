@@ -110,6 +110,8 @@ def read_calibration(path: str | Path) -> Calibration:
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
+        if (version := data.get("version", 1)) != 1 or isinstance(version, bool):
+            raise ValueError(f"version {version!r}, known: 1")
         curves = {
             (Task(task), mode): _curve(row) for task, modes in data["tasks"].items() for mode, row in modes.items()
         }
@@ -130,6 +132,8 @@ def _curve(row: Mapping[str, Any]) -> Curve:
         raise ValueError("params must be a positive slope and an intercept")
     if not 0 < threshold < 1:
         raise ValueError("threshold must lie between 0 and 1")
+    if band is not None and not 0 <= float(band[0]) <= float(band[1]) <= 1:
+        raise ValueError("band must be [low, high] with 0 <= low <= high <= 1")
     piece = row.get("piece")
     shifts = (float(piece[0]), float(piece[1]), float(piece[2])) if piece else None
     if shifts and not all(math.isfinite(s) and abs(s) <= 20 for s in shifts):

@@ -77,7 +77,8 @@ def load_guard(
         name: a name from the table (`nano`, `guardreasoner-8b`, `llama-guard-3-8b`, ...), a model folder, a YAML file
             with a row of your own, or `module:attribute` / `file.py:attribute` of a guard, a class, or a function.
         mode: how much it reasons: `instant`, `short`, `full`, or `auto`.
-        fail_mode: what becomes of what could not be judged: `closed` flags it, `open` lets it through, marked.
+        fail_mode: what becomes of what could not be judged: `closed` flags it, `open` lets it through, marked, unless
+            it is too long.
         engine: onnx, hf, vllm, openai or scripted instead of the row's own.
         model: hub id or folder instead of the row's own.
         base_url: where an OpenAI-compatible server listens.
@@ -293,6 +294,11 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
     for key, kind in (("wire", str), ("format", str), ("budgets", dict), ("languages", list)):
         if not isinstance(meta.get(key, kind()), kind) and meta[key] is not None:
             raise ConfigError(f"{path}: {key!r} has a value of another kind than {kind.__name__}")
+    from guardreasoner.formats.guardreasoner import VERSION
+
+    version = meta.get("format_version", VERSION)
+    if meta.get("format") == "guardreasoner" and version != VERSION:
+        raise ConfigError(f"{path}: format_version is {printable(str(version), 40)!r}, known: {VERSION!r}")
     return meta
 
 

@@ -206,7 +206,7 @@ def import_traces(origin: str, *, out: str | Path, fresh: bool = False) -> dict[
             return folder.manifest
         for name in ("traces.jsonl", "rejects.jsonl"):
             (folder.path / name).unlink(missing_ok=True)  # an import is quick: a killed one starts over
-        counts, forms = Counts(), Counter[str]()
+        counts, forms, why = Counts(), Counter[str](), ""
         with Appender(folder.path / "traces.jsonl") as good, Appender(folder.path / "rejects.jsonl") as bad:
             for split, index, row in published_rows(origin):
                 counts.in_ += 1
@@ -215,11 +215,12 @@ def import_traces(origin: str, *, out: str | Path, fresh: bool = False) -> dict[
                     trace, form = read_row(row, id=id_, source=split.removesuffix("R"))
                 except DataError as error:
                     counts.drop(error.field or "row")
+                    why = why or f"; the first ({id_}): {error}"
                     bad.append({"id": id_, "reasons": [str(error)]})
                     continue
                 counts.out += 1
                 forms[form] += 1
                 good.append(trace)
         if not counts.out:
-            raise DataError(f"none of its {counts.in_} rows is a published trace; see rejects.jsonl", file=origin)
+            raise DataError(f"none of its {counts.in_} rows is a published trace{why}", file=origin)
         return folder.finish(counts, instructions=dict(forms), teacher=TEACHER)

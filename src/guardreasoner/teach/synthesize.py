@@ -115,7 +115,7 @@ def _write(
                 taught.append(example)
             elif example.exchange.id not in done:
                 outputs.settle(Trace(example, "", LABELS_ONLY, wire_format.VERSION))
-        return _run(_teach(taught, config, outputs, folder=folder.path, teacher=teacher, quiet=quiet))
+        return _run(_teach(taught, config, outputs, folder=folder, teacher=teacher, quiet=quiet))
 
 
 def _copy(train: Sequence[Example], config: SynthesizeConfig, texts: Mapping[str, Written], folder: RunFolder) -> None:
@@ -197,7 +197,7 @@ async def _teach(
     config: SynthesizeConfig,
     outputs: Outputs,
     *,
-    folder: Path,
+    folder: RunFolder,
     teacher: Teacher | None,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -208,15 +208,16 @@ async def _teach(
         EngineError: the server refuses the key or has stopped answering; finished work is kept.
     """
     budget = budget_of(config)
-    with Appender(folder / "answers.jsonl") as answers:
+    with Appender(folder.path / "answers.jsonl") as answers:
         state = _state(config, teacher or load_teacher(config), outputs, answers=answers, budget=budget)
+        folder.tick()  # from now on there are answers that were paid for
         todo = [e for e in examples if e.exchange.id not in outputs.done]
         if not quiet and todo:
             print(forecast_line(todo, config), file=sys.stderr)
         try:
             async with _progress(state, len(examples), len(todo), quiet=quiet):
                 if config.teacher == "openai-batch" and teacher is None:
-                    await run_batches(state, todo, folder)
+                    await run_batches(state, todo, folder.path)
                 else:
                     await ask_all(state, todo)
         finally:

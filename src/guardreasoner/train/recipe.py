@@ -27,6 +27,7 @@ from guardreasoner.data.mix import DataConfig
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.export.onnx import ExportConfig
+from guardreasoner.ranges import check_range
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.mine import MineConfig
@@ -218,7 +219,7 @@ def build(kind: type[T], values: Any, where: str, extra: Mapping[str, Any] | Non
 
     Raises:
         UnknownName: a key does not exist.
-        ConfigError: a value has the wrong type.
+        ConfigError: a value has the wrong type, or is out of range.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'the recipe'} must be a mapping of keys, not {_shown(values)}")
@@ -228,6 +229,8 @@ def build(kind: type[T], values: Any, where: str, extra: Mapping[str, Any] | Non
         if key not in known:
             raise UnknownName(f"key in {where}" if where else "section of a recipe", str(key), known)
     made = {key: convert(value, hints[key], f"{where}.{key}".lstrip(".")) for key, value in values.items()}
+    for key, value in made.items():
+        check_range(key, value, f"{where}.{key}".lstrip("."))
     return kind(**{**made, **(extra or {})})
 
 
