@@ -106,6 +106,9 @@ def test_samples_of_one_prompt_share_its_cache_and_differ(llama):
     assert [[c.text for c in s] for s in llama.run(prompts, (Free(10),), n=3, temperature=1.0)] == [
         [c.text for c in s] for s in done
     ]
+    llama.seed = 1
+    assert llama.run(prompts, (Free(10),), n=3, temperature=1.0) != done
+    llama.seed = 0
 
 
 def test_no_special_id_reaches_the_model_for_judged_text(llama, monkeypatch):

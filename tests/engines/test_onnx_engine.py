@@ -104,6 +104,14 @@ def test_samples_differ_and_do_not_depend_on_the_batch(engine):
     assert [c.text for c in together[2]] == [c.text for c in alone]
 
 
+def test_another_seed_draws_others_and_the_first_draws_the_same_again(engine):
+    texts = []
+    for engine.seed in (0, 1, 2, 0):
+        texts.append(engine.run([ours.render(EXCHANGES[0], "raw")], (Free(15),), temperature=1.0)[0][0].text)
+    assert len(set(texts)) == 3
+    assert texts[0] == texts[3]
+
+
 def test_every_row_of_a_batch_is_heard_while_it_is_written(engine):
     prompts, said = [ours.render(x, "raw") for x in EXCHANGES], []
     done = [c for (c,) in engine.run(prompts, plan("full"), on_text=lambda row, text: said.append((row, text)))]

@@ -78,10 +78,10 @@ def test_a_guard_that_writes_is_sampled_at_the_temperature_and_left_as_it_was(tm
             samples = True
 
         def __init__(self):
-            self.heard = []
+            self.heard, self.seed = [], 7
 
         def run(self, prompts, plan, **more):
-            self.heard.append(more.get("temperature"))
+            self.heard.append((more.get("temperature"), self.seed))
             return []
 
     class Writer(Touchy):
@@ -99,8 +99,12 @@ def test_a_guard_that_writes_is_sampled_at_the_temperature_and_left_as_it_was(tm
     engine = guard.engine
     evaluate(guard, {"own": ROWS}, tmp_path)
     repeat(guard, {"own": ROWS}, tmp_path, times=1, temperature=0.9)
-    assert engine.heard == [None, 0.9, None, None, None]  # the run, sampled, layout, two batches
+    usual = (None, 7)
+    assert engine.heard == [usual, (0.9, 8), usual, usual, usual]  # the run, sampled, layout, two batches
+    repeat(guard, {"own": ROWS}, tmp_path, times=3, kinds=["sampled"], temperature=0.9)
+    assert engine.heard[5:] == [(0.9, 9), (0.9, 10)]  # another seed for each repeat: the same would draw the same again
     assert guard.engine is engine
+    assert engine.seed == 7
 
 
 def test_exchanges_that_occur_twice_were_judged_twice(tmp_path):
@@ -123,6 +127,11 @@ def test_exchanges_that_occur_twice_were_judged_twice(tmp_path):
     evaluate(Moody(), sets, tmp_path / "run", inputs=files)
     (found,) = read_stability(open_run(tmp_path / "run"))
     assert (found.kind, found.rows, found.each.value) == ("judged twice", 8, 12.5)
+    files[1].write_text("".join(  # the same words in another conversation are another exchange
+        json.dumps({**json.loads(line), "context": [{"role": "user", "content": "before"}]}) + "\n"
+        for line in files[1].read_text("utf-8").splitlines()
+    ), "utf-8")  # fmt: skip
+    assert read_stability(open_run(tmp_path / "run")) == []
 
 
 def test_what_cannot_be_repeated_is_said(tmp_path, capsys):

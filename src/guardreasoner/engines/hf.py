@@ -94,10 +94,10 @@ class HfEngine:
             context=context or 1 << 20,
             ends=end_ids(self.model, tokenizer),
             top_p=top_p,
-            seed=seed,
             max_rows=max_batch,
             max_tokens=max_batch_tokens,
         )
+        self.seed = seed
         self._lock = threading.Lock()
 
     def run(
@@ -116,7 +116,7 @@ class HfEngine:
                 prompts,
                 plan,
                 encoder=self.encoder,
-                settings=replace(self.settings, temperature=temperature),
+                settings=replace(self.settings, temperature=temperature, seed=self.seed),
                 open_batch=lambda rows, tokens: HfBatch(self.model, self.torch),
                 deadline=deadline,
                 n=n,

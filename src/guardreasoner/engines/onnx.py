@@ -71,7 +71,8 @@ class OnnxEngine:
         self.name = name or path.resolve().name
         context, ends = self.model.sizes.context, self.model.sizes.ends
         self.capabilities = Capabilities(True, True, context, keeps_deadline=True, streams=True)
-        self.settings = Settings(context, ends, top_p=top_p, seed=seed, max_rows=max_batch, max_tokens=BATCH_TOKENS)
+        self.settings = Settings(context, ends, top_p=top_p, max_rows=max_batch, max_tokens=BATCH_TOKENS)
+        self.seed = seed
 
     def run(
         self,
@@ -88,7 +89,7 @@ class OnnxEngine:
             prompts,
             plan,
             encoder=self.encoder,
-            settings=replace(self.settings, temperature=temperature),
+            settings=replace(self.settings, temperature=temperature, seed=self.seed),
             open_batch=lambda rows, tokens: OnnxBatch(self.model, rows, tokens),
             deadline=deadline,
             n=n,

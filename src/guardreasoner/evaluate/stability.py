@@ -15,7 +15,7 @@ import random
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,7 +28,7 @@ from guardreasoner.evaluate.runs import Run
 from guardreasoner.evaluate.statistics import Floats, Interval, resample, share_of
 from guardreasoner.guards.base import Guard
 from guardreasoner.records import Appender, read_jsonl
-from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Task, Verdict
+from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Message, Task, Verdict
 
 Kind = Literal["sampled", "layout", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -104,12 +104,13 @@ def repeat(
         raise ConfigError(f"{guard.name} writes nothing that could be sampled again; leave `sampled` out")
     for kind in kinds or [k for k in KINDS if k != "sampled" or _samples(guard)]:
         for title, examples in benchmarks.items():
-            with Appender(Path(folder) / FOLDER / kind / f"{title}.jsonl") as file, _warm(guard, kind, temperature):
+            with Appender(Path(folder) / FOLDER / kind / f"{title}.jsonl") as file:
                 done = {(row["exchange_id"], row["repeat"]) for row in file.existing}
                 for number in range(1, times + 1):
                     todo = [e.exchange for e in examples if (e.exchange.id, number) not in done]
-                    for verdict in _judge(guard, kind, todo, number):
-                        file.append(_line(verdict, number))
+                    with _warm(guard, temperature, number) if kind == "sampled" else nullcontext():
+                        for verdict in _judge(guard, kind, todo, number):
+                            file.append(_line(verdict, number))
                     if progress:
                         progress(f"{kind} {title}", number * len(examples), times * len(examples))
 
@@ -155,16 +156,19 @@ class _Warm:
 
 
 @contextmanager
-def _warm(guard: Any, kind: Kind, temperature: float) -> Iterator[None]:
-    if kind != "sampled":
-        yield
-        return
-    engine = guard.engine
+def _warm(guard: Any, temperature: float, number: int) -> Iterator[None]:
+    """While the engine draws at a temperature, with another seed for each repeat: an engine that has one (`seed`) would
+    draw the same again."""
+    engine, seed = guard.engine, getattr(guard.engine, "seed", None)
     guard.engine = _Warm(engine, temperature)
+    if seed is not None:
+        engine.seed = seed + number
     try:
         yield
     finally:
         guard.engine = engine
+        if seed is not None:
+            engine.seed = seed
 
 
 def read_stability(run: Run) -> list[Stability]:
@@ -188,10 +192,10 @@ def read_stability(run: Run) -> list[Stability]:
 
 def twice(run: Run) -> list[Stability]:
     """Exchanges that occur in several benchmarks of a run, or twice in one: the guard judged them more than once."""
-    texts: dict[tuple[str, str | None], list[Prediction]] = defaultdict(list)
+    texts: dict[tuple[str, str | None, tuple[Message, ...]], list[Prediction]] = defaultdict(list)
     for row in run.rows:
         if row.exchange is not None:
-            texts[row.exchange.prompt, row.exchange.response].append(row)
+            texts[row.exchange.prompt, row.exchange.response, row.exchange.context].append(row)
     found = []
     for task in TASKS:
         pairs = [
