@@ -1,19 +1,19 @@
 """Whether two guards differ: paired tests on the same rows, and the marks of a table.
 
 The primary comparison of two guards is the difference of their weighted mean F1 on one task, with prompts resampled in
-pairs. Single cells are compared too; since those are many comparisons, they are corrected by Holm and called
-exploratory.
+pairs. Single cells are compared too, by a randomisation test; since those are many comparisons, they are corrected by
+Holm and called exploratory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from guardreasoner.errors import DataError, need
+from guardreasoner.errors import DataError
 from guardreasoner.evaluate.statistics import (
     RESAMPLES,
     Floats,
@@ -22,6 +22,7 @@ from guardreasoner.evaluate.statistics import (
     counts,
     holm,
     mean_f1,
+    rates,
     resample,
     shares,
     two_sided,
@@ -46,9 +47,9 @@ class Comparison:
     """Two-sided; corrected by Holm over `looks` comparisons."""
     deviation: float
     """Standard deviation of the bootstrapped difference."""
-    method: Literal["bootstrap", "McNemar"]
     exploratory: bool
-    """One of many cells looked at; the primary comparison is the weighted mean of a task."""
+    """One of many cells looked at, p from a randomisation test; the primary comparison is the weighted mean of a task,
+    p and interval from one bootstrap."""
     looks: int = 1
     """Comparisons that p is corrected for: the cells of a pair, or the pairs of guards on a task. The interval is of
     this one alone."""
@@ -81,7 +82,8 @@ class Comparison:
         where = self.benchmarks[0] if self.exploratory else whole
         what = "cells" if self.exploratory else "pairs"
         corrected = f" by Holm over {self.looks} {what}" if self.looks > 1 else ""
-        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, {self.method}, p {of_p(self.p)}{corrected}"
+        method = "randomisation test" if self.exploratory else "bootstrap"
+        figures = f"95% interval {ends[0]:+.2f} to {ends[1]:+.2f}, {method}, p {of_p(self.p)}{corrected}"
         head = f"On {where} ({self.rows:,} rows) {more} scores {abs(self.difference):.2f} F1 points more than {less}"
         if self.difference == self.deviation == 0:
             return f"{head}: the two cannot be told apart on these rows, every resample scores them the same."
@@ -155,7 +157,6 @@ def compare(
         high=float(high[0]),
         p=two_sided(spread[0]),
         deviation=float(spread[0].std()),
-        method="bootstrap",
         exploratory=False,
     )
 
@@ -163,16 +164,11 @@ def compare(
 def compare_cells(
     a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Comparison]:
-    """Cell by cell: McNemar's exact test where prompts are unique, else the paired bootstrap; p corrected by Holm.
-
-    McNemar counts the rows that only one of the two got right, so it speaks of accuracy; the interval is of F1.
-    """
+    """Cell by cell: the bootstrap's interval of the difference of F1, p of `randomised` corrected by Holm."""
     found = []
     for x, y in zip(a, b, strict=True):
         one = compare([x], [y], resamples=resamples, seed=seed)
-        p = mcnemar(x, y) if x.unique_prompts else one.p
-        method: Literal["bootstrap", "McNemar"] = "McNemar" if x.unique_prompts else "bootstrap"
-        found.append(replace(one, p=p, method=method, exploratory=True))
+        found.append(replace(one, p=randomised(x, y, draws=resamples, seed=seed), exploratory=True))
     return corrected(found)
 
 
@@ -181,13 +177,27 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p=p, looks=len(found)) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
 
 
-def mcnemar(a: Outcomes, b: Outcomes) -> float:
-    """Exact two-sided p of McNemar's test: among rows only one of two guards got right, is either side too heavy?"""
-    right_a, right_b = a.predicted == a.gold, b.predicted == b.gold
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(need("scipy.stats", "eval").binomtest(only_a, only_a + only_b).pvalue)
+def randomised(a: Outcomes, b: Outcomes, *, draws: int = RESAMPLES, seed: int = 0) -> float:
+    """Two-sided p of "no difference of F1" when two guards' answers on a prompt may change places (Yeh 2000).
+
+    Exact where the prompts that they answer differently allow no more than `draws` exchanges, else from that many drawn
+    at random. McNemar's test would speak of accuracy: two guards with the same F1, one strict and one lenient, differ
+    in it.
+    """
+    one, two = counts(a), counts(b)
+    apart = one - two
+    apart = apart[:, apart.any(0)]
+    prompts = apart.shape[1]
+    exact = 2**prompts <= draws
+    if exact:
+        swapped = np.arange(2**prompts)[:, np.newaxis] >> np.arange(prompts) & 1
+    else:
+        swapped = np.random.default_rng(seed).integers(0, 2, (draws, prompts))
+    moved = apart @ swapped.T.astype(np.float64)
+    before, after = (rates(c.sum(-1, keepdims=True))[0] for c in (one, two))
+    found = rates(one.sum(-1, keepdims=True) - moved)[0] - rates(two.sum(-1, keepdims=True) + moved)[0]
+    as_large = int((np.abs(found) >= np.abs(before - after) - 1e-9).sum())
+    return as_large / len(found) if exact else (1 + as_large) / (1 + len(found))
 
 
 class Marks(NamedTuple):
