@@ -133,6 +133,20 @@ def test_prompts_are_drawn_whole():
 
 
 @pytest.mark.slow
+def test_a_draw_without_positives_or_negatives_says_nothing():
+    """Twelve positives of two prompts are missing from one draw in seven; such a draw is no false-alarm rate of 0."""
+    positives = cell(
+        NEGATIVES + [0.3] * 12, [False] * 100 + [True] * 12, clusters=[*map(str, range(100)), *"xxxxxxyyyyyy"]
+    )
+    assert operating_points([positives]).fpr_at_tpr90 == pytest.approx((70, 59.8, 79.0), abs=1.5)
+    negatives = cell(
+        [0.1] * 10 + [0.2] * 10 + POSITIVES,
+        [False] * 20 + [True] * 30,
+        clusters=["x"] * 10 + ["y"] * 10 + [f"p{i}" for i in range(30)],
+    )
+    assert operating_points([negatives]).full_auroc == pytest.approx((1, 1, 1))
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     """Two normal curves 1.5 apart: TPR at 5% is P(z > 1.645 - 1.5) = 44.2%, FPR at 90% TPR is P(z > 0.218) = 41.4%."""
     from scipy.stats import norm

@@ -227,9 +227,10 @@ class _Curve:
 
     def at(self, weights: Floats) -> tuple[Floats, Floats]:
         """False- and true-positive rate at every threshold, from none flagged to all, each (times, thresholds)."""
-        rates = []
-        for kind in (~self.gold, self.gold):
-            summed = np.cumsum(weights * kind, axis=1)[:, self.ends]
-            total = np.where(summed[:, -1:] > 0, summed[:, -1:], np.nan)  # a draw without any says nothing
-            rates.append(np.concatenate([np.zeros((len(weights), 1)), summed], axis=1) / total)
-        return rates[0], rates[1]
+        summed = [np.cumsum(weights * kind, axis=1)[:, self.ends] for kind in (~self.gold, self.gold)]
+        empty = np.any([s[:, -1:] == 0 for s in summed], axis=0)  # a draw without negatives or positives says nothing
+        found = []
+        for s in summed:
+            total = np.where(empty, np.nan, s[:, -1:])
+            found.append(np.concatenate([np.zeros((len(weights), 1)), s], axis=1) / total)
+        return found[0], found[1]
