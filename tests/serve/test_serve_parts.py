@@ -13,9 +13,10 @@ from guardreasoner.records import dumps, to_dict
 from guardreasoner.serve.chat.conversation import read_messages
 from guardreasoner.serve.chat.reply import FINISHES, SPOKEN_FIELDS, read_reply, said
 from guardreasoner.serve.core.budget import Allowance, Escalations, Recent
-from guardreasoner.serve.core.frames import ChildSocket, Event, Frames, JudgeJob, pack
+from guardreasoner.serve.core.frames import ChildSocket, Event, JudgeJob, pack
 from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.core.queue import Item, Waiting
+from guardreasoner.serve.core.worker import Frames
 from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import Limits, Policy, ReasoningBudget

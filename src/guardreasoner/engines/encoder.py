@@ -75,10 +75,10 @@ class EncoderEngine:
         self.context_tokens = int(meta["context_tokens"])
         self.outputs, self.weight, self.bias = read_heads(path)
         self.tokenizer = _tokenizer(path)
-        vocabulary = self.tokenizer.get_vocab()
-        if not {"[CLS]", "[SEP]", "[UNK]"} <= vocabulary.keys():
+        marks = [i for t in ("[CLS]", "[SEP]", "[UNK]") if (i := self.tokenizer.token_to_id(t)) is not None]
+        if len(marks) < 3:
             raise ConfigError(f"{path}/tokenizer.json has no [CLS], [SEP] and [UNK]; export the model again")
-        self._first, self._last, self._unknown = (vocabulary[t] for t in ("[CLS]", "[SEP]", "[UNK]"))
+        self._first, self._last, self._unknown = marks
         self.runtime = load_runtime()
         self.session = open_session(path / "model.onnx", threads or min(MOST_THREADS, available_cores()))
         widths = [o.shape[-1] for o in self.session.get_outputs() if o.name == "features"]

@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
-from guardreasoner.engines.base import Engine
-from guardreasoner.engines.http import HttpClient
 from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, UnknownName, printable
 from guardreasoner.ranges import check_range
+
+if TYPE_CHECKING:
+    from guardreasoner.engines.base import Engine
 
 LFS = b"version https://git-lfs.github.com/"
 """How a pointer file begins that git-lfs leaves where the weights were not fetched."""
@@ -64,8 +65,8 @@ def load_engine(
     own |= {"revision": revision} if kind in REMOTE else {}
     try:
         if kind == "scripted":
-            return cast(Engine, engine(name=model or "scripted", **options))
-        return cast(Engine, engine(model, **own, **options))
+            return cast("Engine", engine(name=model or "scripted", **options))
+        return cast("Engine", engine(model, **own, **options))
     except GuardReasonerError:
         raise
     except Exception as error:
@@ -81,6 +82,8 @@ def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> N
     """
     wanted = _hints(engine)
     if kind in SERVERS:
+        from guardreasoner.engines.http import HttpClient  # here: an event loop and sockets are for servers only
+
         wanted = _hints(HttpClient) | wanted  # its `**client`
     for name, value in options.items():
         if name not in wanted:

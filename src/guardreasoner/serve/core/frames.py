@@ -1,11 +1,11 @@
 """Frames between the server and the process that holds the guard: a length, then a pickle.
 
-Both ends are this package under one user; nothing from the network is ever unpickled.
+Both ends are this package under one user; nothing from the network is ever unpickled. The child imports this file, and
+waits for no event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import copyreg
 import io
 import pickle
@@ -96,7 +96,7 @@ def pack(value: Any) -> bytes:
     return _LENGTH.pack(content.tell()) + content.getvalue()
 
 
-def _cut(buffer: bytearray) -> bytes | None:
+def cut(buffer: bytearray) -> bytes | None:
     """The first frame of what has arrived, taken out of it; None = it is not whole yet."""
     if len(buffer) < _LENGTH.size:
         return None
@@ -106,28 +106,6 @@ def _cut(buffer: bytearray) -> bytes | None:
     frame = bytes(buffer[_LENGTH.size : end])
     del buffer[:end]
     return frame
-
-
-class Frames(asyncio.Protocol):
-    """The server's end: hands on each event as its last byte arrives, without a task in between."""
-
-    def __init__(self, hear: Callable[[Event], None]) -> None:
-        self.first, self.ended = asyncio.Event(), asyncio.Event()
-        """Set with the first event, and when the other end is gone (which sets both)."""
-        self._hear = hear
-        self._buffer = bytearray()
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes arrived."""
-        self._buffer += data
-        while (frame := _cut(self._buffer)) is not None:
-            self._hear(pickle.loads(frame))
-            self.first.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The other end is gone."""
-        self.first.set()
-        self.ended.set()
 
 
 class ChildSocket:
@@ -146,7 +124,7 @@ class ChildSocket:
         Raises:
             EOFError: the other end is gone.
         """
-        while (frame := _cut(self._buffer)) is None:
+        while (frame := cut(self._buffer)) is None:
             part = self._sock.recv(READ_BYTES)
             if not part:
                 raise EOFError("the other end is gone")

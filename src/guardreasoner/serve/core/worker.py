@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pickle
 import socket
 import sys
 import time
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from guardreasoner.errors import EngineError
-from guardreasoner.serve.core.frames import CallOff, Event, Frames, JudgeJob, Loaded, Opener, pack
+from guardreasoner.serve.core.frames import CallOff, Event, JudgeJob, Loaded, Opener, cut, pack
 from guardreasoner.types import Step, Verdict
 
 log = logging.getLogger("guardreasoner.serve")
@@ -41,6 +42,28 @@ class _Handed:
     """`time.monotonic()` seconds of the answer."""
     on_verdicts: VerdictSink
     on_step: StepSink | None
+
+
+class Frames(asyncio.Protocol):
+    """The server's end: hands on each event as its last byte arrives, without a task in between."""
+
+    def __init__(self, hear: Callable[[Event], None]) -> None:
+        self.first, self.ended = asyncio.Event(), asyncio.Event()
+        """Set with the first event, and when the other end is gone (which sets both)."""
+        self._hear = hear
+        self._buffer = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived."""
+        self._buffer += data
+        while (frame := cut(self._buffer)) is not None:
+            self._hear(pickle.loads(frame))
+            self.first.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other end is gone."""
+        self.first.set()
+        self.ended.set()
 
 
 async def ended(task: asyncio.Task[None] | None) -> None:
