@@ -401,7 +401,8 @@ def test_fresh_leaves_what_a_link_in_the_run_folder_points_to(tmp_path):
         ("folder.jsonl", "out.jsonl", "is no file; give one file"),
         ("broken.parquet", "out.jsonl", "is no Parquet file"),
         ("semicolons.csv", "out.jsonl", "no column is called prompt, response or messages; columns found: prompt;id"),
-        ("other.tsv", "out.jsonl", "columns found: Prompt, text"),
+        ("semicolons.csv", "out.jsonl", "try --map 'prompt=COLUMN,response=COLUMN'"),
+        ("other.tsv", "out.jsonl", "columns found: Prompt, text; try --map 'prompt=Prompt'"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_told_before_a_guard_is_loaded(tmp_path, source, out, error):
@@ -413,6 +414,30 @@ def test_what_cannot_be_read_or_written_is_told_before_a_guard_is_loaded(tmp_pat
     with pytest.raises((ConfigError, DataError), match=error.replace(".", r"\.")):
         judge(tmp_path / source, tmp_path / out, opener=partial(pytest.fail, "loaded a guard for nothing"))
     assert not list(tmp_path.glob("*.run"))
+
+
+def test_columns_of_other_names_are_mapped_and_the_map_is_part_of_the_run(tmp_path, capsys):
+    source, out = tmp_path / "theirs.csv", tmp_path / "out.jsonl"
+    source.write_text("question,answer,when\nhow,so,1\nWHY,THUS,2\n")
+    command = [
+        "batch",
+        str(source),
+        str(out),
+        "--guard",
+        f"{Path(__file__).parents[1] / 'examples'}/custom_guard.py:shouting",
+    ]
+    assert main(command) == 1
+    assert "try --map 'prompt=question,response=answer'" in capsys.readouterr().err
+    assert main([*command, "--map", "prompt=question,response=answers"]) == 1
+    assert "there is no column 'answers'; columns found: question, answer, when" in capsys.readouterr().err
+    assert main([*command, "--map", "prompt=question", "--map", "response=answer"]) == 0
+    made = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["when"], row["labels"]["response_harm"]) for row in made] == [("1", "unharmful"), ("2", "harmful")]
+    assert not {"question", "answer"} & set(made[0])
+    assert main([*command, "--map", "prompt=answer"]) == 1
+    assert "map" in capsys.readouterr().err
+    assert main([*command, "--map", "refusal=answer"]) == 1
+    assert "there is no field named 'refusal'" in capsys.readouterr().err
 
 
 def test_tables_of_every_kind_give_the_same_verdicts(tmp_path):

@@ -6,9 +6,9 @@ import gzip
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -53,6 +53,8 @@ class Portion:
     """Rows that were judged before."""
     texts: bool = False
     """Whether its lines of output repeat what was judged."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field -> the column it is called in the input."""
 
 
 def portions(source: Path) -> Iterator[Portion]:

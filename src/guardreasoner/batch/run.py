@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.batch.files import CHUNK, SPLITTABLE, Portion, portions, rows_of, size_of, write_table
-from guardreasoner.data.rows import line_of, read_row
+from guardreasoner.data.guesses import columns_found, fitting_columns
+from guardreasoner.data.rows import READ, line_of, read_row
 from guardreasoner.data.tables import WRITABLE, checked_suffix, columns_of, suffix_of
 from guardreasoner.errors import ConfigError, DataError, need, printable
 from guardreasoner.guards.base import Guard, judge_all
@@ -72,6 +74,7 @@ def run_batch(
     progress: Progress = lambda share, rows: None,
     fresh: bool = False,
     texts: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Judge every row of a file.
 
@@ -85,6 +88,7 @@ def run_batch(
         progress: called after every portion.
         fresh: throw away what is there.
         texts: repeat the texts that were judged in the output.
+        columns: field -> the column it is called in the input, where the names differ.
 
     Returns:
         The manifest.
@@ -98,7 +102,8 @@ def run_batch(
     """
     source, out = Path(source), Path(out)
     folder = Path(f"{out}.run")
-    _check(source, out)
+    columns = columns or {}
+    _check(source, out, columns)
     if out.exists() and not folder.exists() and not fresh:
         raise ConfigError(f"{out} exists and is no output of a batch run; give another OUT, or --fresh to replace it")
     with RunFolder(folder.parent, folder.name, config=config, inputs=[source], fresh=fresh) as run:
@@ -108,7 +113,8 @@ def run_batch(
         if fresh or (out.exists() and lines != out):
             out.unlink(missing_ok=True)
         try:
-            counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress, texts=texts)
+            left = partial(_left, source, texts=texts, columns=columns)
+            counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress, left=left)
         except BaseException:
             if lines.exists() and lines.stat().st_size:
                 run.tick()  # what was judged stays, and what it is of
@@ -125,17 +131,15 @@ def run_batch(
         return run.finish(rows, verdicts=counts.as_dict())
 
 
-def _check(source: Path, out: Path) -> None:
+def _check(source: Path, out: Path, asked: Mapping[str, str]) -> None:
     """Find every error that can be found before a row is judged."""
     checked_suffix(source)
     if not source.exists():
         raise DataError("there is no such file", file=str(source))
     if not source.is_file():
         raise DataError("is no file; give one file", file=str(source))
-    columns = columns_of(source)
-    if columns and not {"prompt", "response", "messages"}.intersection(columns):
-        named = ", ".join(printable(name, 40) for name in columns[:12])
-        raise DataError(f"no column is called prompt, response or messages; columns found: {named}", file=str(source))
+    if columns := columns_of(source):
+        _check_columns(columns, asked, str(source))
     if checked_suffix(out, WRITABLE) == ".parquet":
         need("pyarrow.parquet", "data")
     if out.is_dir():
@@ -143,13 +147,31 @@ def _check(source: Path, out: Path) -> None:
     apart(out, [source])
 
 
+def _check_columns(columns: Sequence[str], asked: Mapping[str, str], file: str) -> None:
+    """Find that columns are missing, and say which `--map` would fit."""
+    for column in asked.values():
+        if column not in columns:
+            raise DataError(f"there is no column {printable(column, 40)!r}; {columns_found(columns)}", file=file)
+    if {asked.get(name, name) for name in ("prompt", "response", "messages")}.isdisjoint(columns):
+        fits = {k: v for k, v in fitting_columns(columns, asked).items() if k in READ}
+        pairs = ",".join(f"{k}={printable(v, 40)}" for k, v in fits.items()) or "prompt=COLUMN,response=COLUMN"
+        wrong = f"no column is called prompt, response or messages; {columns_found(columns)}"
+        raise DataError(f"{wrong}; try --map '{pairs}'", file=file)
+
+
 def _judge(
-    source: Path, lines: Path, opener: Opener, *, runner: Runner, progress: Progress, texts: bool
+    source: Path,
+    lines: Path,
+    opener: Opener,
+    *,
+    runner: Runner,
+    progress: Progress,
+    left: Callable[[int], Iterator[Portion]],
 ) -> BatchCounts:
     counts = _resume(lines)
     size = size_of(source) if suffix_of(source) in SPLITTABLE else None
     with open(lines, "ab") as stream:
-        for portion, written in runner(_left(source, counts.rows, texts), opener):
+        for portion, written in runner(left(counts.rows), opener):
             stream.write("".join(f"{line}\n" for line in written).encode())
             stream.flush()
             for line in written:
@@ -160,13 +182,13 @@ def _judge(
     return counts
 
 
-def _left(source: Path, done: int, texts: bool) -> Iterator[Portion]:
+def _left(source: Path, done: int, *, texts: bool, columns: Mapping[str, str]) -> Iterator[Portion]:
     """The rest of the input after this many rows."""
     for portion in portions(source):
         if done >= portion.rows:
             done -= portion.rows
             continue
-        yield replace(portion, skip=done, texts=texts)
+        yield replace(portion, skip=done, texts=texts, columns=columns)
         done = 0
 
 
@@ -187,7 +209,10 @@ def judge_portion(portion: Portion, guard: Guard) -> Iterator[list[str]]:
     """The lines of output of one portion, in chunks."""
     rows = islice(rows_of(portion), portion.skip, None)
     while chunk := list(islice(rows, CHUNK)):
-        read = [(line, read_row(row, file=portion.source, line=line, texts=portion.texts)) for line, row in chunk]
+        read = [
+            (line, read_row(row, file=portion.source, line=line, columns=portion.columns, texts=portion.texts))
+            for line, row in chunk
+        ]
         verdicts = iter(judge_all(guard, [given.exchange for _, given in read if not isinstance(given, DataError)]))
         yield [
             dumps({"line": line, "error": str(given)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from guardreasoner.data.tables import suffix_of
 from guardreasoner.errors import ConfigError, need
 
 COLUMNS = ("start", "end", "line", "rows", "skip", "texts")
-"""A portion as a row of a Ray data set; its `source` is the same for all."""
+"""A portion as a row of a Ray data set; its `source` and `columns` are the same for all."""
 
 
 def run_on_ray(workers: int = 2) -> Runner:
@@ -34,7 +34,7 @@ def run_on_ray(workers: int = 2) -> Runner:
             RayJudge,
             batch_size=1,
             compute=data.ActorPoolStrategy(size=workers),
-            fn_constructor_kwargs={"source": rest[0].source, "opener": opener},
+            fn_constructor_kwargs={"source": rest[0].source, "columns": rest[0].columns, "opener": opener},
         )
         early: dict[int, list[str]] = {}
         expected = 0
@@ -50,14 +50,14 @@ def run_on_ray(workers: int = 2) -> Runner:
 class RayJudge:
     """One worker: a guard, and the portions it is given."""
 
-    def __init__(self, source: str, opener: Opener) -> None:
-        self.source, self.guard = source, opener()
+    def __init__(self, source: str, columns: Mapping[str, str], opener: Opener) -> None:
+        self.source, self.columns, self.guard = source, columns, opener()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The lines of each portion, as one text."""
         written = []
         for start, end, line, rows, skip, texts in zip(*(batch[k].tolist() for k in COLUMNS), strict=True):
-            portion = Portion(self.source, start, end, line, rows, skip, texts)
+            portion = Portion(self.source, start, end, line, rows, skip, texts, self.columns)
             written.append("\n".join(line for chunk in judge_portion(portion, self.guard) for line in chunk))
         return {"number": batch["number"], "lines": written}
 

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guardreasoner.batch import run_batch, run_on_ray
 from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.data.labelled import parse_mapping
+from guardreasoner.data.rows import READ
 from guardreasoner.guards.load import find_row, load_guard
 
 UNJUDGED = 11
@@ -26,6 +28,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", metavar="OUT", help=".jsonl, .csv, .tsv (also .gz) or .parquet; what is there is resumed"
     )
+    parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of IN with other names: "
+                        "prompt=question,response=answer")  # fmt: skip
     parser.add_argument("--texts", action="store_true", help="repeat prompt, response and context beside each verdict; "
                         "without it OUT has the verdicts and your other columns only")  # fmt: skip
     parser.add_argument("--runner", choices=("local", "ray"), default="local", help="where it runs (default local)")
@@ -39,8 +43,10 @@ def run(args: argparse.Namespace) -> int:
     if ":" not in args.guard:
         find_row(args.guard)
     options = guard_options(args)
+    columns = {name: column.name for name, column in parse_mapping(args.map, READ).items()}
     config = {
         "guard": args.guard,
+        **({"map": ",".join(args.map)} if args.map else {}),
         **({"texts": "yes"} if args.texts else {}),
         **{k: str(v) for k, v in options.items() if v is not None},
     }
@@ -54,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
             progress=shown,
             fresh=args.fresh,
             texts=args.texts,
+            columns=columns,
         )
     counts, verdicts = manifest["counts"], manifest["verdicts"]
     if args.json:

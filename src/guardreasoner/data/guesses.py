@@ -52,12 +52,7 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
         asked: field -> column, as mapped already.
     """
     columns = {str(name): None for row in rows for name in row}
-    by_lower = {name.strip().lower(): name for name in reversed(columns)}
-    found = dict(asked)
-    for field, names in NAMES.items():
-        hit = next((by_lower[n] for n in names if n in by_lower and by_lower[n] not in found.values()), None)
-        if hit is not None:
-            found.setdefault(field, hit)
+    found, by_lower = fitting_columns(columns, asked), _by_lower(columns)
     parts = [f"{field}={name}" for field, name in found.items() if field != name]
     if not any(field.endswith("_harm") or field == "refusal" for field in found):
         label = next((by_lower[n] for n in LABELS if n in by_lower and by_lower[n] not in found.values()), None)
@@ -65,6 +60,21 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
             about = "response_harm" if "response" in found else "prompt_harm"
             parts.append(f"{about}={label}{_meanings(label, [row.get(label) for row in rows])}")
     return _quoted(",".join(parts))
+
+
+def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Field -> the column that seems to hold it: those asked for, and what can be guessed from the columns' names."""
+    found, by_lower = dict(asked), _by_lower(columns)
+    for field, names in NAMES.items():
+        hit = next((by_lower[n] for n in names if n in by_lower and by_lower[n] not in found.values()), None)
+        if hit is not None:
+            found.setdefault(field, hit)
+    return found
+
+
+def _by_lower(columns: Iterable[str]) -> dict[str, str]:
+    """A column by its name in lower case; of several the first."""
+    return {name.strip().lower(): name for name in reversed(list(columns))}
 
 
 def _meanings(column: str, cells: Sequence[Any]) -> str:

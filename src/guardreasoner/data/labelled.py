@@ -38,8 +38,8 @@ class Column:
     """Value, lower case, or `*` -> label."""
 
 
-def parse_mapping(pairs: str | Sequence[str] | None) -> dict[str, Column]:
-    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column.
+def parse_mapping(pairs: str | Sequence[str] | None, fields: Sequence[str] = FIELDS) -> dict[str, Column]:
+    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields.
 
     Raises:
         ConfigError: a pair is not `field=column`, or a value is given no label of its task.
@@ -56,12 +56,12 @@ def parse_mapping(pairs: str | Sequence[str] | None) -> dict[str, Column]:
             raise ConfigError(
                 "--map wants FIELD=COLUMN pairs, such as prompt=question,prompt_harm=label:unsafe=harmful"
             )
-        if name not in FIELDS:
+        if name not in fields:
             if any(rest in (row.positive, row.negative) for row in TASKS.values()):
                 raise ConfigError(
                     "--map wants colons between the values of a label: prompt_harm=label:1=harmful:0=unharmful"
                 )
-            raise UnknownName("field", name, FIELDS)
+            raise UnknownName("field", name, fields)
         mapping[name] = Column(column, dict(_meaning(name, part) for part in parts[at:]))
     return mapping
 
