@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
         upstream_key=read_upstream_key(os.environ),
     )
     host, port = sock.getsockname()[:2]
-    print(f"guardreasoner {args.guard} on http://{_shown(host)}:{port}  (playground at /)", file=sys.stderr, flush=True)
+    address = f"http://{_shown(host)}:{port}"
+    print(f"guardreasoner {args.guard} on {address} (playground at /); loading the guard: a line will say that it is ready",
+          file=sys.stderr, flush=True)  # fmt: skip
     serve(gate, sock, drain_s=args.drain)
     return 0
 
