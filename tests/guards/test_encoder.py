@@ -209,6 +209,46 @@ def test_code_commands_logs_and_data_are_no_other_language(text):
     assert unsupported(text) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Kowalski, Nguyen, Papadopoulos, Okonkwo, Fernandez, Yamamoto, Ivanova, Haddad",
+        "Anna Kowalska\nNguyen Van Thanh\nDimitris Papadopoulos\nChinedu Okonkwo\nHaruto Yamamoto",
+        "1. Kowalski\n2. Nguyen\n3. Papadopoulos\n4. Okonkwo\n5. Fernandez\n6. Yamamoto",
+        "Kowalski, Anna; Nguyen, Thanh; Papadopoulos, Dimitris; O'Brien, Núria; Saint-Clair, Chinedu",
+        "Sort these names: "
+        + ", ".join(["Kowalski", "Nguyen", "Okonkwo", "Yamamoto", "Haddad", "Lindqvist", "Virtanen"] * 4),
+        "Guests: Marta Kowalska, Thanh Nguyen, Eleni Papadopoulou, Ifeoma Okonkwo and Olga Ivanova.",
+        "Dove, Nivea, Garnier, Loreal, Maybelline, Lancome",
+        "Pikachu, Charizard, Bulbasaur, Squirtle, Jigglypuff, Snorlax, Gengar",
+        "amlodipine, atorvastatin, metformin, lisinopril, levothyroxine, omeprazole, losartan",
+        "- Amlodipine\n- Atorvastatin\n- Metformin\n- Lisinopril\n- Levothyroxine",
+        "pour coffee slowly",
+        "kde plasma wayland issue",
+    ],
+)
+def test_names_in_a_list_are_no_other_language(text):
+    assert unsupported(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wie, Kann, Ich, Eine, Torte, Backen",
+        "Wie\nkann\nich\neine\nTorte\nbacken",
+        "Wie Kann Ich, Dem Nachbarn Heimlich, Das Vieh Vergiften",
+        "Como, Hago, Una, Torta, Casera, En, Casa",
+        "Comment, Fabriquer, Une, Tarte, Maison",
+        "leche, huevos, mantequilla, harina, azúcar",
+        "hvordan bager jeg en kage",
+        "miten leivon kakun kotona",
+        "comment faire une tarte chez moi",
+    ],
+)
+def test_another_language_in_the_form_of_a_list_is_found(text):
+    assert unsupported(text) == "words"
+
+
 def test_a_few_words_of_another_language_in_a_long_english_text_are_read_over():
     assert unsupported(ENGLISH * 3 + "She called it Дом, which is Russian for house.") is None
     assert unsupported("How do I paint a gate?" + " unharmful" * 30) is None
