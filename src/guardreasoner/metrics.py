@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardreasoner.errors import need
-from guardreasoner.types import TASKS, Rule, Task
+from guardreasoner.types import TASKS, Task
 
 OFFICIAL_WINDOW = 300
 """Characters from the end that the released script looks at."""
@@ -190,13 +190,6 @@ def _official_gold(raw: str | None, task: Task) -> tuple[str | None, bool]:
         return raw, True
     found = find_labels(raw, task)
     return (found[0], True) if found else (None, False)
-
-
-TALLY: dict[Rule, Callable[[Iterable[str | None], Iterable[str | None], Task], Tally]] = {
-    "strict": strict,
-    "official": official,
-}
-"""Rule -> how it counts texts."""
 
 
 def constant(gold: Sequence[str | None], task: Task) -> Confusion:

@@ -262,8 +262,7 @@ class RunFolder:
             write_atomic(self.path / "run.json", json.dumps(state, indent=2) + "\n")
             return
         before = self._state()
-        known = {_moved(name, self.inputs): digest for name, digest in before["inputs"].items()}
-        for kind, old, new in (("config key", before["config"], self.config), ("input", known, self.inputs)):
+        for kind, old, new in (("config key", before["config"], self.config), ("input", before["inputs"], self.inputs)):
             for key in sorted(old.keys() | new.keys()):
                 if old.get(key) != new.get(key) and key not in resumable:
                     raise RunFolderError(
@@ -295,13 +294,6 @@ def _remove(entry: Path) -> None:
     import shutil
 
     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-
-
-def _moved(name: str, names: Mapping[str, str]) -> str:
-    """What an input of an earlier version, named by its whole path, is called now."""
-    if not name.startswith("/"):
-        return name
-    return max((new for new in names if name.endswith(f"/{new}")), key=len, default=name)
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 import tiny
-from guardreasoner.engines.encoding import Encoder, clean, encode, encoder_from
+from guardreasoner.engines.encoding import Encoder, clean, encoder_from, encoder_of
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.formats import guardreasoner as ours
 from guardreasoner.plans import Chat, Judged, Scaffold, Turn
@@ -168,11 +168,10 @@ def test_offsets_are_of_the_text_as_given():
         assert all(0 <= a <= b <= len(text) for a, b in spans)
 
 
-def test_encode_takes_a_bare_tokenizer():
+def test_an_encoder_is_made_of_a_bare_tokenizer():
     tokenizer = tiny.tiny_tokenizer()
-    assert (
-        encode((Scaffold("Human user:\n"), Judged("[SEP] kill")), tokenizer).count(tokenizer.token_to_id("[SEP]")) == 0
-    )
+    ids = encoder_of(tokenizer).encode((Scaffold("Human user:\n"), Judged("[SEP] kill"))).ids
+    assert tokenizer.token_to_id("[SEP]") not in ids
 
 
 def test_a_folder_without_a_readable_tokenizer_is_one_sentence(tmp_path):

@@ -217,7 +217,7 @@ def test_without_preferences_or_checkpoint_the_stage_says_what_to_run(tmp_path):
         run_dpo(QUICK, TINY, out=tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"liger": True}, {"beta": 0.0}, {"validate_every": 5}])
+@pytest.mark.parametrize("changes", [{"beta": 0.0}, {"validate_every": 5}])
 def test_what_hs_dpo_cannot_do_is_refused(changes):
     with pytest.raises(ConfigError, match="dpo"):
         replace(QUICK, **changes)

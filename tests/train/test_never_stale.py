@@ -1,6 +1,5 @@
 """A stage is done only for what it was done with: changed inputs and sections are refused, a moved run is not."""
 
-import json
 import shutil
 import time
 from dataclasses import replace
@@ -123,19 +122,6 @@ def test_inputs_are_named_so_that_they_stay_apart_and_stay_the_same(tmp_path):
         (tmp_path / name).write_text(name)
     paths = [tmp_path / n for n in ("a/model.bin", "b/model.bin", "run/sft/checkpoint", "other.txt")]
     assert list(input_names(paths, tmp_path / "run")) == ["a/model.bin", "b/model.bin", "sft/checkpoint", "other.txt"]
-
-
-def test_a_run_of_an_earlier_version_that_named_inputs_by_their_whole_path_still_resumes(tmp_path):
-    data = tmp_path / "data.jsonl"
-    data.write_text("{}\n")
-    with RunFolder(tmp_path / "run", "mine", config={}, inputs=[data]):
-        pass
-    state = tmp_path / "run" / "mine" / "run.json"
-    content = json.loads(state.read_text())
-    content["inputs"] = {f"/some/where/{name}": digest for name, digest in content["inputs"].items()}
-    state.write_text(json.dumps(content))
-    with RunFolder(tmp_path / "run", "mine", config={}, inputs=[data]):
-        pass
 
 
 def test_the_manifest_counts_all_sittings(tmp_path, monkeypatch):

@@ -80,7 +80,6 @@ def test_an_unknown_key_names_the_nearest_one(text, near):
         ("model: {wire: telegram}", r"model\.wire must be one of raw, chat,"),
         ("sft: {batch: 0}", r"sft\.batch must be at least 1, not 0"),
         ("sft: {keep: best}", "validate_every"),
-        ("dpo: {liger: true}", "liger is refused"),
         ("mine: {rule: official, pair: random}", "as released"),
         ("variants: {dpo: {}}", "not a stage's"),
         ("a: [", "not YAML at line"),

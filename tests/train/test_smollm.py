@@ -1,7 +1,6 @@
 """The base smollm2: which tokens stay, and what is said where its weights are missing or others."""
 
 import json
-from collections import Counter
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,19 +24,11 @@ def raw():
     return json.loads(tokenizer.to_str())
 
 
-def test_a_pruned_vocabulary_keeps_every_byte_every_special_token_and_the_parts_of_what_it_keeps(raw):
-    kept = smollm.choose_tokens(raw, Counter({"Ġrefusal": 9, "Ġharmful": 1}), 260)
-    assert "Ġrefusal" in kept
-    assert "<|im_end|>" in kept
-    assert set(pre_tokenizers.ByteLevel.alphabet()) <= kept
-    parts = {"".join(m): m for m in raw["model"]["merges"]}
-    assert all(part in kept for token in kept if token in parts for part in parts[token])
-
-
 @pytest.mark.parametrize("text", ["this is a refusal", "Żółć \x04\x13 漢字 😀 <|im_end|>", "the unharmful request"])
 def test_any_text_can_still_be_written_with_a_pruned_vocabulary(raw, text):
     whole = Tokenizer.from_str(json.dumps(raw))
-    order = sorted(smollm.choose_tokens(raw, Counter({"Ġrefusal": 1}), 258), key=raw["model"]["vocab"].get)
+    vocabulary = raw["model"]["vocab"]
+    order = sorted(vocabulary, key=vocabulary.get)[:300]  # special tokens, bytes, and the first of the merges
     pruned = smollm.prune(raw, order)
     ids = pruned.encode(text).ids
     assert pruned.decode(ids, skip_special_tokens=False) == text

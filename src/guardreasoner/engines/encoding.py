@@ -226,11 +226,6 @@ class Encoder:
         return [judged[int(p)] if k % 2 else Scaffold(p) for k, p in enumerate(pieces)]
 
 
-def encode(prompt: Prompt, tokenizer: Any) -> list[int]:
-    """The ids of a prompt for a `tokenizers.Tokenizer` or a fast tokenizer of transformers."""
-    return list(encoder_of(tokenizer).encode(prompt).ids)
-
-
 def encoder_of(tokenizer: Any, **options: Any) -> Encoder:
     """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template.
 

@@ -18,12 +18,10 @@ from guardreasoner.plans import Choice, Completion, Free, Plan, PlanStep, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 KEYS: dict[Task, str] = {Task.prompt_harm: "User Safety", Task.response_harm: "Response Safety"}
-CATEGORIES = "Safety Categories"
 WORDS = ("unsafe", "safe")
 
 _RATING = re.compile(r"\"?(User Safety|Response Safety)\"?\s*:\s*\"?(safe|unsafe)\b", re.I)
 _NAMED = re.compile(r"\"?Safety Categories\"?\s*:\s*\"([^\"\n]*)", re.I)
-_BY_KEY = {key.lower(): task for task, key in KEYS.items()}
 
 
 @dataclass(frozen=True, slots=True)

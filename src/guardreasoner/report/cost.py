@@ -21,9 +21,6 @@ from guardreasoner.metrics import quantile
 from guardreasoner.records import read_jsonl
 from guardreasoner.types import SETTLED
 
-PAPER_GUARDS = ("guardreasoner-1b", "guardreasoner-3b", "guardreasoner-8b")
-TRAINING_STAGES = ("sft", "dpo")
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:

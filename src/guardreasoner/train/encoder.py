@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -28,7 +27,6 @@ from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.types import TASKS
 
-Logits = NDArray[np.float32]
 OUTPUTS = (*(t.value for t in TASKS), "attack", *kinds())
 """Names of the network's outputs: three tasks, `attack`, and the kinds of harm."""
 _KINDS = len(TASKS) + 1
@@ -274,16 +272,3 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     half = path.with_suffix(".half")
     torch.save(state, half)
     half.replace(path)
-
-
-def logits_of(model: EncoderModel, rows: Sequence[EncoderRow], *, tokens: int = 512, batch: int = 32) -> Logits:
-    """Logits of each row, (rows, outputs); for looking into a checkpoint without exporting it."""
-    encoded = encode(rows, load_tokenizer(), [tokens] * len(rows))
-    found = np.zeros((len(rows), len(OUTPUTS)), np.float32)
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    model.eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            found[chosen] = model(*padded([encoded[i] for i in chosen])).float().numpy()
-    return found

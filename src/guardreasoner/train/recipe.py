@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -292,8 +292,3 @@ def _plain(value: Any, kind: type, where: str) -> Any:
 
 def _shown(value: Any) -> str:
     return "empty" if value is None else f"{type(value).__name__} {printable(repr(value), 40)}"
-
-
-def describe(recipe: Recipe) -> dict[str, Any]:
-    """The whole recipe as plain values, defaults included."""
-    return asdict(recipe)

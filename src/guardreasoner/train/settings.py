@@ -91,8 +91,6 @@ class TrainingConfig:
     """Rows of like length share a pass: less padding, same rows per epoch (scripts: off, as in the paper's recipes)."""
     distributed: Literal["ddp", "fsdp", "zero3"] = "ddp"
     """How several processes share a model; the scripts use ZeRO-3 on 4 GPUs, `fsdp` is its counterpart in torch."""
-    liger: bool = False
-    """Liger kernels where they are installed (norms, rotary, MLP; the loss is ours)."""
     lora: LoraSettings | None = None
     """None = full fine-tuning (the paper)."""
     save_every: int = 1000
@@ -198,8 +196,6 @@ class DpoConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.liger:
-            raise ConfigError("dpo.liger is refused: its fused loss knows no weights per pair")
         if self.keep == "best" or self.validate_every:
             raise ConfigError("dpo validates nothing while it trains; leave out dpo.keep and dpo.validate_every")
         if self.beta <= 0 or self.sft_weight < 0:

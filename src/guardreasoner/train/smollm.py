@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
@@ -152,29 +151,6 @@ def prune(raw: Mapping[str, Any], kept: Iterable[str]) -> Any:
     made["model"]["merges"] = [m for m in made["model"]["merges"] if {*m, "".join(m)} <= ids.keys()]
     made["added_tokens"] = [{**token, "id": ids[token["content"]]} for token in made["added_tokens"]]
     return Tokenizer.from_str(json.dumps(made))
-
-
-def choose_tokens(raw: Mapping[str, Any], counts: Counter[str], size: int) -> set[str]:
-    """The tokens to keep: bytes, special tokens, and by falling count those that occur, each with what it is made of.
-
-    Args:
-        raw: the tokenizer's JSON.
-        counts: how often each token occurs in the texts that are to be short.
-        size: tokens in all, about.
-    """
-    parts = {"".join(m): m for m in reversed(raw["model"]["merges"])}
-    chosen = {token["content"] for token in raw["added_tokens"]}
-    chosen |= {token for token in raw["model"]["vocab"] if token not in parts}
-    for token, _ in counts.most_common():
-        if len(chosen) >= size:
-            break
-        waiting = [token]
-        while waiting:
-            one = waiting.pop()
-            if one not in chosen:
-                chosen.add(one)
-                waiting += parts[one]
-    return chosen
 
 
 def wrap(tokenizer: Any) -> Any:

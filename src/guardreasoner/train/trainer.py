@@ -70,7 +70,6 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.precision == "bf16",
         **_recompute(config.gradient_checkpointing),
-        "use_liger_kernel": config.liger and _has_liger(),
         "use_cpu": not torch.cuda.is_available(),
         "save_strategy": "steps",
         "save_steps": saving,
@@ -173,10 +172,6 @@ def _sharding(config: TrainingConfig) -> dict[str, Any]:
             }
         }
     return {}
-
-
-def _has_liger() -> bool:
-    return find_spec("liger_kernel") is not None and torch.cuda.is_available()
 
 
 def lora_config(settings: LoraSettings | None, frozen: int = 0) -> Any:
