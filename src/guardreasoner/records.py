@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -237,6 +238,27 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes its place, and what was there away, when the body ends without an error.
+
+    It is filled beside its place; what a kill left there is thrown away the next time.
+    """
+    target = Path(path)
+    work, old = (target.with_name(f".{target.name}.{what}") for what in ("unfinished", "old"))
+    for left in (work, old):
+        shutil.rmtree(left, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        if target.exists():
+            os.replace(target, old)
+        os.replace(work, target)
+    finally:
+        for left in (work, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:

@@ -22,6 +22,7 @@ from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.records import dumps, read_jsonl, sha256
+from guardreasoner.train.models import read_meta
 from guardreasoner.train.recipe import EvaluateConfig, Recipe
 from guardreasoner.train.sample import run_sample
 from guardreasoner.types import Example
@@ -155,7 +156,7 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
     folders = {name: _model_folder(recipe, root, name) for name in recipe.sample.models}
 
     def open_model(name: str) -> tuple[Engine, Wire]:
-        wire, model = _wire(folders[name]) or recipe.model.wire, str(folders[name])
+        wire, model = read_meta(folders[name]).get("wire", recipe.model.wire), str(folders[name])
         if recipe.sample.engine == "onnx" and not (folders[name] / "genai_config.json").exists():
             from guardreasoner.export.onnx import export
 
@@ -207,11 +208,6 @@ def _trained_on(recipe: Recipe, root: Path) -> Mapping[str, frozenset[str]]:
         name: frozenset(s for s in sources if s not in config.leave_out and (not config.only or s in config.only))
         for name, config in recipe.variants.items()
     }
-
-
-def _wire(folder: Path) -> Wire | None:
-    path = folder / "guard.json"
-    return _read(path).get("wire") if path.exists() else None
 
 
 def _mine(recipe: Recipe, root: Path, fresh: bool) -> Manifest:

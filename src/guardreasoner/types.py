@@ -116,6 +116,11 @@ class Labels:
         """The tasks that have an answer."""
         return tuple(t for t in TASKS if self[t] is not None)
 
+    @property
+    def harmful(self) -> bool:
+        """Whether the request or the reply is harmful: what is flagged where no policy says otherwise."""
+        return "harmful" in (self.prompt_harm, self.response_harm)
+
     @classmethod
     def of(cls, answers: Mapping[Any, str | None]) -> Labels:
         """Labels from a mapping of task (name) to answer; absent tasks are None.

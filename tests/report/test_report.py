@@ -385,13 +385,13 @@ def test_training_stages_give_curves_hours_and_corpus_statistics(made, tmp_path)
     write_jsonl(stage / "log.jsonl", [{"step": i, "loss": 5 / (i + 1)} for i in range(30)] + [{"step": 30}])
     traces = tmp_path / "train" / "synthesize"
     traces.mkdir()
-    (traces / "manifest.json").write_text(json.dumps({"stage": "synthesize", "counts": {}}))
-    trace = "# Task 1\n## Reasoning Step 1\nabcd\n## Reasoning Step 2\nabcdef\n"
-    write_jsonl(traces / "traces.jsonl", [{"example": {"exchange": {"source": "mine"}}, "reasoning": trace}])
+    table1 = {"mine": {"samples": 1, "steps": 2, "steps_per_sample": 2.0, "characters_per_step": 5.0}}
+    (traces / "manifest.json").write_text(json.dumps({"stage": "synthesize", "counts": {}, "table1": table1}))
     report = build(made[:1], training=[tmp_path / "train"])
     assert [s.hours for s in report.stages] == [2.0, None]
-    assert report.corpora[0].steps_per_sample == 2
-    assert report.corpora[0].characters_per_step == 5
+    written = render_markdown(document(report))
+    assert "Traces of train (Table 1)" in written.replace("\\", "")
+    assert "| mine | 1 | 2 | 2.00 | 5.00 |" in written
     assert "training" in report.figures
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no stage"):

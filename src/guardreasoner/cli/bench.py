@@ -19,11 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from guardreasoner.cli.options import add_guard, guard_options
-from guardreasoner.cli.tables import print_json
+from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.errors import ConfigError, EngineError, printable
 from guardreasoner.evaluate.speed import as_row, measure, peak_memory_mb
 from guardreasoner.guards.load import load_guard
@@ -132,17 +129,13 @@ def _takes_mode(guard: Any) -> bool:
 def _show(rows: Sequence[dict[str, Any]]) -> None:
     """One table; × = how many times the first contestant's cost in that mode, by wall clock and by CPU time."""
     firsts = {row["mode"]: row for row in reversed(rows) if row["guard"] == rows[0]["guard"]}
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("guard", "mode", *(c[0] for c in COLUMNS), "×", "CPU ×", "batch ×", "batch CPU ×"):
-        left = title in ("guard", "mode")
-        table.add_column(title, justify="left" if left else "right", no_wrap=left, overflow="fold")
+    heads = ("guard", "mode", *(c[0] for c in COLUMNS), "×", "CPU ×", "batch ×", "batch CPU ×")
+    table = table_of(*heads, words=2, folds=heads[2:])
     for row in rows:
         first = firsts[row["mode"]]
         cells = ["-" if row[key] is None else form.format(row[key]) for _, key, form in COLUMNS]
         times = [row[key] / first[key] for key in ("p50_ms", "cpu_ms")]
         times += [first["per_second"] / row["per_second"], row["batch_cpu_ms"] / first["batch_cpu_ms"]]
         table.add_row(printable(row["guard"]), row["mode"], *cells, *(f"{t:.2f}" for t in times))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(table)
     size = f"{rows[0]['n']} exchanges one by one, then in batches of {rows[0]['batch']}"
-    console.print(f"{size}; × = times the first one's cost in the same mode")
+    show(table, f"{size}; × = times the first one's cost in the same mode")

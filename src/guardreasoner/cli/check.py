@@ -92,6 +92,5 @@ def _judge(guard: Guard, rows: Rows, args: argparse.Namespace) -> int:
 
 
 def _met(verdict: Verdict, fail_on: str | None) -> bool:
-    harmful = "harmful" in (verdict.labels.prompt_harm, verdict.labels.response_harm)
-    refusal = verdict.labels.refusal == "refusal"
+    harmful, refusal = verdict.labels.harmful, verdict.labels.refusal == "refusal"
     return {"harmful": harmful, "refusal": refusal, "any": harmful or refusal, None: False}[fail_on]

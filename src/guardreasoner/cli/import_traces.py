@@ -20,7 +20,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    show_manifest(import_traces(args.origin, out=args.out, fresh=args.fresh))
+    manifest = import_traces(args.origin, out=args.out, fresh=args.fresh)
+    show_manifest({k: v for k, v in manifest.items() if k != "table1"})
     traces = read_nouns(Trace, args.out / "synthesize" / "traces.jsonl")
     for line in table1_lines(traces, published=args.origin == HUB_ID):
         print(line)

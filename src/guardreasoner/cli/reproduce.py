@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.cli.stages import add_stage, data_dir, show_table, title_of
+from guardreasoner.cli.stages import add_stage, show_table, title_of
+from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError
 from guardreasoner.reproduce import reproduce
 from guardreasoner.train.recipe import BASELINE_MIX, Recipe, load_recipe, values
@@ -23,11 +24,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
     if args.dry_run and "encoder" in recipe.stages:
-        return _encoder_rows(recipe, data_dir(args))
+        return _encoder_rows(recipe, data_folder(args.data))
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
-        print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_dir(args), processes=args.processes)
+        print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_folder(args.data), processes=args.processes)
         return 0
     for line in values(recipe):
         print(line)
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         recipe,
         args.recipe,
         out=args.out,
-        data_dir=data_dir(args),
+        data_dir=data_folder(args.data),
         variant=args.variant,
         processes=args.processes,
         fresh=args.fresh,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from guardreasoner.cli.tables import show, table_of
 from guardreasoner.errors import printable
 
 
@@ -26,14 +25,6 @@ def add_stage(parser: argparse.ArgumentParser, *, processes: bool = False, dry_r
         parser.add_argument("--processes", type=int, default=1, metavar="N", help="train in N processes (torchrun)")
     if dry_run:
         parser.add_argument("--dry-run", action="store_true", help="check everything, say what it would take, and stop")
-
-
-def data_dir(args: argparse.Namespace) -> Path | None:
-    """The data folder asked for, or that of the environment."""
-    if args.data is not None:
-        return Path(args.data)
-    found = os.environ.get("GUARDREASONER_DATA")
-    return Path(found) if found else None
 
 
 def spread(args: argparse.Namespace, finished: Path) -> int | None:
@@ -77,20 +68,21 @@ def title_of(manifest: Mapping[str, Any]) -> str:
 
 def show_table(manifests: Sequence[Mapping[str, Any]]) -> None:
     """A line for each stage of a run: rows in and out, what was dropped, time, and what it came to."""
-    table = Table("stage", "in", "out", "dropped", "time", "result", box=SIMPLE_HEAD)
+    heads = ("stage", "in", "out", "dropped", "time", "result")
+    table = table_of(*heads, words=1, last_words=1, folds=heads)
     for manifest in manifests:
         counts = manifest["counts"]
         dropped = ", ".join(f"{reason} {n}" for reason, n in counts.get("dropped", {}).items()) or "none"
         cells = (title_of(manifest), counts["in"], counts["out"], dropped, f"{manifest['seconds']:.0f} s")
-        table.add_row(*(printable(str(cell), 80) for cell in cells), printable(_result(manifest), 80))
-    Console(highlight=False, markup=False).print(table)
+        table.add_row(*(escape(printable(str(cell), 80)) for cell in (*cells, _result(manifest))))
+    show(table)
 
 
 def _result(manifest: Mapping[str, Any]) -> str:
     if manifest.get("train_loss") is not None:
         return f"loss {manifest['train_loss']:.3f}, {manifest['steps']} steps"
     if "averages" in manifest:
-        return ", ".join(f"{a['task']} F1 {a['f1']:.1f}" for a in manifest["averages"] if a.get("f1") is not None)
+        return ", ".join(f"{a['task']} F1 {a['weighted_f1']:.1f}" for a in manifest["averages"])
     if "bytes" in manifest:
         return f"{manifest['bytes'] / 1e6:.1f} MB"
     if "weights" in manifest:

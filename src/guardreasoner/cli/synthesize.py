@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from guardreasoner.cli.stages import add_stage, data_dir, show_manifest
+from guardreasoner.cli.stages import add_stage, show_manifest
+from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.data.mix import USES
 from guardreasoner.records import read_nouns
 from guardreasoner.reproduce import synthesize_stage
@@ -26,9 +27,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"reads published traces from {recipe.traces}; no teacher is asked")
             return 0
         data = replace(recipe.data, seeds=recipe.seeds, use=USES) if recipe.seeds else recipe.data
-        print(estimate(data, recipe.synthesize, data_dir=data_dir(args)))
+        print(estimate(data, recipe.synthesize, data_dir=data_folder(args.data)))
         return 0
-    manifest = synthesize_stage(recipe, args.out, data_dir=data_dir(args), fresh=args.fresh)
+    manifest = synthesize_stage(recipe, args.out, data_dir=data_folder(args.data), fresh=args.fresh)
     show_manifest({k: v for k, v in manifest.items() if k != "table1"})
     traces = read_nouns(Trace, args.out / "synthesize" / "traces.jsonl")
     for line in table1_lines(traces, published=recipe.traces == HUB_ID):

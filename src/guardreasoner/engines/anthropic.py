@@ -7,7 +7,7 @@ The API cannot force text and gives no log-probabilities, so a plan is one `Free
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from guardreasoner.engines.base import Capabilities, unanswered
@@ -49,30 +49,15 @@ class AnthropicEngine(Served):
         self.model, self.temperature, self.name = model, temperature, name or model
         self.capabilities = Capabilities(force=False, logprobs=False, context_tokens=None)
 
-    def run(
-        self,
-        prompts: Sequence[Prompt],
-        plan: Plan,
-        *,
-        deadline: float | None = None,
-        n: int = 1,
-        temperature: float = 0.0,
-    ) -> list[list[Completion]]:
-        """See `Engine.run`.
-
-        Raises:
-            PlanUnsupported: the plan is anything but one `Free` step.
-            EngineError: the server refuses the key, or has no such model.
-        """
+    def _check(self, prompt: Prompt, plan: Plan) -> None:
         if len(plan) != 1 or not isinstance(plan[0], Free):
             raise PlanUnsupported(f"{self.name} is a chat API: it cannot force text or score words")
-        bodies = [self._body(p, plan[0], temperature) for p in prompts for _ in range(n)]
-        done = self.client.run([self._ask(body, deadline) for body in bodies])
-        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
 
-    async def _ask(self, body: Mapping[str, Any], deadline: float | None) -> Completion:
+    async def _row(self, prompt: Prompt, plan: Plan, deadline: float | None, temperature: float) -> Completion:
+        (step,) = (s for s in plan if isinstance(s, Free))
+        body = self._body(prompt, step, temperature)
         try:
-            return await self.client.post("/v1/messages", body, _completion, deadline=deadline)
+            return await self.client.post("/v1/messages", body, read_message, deadline=deadline)
         except CallFailed as failed:
             return unanswered(failed)
 
@@ -96,7 +81,8 @@ class AnthropicEngine(Served):
         return body
 
 
-def _completion(answer: Mapping[str, Any]) -> Completion:
+def read_message(answer: Mapping[str, Any]) -> Completion:
+    """A message in Anthropic's form."""
     usage = answer.get("usage") or {}
     counts = (int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
     if answer.get("stop_reason") == "refusal":

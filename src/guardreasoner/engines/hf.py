@@ -215,7 +215,9 @@ class HfBatch:
         return output.logits[:, -1].float().cpu().numpy().astype(np.float32, copy=False)
 
 
-def load_model(model: str, kind: Kind, *, revision: str | None, dtype: str, device: str) -> Any:
+def load_model(
+    model: str, kind: Kind, *, revision: str | None, dtype: str, device: str, attention: str | None = None
+) -> Any:
     """The weights, ready to run.
 
     Raises:
@@ -231,12 +233,13 @@ def load_model(model: str, kind: Kind, *, revision: str | None, dtype: str, devi
             model,
             revision=revision,
             dtype=_stored(dtype, device),
+            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
     except OSError as error:
-        raise EngineError(_not_loaded(model, error)) from None
+        raise EngineError(not_loaded(model, error)) from None
     except ValueError as error:
         raise ConfigError(f"transformers cannot use {printable(model)}: {_first_line(error)}") from None
     wanted = _CLASSES[kind].removeprefix("AutoModelFor")
@@ -272,7 +275,7 @@ def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfo
             raise EngineError(f"{printable(adapter)} holds no adapter_model.safetensors")
         return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (OSError, ValueError) as error:
-        raise EngineError(_not_loaded(adapter, error)) from None
+        raise EngineError(not_loaded(adapter, error)) from None
     except RuntimeError:
         raise EngineError(
             f"{printable(adapter)} does not fit this base model: it was trained on another one, or on one to which "
@@ -321,8 +324,12 @@ def _first_line(error: Exception) -> str:
     return printable(str(error).strip().split("\n", 1)[0], 200)
 
 
-def _not_loaded(model: str, error: Exception) -> str:
+def not_loaded(model: str, error: Exception) -> str:
+    """One sentence on why something of the hub, or a folder, cannot be loaded, and what to do."""
     shown, text = printable(model), str(error)
     if "gated" in text.lower() or "401" in text or "403" in text:
-        return f"{shown} is gated: accept its licence at https://huggingface.co/{shown} and set HF_TOKEN"
+        return (
+            f"{shown} is gated: accept its licence at https://huggingface.co/{shown} and set HF_TOKEN to a token of "
+            "that account"
+        )
     return f"{shown} cannot be loaded: {_first_line(error)}"

@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 
 from guardreasoner.engines.base import PASSED, rough_offsets
 from guardreasoner.errors import ConfigError, EngineError, need, printable
-from guardreasoner.plans import Failure
+from guardreasoner.plans import Completion, Failure, Plan, Prompt
 
 T = TypeVar("T")
 MAX_WAIT_S = 30.0
@@ -184,9 +184,37 @@ class HttpClient:
 
 
 class Served:
-    """What engines behind a server have in common."""
+    """What engines behind a server have in common: every row is a few calls, and all rows are under way together."""
 
     client: HttpClient
+
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        *,
+        deadline: float | None = None,
+        n: int = 1,
+        temperature: float = 0.0,
+    ) -> list[list[Completion]]:
+        """See `Engine.run`.
+
+        Raises:
+            PlanUnsupported: the server cannot do a step of the plan.
+            EngineError: the server refuses the key, or has no such model.
+        """
+        for prompt in prompts:
+            self._check(prompt, plan)
+        done = self.client.run([self._row(p, plan, deadline, temperature) for p in prompts for _ in range(n)])
+        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    def _check(self, prompt: Prompt, plan: Plan) -> None:
+        """Refuse a plan before anything is sent."""
+        raise NotImplementedError
+
+    async def _row(self, prompt: Prompt, plan: Plan, deadline: float | None, temperature: float) -> Completion:
+        """One completion."""
+        raise NotImplementedError
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Engine.offsets`; four characters are taken for a token."""

@@ -136,27 +136,6 @@ class OpenAIEngine(Served):
         self.capabilities = Capabilities(force=forces, logprobs=forces, context_tokens=context_tokens)
         self._random = random.Random()
 
-    def run(
-        self,
-        prompts: Sequence[Prompt],
-        plan: Plan,
-        *,
-        deadline: float | None = None,
-        n: int = 1,
-        temperature: float = 0.0,
-    ) -> list[list[Completion]]:
-        """See `Engine.run`.
-
-        Raises:
-            PlanUnsupported: a chat server was given anything but one `Free` step.
-            EngineError: the server refuses the key, or has no such model.
-        """
-        for prompt in prompts:
-            self._check(prompt, plan)
-        rows = [self._row(prompt, plan, deadline, temperature) for prompt in prompts for _ in range(n)]
-        done = self.client.run(rows)
-        return [done[i * n : (i + 1) * n] for i in range(len(prompts))]
-
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Engine.offsets`; without a tokenizer four characters are taken for a token."""
         return self.encoder.offsets(text) if self.encoder is not None else super().offsets(text)
@@ -205,7 +184,7 @@ class OpenAIEngine(Served):
         body = {"messages": messages, self._max_tokens: step.max_tokens} | self._sampling(temperature)
         if step.stop:
             body["stop"] = list(step.stop)[:4]  # OpenAI takes four at most
-        answer = await self._post("/chat/completions", body, _read_chat, deadline)
+        answer = await self._post("/chat/completions", body, read_chat, deadline)
         notes = {"special_tokens": special} if special else {}
         return replace(answer, text=until(answer.text, step.stop), notes=notes)
 
@@ -325,7 +304,8 @@ def _encoder(tokenizer: str) -> Encoder:
     return encoder_of(load_tokenizer(tokenizer, None))
 
 
-def _read_chat(answer: Mapping[str, Any]) -> Completion:
+def read_chat(answer: Mapping[str, Any]) -> Completion:
+    """A chat completion in OpenAI's form."""
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
     message = choice["message"]

@@ -7,8 +7,6 @@ compared with torch's before the folder appears.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ import numpy as np
 
 from guardreasoner.engines.encoder import FORMAT_VERSION, INPUTS, EncoderEngine, write_heads
 from guardreasoner.errors import EngineError, need
-from guardreasoner.records import sha256, write_atomic
+from guardreasoner.records import sha256, whole_folder, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
+from guardreasoner.train.models import write_meta
 
 CONTEXT_TOKENS = 512
 LONGEST_WORD = 64
@@ -40,32 +39,19 @@ def export_encoder(checkpoint: Path, out: Path) -> float:
         EngineError: the exported model does not compute what the checkpoint computes.
         MissingDependency: torch or onnx is not installed.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        from guardreasoner.train.encoder import OUTPUTS, EncoderModel
+    from guardreasoner.train.encoder import OUTPUTS, EncoderModel
 
+    with whole_folder(out) as work:
         model = EncoderModel(checkpoint, attention="eager").eval()
         _network(model, work / "model.onnx")
         weight, bias = (p.detach().numpy() for p in (model.heads.weight, model.heads.bias))
         write_heads(work, OUTPUTS, weight, bias)
         write_atomic(work / "tokenizer.json", tokenizer_json())
-        meta = {
-            "format": "encoder",
-            "format_version": FORMAT_VERSION,
-            "context_tokens": CONTEXT_TOKENS,
-            "base": "all-MiniLM-L6-v2",
-        }
-        write_atomic(work / "guard.json", json.dumps(meta, indent=2) + "\n")
+        meta = {"format": "encoder", "format_version": FORMAT_VERSION, "base": "all-MiniLM-L6-v2"}
+        write_meta(work, {**meta, "context_tokens": CONTEXT_TOKENS})
         difference = deviation(model, work)
         if not difference <= TOLERANCE:
             raise EngineError(f"the export of {checkpoint} differs from torch by {difference:.2g}; nothing was written")
-        for path in (work, *work.iterdir()):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        shutil.rmtree(out, ignore_errors=True)
-        work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return difference
 
 

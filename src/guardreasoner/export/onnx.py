@@ -30,7 +30,7 @@ from guardreasoner.errors import ConfigError, DataError, EngineError, need, prin
 from guardreasoner.export.embeddings import share_embeddings
 from guardreasoner.export.fidelity import compare
 from guardreasoner.export.low_rank import on_grid
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_nouns, whole_folder
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train import smollm
 from guardreasoner.train.models import read_meta, write_meta
@@ -101,9 +101,7 @@ def export(
     config = read_config(source)
     if not (source / "tokenizer.json").is_file():
         raise ConfigError(f"{source} has no tokenizer.json; save the tokenizer beside the checkpoint")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with whole_folder(target) as work:
         if rank is not None:
             _export_grid(source, config, work, precision, rank)
         else:
@@ -112,11 +110,6 @@ def export(
         deviation = deviation_from_torch(source, work) if check else None
         if precision == "fp32" and deviation is not None and not deviation <= FP32_TOLERANCE:
             raise EngineError(f"the fp32 export of {source} differs from torch by {deviation:.2g}; nothing was written")
-        for path in (work, *work.iterdir()):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        _swap(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
     return Exported(target, precision, size, deviation)
 
@@ -230,16 +223,6 @@ def _export_grid(source: Path, config: Mapping[str, Any], folder: Path, precisio
     grids = GRIDS[base]()
     _build(source, config, folder, "fp32")
     on_grid(folder, load_weights(source), grids, rank=rank)
-
-
-def _swap(work: Path, target: Path) -> None:
-    if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-        os.replace(target, old / "was")
-        os.replace(work, target)
-        shutil.rmtree(old)
-    else:
-        os.replace(work, target)
 
 
 def deviation_from_torch(checkpoint: Path, folder: Path) -> float:

@@ -92,8 +92,7 @@ def first_look(verdict: Verdict) -> str:
             sure = p if positive else 1 - p
             degree = "sure" if sure >= SURE else "likely" if sure >= LIKELY else "doubtful"
             said.append(f"{lead.removeprefix('so ')}{words[not positive]} ({degree})")
-    harmful = "harmful" in (verdict.labels.prompt_harm, verdict.labels.response_harm)
-    kind = max(verdict.kinds, key=lambda k: verdict.kinds[k]) if harmful and verdict.kinds else None
+    kind = max(verdict.kinds, key=lambda k: verdict.kinds[k]) if verdict.labels.harmful and verdict.kinds else None
     return f"{LOOK} {', '.join(said)}.{f' The kind of harm is {kind}.' if kind else ''}" if said else ""
 
 

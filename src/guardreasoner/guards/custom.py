@@ -25,7 +25,6 @@ import yaml
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.formats.base import FORMATS, format_of, label, options_of
 from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged, validate
-from guardreasoner.guards.reasoning import flagged
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
 THRESHOLD = 0.5
@@ -78,7 +77,7 @@ class FunctionGuard(Judging):
             return unjudged(verdict, "unparsed", problem, self.fail_mode)
         except Exception as error:
             return unjudged(verdict, "unavailable", f"the function failed ({type(error).__name__})", self.fail_mode)
-        return replace(verdict, labels=labels, scores=scores, flagged=flagged(labels))
+        return replace(verdict, labels=labels, scores=scores, flagged=labels.harmful)
 
 
 def read_answer(answer: Answer, tasks: Sequence[Task]) -> tuple[Labels, dict[str, float | None]]:

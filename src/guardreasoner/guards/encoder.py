@@ -25,11 +25,10 @@ from guardreasoner.guards.base import (
 )
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
-from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import whole_request
 from guardreasoner.guards.words import frequencies
-from guardreasoner.metrics import logit
+from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
 WHOLES = (None, "around")
@@ -192,7 +191,7 @@ class EncoderGuard(Judging):
         return Scored(
             passage,
             found,
-            1 / (1 + float(np.exp(-logits["attack"]))) if "attack" in logits else None,
+            sigmoid(logits["attack"]) if "attack" in logits else None,
             {k: round(float(p) * harm, 4) for k, p in zip(self.kinds, kinds, strict=True)},
             int(scores.tokens[0]),
         )
@@ -215,7 +214,7 @@ class EncoderGuard(Judging):
             calibrated=all(self.calibration.covers(t, "instant") for t in curves),
             kinds=main.kinds if main else {},
             attack=max((s.attack for s in scored if s.attack is not None), default=None),
-            flagged=flagged(labels),
+            flagged=labels.harmful,
             notes=notes,
         )
 

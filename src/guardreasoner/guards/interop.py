@@ -16,7 +16,6 @@ from guardreasoner.data.messages import as_exchange
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.base import label
 from guardreasoner.guards.base import Guard, Judging, unjudged, validated
-from guardreasoner.guards.reasoning import flagged
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Task, Usage, Verdict
 
 Conversation = Sequence[Mapping[str, str]]
@@ -89,7 +88,7 @@ def scored(verdict: Verdict, numbers: Mapping[Task, float], fail_mode: FailMode)
         return unjudged(verdict, "unparsed", problem, fail_mode)
     labels = Labels.of({t: label(t, p > 0.5) for t, p in numbers.items()})
     scores = {t.value: numbers.get(t) for t in TASKS}
-    return replace(verdict, labels=labels, scores=scores, flagged=flagged(labels))
+    return replace(verdict, labels=labels, scores=scores, flagged=labels.harmful)
 
 
 class AnyGuardrailGuard(Judging):
@@ -154,8 +153,8 @@ class AnyGuardrailGuard(Judging):
             verdict,
             labels=labels,
             scores=scores,
-            harm=", ".join(harms)[:160] or None if flagged(labels) else None,
-            flagged=flagged(labels),
+            harm=", ".join(harms)[:160] or None if labels.harmful else None,
+            flagged=labels.harmful,
             text=str(last.explanation or ""),
             usage=usage,
         )

@@ -56,7 +56,7 @@ def worst_of(task: Task, readings: Sequence[Reading]) -> Reading:
 
 def harmfulness(reading: Reading) -> tuple[bool, float]:
     """An order of readings of one passage: by label, then by probability."""
-    return "harmful" in reading.parsed.labels.as_dict().values(), max(reading.probabilities.values(), default=0.0)
+    return reading.parsed.labels.harmful, max(reading.probabilities.values(), default=0.0)
 
 
 def notes_on(

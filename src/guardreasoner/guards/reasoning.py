@@ -310,7 +310,7 @@ class ReasoningGuard(Judging):
             verdict = self._decided(blank, exchange, read)
             return checked_language(verdict, exchange, made.read, self.fail_mode) if self.english else verdict
         status: Status = "input_too_long" if broken is None else status_of(broken)
-        harmful = [r for r in read if flagged(r.parsed.labels)]
+        harmful = [r for r in read if r.parsed.labels.harmful]
         if harmful:  # what is known to be harmful decides, whatever became of the rest
             return known_harm(self._decided(blank, exchange, harmful), status)
         notes = notes_on(exchange, readings)
@@ -332,17 +332,12 @@ class ReasoningGuard(Judging):
             labels=labels,
             scores=scores,
             calibrated=all(self.calibration.covers(t, blank.mode) for t in asked),
-            harm=next((r.parsed.harm for r in worst.values() if r.parsed.harm), None) if flagged(labels) else None,
-            flagged=flagged(labels),
+            harm=next((r.parsed.harm for r in worst.values() if r.parsed.harm), None) if labels.harmful else None,
+            flagged=labels.harmful,
             steps=main.parsed.steps,
             text=main.completion.text,
             notes=notes_on(exchange, readings, labels=labels, shown=main),
         )
-
-
-def flagged(labels: Labels) -> bool:
-    """Whether labels alone, without a policy, call for action: harm in the request or in the reply."""
-    return "harmful" in (labels.prompt_harm, labels.response_harm)
 
 
 def _escalated(first: Verdict, second: Verdict) -> Verdict:

@@ -113,7 +113,6 @@ def official_verdict(identity: str, text: str) -> Verdict:
     """A stored text as a verdict: labels by the strict rule of scoring, the last verdict in the whole text."""
     labels = Labels.of({task: strict_label(text, task) for task in TASKS})
     parsed = parse(text)
-    harmful = "harmful" in (labels.prompt_harm, labels.response_harm)
     return Verdict(
         identity,
         guard="",
@@ -121,7 +120,7 @@ def official_verdict(identity: str, text: str) -> Verdict:
         status="ok" if labels.tasks else "unparsed",
         labels=labels,
         harm=parsed.harm,
-        flagged=harmful or not labels.tasks,
+        flagged=labels.harmful or not labels.tasks,
         fail_mode=None if labels.tasks else "closed",
         steps=parsed.steps,
         text=text,

@@ -25,7 +25,6 @@ from guardreasoner.report.cost import (
     Stage,
     cost_of,
     published_costs,
-    read_corpora,
     read_speeds,
     read_stages,
 )
@@ -102,7 +101,6 @@ def build(
         side_by_side=tuple(side_by_side(entrants, pairs)),
         costs=(*costs.values(), *published_costs()),
         stages=stages,
-        corpora=tuple(read_corpora(training)),
         relabelled=tuple(_relabelled(entrants, corrections)) if corrections else (),
         reviewed_rows=len(settle(latest(corrections))) if corrections else 0,
         notes=tuple(_notes(entrants)) + found.warnings,

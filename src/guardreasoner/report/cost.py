@@ -1,16 +1,14 @@
-"""The cost of runs and training (paper Table 5), how training converged (figure 7), its data (Table 1).
+"""The cost of runs and training (paper Table 5), how training converged (figure 7), its traces (Table 1).
 
 Prices are given to a report, never built in: they change, and differ between model versions and providers.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -18,7 +16,7 @@ from guardreasoner.data.published import find_table
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.runs import Run
 from guardreasoner.metrics import quantile
-from guardreasoner.records import read_jsonl
+from guardreasoner.records import read_jsonl, read_object
 from guardreasoner.types import SETTLED
 
 
@@ -156,7 +154,8 @@ class Stage:
     hours: float | None
     rows_in: int | None
     rows_out: int | None
-    counts: Mapping[str, Any]
+    table1: Mapping[str, Mapping[str, float]]
+    """Of a synthesis: source, or `all`, to the paper's statistics of its traces (`teach.imported.Table1`)."""
     curve: tuple[tuple[float, float], ...] = ()
     """(step, loss) of its log."""
 
@@ -178,7 +177,7 @@ def read_stages(folders: Sequence[str | Path]) -> list[Stage]:
 
 
 def _stage(path: Path) -> Stage:
-    content = json.loads(path.read_text("utf-8"))
+    content = read_object(path)
     counts = content.get("counts", {})
     seconds = content.get("seconds")
     return Stage(
@@ -187,7 +186,7 @@ def _stage(path: Path) -> Stage:
         hours=seconds / 3600 if seconds is not None else None,
         rows_in=counts.get("in"),
         rows_out=counts.get("out"),
-        counts=counts,
+        table1=content.get("table1", {}),
         curve=_curve(path.parent / "log.jsonl"),
     )
 
@@ -197,32 +196,3 @@ def _curve(path: Path) -> tuple[tuple[float, float], ...]:
         return ()
     rows = [row for _, row in read_jsonl(path)]
     return tuple((float(r["step"]), float(r["loss"])) for r in rows if "loss" in r and "step" in r)
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """One training set of traces, as a row of Table 1."""
-
-    name: str
-    samples: int
-    steps: int
-    steps_per_sample: float
-    characters_per_step: float
-
-
-def read_corpora(folders: Sequence[str | Path]) -> list[Corpus]:
-    """Statistics of the `traces.jsonl` below training folders, per source and together."""
-    from guardreasoner.formats.guardreasoner import parse
-
-    found: dict[str, list[int]] = {}
-    for folder in map(Path, folders):
-        for path in [*sorted(folder.glob("traces.jsonl")), *sorted(folder.glob("*/traces.jsonl"))]:
-            for _, row in read_jsonl(path):
-                steps = parse(str(row.get("reasoning") or "")).steps
-                source = str(row.get("example", {}).get("exchange", {}).get("source") or path.parent.name)
-                total = found.setdefault(source, [0, 0, 0])
-                for i, more in enumerate((1, len(steps), sum(len(s.text) for s in steps))):
-                    total[i] += more
-    if len(found) > 1:
-        found["all"] = [sum(t[i] for t in found.values()) for i in range(3)]
-    return [Corpus(name, n, k, k / n if n else 0.0, c / k if k else 0.0) for name, (n, k, c) in found.items()]

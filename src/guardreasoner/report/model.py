@@ -12,7 +12,7 @@ from guardreasoner.evaluate.slices import Slice
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.evaluate.statistics import Interval
 from guardreasoner.evaluate.stress import Stress
-from guardreasoner.report.cost import Corpus, Cost, Price, Stage
+from guardreasoner.report.cost import Cost, Price, Stage
 from guardreasoner.report.glance import Glance
 from guardreasoner.report.tables import Standings
 from guardreasoner.report.worth_reading import Mistake, SideBySide
@@ -84,7 +84,6 @@ class Report:
     side_by_side: tuple[SideBySide, ...]
     costs: tuple[Cost, ...]
     stages: tuple[Stage, ...]
-    corpora: tuple[Corpus, ...]
     relabelled: tuple[Relabelled, ...]
     reviewed_rows: int
     notes: tuple[str, ...]

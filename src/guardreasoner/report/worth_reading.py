@@ -120,8 +120,7 @@ def _differ(cases: Sequence[Prediction]) -> bool:
 
 def harmful(gold: Labels, *verdicts: Verdict) -> bool:
     """Whether gold or any guard sees harm in an exchange: pages veil such texts until they are asked for."""
-    seen = (gold, *(v.labels for v in verdicts))
-    return any("harmful" in (labels.prompt_harm, labels.response_harm) for labels in seen)
+    return gold.harmful or any(v.labels.harmful for v in verdicts)
 
 
 def length_points(entrant: Contestant) -> list[tuple[float, float, float, float]]:

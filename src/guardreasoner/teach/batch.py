@@ -22,7 +22,7 @@ from guardreasoner.teach.ask import TeacherRun
 from guardreasoner.teach.config import SynthesizeConfig, plain_url
 from guardreasoner.teach.cost import worst_case
 from guardreasoner.teach.question import Messages, Reject, TeacherAnswer, next_move
-from guardreasoner.teach.teachers import PROVIDERS, read_openai
+from guardreasoner.teach.teachers import PROVIDERS, TeacherReply
 from guardreasoner.types import Example
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 150_000_000
@@ -223,7 +223,7 @@ def _keep(state: TeacherRun, row: Mapping[str, Any], waiting: dict[str, tuple[st
     if found is None or status is None:
         return
     if status == 200:
-        reply = read_openai(response["body"])
+        reply = TeacherReply.of(PROVIDERS["openai"].read(response["body"]))
         answer = TeacherAnswer(*found, reply.text, reply.finish, reply.prompt_tokens, reply.completion_tokens)
         state.budget.spent += state.budget.cost(reply.prompt_tokens, reply.completion_tokens)
         state.keep(answer)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from guardreasoner.engines.anthropic import read_message
 from guardreasoner.engines.http import CallFailed, HttpClient, key_from
+from guardreasoner.engines.openai import read_chat
 from guardreasoner.errors import EngineError
-from guardreasoner.plans import Chat, Free, Judged, Scaffold, Turn
+from guardreasoner.plans import Chat, Completion, Free, Judged, Scaffold, Turn
 from guardreasoner.teach.config import SynthesizeConfig, plain_url
 from guardreasoner.teach.question import Messages
 
@@ -28,6 +30,12 @@ class TeacherReply:
     completion_tokens: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case."""
+
+    @classmethod
+    def of(cls, answer: Completion, headers: Mapping[str, str] | None = None) -> TeacherReply:
+        """The reply that an engine's completion is."""
+        finish = answer.finish if answer.finish in ("stop", "length", "refused") else "invalid"
+        return cls(answer.text, finish, answer.prompt_tokens, answer.completion_tokens, headers or {})
 
 
 class Teacher(Protocol):
@@ -59,34 +67,17 @@ class Provider:
     """Environment variable of the key."""
     headers: Callable[[str], dict[str, str]]
     body: Callable[[str, Messages, int, float], dict[str, Any]]
-    read: Callable[[Mapping[str, Any]], TeacherReply]
+    read: Callable[[Mapping[str, Any]], Completion]
 
 
 def _openai_body(model: str, messages: Messages, max_tokens: int, temperature: float) -> dict[str, Any]:
     return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
 
 
-def read_openai(reply: Mapping[str, Any]) -> TeacherReply:
-    """Read a chat completion in OpenAI's format."""
-    choice, usage = reply["choices"][0], reply.get("usage") or {}
-    message = choice["message"]
-    declined = message.get("refusal") or choice.get("finish_reason") == "content_filter"
-    finish = "refused" if declined else "length" if choice.get("finish_reason") == "length" else "stop"
-    text = message.get("content") or ""
-    return TeacherReply(text, finish, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-
-
 def _anthropic_body(model: str, messages: Messages, max_tokens: int, temperature: float) -> dict[str, Any]:
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     rest = [m for m in messages if m["role"] != "system"]
     return {"model": model, "system": system, "messages": rest, "max_tokens": max_tokens, "temperature": temperature}
-
-
-def _read_anthropic(reply: Mapping[str, Any]) -> TeacherReply:
-    text = "".join(b.get("text", "") for b in reply["content"] if b.get("type") == "text")
-    finish = {"max_tokens": "length", "refusal": "refused"}.get(str(reply.get("stop_reason")), "stop")
-    usage = reply.get("usage") or {}
-    return TeacherReply(text, finish, int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0))
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -99,7 +90,7 @@ PROVIDERS: dict[str, Provider] = {
             "OPENAI_API_KEY",
             lambda key: {"authorization": f"Bearer {key}"},
             _openai_body,
-            read_openai,
+            read_chat,
         ),
         Provider(
             "anthropic",
@@ -108,7 +99,7 @@ PROVIDERS: dict[str, Provider] = {
             "ANTHROPIC_API_KEY",
             lambda key: {"x-api-key": key, "anthropic-version": "2023-06-01"},
             _anthropic_body,
-            _read_anthropic,
+            read_message,
         ),
     )
 }
@@ -158,7 +149,7 @@ class HttpTeacher:
             if failed.status in (400, 413, 422):
                 return TeacherReply("", "invalid")
             raise
-        return replace(found.value, headers=found.headers)
+        return TeacherReply.of(found.value, found.headers)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -202,10 +193,7 @@ class EngineTeacher:
     def _complete(self, questions: Sequence[Messages], max_tokens: int, temperature: float) -> list[TeacherReply]:
         prompts = [Chat(tuple(_turn(message) for message in question)) for question in questions]
         done = self._engine.run(prompts, [Free(max_tokens)], temperature=temperature)
-        finish = {"stop": "stop", "length": "length", "refused": "refused"}
-        return [
-            TeacherReply(c.text, finish.get(c.finish, "invalid"), c.prompt_tokens, c.completion_tokens) for (c,) in done
-        ]
+        return [TeacherReply.of(completion) for (completion,) in done]
 
     async def close(self) -> None:
         self._engine.close()

@@ -7,16 +7,15 @@ format version, base, and the licence classes of the rows that its weights have 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import ConfigError, EngineError, need
+from guardreasoner.engines.hf import load_adapter, load_model, load_tokenizer
+from guardreasoner.errors import ConfigError, need
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import write_atomic
+from guardreasoner.records import read_object, whole_folder, write_atomic
 from guardreasoner.train.settings import NAMED_BASES, TEMPLATES, ModelConfig
 from guardreasoner.train.smollm import load_smollm
 from guardreasoner.train.tiny import load_tiny
@@ -56,13 +55,7 @@ def base_tokenizer(config: ModelConfig) -> Any:
     """
     if config.base in NAMED_BASES:
         return load_base(config)[1]
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.base, revision=config.revision)
-    except (OSError, ValueError) as error:
-        raise EngineError(explain(config.base, error)) from None
-    return prepare_tokenizer(tokenizer, config)
+    return prepare_tokenizer(load_tokenizer(config.base, config.revision), config)
 
 
 def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
@@ -96,57 +89,25 @@ def load_checkpoint(
     """A causal language model (safetensors only) and its tokenizer from a folder or the hub; adapters are merged.
 
     Raises:
-        EngineError: it cannot be loaded.
+        ConfigError, EngineError: it cannot be loaded.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    adapter = Path(source) / ADAPTER
+    name, adapter = str(source), Path(source) / ADAPTER
     if adapter.is_file():
-        from guardreasoner.engines.hf import load_adapter
-
-        base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        model, _ = load_checkpoint(base, dtype=dtype, attention=attention)
-        return load_adapter(model, str(source)), AutoTokenizer.from_pretrained(str(source))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source),
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError) as error:  # ValueError: files are there, but not those of a model
-        raise EngineError(explain(str(source), error)) from None
-    return model, tokenizer
-
-
-def explain(source: str, error: Exception) -> str:
-    """One sentence on why a model cannot be loaded, and what to do."""
-    text = str(error)
-    if "gated" in text or "401" in text or "403" in text:
-        return (
-            f"{source} is gated: accept its licence at https://huggingface.co/{source} and set HF_TOKEN "
-            "to a token that may read it"
-        )
-    if Path(source).exists():
-        return f"{source} holds no safetensors checkpoint with a tokenizer"
-    return f"{source} cannot be loaded: it is neither a folder nor a repository that the hub gives us"
+        base = str(read_object(adapter)["base_model_name_or_path"])
+        model = load_adapter(load_checkpoint(base, dtype=dtype, attention=attention)[0], name)
+    else:
+        model = load_model(name, "causal", revision=revision, dtype=dtype, device="cpu", attention=attention)
+    return model, load_tokenizer(name, revision)
 
 
 def save_checkpoint(
     model: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], state: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint whole or not at all: beside its place first, then renamed; `state` = gathered weights."""
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished, state_dict=state)
-    tokenizer.save_pretrained(unfinished)
-    write_meta(unfinished, meta)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(unfinished, target)
+    """Write a checkpoint whole or not at all; `state` = gathered weights."""
+    with whole_folder(target) as folder:
+        model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
+        write_meta(folder, meta)
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
@@ -158,7 +119,7 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
 def read_meta(folder: Path) -> dict[str, Any]:
     """`guard.json` of a model folder; empty where there is none."""
     path = folder / "guard.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def save_trained(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[str, Any], merge: bool = False) -> None:

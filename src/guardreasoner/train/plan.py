@@ -72,8 +72,9 @@ def config_of(model: ModelConfig) -> Any:
     Raises:
         EngineError: it cannot be loaded.
     """
+    from guardreasoner.engines.hf import not_loaded
     from guardreasoner.errors import EngineError
-    from guardreasoner.train.models import explain, load_base
+    from guardreasoner.train.models import load_base
 
     if model.base in NAMED_BASES:
         return load_base(model)[0].config
@@ -82,7 +83,7 @@ def config_of(model: ModelConfig) -> Any:
     try:
         return AutoConfig.from_pretrained(model.base, revision=model.revision)
     except OSError as error:
-        raise EngineError(explain(model.base, error)) from None
+        raise EngineError(not_loaded(model.base, error)) from None
 
 
 def steps_of(config: TrainingConfig, rows: int) -> int:

@@ -24,7 +24,7 @@ from guardreasoner.errors import ConfigError, DataError, InputTooLong, need
 from guardreasoner.evaluate.calibrate import MIN_PER_CLASS, Target, as_asked, at_threshold, choose_threshold
 from guardreasoner.guards.calibration import Calibration, Curve, read_calibration
 from guardreasoner.guards.encoder import pair_of
-from guardreasoner.records import write_atomic
+from guardreasoner.records import whole_folder, write_atomic
 from guardreasoner.types import TASKS, Example, Task
 
 Floats = NDArray[np.float64]
@@ -204,12 +204,9 @@ def _measure(rows: _Rows, weight: Floats, bias: float, curve: Curve) -> dict[str
 def _write(
     base: Path, out: Path, engine: EncoderEngine, weight: Floats, bias: Floats, calibration: Calibration
 ) -> None:
-    half = out.with_name(f".{out.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    for name in ("model.onnx", "tokenizer.json", "guard.json", "LICENSE"):
-        if (base / name).exists():
-            shutil.copy2(base / name, half / name)
-    write_heads(half, engine.outputs, weight.astype(np.float32), bias.astype(np.float32))
-    write_atomic(half / "calibration.json", json.dumps(calibration.as_dict(), indent=2) + "\n")
-    half.rename(out)
+    with whole_folder(out) as folder:
+        for name in ("model.onnx", "tokenizer.json", "guard.json", "LICENSE"):
+            if (base / name).exists():
+                shutil.copy2(base / name, folder / name)
+        write_heads(folder, engine.outputs, weight.astype(np.float32), bias.astype(np.float32))
+        write_atomic(folder / "calibration.json", json.dumps(calibration.as_dict(), indent=2) + "\n")

@@ -19,7 +19,6 @@ from guardreasoner.errors import EngineError, PlanUnsupported
 from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
 from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.reasoning import flagged
 from guardreasoner.guards.windows import windows
 from guardreasoner.metrics import logit
 from guardreasoner.plans import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
@@ -212,7 +211,7 @@ class PromptedGuard(Judging):
             calibrated=bool(asked) and all(self.calibration.covers(t, mode) for t in asked),
             harm=_harm(labels, answers),
             attack=max((a.parsed.attack for a in answers if a.parsed.attack is not None), default=None),
-            flagged=flagged(labels),
+            flagged=labels.harmful,
             steps=next((a.parsed.steps for a in answers if a.parsed.steps), ()),
         )
 
@@ -254,9 +253,9 @@ def _text(answers: Sequence[_CallResult]) -> str:
 
 
 def _harm(labels: Labels, answers: Sequence[_CallResult]) -> str | None:
-    if not flagged(labels):
+    if not labels.harmful:
         return None
-    named = dict.fromkeys(a.parsed.harm for a in answers if a.parsed.harm and flagged(a.parsed.labels))
+    named = dict.fromkeys(a.parsed.harm for a in answers if a.parsed.harm and a.parsed.labels.harmful)
     return ", ".join(h for h in named if h)[:160] or None
 
 

@@ -17,9 +17,9 @@ LIBRARIES: dict[str, tuple[tuple[str, ...], str]] = {
     "classifier": (("torch", "transformers", "safetensors"), "hf"),
     "schema": (("torch", "transformers", "gliner2", "gliclass"), "encoders"),
     "vllm": (("vllm",), "vllm"),
-    "openai": (("openai",), "openai"),
-    "anthropic": (("httpx",), "openai"),
-    "moderation": (("httpx",), "openai"),
+    "openai": (("aiohttp",), "openai"),
+    "anthropic": (("aiohttp",), "openai"),
+    "moderation": (("aiohttp",), "openai"),
 }
 """Engine -> the modules it needs, and the extra that brings them."""
 

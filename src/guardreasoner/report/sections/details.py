@@ -106,13 +106,15 @@ def cost(report: Report) -> Section:
             for s in report.stages
         ]  # fmt: skip
         blocks += [Paragraph("Training"), plain(("stage", "hours", "rows in", "rows out"), stages)]
-    if report.corpora:
+    for stage in (s for s in report.stages if s.table1):
         corpora = [
-            [c.name, f"{c.samples:,}", f"{c.steps:,}", fixed(c.steps_per_sample), fixed(c.characters_per_step)]
-            for c in report.corpora
-        ]
+            [name, f"{row['samples']:,}", f"{row['steps']:,}", fixed(row["steps_per_sample"]),
+             fixed(row["characters_per_step"])]
+            for name, row in stage.table1.items()
+        ]  # fmt: skip
         columns = ("source", "samples", "steps", "steps per sample", "characters per step")
-        blocks += [Paragraph("Training traces (Table 1)"), plain(columns, corpora)]
+        title = f"Traces of {stage.folder.parent.name} (Table 1)"
+        blocks += [Paragraph(title), plain(columns, corpora)]
     return Section("Cost", "cost", blocks)
 
 
