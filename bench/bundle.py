@@ -1,6 +1,6 @@
 """From a finished run to a folder that can be given away: the exported model, its licence, and what it is made of.
 
-    python -m guardreasoner.export.bundle RUN FOLDER
+    python bench/bundle.py RUN FOLDER
 
 `FOLDER/manifest.json` names every source with its rows and every licence with its rows; the licence of the weights
 follows from them, and a test of the bundled model fails when the two disagree.
@@ -90,7 +90,7 @@ def _manifest(run: Path, stage: str) -> Mapping[str, Any]:
 def main(words: Sequence[str]) -> int:
     """Entry point."""
     if len(words) != 2:
-        print("usage: python -m guardreasoner.export.bundle RUN FOLDER", file=sys.stderr)
+        print("usage: python bench/bundle.py RUN FOLDER", file=sys.stderr)
         return 2
     try:
         made = bundle(*words)
