@@ -30,7 +30,8 @@ from typing import Any
 from ablation_compare import CONTESTANTS, Reading, Seed, read_seed
 from ablation_page import HEADS, as_data, as_markdown
 
-from guardreasoner.cli.stages import data_dir, show_manifest
+from guardreasoner.cli.stages import show_manifest
+from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, RunFolderError
 from guardreasoner.evaluate.run import evaluate
 from guardreasoner.guards.base import Guard
@@ -244,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what one seed would train, and stop")
     parser.add_argument("--fresh", action="store_true", help="start over")
     args = parser.parse_args(arguments)
-    folder = data_dir(args)
+    folder = data_folder(args.data)
     try:
         recipe = load_recipe(args.recipe)
         check(recipe, args.seeds)
