@@ -28,7 +28,7 @@ from guardreasoner.engines.encoder import EncoderEngine
 from guardreasoner.errors import InputTooLong
 from guardreasoner.evaluate.compare import compare
 from guardreasoner.evaluate.statistics import Outcomes, two_sided
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import read_jsonl
 from guardreasoner.review.disputed import read_disputed
 from guardreasoner.types import TASKS, Task

@@ -12,7 +12,8 @@ from guardreasoner import Exchange, load_guard
 from guardreasoner.cli.main import main
 from guardreasoner.data.everyday import TEST_DOMAINS
 from guardreasoner.data.kinds import kinds
-from guardreasoner.guards.load import NANO_FOLDER, find_row
+from guardreasoner.guards.load import find_row
+from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import sha256
 from guardreasoner.types import TASKS
 

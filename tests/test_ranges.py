@@ -11,7 +11,7 @@ from guardreasoner.engines.load import check_options
 from guardreasoner.engines.openai import OpenAIEngine
 from guardreasoner.errors import ConfigError
 from guardreasoner.guards.calibration import read_calibration
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.serve.policy import policy_of
 from guardreasoner.train.recipe import load_recipe, parse_recipe
 

@@ -134,6 +134,9 @@ def test_a_wrong_option_is_one_sentence(capsys):
 def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
     verdict = Verdict("a", "g", "full", "ok", Labels("harmful", "refusal"), steps=(Step(Task.prompt_harm, "It asks."),))
     with Console(width=200, record=True, file=io.StringIO()) as console:
-        print_verdict(console, Exchange("a", "x", "y"), replace(verdict, notes={"escalated": counted}))
+        notes = {"escalated": counted, "guards": ["nano", "mini"], "disagreement": ["refusal"]}
+        print_verdict(console, Exchange("a", "x", "y"), replace(verdict, notes=notes))
     shown = console.export_text()
+    assert "g · full (nano, then mini) · " in shown
+    assert "the reasoning concludes otherwise on the refusal" in shown
     assert f"the first guard decided alone on {said}: the reasoning did not count there" in shown

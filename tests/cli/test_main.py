@@ -11,7 +11,7 @@ import pytest
 
 import guardreasoner.cli.main as command
 from guardreasoner.cli.main import COMMANDS, GROUPS, main
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 
 
 def said(capsys, *words):

@@ -101,6 +101,7 @@ def test_a_cascade_runs_from_the_command_line(tmp_path, capsys):
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["guard"] == "nano+nano"
     assert verdict["notes"]["escalated"] == ["prompt_harm"]
+    assert verdict["notes"]["guards"] == ["nano", "nano"]
 
 
 STACK = {Task.prompt_harm: Stack(first=1.0, second=2.0, bias=0.5, threshold=0.6)}
@@ -281,7 +282,7 @@ def test_options_reach_the_guards_that_know_them_and_no_others(monkeypatch, tmp_
     assert one == {"mode": "instant", "fail_mode": "closed", "threads": 1, "calibration": "c.json"}
     given = {"mode": "full", "fail_mode": "closed", "base_url": None, "threads": 3, "budgets": {"full": 9}}
     assert two == given
-    with pytest.raises(ConfigError, match="does not know policy"):
+    with pytest.raises(UnknownName, match="no option of guard cascade named 'policy'"):
         load_guard("cascade", policy="x", **parts)
     with pytest.raises(ConfigError, match="option first has no name"):
         load_guard("cascade", **{**parts, "first": {"threads": 1}})

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from guardreasoner.cli.main import parser_for
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 from patience import PATIENCE
 from serve.running import serving
 from serve.test_serve_process import _url, env

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.guards.load import NANO_FOLDER, load_guard
+from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.serve.policy import Limits
 from guardreasoner.types import Exchange
 from serve.test_serve_process import process

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardreasoner.cli.tables import show
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 
 PURPOSES = {
     "": "judging with the bundled guard",

@@ -9,6 +9,7 @@ from typing import Any
 
 from guardreasoner.engines.load import ENGINES
 from guardreasoner.errors import ConfigError
+from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.types import MODES
 
 SAID = {"fast": "instant", "quick": "instant", "slow": "full", "deep": "full", "reason": "full", "reasoning": "full"}
@@ -20,7 +21,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
 
 
-def add_guard(parser: argparse.ArgumentParser, *, default: str | None = "nano", optional: bool = False) -> None:
+def add_guard(parser: argparse.ArgumentParser, *, default: str | None = BUNDLED, optional: bool = False) -> None:
     """`--guard`, `--mode`, `--fail-mode` and what overrides the guard's row; `optional` = there may be no guard."""
     group = parser.add_argument_group("guard")
     group.add_argument(

@@ -14,7 +14,11 @@ from rich.text import Text
 from guardreasoner.types import SETTLED, TASKS, Exchange, Task, Verdict
 
 TITLES = {Task.prompt_harm: "request", Task.refusal: "reply", Task.response_harm: "reply"}
-NAMES = {Task.prompt_harm: "the request", Task.refusal: "the refusal", Task.response_harm: "harm in the reply"}
+NAMES: dict[str, str] = {
+    Task.prompt_harm: "the request",
+    Task.refusal: "the refusal",
+    Task.response_harm: "harm in the reply",
+}
 QUESTIONS = {
     Task.prompt_harm: "Is the request harmful?",
     Task.refusal: "Does the reply refuse?",
@@ -41,10 +45,12 @@ def print_verdict(console: Console, exchange: Exchange, verdict: Verdict) -> Non
         parts += [Text(), _answers(exchange, verdict)]
     if verdict.status != "ok":
         parts += [Text(), _unjudged(verdict)]
-    usage = verdict.usage
+    usage, guards = verdict.usage, verdict.notes.get("guards", [verdict.guard])
     cost = (
-        f"{verdict.guard} · {verdict.mode} · {usage.latency_ms:.0f} ms · {usage.completion_tokens} tokens sampled"
-        + (f" · {usage.passes} passes" if usage.passes > 1 else "")
+        f"{verdict.guard} · {verdict.mode}"
+        + (f" ({', then '.join(guards)})" if len(guards) > 1 else "")
+        + f" · {usage.latency_ms:,.0f} ms · {usage.completion_tokens} tokens sampled"
+        + (f" · {usage.passes} passes" if usage.passes > len(guards) else "")
         + ("" if verdict.calibrated or verdict.status != "ok" else " · scores not calibrated")
     )
     mark = Text(" FLAGGED ", "bold white on red") if verdict.flagged else Text(" passed ", "black on green")
@@ -103,7 +109,7 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
     if "escalation_failed" in notes:
         yield Text(f"there is no reasoning ({notes['escalation_failed']}); the first guard decided alone", "yellow")
     if "disagreement" in notes:
-        yield Text("the reasoning concludes otherwise on " + ", ".join(notes["disagreement"]))
+        yield Text("the reasoning concludes otherwise on " + ", ".join(NAMES.get(t, t) for t in notes["disagreement"]))
 
 
 def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:

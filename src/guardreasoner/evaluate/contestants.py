@@ -11,7 +11,7 @@ from guardreasoner.evaluate.exposure import Tag, exposure, sources_of
 from guardreasoner.evaluate.runs import Run
 from guardreasoner.evaluate.score import score_rows
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import read_nouns
 from guardreasoner.types import Score, Task
 

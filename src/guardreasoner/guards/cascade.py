@@ -206,6 +206,7 @@ class CascadeGuard(Judging):
         differing = [name for name, word in said.items() if word and labels[name] and word != labels[name]]
         kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
         notes = kept | {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
+        notes["guards"] = [self.first.name, self.second.name]
         return replace(
             second,
             guard=self.name,

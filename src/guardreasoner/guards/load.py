@@ -8,49 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import wraps
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from guardreasoner.engines.load import REMOTE
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.guards.base import Guard, GuardRow
+from guardreasoner.guards.ours import BUNDLED, OURS
 from guardreasoner.types import FailMode, Mode, Verdict
 
 if TYPE_CHECKING:
     from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
-
-NANO_FOLDER = Path(str(files("guardreasoner"))) / "models" / "nano"
-
-OURS: tuple[GuardRow, ...] = (
-    GuardRow(
-        "nano",
-        "encoder",
-        "encoder",
-        str(NANO_FOLDER),
-        licence="Apache-2.0",  # of the bundled weights; a test compares it with their manifest
-        note="bundled; works without a network; judges and does not reason",
-    ),
-    GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
-    GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
-    GuardRow(
-        "guardreasoner-8b",
-        "guardreasoner",
-        "hf",
-        "yueliu1999/GuardReasoner-8B",
-        "dc7373a22dce9c7bdeb2fe839abcbfe991b20737",
-        options={"wire": "raw"},
-    ),
-    GuardRow("constant", "constant", "", "", note="always positive: the floor that every F1 is read against"),
-    GuardRow("replay", "replay", "", "", note="answers from stored verdicts; give --model FILE or FOLDER"),
-    GuardRow(
-        "cascade",
-        "cascade",
-        "",
-        "",
-        note="a guard with scores, then another where it is unsure",
-    ),
-)
 
 
 def rows() -> dict[str, GuardRow]:
@@ -61,7 +29,7 @@ def rows() -> dict[str, GuardRow]:
 
 
 def load_guard(
-    name: str | os.PathLike[str] = "nano",
+    name: str | os.PathLike[str] = BUNDLED,
     *,
     mode: Mode = "auto",
     fail_mode: FailMode = "closed",
@@ -100,6 +68,8 @@ def load_guard(
 
         return load_object(name, mode=mode, fail_mode=fail_mode, **options)
     row = find_row(name)
+    if row.format == "cascade" and (engine or model or revision):
+        raise ConfigError(f"{row.name} is two guards; say with --guard which one the engine or the weights are for")
     if engine or model:
         row = replace(
             row, engine=engine or row.engine, model=model or row.model, revision=None if model else row.revision
@@ -116,7 +86,8 @@ def load_guard(
 
         return cast(Guard, ReplayGuard(row.model))
     if row.format == "cascade":
-        return _cascade(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **{**row.options, **options})
+        own = {} if "second" in options else row.options  # stacks are fitted to one second guard
+        return _cascade(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **{**own, **options})
     if row.format == "encoder":
         return _encoder(row, mode=mode, fail_mode=fail_mode, **options)
     if row.format == "guardreasoner":
@@ -174,13 +145,15 @@ def _cascade(
     """
     from guardreasoner.guards.cascade import CascadeGuard, read_bands, read_stacks
 
-    unknown = [name for name in options if not any(name in taken for taken in PARTS.values())]
-    if unknown or not first or not second or not (bands or stacks):
-        wrong = f"does not know {', '.join(sorted(unknown))}; it " if unknown else ""
+    known = ("first", "second", "bands", "stacks", *dict.fromkeys(name for taken in PARTS.values() for name in taken))
+    if unknown := next((name for name in options if name not in known), None):
+        raise UnknownName(f"option of guard {row.name}", unknown, known)
+    if not first or not second or not (bands or stacks):
         raise ConfigError(
-            f"guard {row.name} {wrong}needs first, second and bands, for example --option first=nano "
+            f"guard {row.name} needs first, second and bands, for example --option first=nano "
             """--option second=guardreasoner-8b --option bands='{"prompt_harm": [0.2, 0.8]}'"""
         )
+    _budgets(_mapping("budgets", options.get("budgets", {})))  # what is wrong is said now
     one, two = (
         {"fail_mode": fail_mode, **{k: v for k, v in options.items() if k in PARTS[place]}, **_named(place, given)}
         for place, given in (("first", first), ("second", second))

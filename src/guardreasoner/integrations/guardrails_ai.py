@@ -3,7 +3,7 @@
     from guardrails import Guard, OnFailAction
     from guardreasoner.integrations.guardrails_ai import GuardReasonerValidator
 
-    checked = Guard().use(GuardReasonerValidator("nano", on_fail=OnFailAction.EXCEPTION))
+    checked = Guard().use(GuardReasonerValidator(on_fail=OnFailAction.EXCEPTION))
     checked.validate(reply, metadata={"prompt": request})
 
 The value is a reply, and `metadata["prompt"]` the request it answers; `says="prompt"` makes the value the request.
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
+from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.inprocess import InProcess
 from guardreasoner.serve.policy import Rules
@@ -33,7 +34,7 @@ class GuardReasonerValidator(_base.Validator):  # type: ignore[misc, name-define
 
     def __init__(
         self,
-        guard: Guard | str = "nano",
+        guard: Guard | str = BUNDLED,
         says: Literal["response", "prompt"] = "response",
         on_fail: str | Callable[..., Any] | None = None,
         **rules: Any,

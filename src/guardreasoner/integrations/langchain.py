@@ -3,7 +3,7 @@
     from langchain.agents import create_agent
     from guardreasoner.integrations.langchain import GuardReasonerMiddleware
 
-    agent = create_agent(model, tools, middleware=[GuardReasonerMiddleware("nano", window="last_n")])
+    agent = create_agent(model, tools, middleware=[GuardReasonerMiddleware(window="last_n")])
 
 The newest turn (user messages and tool results) is judged before the model is called, and the model's answer (text and
 tool calls) before it reaches the caller; `stream_mode="messages"` therefore delivers it in one piece. A turn that
@@ -19,6 +19,7 @@ from typing import Any
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
+from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.serve.chat.conversation import (
     Conversation,
     Judge,
@@ -45,7 +46,7 @@ NOT_STREAMED = "nostream"
 class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, name-defined]
     """Ends the run with a message where something is blocked."""
 
-    def __init__(self, guard: Guard | str = "nano", **rules: Any) -> None:
+    def __init__(self, guard: Guard | str = BUNDLED, **rules: Any) -> None:
         """Args:
         guard: a guard, or a name for `load_guard`.
         rules: fields of `Rules` (`mode`, `window`, `fail_mode`, `message`, ...).

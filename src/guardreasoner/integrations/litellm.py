@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
+from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.serve.chat.conversation import Memory
 from guardreasoner.serve.core.budget import Recent
 from guardreasoner.serve.gateway import Gateway, GuardrailRequest, RememberedCall
@@ -33,7 +34,7 @@ class GuardReasoner(_hooks.CustomGuardrail):  # type: ignore[misc, name-defined]
             setattr(cls, "apply_guardrail", GuardReasoner.apply_guardrail)  # noqa: B010 - not an override
         super().__init_subclass__(**more)
 
-    def __init__(self, guard: Guard | str = "nano", **settings: Any) -> None:
+    def __init__(self, guard: Guard | str = BUNDLED, **settings: Any) -> None:
         """Args:
         guard: a guard, or a name for `load_guard`.
         settings: fields of `Rules`; what is not one goes to LiteLLM's own class.

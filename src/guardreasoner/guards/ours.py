@@ -1,0 +1,27 @@
+"""Our own guards, a row each: the bundled one, the paper's published weights, and guards of guards."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from guardreasoner.guards.base import GuardRow
+
+MODELS = Path(str(files("guardreasoner"))) / "models"
+NANO_FOLDER = MODELS / "nano"
+BUNDLED = "nano"
+"""What judges where no guard is named."""
+LICENCE = "Apache-2.0"
+"""Of the bundled weights; a test compares it with their manifest."""
+
+OURS: tuple[GuardRow, ...] = (
+    GuardRow("nano", "encoder", "encoder", str(NANO_FOLDER), licence=LICENCE,
+             note="bundled; works without a network; judges and does not reason"),
+    GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
+    GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
+    GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B",
+             "dc7373a22dce9c7bdeb2fe839abcbfe991b20737", options={"wire": "raw"}),
+    GuardRow("constant", "constant", "", "", note="always positive: the floor that every F1 is read against"),
+    GuardRow("replay", "replay", "", "", note="answers from stored verdicts; give --model FILE or FOLDER"),
+    GuardRow("cascade", "cascade", "", "", note="a guard with scores, then another where it is unsure"),
+)  # fmt: skip
