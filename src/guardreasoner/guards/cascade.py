@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Ve
 Bands = Mapping[Task, tuple[float, float]]
 EDGE = 1e-6
 """How near to 0 and 1 a probability counts in a stack."""
+RESERVE = 0.1
+"""Share of the time before a deadline that the second guard may not use: the first's verdict is still told in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,8 @@ class CascadeGuard(Judging):
         Args:
             exchanges: any number.
             mode: instead of the guard's own.
-            deadline: `time.monotonic()` seconds; where it passes before the second guard is done, the first's verdict
-                stands, with the note `escalation_failed`.
+            deadline: `time.monotonic()` seconds; where the second guard is not done with a tenth of the time left, the
+                first's verdict stands, with the note `escalation_failed`.
             tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: in `auto`, the most exchanges that the second guard is asked about; the others keep the
                 first's verdict with the note `escalation_denied`.
@@ -151,6 +154,8 @@ class CascadeGuard(Judging):
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
             more["first"] = [verdicts[i] for i in asked]
+            if deadline is not None:
+                more["deadline"] = deadline - RESERVE * max(0.0, deadline - time.monotonic())
             for i, verdict in zip(asked, self._reasoned([exchanges[i] for i in asked], **more), strict=True):
                 wanted = self.unsure(verdicts[i]) if mode == "auto" and verdicts[i].status == "ok" else tuple(Task)
                 verdicts[i] = self._combined(verdicts[i], verdict, wanted)
