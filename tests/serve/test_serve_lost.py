@@ -1,5 +1,6 @@
 """Nothing lost, nothing unjudged passes: what real clients and upstreams send, each case standing for its kind."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,11 +9,14 @@ import threading
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from guardreasoner.serve.chat.stream import Held
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_key
 from guardreasoner.serve.inprocess import InProcess
-from guardreasoner.serve.policy import Rules
+from guardreasoner.serve.policy import Rules, policy_of
 from guardreasoner.types import Exchange
 from patience import PATIENCE, until
 from serve import fake_guards
@@ -176,6 +180,80 @@ def test_arguments_that_come_as_an_object_are_passed_on_as_the_text_that_clients
     assert delta["tool_calls"] == [CALL]
 
 
+def call(index, arguments, **more):
+    return [
+        {
+            "index": index,
+            **more,
+            "function": {"name": "f", "arguments": arguments} if more else {"arguments": arguments},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"reasoning_content": "b"}, {"content": "x"}, {"reasoning_content": "ad"}],
+        [{"content": "x b", "reasoning_content": "q"}, {"content": "ad", "reasoning_content": "r"}],
+        [{"refusal": "ba"}, {"content": "x"}, {"refusal": "d"}],
+        [
+            {"tool_calls": call(0, "b", id="call_1", type="function")},
+            {"tool_calls": call(1, "x", id="call_2", type="function")},
+            {"tool_calls": call(0, "ad")},
+        ],
+        [{"tool_calls": call(0, "b", id="call_1", type="function")}, {"content": "x"}, {"tool_calls": call(0, "ad")}],
+    ],
+)
+def test_a_word_is_found_however_an_upstream_mixes_the_places_in_which_it_speaks(proxied, deltas):
+    answer = streamed(proxied, raw(*(event(**d) for d in deltas), event("stop"), "[DONE]"))
+    assert finish_of(answer) == ["content_filter"]
+    assert not [c for chunk in chunks(answer) for c in chunk["choices"] if c["delta"]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_the_order_of_its_pieces_every_place_is_judged_as_it_will_be_read(data):
+    held = Held(policy_of({"proxy": {"stride": 16, "span": 64}}).proxy)
+    places = {name: data.draw(st.text("xyz ", max_size=90)) for name in ("content", "reasoning", "call 0")}
+    hidden = data.draw(st.sampled_from(sorted(places)))
+    at = data.draw(st.integers(0, len(places[hidden])))
+    left = {**places, hidden: places[hidden][:at] + "bad" + places[hidden][at:]}
+    seen: list[str] = []
+
+    async def look(text):
+        seen.append(text)
+
+    out = dict.fromkeys(left, "")
+    while any(left.values()):
+        name = data.draw(st.sampled_from([n for n, text in left.items() if text]))
+        cut = data.draw(st.integers(1, 40))
+        held.add({name: left[name][:cut]}, (name, left[name][:cut]))
+        left[name] = left[name][cut:]
+        while held.due(finished=not any(left.values())):
+            asyncio.run(held.advance(look, lambda _: False))
+        for place, text in held.release():
+            out[place] += text
+        assert "bad" not in out[hidden] or any("bad" in window for window in seen)
+    assert any("bad" in window for window in seen)
+    assert out[hidden].replace("bad", "") == places[hidden]
+
+
+def test_a_word_that_goes_on_in_the_next_part_is_read_as_one(proxied):
+    _, served = proxied
+    parts = [{"type": "text", "text": "so b"}, {"type": "text", "text": "ad."}]
+    assert chat(served, user(parts)).headers["x-guardreasoner"] == "blocked"
+    assert chat(served, user(parts[:1]), user(parts[1:])).headers["x-guardreasoner"] == "passed"
+    answer = chat(served, user("hi"), said(parts), user("go on"))
+    assert answer.json()["guardreasoner"]["removed_messages"] > 0
+
+
+@pytest.mark.parametrize("n", [True, 1.0, "1", 0, 65])
+def test_a_number_of_replies_that_is_none_is_refused(proxied, n):
+    up, served = proxied
+    assert chat(served, user("hi"), n=n).status_code == 400
+    assert not up.seen
+
+
 def test_usage_beside_choices_is_kept(proxied):
     last = {
         "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
@@ -330,7 +408,7 @@ def test_a_guard_that_judges_parts_by_itself_is_not_asked_about_them_again(monke
         content(chat(served, user("one"), said("two"), user([{"type": "text", "text": t} for t in ("three", "four")])))
     found = [(e.prompt, e.response, len(e.context)) for e in asked]
     assert found == [
-        ("one", "two", 0), ("three\nfour", None, 2), ("three", None, 0), ("four", None, 0),
+        ("one", "two", 0), ("three\nfour", None, 2), ("three", None, 0), ("four", None, 0), ("threefour", None, 0),
         ("three\nfour", "Hello there.", 2),
     ]  # fmt: skip
 

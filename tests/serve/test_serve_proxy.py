@@ -376,7 +376,7 @@ def test_harm_beyond_one_window_is_found_and_every_character_was_in_a_window():
 def test_windows_cover_every_character_and_overlap():
     held = Held(policy_of({"proxy": {"stride": 30, "span": 100}}).proxy)
     whole = "".join(chr(33 + i % 90) for i in range(1234))
-    held.add(whole, None)
+    held.add({"content": whole}, None)
     seen = []
 
     async def look(text):

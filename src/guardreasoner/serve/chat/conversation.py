@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from guardreasoner.serve.chat.fields import REQUEST
@@ -309,7 +310,13 @@ def _read_message(message: Mapping[str, Any], place: int, side: Side) -> tuple[s
     parts = [Words(side, text, where)] if text else []
     if len(pieces) > 1:
         parts += [Words(side, piece, f"{where}, part {number}") for number, piece in enumerate(pieces)]
+        parts += [Words(side, "".join(pieces), where)] if _cuts_a_word(pieces) else []
     return text, tuple(parts)
+
+
+def _cuts_a_word(pieces: Sequence[str]) -> bool:
+    """Whether a word goes on from one part into the next: many models read parts without anything between them."""
+    return any(a[-1:].isalnum() and b[:1].isalnum() for a, b in pairwise(pieces))
 
 
 def _texts(value: Any) -> list[str]:

@@ -69,7 +69,7 @@ def _call(service: Service, request: Request, body: Any, turns: Recent[bool]) ->
     if not isinstance(body.get("messages"), list):
         raise Refused(400, "messages is no list of messages", "bad_request")
     count = 1 if body.get("n") is None else body["n"]
-    if not isinstance(count, int) or not 1 <= count <= service.policy.limits.items:
+    if type(count) is not int or not 1 <= count <= service.policy.limits.items:
         raise Refused(400, f"n must be a whole number from 1 to {service.policy.limits.items}", "bad_request")
     ask, authorization = service.ask(request, "proxy"), _authorization(service, request)
     return ChatCall(service, rules, ask, settings.kept, talk, Memory(ask.key, turns), len(unread), authorization)
@@ -129,7 +129,7 @@ async def _whole(call: ChatCall) -> Response:
         return _blocked(call, found)
     heard = await _read(call, answer)
     content = {k: v for k, v in (await call.judge_labels(heard.body)).items() if v is not None}
-    texts = [said(choice["message"]) for choice in content["choices"]]
+    texts = ["\n".join(said(choice["message"]).values()) for choice in content["choices"]]
     verdicts = await asyncio.gather(*(call.judge_reply(text, found) for text in texts if text))
     told = iter(verdicts)
     for choice, text in zip(content["choices"], texts, strict=True):

@@ -129,7 +129,7 @@ class _Relay:
             failure = None
         if failure is None and ended and not self.held:
             return unclear("it said nothing")
-        if failure is None and ended and self.dropped and not any(h.text for h in self.held.values()):
+        if failure is None and ended and self.dropped and not any(h.length for h in self.held.values()):
             return unclear("nothing of what it says is in a known field")
         return failure
 
@@ -146,7 +146,7 @@ class _Relay:
         async def look(text: str) -> Verdict:
             return await self.call.judge_reply(text, self.found)
 
-        choice.cut = len(choice.text) > choice.settings.reply_characters
+        choice.cut = choice.length > choice.settings.reply_characters
         while True:
             for piece, usage in choice.release():  # what may go ahead of its verdict goes before the wait for it
                 yield self._chunk(piece, choice, usage, last=piece["finish_reason"] is not None)
@@ -159,8 +159,8 @@ class _Relay:
             if stopped is not None and stopped.notes.get("action") == "support":
                 words = {"content": self.call.rules.answer(stopped)}
             yield self._chunk({"index": index, "delta": words, "finish_reason": "content_filter"}, choice, last=True)
-        elif finished and choice.verdict is not None and len(choice.text) <= choice.settings.span:
-            self.call.remember(choice.text, choice.verdict)
+        elif finished and choice.verdict is not None and choice.length <= choice.settings.span:
+            self.call.remember("\n".join(choice.texts.values()), choice.verdict)
 
     def _chunk(self, piece: Body, choice: Held, usage: Body | None = None, *, last: bool = False) -> str:
         more: Body = {"usage": usage} if usage else {}

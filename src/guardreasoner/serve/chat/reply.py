@@ -87,14 +87,20 @@ def read_reply(reply: Any, side: Side = "message") -> Heard:
     return Heard(kept, sum(n for _, n in read) + (not harmless(_rest(reply))))
 
 
-def said(message: Mapping[str, Any]) -> str:
-    """All that a read message or delta says, as one text in the order of its fields."""
-    parts = [message[name] for name in SPOKEN_FIELDS if message.get(name)]
-    for call in message.get("tool_calls") or []:
-        parts += [call["id"]] if "id" in call and not coded(call["id"]) else []
-        parts += [(call.get(kind) or {}).get(name) for kind, names in CALLS.items() for name in names]
-    parts += [(message.get("function_call") or {}).get(name) for name in CALLS["function"]]
-    return "".join(p for p in parts if p)
+def said(message: Mapping[str, Any]) -> dict[str, str]:
+    """All that a read message or delta says, by place: a field, or one of its tool calls.
+
+    A client puts the pieces of a stream together place by place, however an upstream mixes them.
+    """
+    found = {name: message[name] for name in SPOKEN_FIELDS if message.get(name)}
+    calls = [(f"call {call.get('index', n)}", call) for n, call in enumerate(message.get("tool_calls") or [])]
+    calls += [("function_call", {"function": message["function_call"]})] if message.get("function_call") else []
+    for place, call in calls:
+        texts = [call["id"]] if "id" in call and not coded(call["id"]) else []
+        texts += [(call.get(kind) or {}).get(name) for kind, names in CALLS.items() for name in names]
+        if text := "".join(t for t in texts if t):
+            found[place] = found.get(place, "") + text
+    return found
 
 
 def _rest(reply: Mapping[str, Any]) -> Body:

@@ -6,7 +6,8 @@ judged: the most that can escape before a cut. The default is 0.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +23,13 @@ class Held:
     """One reply (choice) of a stream."""
 
     settings: Proxy
-    text: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Place (a field, a tool call) -> what was said there so far: each is judged as the client will read it, not mixed
+    with the others."""
+    length: int = 0
+    """Characters said in all places."""
     judged: int = 0
-    """Characters up to which windows have passed."""
+    """Characters, in the order of their arrival, up to which windows have passed."""
     waiting: list[tuple[int, bool, Any]] = field(default_factory=list)
     """Pieces not yet released: length of the text at their end, whether they end the reply, the piece."""
     verdict: Verdict | None = None
@@ -33,25 +38,43 @@ class Held:
     finished: bool = False
     """The upstream said that the reply is complete."""
 
-    def add(self, text: str, piece: Any, ends: bool = False) -> None:
-        """Take in a piece and the text it carries; `ends` = the upstream says that the reply is complete."""
-        self.text += text
+    _runs: deque[tuple[int, int, str, int]] = field(default_factory=deque)
+    """What is not judged yet: where it begins and ends in the order of arrival, its place, and where it ends there."""
+
+    def add(self, texts: Mapping[str, str], piece: Any, ends: bool = False) -> None:
+        """Take in a piece and what it says, by place; `ends` = the upstream says that the reply is complete."""
+        for place, text in texts.items():
+            self.texts[place] = self.texts.get(place, "") + text
+            self._runs.append((self.length, self.length + len(text), place, len(self.texts[place])))
+            self.length += len(text)
         self.finished = self.finished or ends
-        self.waiting.append((len(self.text), ends, piece))
+        self.waiting.append((self.length, ends, piece))
 
     def due(self, finished: bool) -> bool:
         """Whether a window should be judged now."""
-        behind = len(self.text) - self.judged
+        behind = self.length - self.judged
         return not self.cut and behind > 0 and (finished or behind >= self.settings.stride)
 
     async def advance(self, look: Look, stops: Callable[[Verdict], bool]) -> None:
         """Judge the next window; `cut` is set when it must be stopped."""
-        end = min(len(self.text), max(self.judged + self.settings.stride, self._reach()))
-        self.verdict = await look(self.text[max(0, end - self.settings.span) : end])
+        end = min(self.length, max(self.judged + self.settings.stride, self._reach()))
+        self.verdict = await look(self._window(end))
         if stops(self.verdict):
             self.cut = True
-        else:
-            self.judged = end
+            return
+        self.judged = end
+        while self._runs and self._runs[0][1] <= end:
+            self._runs.popleft()
+
+    def _window(self, end: int) -> str:
+        """What is new up to a position: of each place the newest `span` characters."""
+        ends: dict[str, int] = {}
+        for begin, stop, place, there in self._runs:
+            if begin >= end:
+                break
+            ends[place] = there - max(0, stop - end)
+        span = self.settings.span
+        return "\n".join(self.texts[place][max(0, at - span) : at] for place, at in ends.items())
 
     def release(self) -> list[Any]:
         """The pieces that may go out now; the end of a reply never goes ahead of its verdict."""
