@@ -81,11 +81,12 @@ def fields_of(kind: type[Any]) -> Iterator[tuple[str, str]]:
     """Fields with the docstring under each, in order; properties with their own."""
     (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(kind))).body if hasattr(node, "body"))
     for node, after in zip(body, [*body[1:], None], strict=True):
+        said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        meaning = " ".join(str(said).split())
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-            yield f"{node.target.id}: {ast.unparse(node.annotation)}", " ".join(str(said).split())
+            yield f"{node.target.id}: {ast.unparse(node.annotation)}", meaning
         elif isinstance(node, ast.Assign) and issubclass(kind, str):
-            yield str(ast.unparse(node.value)).strip("'"), ""
+            yield str(ast.unparse(node.value)).strip("'"), meaning
         elif isinstance(node, ast.FunctionDef) and any("property" in ast.unparse(d) for d in node.decorator_list):
             yield node.name, " ".join((ast.get_docstring(node) or "").split())
 

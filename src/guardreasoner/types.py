@@ -29,8 +29,11 @@ class Task(StrEnum):
     """One of the three guardrail tasks (paper section 2)."""
 
     prompt_harm = "prompt_harm"
+    """Is the request harmful? `harmful` or `unharmful`."""
     refusal = "refusal"
+    """Does the reply refuse? `refusal` or `compliance`."""
     response_harm = "response_harm"
+    """Is the reply harmful? `harmful` or `unharmful`."""
 
 
 class TaskRow(NamedTuple):

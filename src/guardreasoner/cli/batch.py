@@ -23,8 +23,8 @@ PLAIN_EVERY_S = 10.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN", help="rows with prompt, and if you like response, context and id, or "
-                        "with messages: .jsonl, .json, .csv, .tsv (also .gz) or .parquet")  # fmt: skip
+    parser.add_argument("input", metavar="IN", help="rows with prompt, optionally response, context and id, or with "
+                        "messages: .jsonl, .json, .csv, .tsv (also .gz) or .parquet")  # fmt: skip
     parser.add_argument(
         "out", metavar="OUT", help=".jsonl, .csv, .tsv (also .gz) or .parquet; what is there is resumed"
     )

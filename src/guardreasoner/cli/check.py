@@ -31,7 +31,7 @@ Rows = Iterator[tuple[int, Given | DataError]]
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", metavar="PROMPT", help='the request; "-" reads JSON lines with prompt, and '
-                        "if you like response, context and id, or with messages")  # fmt: skip
+                        "optionally response, context and id; or with messages")  # fmt: skip
     parser.add_argument("--prompt", metavar="TEXT", help='the request, whatever it begins with: --prompt="$REQUEST"')
     parser.add_argument("--response", metavar="TEXT", help='the reply to judge with it: --response="$REPLY"')
     parser.add_argument("--examples", action="store_true", help="judge the bundled example exchanges")
