@@ -15,7 +15,8 @@ HEAD = """\
 # Commands
 
 `guardreasoner COMMAND --help` prints the same. Exit codes: 0 done, 1 an error (one sentence on standard error), 2 wrong
-usage, 10 a bar was met (`--fail-on`, `--fail-below`, `--fail-above`, `--fail-alarms-above`), 11 something was left unjudged under fail mode `closed`.
+usage, 10 a bar was met (`--fail-on`, `--fail-below`, `--fail-above`, `--fail-alarms-above`), 11 something was left
+unjudged under fail mode `closed`.
 """
 SHARED = """\
 ## Guard options
