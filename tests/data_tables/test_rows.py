@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from guardreasoner.batch.run import run_batch
 from guardreasoner.data.messages import as_exchange, read_turns
 from guardreasoner.data.rows import READ, WRITTEN, Given, exchange_of, line_of, plain, read_row, renamed
-from guardreasoner.data.tables import SUFFIXES, bounded_lines, read_line, read_table, stem_of, strict, suffix_of
+from guardreasoner.data.tables import (
+    SUFFIXES,
+    bounded_lines,
+    columns_of,
+    read_line,
+    read_table,
+    stem_of,
+    strict,
+    suffix_of,
+)
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.records import HugeNumber, dumps, to_dict
@@ -285,3 +294,32 @@ def test_parquet_cells_that_python_cannot_hold_are_text(tmp_path):
 def test_a_stream_of_lines_is_not_cut_at_other_line_ends():
     content = json.dumps({"prompt": "a\u2028b\u0085c"}, ensure_ascii=False).encode()
     assert list(bounded_lines(io.BytesIO(content + b"\n"))) == [content + b"\n"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'sep=;\r\nprompt;label\r\nhello;0\r\n"a; b, c";1\r\n',
+        b'SEP=,\nprompt,label\nhello,0\n"a; b, c",1\n',
+        b'prompt;label\nhello;0\n"a; b, c";1\n',
+        b"prompt\tlabel\nhello\t0\na; b, c\t1\n",
+        b'\xef\xbb\xbfprompt,label\rhello,0\r"a; b, c",1\r',
+        'prompt;label\r\nhello;0\r\n"a; b, c";1\r\n'.encode("utf-16"),
+        '\ufeffprompt,label\nhello,0\n"a; b, c",1\n'.encode("utf-16-be"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mine.csv", "mine.CSV.gz"])
+def test_what_spreadsheets_write_is_read(tmp_path, content, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert columns_of(path) == ["prompt", "label"]
+    assert [row for _, row in read_table(path)] == [
+        {"prompt": "hello", "label": "0"},
+        {"prompt": "a; b, c", "label": "1"},
+    ]
+
+
+def test_the_line_of_a_broken_row_counts_the_line_that_names_the_separator(tmp_path):
+    (tmp_path / "mine.csv").write_text("sep=;\nprompt;label\nhello\n")
+    ((line, error),) = read_table(tmp_path / "mine.csv")
+    assert (line, error.line) == (3, 3)

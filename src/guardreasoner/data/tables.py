@@ -1,18 +1,22 @@
 """Files of rows, by suffix: JSON lines, a JSON list, CSV, TSV and Parquet; all but Parquet also under `.gz`.
 
 `read_table` yields each row with its line number, or, for a row that cannot be read, the error that says so. It skips a
-byte order mark, accepts upper-case suffixes, and reads an empty CSV cell as no value (None).
+byte order mark, accepts upper-case suffixes, and reads an empty CSV cell as no value (None). What spreadsheets write is
+read too: semicolons in place of commas, a first line `sep=;`, UTF-16.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -30,6 +34,8 @@ LONGEST_LINE = 64_000_000
 """Bytes; a longer line is an error in its place."""
 _CHUNK = 64
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHER_DELIMITERS = ";\t,"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def suffix_of(path: str | Path) -> str:
@@ -102,11 +108,12 @@ def columns_of(path: str | Path) -> list[str] | None:
         return list(open_parquet(file).schema_arrow.names)
     if suffix_of(file).removesuffix(".gz") not in DELIMITERS:
         return None
-    with open_bytes(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
-        try:
-            return [cell.strip() for cell in next(csv.reader(text, delimiter=DELIMITERS[suffix_of(file)[:4]]))]
-        except (StopIteration, csv.Error, OSError, EOFError, zlib.error):
-            return None
+    try:
+        with open_bytes(file) as stream:
+            reader, _ = _csv_reader(stream, file)
+            return [cell.strip() for cell in next(reader)]
+    except (StopIteration, csv.Error, OSError, EOFError, zlib.error):
+        return None
 
 
 def open_bytes(file: Path) -> IO[bytes]:
@@ -154,13 +161,11 @@ def _json_list(stream: IO[bytes], file: Path) -> Iterator[Line]:
 
 def _delimited(stream: IO[bytes], file: Path) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
-    delimiter = DELIMITERS[suffix_of(file).removesuffix(".gz")]
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True, delimiter=delimiter)
+    reader, before = _csv_reader(stream, file)
     names: list[str] | None = None
     try:
         for cells in reader:
-            line = reader.line_num
+            line = reader.line_num + before
             if not cells:
                 continue
             if names is None:
@@ -172,7 +177,24 @@ def _delimited(stream: IO[bytes], file: Path) -> Iterator[Line]:
             else:
                 yield line, {name: cell or None for name, cell in zip(names, cells, strict=True)}
     except csv.Error as error:
-        yield reader.line_num, DataError(f"not CSV ({error})", file=str(file), line=reader.line_num)
+        line = reader.line_num + before
+        yield line, DataError(f"not CSV ({error})", file=str(file), line=line)
+
+
+def _csv_reader(stream: IO[bytes], file: Path) -> tuple[Any, int]:
+    """A reader of the cells of a file, and the number of lines before its header.
+
+    The separator is the one that a first line `sep=;` names; else the usual one, or what the header has in its place.
+    """
+    wide = cast(Any, stream).peek(2)[:2] in UTF_16
+    code, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+    text = io.TextIOWrapper(stream, code, errors, newline="")
+    first = text.readline()
+    usual = DELIMITERS[suffix_of(file).removesuffix(".gz")]
+    if named := re.fullmatch(r"sep=([,;|\t])\s*", first, re.I):
+        return csv.reader(text, strict=True, delimiter=named[1]), 1
+    found = usual if usual in first else next((d for d in OTHER_DELIMITERS if d in first), usual)
+    return csv.reader(chain([first], text), strict=True, delimiter=found), 0
 
 
 def _header(cells: list[str], file: Path) -> list[str]:
