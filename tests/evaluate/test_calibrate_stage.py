@@ -77,6 +77,13 @@ def test_another_budget_is_fitted_on_the_same_verdicts(engine, tmp_path):
     assert [(fit["task"], fit["band"] is None) for fit in fits] == [("prompt_harm", False)]
 
 
+def test_a_limit_judges_fewer_rows_and_without_it_the_rest_follows(engine, tmp_path):
+    made = calibrate_stage.run(tmp_path, replace(BOTH, modes=("full",), limit=33), first="nano")
+    assert made["counts"]["in"] == sum(looked(engine)) == 33
+    made = calibrate_stage.run(tmp_path, replace(BOTH, modes=("full",)), first="nano")
+    assert made["counts"]["in"] == sum(looked(engine)) == 48
+
+
 def test_what_the_model_failed_on_is_counted_and_fits_nothing(engine, tmp_path):
     engine.answers = {"rob a shop no. 0": TimeoutError("gone"), "rob a shop no. 1": TimeoutError("gone")}
     made = calibrate_stage.run(tmp_path, replace(BOTH, modes=("full",)), first="nano")

@@ -67,6 +67,8 @@ class CalibrateConfig:
     """Modes to fit; each judges every validation row once."""
     budget: float = 0.0
     """Share of rows that `auto` may send on to reasoning; 0 = `auto` is `instant`."""
+    limit: int | None = None
+    """Validation rows that are judged, drawn in the proportions of their gold; None = all."""
 
 
 @dataclass(frozen=True, slots=True)

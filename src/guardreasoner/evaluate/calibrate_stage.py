@@ -21,7 +21,7 @@ from typing import Any, cast
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.calibrate import CalibrateConfig, Fit, Target, as_asked, as_row, fit_verdicts, margins
 from guardreasoner.evaluate.fit_stack import Both, StackFit, as_file, as_text, fit_rows
-from guardreasoner.evaluate.run import judge
+from guardreasoner.evaluate.run import draw, judge
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.load import behind, find_row, load_guard
@@ -29,8 +29,8 @@ from guardreasoner.records import read_nouns, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import SETTLED, TASKS, Example, Mode, Task, Verdict
 
-REFITTED = ("target", "targets", "sources", "budget", "modes")
-"""Keys that may change from one run of the stage to the next: verdicts do not depend on them."""
+REFITTED = ("target", "targets", "sources", "budget", "modes", "limit")
+"""Keys that may change from one run of the stage to the next: no verdict depends on them."""
 
 
 def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, fresh: bool = False) -> dict[str, Any]:
@@ -56,6 +56,8 @@ def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, f
         examples = list(read_nouns(Example, rows))
         if not examples:
             raise DataError("no validation rows; name sources in data.leave_out", file=str(rows))
+        if config.limit is not None:
+            examples = draw(examples, config.limit, "0")
         met = list(as_asked(examples))
         said = {mode: _judged(folder, mode, _model(model, cast(Mode, mode), first), met) for mode in config.modes}
         fits = [fit for mode in config.modes for fit in _fits(said[mode], met, mode, config)]
