@@ -257,7 +257,7 @@ def test_every_kind_of_table_holds_the_same_rows(tmp_path):
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
         ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 1000)[:-20], "no whole gzip file"),
         ("a.csv", b"a,a\n1,2\n", "two columns are called 'a'; rename one"),
-        ("a.csv", "a,b\n".encode("utf-16"), "not UTF-8"),
+        ("a.csv", "a,caf\u00e9\n".encode("latin-1"), "not UTF-8"),
         ("a.json", b'{"a": 1}', "a JSON object where a list of objects is wanted"),
         ("a.parquet", b"PAR1", "is no Parquet file"),
     ],
