@@ -53,6 +53,12 @@ def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
     assert f"{len(ROWS)} guards" in out
 
 
+def test_a_family_that_is_listed_can_be_asked_for(capsys):
+    names = [line.split()[1] for line in listed(capsys, "shieldgemma").splitlines() if line.startswith("name ")]
+    assert names == ["shieldgemma-2b", "shieldgemma-9b", "shieldgemma-27b"]
+    assert listed(capsys, "wildguard").count("name  ") == 1
+
+
 def test_advice_in_brackets_is_printed_whole_and_no_line_ends_in_spaces(capsys, monkeypatch):
     monkeypatch.setattr("guardreasoner.cli.guards.missing", lambda row: ["pip install 'guardreasoner[hf]'"])
     lines = listed(capsys, "--all").splitlines()

@@ -23,7 +23,7 @@ LETTERS = dict(zip(TASKS, "PFR", strict=True))
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with everything known about them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="guards or families, with everything known about them")
     parser.add_argument("--all", action="store_true", help="a line for every guard, with what it needs")
     parser.add_argument("--ready", action="store_true", help="a line for each that can run here now")
     parser.add_argument("--json", action="store_true", help="one JSON object per guard")
@@ -31,10 +31,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     known = rows()
+    asked: list[GuardRow] = [] if args.names else list(known.values())
     for name in args.names:
-        if name not in known:
+        kin = [row for row in known.values() if name == row.name or (name not in known and name == family_of(row.name))]
+        if not kin:
             raise UnknownName("guard", name, known)
-    asked = [known[n] for n in args.names] or list(known.values())
+        asked += kin
     checked = [(row, missing(row)) for row in asked]
     if args.ready:
         checked = [(row, lacks) for row, lacks in checked if not lacks]
