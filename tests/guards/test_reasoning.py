@@ -112,6 +112,14 @@ def test_the_block_holds_the_label_of_the_calibrated_score_and_a_disagreement_is
     assert "Request: unharmful" in verdict.text
 
 
+def test_short_takes_the_curve_of_full_where_it_has_none_of_its_own():
+    curve = Curve("platt", (2.0, 1.0), 0.7, None)
+    found = Calibration({(Task.prompt_harm, "full"): curve})
+    assert found.curve(Task.prompt_harm, "short") == curve
+    assert found.curve(Task.prompt_harm, "instant") == found.curve(Task.refusal, "short") == Curve()
+    assert not found.covers(Task.prompt_harm, "short")
+
+
 @settings(max_examples=50)
 @given(st.floats(0.01, 0.99), st.floats(0.02, 0.98), st.floats(0.2, 5), st.floats(-3, 3))
 def test_label_and_calibrated_score_never_disagree(p, threshold, slope, shift):

@@ -76,8 +76,8 @@ class Calibration:
     """What rows it was fitted on, for a reader."""
 
     def curve(self, task: Task, mode: str) -> Curve:
-        """The curve of one task and mode; the identity where none was fitted."""
-        return self.curves.get((task, mode), Curve())
+        """The curve of one task and mode; the identity where none was fitted, but `full`'s for `short`: it reasons too."""
+        return self.curves.get((task, mode)) or self.curves.get((task, "full" if mode == "short" else mode), Curve())
 
     def covers(self, task: Task, mode: str) -> bool:
         """Whether a curve was fitted."""
