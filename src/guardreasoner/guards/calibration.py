@@ -76,7 +76,7 @@ class Calibration:
     """What rows it was fitted on, for a reader."""
 
     def curve(self, task: Task, mode: str) -> Curve:
-        """The curve of one task and mode; the identity where none was fitted, but `full`'s for `short`: it reasons too."""
+        """The curve of one task and mode; where none was fitted, the identity, and for `short` that of `full`."""
         return self.curves.get((task, mode)) or self.curves.get((task, "full" if mode == "short" else mode), Curve())
 
     def covers(self, task: Task, mode: str) -> bool:
