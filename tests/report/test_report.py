@@ -19,6 +19,7 @@ from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
+from guardreasoner.guards.load import NANO_FOLDER
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document
@@ -408,6 +409,7 @@ def test_exposure_is_known_unknown_or_read_from_the_training_sources(tmp_path):
     assert exposure("guardreasoner-8b")["SafeRLHF"] == "same pool"
     assert exposure("constant") == {}
     assert exposure("somebody") is None
+    assert exposure("nano", sources_of(NANO_FOLDER))["everyday"] == "same pool"  # its other domains, by the same writer
     assert exposure("nano", ["pku_saferlhf_mini", "alpaca_harmless"]) == {
         "SafeRLHF": "train split",
         "BeaverTails": "same pool",

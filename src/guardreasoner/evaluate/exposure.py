@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from guardreasoner.data.everyday import EVERYDAY
+
 Tag = Literal["train split", "same pool"]
 
 TRAIN_SETS: Mapping[str, Mapping[str, Tag]] = {
@@ -21,8 +23,10 @@ TRAIN_SETS: Mapping[str, Mapping[str, Tag]] = {
     "ToxicChatTrain": {"ToxicChat": "train split"},
     "Aegis2Train": {"AegisSafetyTest": "same pool"},
     "SafeRLHFTrain": {"SafeRLHF": "train split", "BeaverTails": "same pool"},
+    "EverydayTrain": {EVERYDAY: "same pool"},
 }
-"""Training set -> what it shares with benchmarks (PKU-SafeRLHF and BeaverTails share their prompts)."""
+"""Training set -> what it shares with benchmarks (PKU-SafeRLHF and BeaverTails share their prompts; everyday's other
+domains their writer)."""
 
 _GUARDREASONER = ("WildGuardTrain", "AegisTrain", "BeaverTailsTrain", "ToxicChatTrain")
 
@@ -53,6 +57,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "aegis": ("AegisTrain",),
     "beavertails": ("BeaverTailsTrain",),
     "toxicchat": ("ToxicChatTrain",),
+    "everyday": ("EverydayTrain",),
 }
 """Source of our training rows -> the training set it comes from; other sources share nothing with the benchmarks."""
 
