@@ -217,7 +217,6 @@ def test_code_commands_logs_and_data_are_no_other_language(text):
         "1. Kowalski\n2. Nguyen\n3. Papadopoulos\n4. Okonkwo\n5. Fernandez\n6. Yamamoto",
         "Kowalski, Anna; Nguyen, Thanh; Papadopoulos, Dimitris; O'Brien, Núria; Saint-Clair, Chinedu",
         "Sort these names: " + "Kowalski, Nguyen, Okonkwo, Yamamoto, Haddad, Lindqvist, Virtanen, " * 4,
-        +", ".join(["Kowalski", "Nguyen", "Okonkwo", "Yamamoto", "Haddad", "Lindqvist", "Virtanen"] * 4),
         "Guests: Marta Kowalska, Thanh Nguyen, Eleni Papadopoulou, Ifeoma Okonkwo and Olga Ivanova.",
         "Dove, Nivea, Garnier, Loreal, Maybelline, Lancome",
         "Pikachu, Charizard, Bulbasaur, Squirtle, Jigglypuff, Snorlax, Gengar",
