@@ -6,7 +6,7 @@ One table for all of them, by name. A number that is in no row is at least 0; no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from guardreasoner.errors import ConfigError, printable
@@ -55,12 +55,6 @@ def check_range(name: str, value: Any, where: str) -> None:
             if not least <= number <= most:  # NaN is in no range
                 said = words if number <= MOST or math.isnan(number) else f"at most {MOST:.0e}"
                 raise ConfigError(f"{where} must be {said}, not {printable(str(number), 40)}")
-
-
-def check_ranges(values: Iterable[tuple[str, Any]], where: str = "") -> None:
-    """`check_range` of names and values; `where` goes before each name."""
-    for name, value in values:
-        check_range(name, value, f"{where}{name}")
 
 
 def _range(name: str) -> tuple[str, float, float]:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.errors import DataError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.plans import segments_of
 from guardreasoner.records import read_nouns, write_jsonl
@@ -232,11 +232,6 @@ def test_random_pairs_are_the_same_in_every_run(tmp_path):
         run_mine(MineConfig(pair="random"), out=tmp_path / name)
         found.append((tmp_path / name / "mine" / "preferences.jsonl").read_bytes())
     assert found[0] == found[1]
-
-
-def test_gamma_must_leave_weights_positive():
-    with pytest.raises(ConfigError, match="gamma"):
-        MineConfig(gamma=1.0)
 
 
 OPPOSITE = "# Task 1\n## Reasoning Step 1\nIt asks for some soup. So the request is harmful.\n---\n"

@@ -67,11 +67,6 @@ class SynthesizeConfig:
     def __post_init__(self) -> None:
         if self.teacher not in TEACHERS:
             raise UnknownName("teacher", self.teacher, TEACHERS)
-        if not 0 <= self.share <= 1:
-            raise ConfigError("synthesize.share is a share: give a number from 0 to 1")
-        for name in ("attempts", "concurrency", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"synthesize.{name} must be at least 1")
         if self.key is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", self.key):
             raise ConfigError(
                 "synthesize.key is the NAME of an environment variable (OPENAI_API_KEY), never the key itself"

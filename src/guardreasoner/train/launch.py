@@ -43,12 +43,10 @@ def launch(command: Sequence[str], processes: int) -> None:
         processes: how many.
 
     Raises:
-        ConfigError: fewer than one process, or more than there are GPUs, where there are any.
+        ConfigError: more processes than there are GPUs, where there are any.
         GuardReasonerError: a process failed; the message is its own, where it had one.
     """
     need("torch", "train")
-    if processes < 1:
-        raise ConfigError("--processes wants a number of at least 1")
     import torch
 
     gpus = torch.cuda.device_count()

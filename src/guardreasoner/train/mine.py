@@ -60,8 +60,6 @@ class MineConfig:
     def __post_init__(self) -> None:
         if self.rule == "official" and (self.task, self.pair) != ("first", "longest"):
             raise ConfigError("mine.rule: official means pair: longest and task: first, as released")
-        if not 0 <= self.gamma < 1:
-            raise ConfigError("mine.gamma must be at least 0 and less than 1")
 
 
 @dataclass

@@ -54,8 +54,8 @@ class SampleConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not self.models:
-            raise ConfigError("sample.k must be at least 1, and sample.models must name a model")
+        if not self.models:
+            raise ConfigError("sample.models must name a model")
         if self.k > 1 and self.temperature <= 0:
             raise ConfigError("sample.temperature 0 writes the same answer k times; the code uses 0.7, the paper 1.0")
 

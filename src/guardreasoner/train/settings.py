@@ -112,9 +112,6 @@ class TrainingConfig:
     """Order of rows, and every random choice."""
 
     def __post_init__(self) -> None:
-        for key in ("learning_rate", "epochs", "batch", "micro_batch", "max_tokens", "save_every", "log_every"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(f"{key} must be more than 0")
         if self.keep == "best" and not self.validate_every:
             raise ConfigError("keep: best needs validate_every, which says how often validation loss is measured")
 
@@ -157,9 +154,6 @@ class SftConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("reasoning", "labels_only"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"sft.{key} is a share: give a number from 0 to 1")
         if self.share_prefix and (self.gradient_checkpointing or self.packing != "off" or world_size() > 1):
             raise ConfigError(
                 "sft.share_prefix needs gradient_checkpointing: false, packing: off, and training in one process"
@@ -198,8 +192,6 @@ class DpoConfig(TrainingConfig):
         super().__post_init__()
         if self.keep == "best" or self.validate_every:
             raise ConfigError("dpo validates nothing while it trains; leave out dpo.keep and dpo.validate_every")
-        if self.beta <= 0 or self.sft_weight < 0:
-            raise ConfigError("dpo.beta must be more than 0, and dpo.sft_weight not less")
 
 
 RESUMABLE = ("threads", "log_every", "report_to")
