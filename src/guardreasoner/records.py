@@ -97,19 +97,26 @@ def _plain(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False)
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number (from 1) and object of each line of a JSONL file; empty lines are skipped.
+def read_lines(path: str | Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Line number (from 1), byte position and object of each line of a JSONL file; empty lines are skipped.
 
     Raises:
         DataError: the file cannot be read, a line is not UTF-8, not JSON, or not an object.
     """
+    position = 0
     try:
         with open(path, "rb") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield number, parse_line(line, file=str(path), line=number)
+                    yield number, position, parse_line(line, file=str(path), line=number)
+                position += len(line)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", file=str(path)) from None
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_lines` without positions."""
+    return ((number, row) for number, _, row in read_lines(path))
 
 
 def parse_line(content: bytes, *, file: str, line: int) -> dict[str, Any]:

@@ -200,8 +200,6 @@ def test_the_gate_names_what_cannot_be_compared():
         gate([a], [b], 1.0)
     with pytest.raises(DataError, match="same cells"):
         gate([a], [outcomes([1, 0, 1], [1, 0, 1], name="other")], 1.0)
-    with pytest.raises(DataError, match="above 0"):
-        gate([a], [a], 0.0)
     short = outcomes([1, 0], [1, 0])
     with pytest.raises(DataError, match="1 row ids"):
         gate([a], [short], 1.0)

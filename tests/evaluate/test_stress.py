@@ -161,8 +161,6 @@ def test_nothing_to_transform_and_unknown_families_are_one_sentence(tmp_path):
         stress(WordGuard(), [], tmp_path / "a", families=["tools"])
     with pytest.raises(ConfigError, match="known: characters"):
         stress(WordGuard(), rows(), tmp_path / "b", families=["magic"])
-    with pytest.raises(ConfigError, match="at least 1"):
-        stress(WordGuard(), rows(), tmp_path / "c", harmful=0)
 
 
 def test_only_barred_families_can_fail_a_bar(tmp_path):

@@ -174,8 +174,6 @@ def test_a_key_in_the_environment_is_in_no_file_and_on_no_stream(tmp_path, monke
         ({"base_url": "host:80"}, "http or https"),
         ({"options": {"api_key": KEY}}, "secrets belong in the environment"),
         ({"options": {"extra_headers": {"x": KEY}}}, "secrets belong in the environment"),
-        ({"attempts": 0}, "at least 1"),
-        ({"share": 1.5}, "from 0 to 1"),
     ],
 )
 def test_a_setting_that_is_wrong_or_secret_is_refused_before_anything_is_written(values, message):

@@ -194,7 +194,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(data, tmp_path):
     few = EncoderData(leave_out=("held",), default_cap=4, joined=0.5)
     config = EncoderConfig(data=few, batch_tokens=512, batch_rows=4, save_minutes=0.0, tokens=48, long_tokens=48)
     code = (
-        "import json, sys; from guardreasoner.train.encoder import run; from guardreasoner.train.recipe import build; "
+        "import json, sys; from guardreasoner.train.encoder import run; from guardreasoner.ranges import build; "
         "from guardreasoner.train.encoder_settings import EncoderConfig; "
         "run(sys.argv[1], sys.argv[2], build(EncoderConfig, json.loads(sys.argv[3]), 'encoder'), threads=1)"
     )

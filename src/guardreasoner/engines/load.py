@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, UnknownName, printable
-from guardreasoner.ranges import check_range
+from guardreasoner.ranges import check_range, convert
 
 if TYPE_CHECKING:
     from guardreasoner.engines.base import Engine
@@ -60,7 +60,7 @@ def load_engine(
         raise ConfigError(f"engine {kind} runs in this process and takes no --base-url; use --engine openai")
     module, name = CLASSES[kind].split(":")
     engine = getattr(import_module(f"guardreasoner.engines.{module}"), name)
-    check_options(kind, engine, options)
+    options = check_options(kind, engine, options)
     own: dict[str, Any] = {"base_url": base_url} if kind in SERVERS else {}
     own |= {"revision": revision} if kind in REMOTE else {}
     try:
@@ -73,8 +73,8 @@ def load_engine(
         raise EngineError(_why(kind, model, error)) from error
 
 
-def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> None:
-    """That an engine takes these options.
+def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each as the engine takes it.
 
     Raises:
         UnknownName: it has no such option.
@@ -85,18 +85,15 @@ def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> N
         from guardreasoner.engines.http import HttpClient  # here: an event loop and sockets are for servers only
 
         wanted = _hints(HttpClient) | wanted  # its `**client`
+    found = dict(options)
     for name, value in options.items():
-        if name not in wanted:
-            if kind == "vllm":
-                continue  # its `**engine` is vLLM's own to check
+        where = f"option {name} of engine {kind}"
+        if name in wanted:
+            found[name] = convert(value, wanted[name], where)
+            check_range(name, value, where)
+        elif kind != "vllm":  # its `**engine` is vLLM's own to check
             raise UnknownName(f"option of engine {kind}", name, list(wanted))
-        kinds = get_args(wanted[name]) or (wanted[name],)
-        plain = [k for k in kinds if k in (int, float, str, bool, type(None))]
-        if len(plain) == len(kinds) and not any(_fits(value, k) for k in plain):
-            names = " or ".join({int: "a whole number", float: "a number", str: "a text", bool: "true or false",
-                                 type(None): "null"}[k] for k in plain)  # fmt: skip
-            raise ConfigError(f"option {name} of engine {kind} is {names}, not {printable(repr(value), 40)}")
-        check_range(name, value, f"option {name} of engine {kind}")
+    return found
 
 
 def _hints(engine: type[Any]) -> dict[str, Any]:
@@ -105,12 +102,6 @@ def _hints(engine: type[Any]) -> dict[str, Any]:
     given = ("model", "root", "headers")  # by `load_engine` and by the engines themselves
     named = (p for p in inspect.signature(engine).parameters.values() if p.kind is not p.VAR_KEYWORD)
     return {p.name: hints[p.name] for p in named if p.name not in given}
-
-
-def _fits(value: Any, kind: type[Any]) -> bool:
-    if isinstance(value, bool) or kind is bool:
-        return kind is bool and isinstance(value, bool)
-    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _why(kind: str, model: str, error: Exception) -> str:

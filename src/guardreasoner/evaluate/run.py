@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data import fingerprints
-from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.errors import DataError
 from guardreasoner.evaluate.corrections import correct
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line
 from guardreasoner.evaluate.score import Average, averages, score_cell
@@ -125,19 +125,13 @@ def _strange(title: str, examples: Sequence[Example]) -> str | None:
 
 
 def judged(benchmarks: Mapping[str, Sequence[Example]], limit: int | None, seed: int) -> dict[str, list[Example]]:
-    """The examples of each benchmark that a run judges: with a limit, as many of every task that it asks.
-
-    Raises:
-        ConfigError: limit is not above 0.
-    """
+    """The examples of each benchmark that a run judges: with a limit, as many of every task that it asks."""
     return {title: _sample(examples, limit, f"{seed}:{title}") for title, examples in benchmarks.items()}
 
 
 def _sample(examples: Sequence[Example], limit: int | None, seed: str) -> list[Example]:
     if limit is None:
         return list(examples)
-    if limit <= 0:
-        raise ConfigError("--limit wants a number of rows above 0")
     chosen: set[str] = set()
     for task in TASKS:
         cell = [e for e in examples if e.gold[task] is not None]

@@ -105,14 +105,12 @@ def stress(
         progress: called with family, exchanges done and in all.
 
     Raises:
-        ConfigError: there is no such family, or a number is not above 0.
+        ConfigError: there is no such family.
         DataError: the guard judges no row rightly, so there is nothing to transform.
         RunFolderError: the folder is in use, or belongs to another configuration.
     """
     if unknown := [f for f in families if f not in FAMILIES]:
         raise ConfigError(f"there is no family {unknown[0]!r}; known: {', '.join(FAMILIES)}")
-    if harmful < 1 or benign < 1:
-        raise ConfigError("a family wants at least 1 harmful and 1 harmless row")
     wanted = {True: harmful, False: benign}
     bound = {**(config or {}), "guard": guard.name, "harmful": harmful, "benign": benign, "seed": seed}
     with RunFolder(

@@ -13,23 +13,20 @@ answers: a task that several calls answer is positive if any of them is.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, cast
 
 from guardreasoner import formats
-from guardreasoner.errors import ConfigError, UnknownName, printable
+from guardreasoner.errors import UnknownName
 from guardreasoner.plans import Chat, Completion, Judged, Plan, Prompt, Scaffold, Segment, Turn
-from guardreasoner.ranges import check_range
 from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
 
 Problem = Literal["no_block", "no_verdict", "conflict"]
-O = TypeVar("O")  # noqa: E741 - the options of one format
 
 FORMATS = tuple(sorted(m.name for m in iter_modules(formats.__path__) if m.name not in ("base", "conclusion")))
 """The answer formats: every other module of this folder."""
@@ -93,27 +90,6 @@ def format_of(name: str) -> Format:
     if name not in FORMATS:
         raise UnknownName("answer format", name, FORMATS)
     return cast(Format, import_module(f"guardreasoner.formats.{name}"))
-
-
-def options_of(kind: type[O], given: Mapping[str, Any], *, where: str) -> O:
-    """A format's options from plain values; lists become tuples.
-
-    Raises:
-        ConfigError: a key is not one of the format's (the nearest is named), or a number is none or out of range.
-    """
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-            raise ConfigError(f"{where}: its format has no option {key!r}; {hint}")
-    for f in fields(kind):  # type: ignore[arg-type]
-        if type(f.default) in (int, float) and f.name in given:
-            value, kinds = given[f.name], (int,) if isinstance(f.default, int) else (int, float)
-            if type(value) not in kinds:
-                raise ConfigError(f"{where}: option {f.name} must be a number, not {printable(repr(value), 40)}")
-            check_range(f.name, value, f"{where}: option {f.name}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def fill(template: str, values: Mapping[str, str]) -> tuple[Segment, ...]:

@@ -10,7 +10,6 @@ An attribute may be a guard (anything with `judge`), a class of guards, a functi
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -22,9 +21,10 @@ from typing import Any, cast
 
 import yaml
 
-from guardreasoner.errors import ConfigError, printable
-from guardreasoner.formats.base import FORMATS, format_of, label, options_of
+from guardreasoner.errors import ConfigError, UnknownName, printable
+from guardreasoner.formats.base import FORMATS, format_of, label
 from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged, validate
+from guardreasoner.ranges import build
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
 THRESHOLD = 0.5
@@ -120,8 +120,7 @@ def load_object(name: str, *, mode: Mode = "auto", fail_mode: FailMode = "closed
     found: Any = _module(where)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("_")], n=1)
-            raise ConfigError(f"{where} has no {part!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise UnknownName(f"object in {where}", part, (n for n in dir(found) if not n.startswith("_")))
         found = getattr(found, part)
     if inspect.isclass(found):
         found = _construct(found, name, {"mode": mode, "fail_mode": fail_mode}, options)
@@ -206,11 +205,7 @@ def read_row(path: str | Path) -> GuardRow:
     known = [f.name for f in fields(GuardRow)]
     for key in found:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ConfigError(
-                f"{file}: unknown key {key!r}; "
-                + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
-            )
+            raise UnknownName(f"key in {file}", str(key), known)
     missing = [k for k in ("format", "engine", "model") if not isinstance(found.get(k), str)]
     if missing:
         raise ConfigError(f"{file}: {missing[0]!r} is missing, or is not a text")
@@ -258,5 +253,5 @@ def _row(file: Path, found: Mapping[str, Any]) -> GuardRow:
     if row.format != "guardreasoner":
         kind = format_of(row.format).Options
         own = {f.name for f in fields(kind)}
-        options_of(kind, {k: v for k, v in options.items() if k in own}, where=str(file))
+        build(kind, {k: v for k, v in options.items() if k in own}, f"{file}: options")
     return row

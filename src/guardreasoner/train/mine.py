@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.records import from_dict, parse_line, to_dict, write_jsonl
+from guardreasoner.records import from_dict, parse_line, read_lines, to_dict, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.pairs import (
     Gold,
@@ -96,31 +96,13 @@ class Examples:
     gold: list[Gold | None]
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Byte position and object of each line.
-
-    Raises:
-        DataError: the file cannot be read, or a line is not a JSON object.
-    """
-    try:
-        stream = open(path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", file=str(path)) from None
-    with stream:
-        position = 0
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield position, parse_line(line, file=str(path), line=number)
-            position += len(line)
-
-
 def read_examples(path: Path, rule: Rule) -> Examples:
     """One pass over the traces."""
     ids: dict[str, int] = {}
     seen = Examples(ids, array("Q"), [], [])
     kept: dict[Gold | None, Gold | None] = {}
     names: dict[str, str] = {}
-    for position, row in lines_of(path):
+    for _, position, row in read_lines(path):
         trace = from_dict(Trace, row)
         exchange = trace.example.exchange
         if exchange.id not in ids:
@@ -141,7 +123,7 @@ def scan(path: Path, examples: Examples, config: MineConfig) -> Scan:
     read = marks_official if config.rule == "official" else marks_ours
     seen = Scan()
     numbers: dict[str, int] = {}
-    for position, row in lines_of(path):
+    for _, position, row in read_lines(path):
         name, texts = row.get("model"), row.get("texts")
         if not isinstance(name, str) or not isinstance(texts, list):
             raise DataError("not a row of samples: it lacks `model` or `texts`", file=str(path))

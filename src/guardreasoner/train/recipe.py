@@ -14,12 +14,11 @@ section is one frozen dataclass; its docstrings say what every key means and whe
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
@@ -27,14 +26,13 @@ from guardreasoner.data.mix import DataConfig
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.export.onnx import ExportConfig
-from guardreasoner.ranges import check_range
+from guardreasoner.ranges import build
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig
 
-T = TypeVar("T")
 STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "evaluate")
 """What `reproduce` can run, in this order."""
 PAPER: dict[str, dict[str, Any]] = {
@@ -212,83 +210,3 @@ def _extended(content: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(under.get(key), Mapping)
         under[key] = {**under[key], **value} if both else value
     return under
-
-
-def build(kind: type[T], values: Any, where: str, extra: Mapping[str, Any] | None = None) -> T:
-    """A dataclass from plain values; `where` names the section in errors.
-
-    Raises:
-        UnknownName: a key does not exist.
-        ConfigError: a value has the wrong type, or is out of range.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the recipe'} must be a mapping of keys, not {_shown(values)}")
-    hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise UnknownName(f"key in {where}" if where else "section of a recipe", str(key), known)
-    made = {key: convert(value, hints[key], f"{where}.{key}".lstrip(".")) for key, value in values.items()}
-    for key, value in made.items():
-        check_range(key, value, f"{where}.{key}".lstrip("."))
-    return kind(**{**made, **(extra or {})})
-
-
-def convert(value: Any, hint: Any, where: str) -> Any:
-    """A YAML value as the type that a field declares.
-
-    Raises:
-        ConfigError: it is not of that type.
-    """
-    origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _one_of(value, parts, where)
-    if origin is Literal:
-        value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # YAML's on and off
-        if value not in parts:
-            raise ConfigError(f"{where} must be one of {', '.join(map(str, parts))}, not {_shown(value)}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where} must be a list, not {_shown(value)}")
-        return tuple(convert(item, parts[0], f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a mapping, not {_shown(value)}")
-        return {str(k): convert(v, parts[1], f"{where}.{k}") for k, v in value.items()}
-    if is_dataclass(hint):
-        return build(hint, value, where)  # type: ignore[arg-type]
-    return _plain(value, hint, where)
-
-
-def _one_of(value: Any, parts: tuple[Any, ...], where: str) -> Any:
-    if value is None and type(None) in parts:
-        return None
-    rest = [p for p in parts if p is not type(None)]
-    for position, part in enumerate(rest):
-        try:
-            return convert(value, part, where)
-        except ConfigError:
-            if position == len(rest) - 1:
-                raise
-    raise ConfigError(f"{where} cannot be {_shown(value)}")
-
-
-def _plain(value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 as a text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, kind) and not (kind in (int, float) and isinstance(value, bool)):
-        return value
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    raise ConfigError(f"{where} must be {names.get(kind, kind.__name__)}, not {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    return "empty" if value is None else f"{type(value).__name__} {printable(repr(value), 40)}"

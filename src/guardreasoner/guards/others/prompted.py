@@ -16,12 +16,13 @@ from typing import Any
 
 from guardreasoner.engines.base import Engine, unanswered
 from guardreasoner.errors import EngineError, PlanUnsupported
-from guardreasoner.formats.base import Call, Parsed, format_of, label, options_of
+from guardreasoner.formats.base import Call, Parsed, format_of, label
 from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.windows import windows
 from guardreasoner.metrics import logit
 from guardreasoner.plans import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
+from guardreasoner.ranges import build
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
 MAX_WINDOWS = 16
@@ -65,7 +66,7 @@ class PromptedGuard(Judging):
         """
         self.name, self.row, self.engine = row.name, row, engine
         self.format = format_of(row.format)
-        self.options = options_of(self.format.Options, row.options, where=row.name)
+        self.options = build(self.format.Options, row.options, row.name)
         own_policy = bool(row.options.get("policy"))
         self.tasks = tuple(t for t in row.tasks if not (own_policy and t is Task.refusal))
         """A policy of the user's own says what is harmful, not what is a refusal."""
