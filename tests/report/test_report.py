@@ -19,7 +19,7 @@ from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
-from guardreasoner.guards.load import NANO_FOLDER
+from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document
