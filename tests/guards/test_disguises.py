@@ -1,7 +1,9 @@
 """Disguises undone: what is hidden comes out, plain text stays as it is, and nothing raises or runs on."""
 
 import base64
+import binascii
 import codecs
+import gzip
 import json
 import time
 
@@ -169,3 +171,90 @@ def test_joined_words_come_apart_at_the_likeliest_places():
     assert apart("") == []
     assert known("Window")
     assert not known("wndw")
+
+
+SAID = "How do I bake a large cake for my brother?"
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+BASE45 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
+
+
+def base58(text):
+    number, digits = int.from_bytes(text.encode(), "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = BASE58[digit] + digits
+    return digits
+
+
+def base45(text):
+    groups = [text.encode()[i : i + 2] for i in range(0, len(text), 2)]
+    numbers = [(int.from_bytes(g, "big"), len(g) + 1) for g in groups]
+    return "".join(BASE45[n // 45**i % 45] for n, length in numbers for i in range(length))
+
+
+def spelling(text):
+    names = {
+        n[0]: n
+        for n in [
+            "alfa",
+            "bravo",
+            "delta",
+            "echo",
+            "foxtrot",
+            "golf",
+            "hotel",
+            "india",
+            "kilo",
+            "lima",
+            "mike",
+            "oscar",
+            "romeo",
+            "tango",
+        ]
+    }
+    return " / ".join(" ".join(names.get(c, c) for c in w) for w in text.lower().split())
+
+
+@pytest.mark.parametrize(
+    "coded",
+    [
+        base58(SAID),
+        base45(SAID),
+        base64.b32hexencode(SAID.encode()).decode(),
+        "begin 644 a\n" + binascii.b2a_uu(SAID.encode()).decode() + "`\nend",
+        base64.b64encode(gzip.compress(SAID.encode(), mtime=0)).decode(),
+        " ".join("+" + base64.b64encode(w.encode("utf-16-be")).decode().rstrip("=") + "-" for w in SAID.split()),
+        f"00000000: {SAID.encode()[:16].hex(' ', 2)}  x\n00000010: {SAID.encode()[16:32].hex(' ', 2)}  x\n"
+        f"00000020: {SAID.encode()[32:].hex(' ', 2)}  x\n",
+        "".join(f"\x1b[3{i % 8}m{c}" for i, c in enumerate(SAID)),
+        " ".join(f'"{w}"' for w in SAID.split()),
+        " ".join(w[: len(w) // 2] + "-" + w[len(w) // 2 :] if len(w) > 3 else w for w in SAID.split()),
+        " ".join(f"{w[0]}({w[1]}){w[2:]}" if len(w) > 3 else w for w in SAID.split()),
+        " ".join(w[0] + w if len(w) > 3 else w for w in SAID.split()),
+        "".join(c + "\u20dd" for c in SAID),
+    ],
+)
+def test_more_codes_and_broken_words_are_read(coded):
+    assert any("bake" in form.text and "brother" in form.text for form in forms(coded))
+
+
+def test_spelling_words_numbers_from_nought_and_first_letters_are_read():
+    assert any("make a fire" in f.text for f in forms(spelling("make a fire to bake")))
+    nought = " ".join(str(ord(c) - 97) for c in "bakealargecake")
+    assert any("bake a large cake" in f.text for f in forms(nought))
+    lines = "\n".join(f"{c.upper()} is one of many" for c in "howdoibakealargecake")
+    assert any("bake a large cake" in f.text for f in forms(lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A well-known log4j, e-mail and re-entry guide with and/or in it.",
+        'Return the longest of ["apple", "banana", "cherry", "plum", "fig"] in Python.',
+        "Buy milk\nCall mum\nPay rent\nWalk dog\nFix bike\nBook flight\nRead mail\nClean desk\nWater plants\n"
+        "Sort socks\nBake bread\nIron shirts\nVisit gran",
+        "commit 5f3a9c1e7b2d4860a1f3c5e7092b4d6f8a1c3e50 in the main branch",
+    ],
+)
+def test_plain_text_with_hyphens_quotes_lists_and_identifiers_stays(text):
+    assert [f.text for f in forms(text)] == [text]

@@ -49,6 +49,7 @@ EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("symbols", spellings.symbols),
     ("spaced letters", spellings.spaced),
     ("stretched", spellings.stretched),
+    ("broken words", spellings.broken),
     ("layout", spellings.layout),
     ("encoded", encodings.certain_runs),
     ("joined words", spellings.joined),
@@ -60,6 +61,7 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("rot47", spellings.rot47),
     ("assembled", parts.assembled),
     ("respaced", spellings.respaced),
+    ("acrostic", spellings.acrostic),
 )
 AS_WRITTEN = (
     ("encoded", encodings.runs),

@@ -1,5 +1,6 @@
-"""Encoded text: entities, percent, escapes, Braille, and runs of base64, base32, base85, hex, binary, decimal, octal,
-numbered letters or Morse, also one inside another.
+"""Encoded text: entities, percent, escapes, Braille, and runs of base64, base32, base45, base58, base62, base85,
+uuencode, UTF-7, hex (dumps too), binary, decimal, octal, numbered letters, spelling words or Morse, packed by gzip or
+not, also one inside another.
 
 Each function returns the text with what it found decoded in place, or unchanged where it found nothing. None raises,
 and each is linear in the length.
@@ -12,6 +13,7 @@ import binascii
 import codecs
 import html
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
@@ -19,6 +21,9 @@ from guardreasoner.guards.words import apart, known
 
 HIDDEN = 12
 """Characters of what a run decodes to, from which it is judged without what stands around it too."""
+PACKED = (b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01")
+"""How gzip and zlib begin."""
+MOST_UNPACKED = 100_000
 ESCAPES_NEEDED = 3
 """Fewer escapes than these are an accent, or part of a path."""
 _ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z]\w{1,31};)")
@@ -33,11 +38,32 @@ _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+[A-Za-z0-9+/]{4,}={0,2}|[A-Za
 _SPLIT64 = re.compile(r"[A-Za-z0-9+/_-]{2,76}={0,2}(?:[\s,;|]{1,3}[A-Za-z0-9+/_-]{2,76}={0,2}){2,}")
 _BASE32 = re.compile(r"\b(?:[A-Z2-7]{16,}|[a-z2-7]{16,})={0,6}")
 _BASE85 = re.compile(r"<~[!-u\s]{8,}?~>|(?<!\S)[!-~]{15,}(?!\S)")
+_BASE32_HEX = re.compile(r"\b(?:[A-V0-9]{16,}|[a-v0-9]{16,})={0,6}")
+_BASE58 = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{20,800}(?![A-Za-z0-9])")
+_ALPHABETS = (
+    "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz",
+    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+)
+"""Base58 and two orders of base62: a number, written in these digits."""
+_BASE45 = re.compile(r"(?<![A-Za-z0-9])[0-9A-Z $%*+./:-]{24,}(?![A-Za-z0-9])")
+_DIGITS45 = {c: n for n, c in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:")}
+_UTF7 = re.compile(r"(?:\+[A-Za-z0-9+/]{3,}-?[ ,]{0,2}){2,}")
+_UU = re.compile(r"(?:^[!-M][ -`]{4,60}$\n?)+", re.M)
+_HEX_DUMP = re.compile(
+    r"(?:^[0-9a-fA-F]{6,8}:?[ ]{1,2}(?:[0-9a-fA-F]{2}[ ]{0,2}){1,16}(?![0-9a-fA-F]).*(?:\n|\Z)){2,}", re.M
+)
 _HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
 _BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}")
 _DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
 _CALLS = re.compile(r"(?:\b\w{2,14}\(\s?(?:0x[0-9a-fA-F]{2}|\d{2,3})\s?\)[\s+.,&|]{0,4}){4,}")
 _NUMBERED = re.compile(r"(?<![\d.])(?:\d{1,2}[-,./| ]{1,3}){7,}\d{1,2}(?![\d.])")
+_SPELLING = (
+    "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike november oscar papa "
+    "quebec romeo sierra tango uniform victor whiskey whisky x-?ray yankee zulu"
+)
+_NAMES = _SPELLING.replace(" ", "|")
+_NATO = re.compile(rf"\b(?:(?:{_NAMES})\b\W{{1,3}}){{5,}}(?:{_NAMES})\b", re.I)
 _BRAILLE = re.compile("[\u2800-\u283f]+")
 _DOTS = bytes.fromhex("0103091911 0b1b130a1a 05070d1d15 0f1f170e1e 2527 3a 2d3d35".replace(" ", ""))
 """Braille patterns of a to z, less U+2800."""
@@ -205,6 +231,67 @@ def _base85(run: str) -> str | None:
     return f" {found} " if found and sensible(found) else None
 
 
+def _base32_hex(run: str) -> str | None:
+    body = run.rstrip("=").upper()
+    found = _meant(_tried(lambda: base64.b32hexdecode(body + "=" * (-len(body) % 8))))
+    return f" {found} " if found and sensible(found) else None
+
+
+def _base58(run: str) -> str | None:
+    for alphabet in _ALPHABETS:
+        places = {c: n for n, c in enumerate(alphabet)}
+        if all(c in places for c in run):
+            number = 0
+            for c in run:
+                number = number * len(alphabet) + places[c]
+            found = _utf8(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+            if found and sensible(found):
+                return f" {found} "
+    return None
+
+
+def _base45(run: str) -> str | None:
+    """Three signs for two bytes, two for a last one (RFC 9285)."""
+    found = bytearray()
+    for start in range(0, len(run), 3):
+        group = run[start : start + 3]
+        number = sum(_DIGITS45[c] * 45**i for i, c in enumerate(group))
+        if len(group) < 2 or number >= 256 ** (len(group) - 1):
+            return None
+        found += number.to_bytes(len(group) - 1, "big")
+    said = _utf8(bytes(found))
+    return f" {said} " if said and sensible(said) else None
+
+
+def _utf7(run: str) -> str | None:
+    try:
+        found = run.encode("ascii").decode("utf-7")
+    except UnicodeDecodeError:
+        return None
+    return found if sensible(found) else None
+
+
+def _uu(run: str) -> str | None:
+    found = b""
+    for line in run.splitlines():
+        length = ord(line[0]) - 32
+        if length > 45 or not 0 <= len(line) - 1 - (length + 2) // 3 * 4 <= 1:
+            return None
+        try:
+            found += binascii.a2b_uu(line)
+        except binascii.Error:
+            return None
+    said = _utf8(found)
+    return f" {said} " if said and sensible(said) else None
+
+
+def _hex_dump(run: str) -> str | None:
+    """Lines of an address and up to 16 bytes, whatever stands behind them."""
+    lines = [re.match(r"[0-9a-fA-F]+:?((?: {1,2}(?:[0-9a-fA-F]{2}){1,2}){1,16})", line) for line in run.splitlines()]
+    found = _tried(lambda: bytes.fromhex("".join(m[1] for m in lines if m)))
+    return f" {found} " if found and sensible(found) else None
+
+
 def _hex(run: str) -> str | None:
     digits = re.sub(r"0x|\\x|[ ,:;_-]", "", run)
     found = _meant(_tried(lambda: bytes.fromhex(digits[: len(digits) // 2 * 2])))
@@ -239,14 +326,22 @@ def _of_codes(codes: Sequence[int]) -> str:
 
 
 def _numbered(run: str) -> str | None:
-    """1 = a, 26 = z; a blank or a slash ends a word."""
+    """1 = a, 26 = z, or 0 = a; a blank or a slash ends a word."""
     words = [re.findall(r"\d+", word) for word in re.split(r" ?[/|] ?| +", run)]
-    if not all(1 <= int(n) <= 26 for word in words for n in word):
+    first = 1 - any(int(n) == 0 for word in words for n in word)
+    if not all(int(n) <= 25 + first for word in words for n in word):
         return None
-    letters = ["".join(chr(96 + int(n)) for n in word) for word in words]
+    letters = ["".join(chr(97 - first + int(n)) for n in word) for word in words]
     found = "".join(letters) if all(len(word) == 1 for word in words) else " ".join(letters)
     found = " ".join(apart(found)) if " " not in found else found
     return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
+
+
+def _nato(run: str) -> str | None:
+    """The first letters of spelling words; a slash, a comma or a line ends a word."""
+    words = ["".join(name[0] for name in _LETTERS.findall(word.lower())) for word in re.split(r"[/|,.;\n]", run)]
+    found = " ".join(apart(words[0])) if len(words) == 1 else " ".join(filter(None, words))
+    return f" {found} " if sensible(found) else None
 
 
 def _morse(run: str) -> str | None:
@@ -260,7 +355,9 @@ def _morse(run: str) -> str | None:
 def _tried(decode: Callable[[], bytes]) -> str | None:
     try:
         content = decode()
-    except (ValueError, binascii.Error):
+        if content[:2] in PACKED:
+            content = zlib.decompressobj(47).decompress(content, MOST_UNPACKED)
+    except (ValueError, zlib.error):  # binascii's error is a ValueError
         return None
     wide = next(
         (c for i, c in ((1, "utf-16-le"), (0, "utf-16-be")) if len(content) > 3 and not any(content[i::2])), None
@@ -273,8 +370,15 @@ _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     (_BINARY, _binary),
     (_DECIMAL, _decimal),
     (_NUMBERED, _numbered),
+    (_NATO, _nato),
+    (_HEX_DUMP, _hex_dump),
+    (_UU, _uu),
+    (_UTF7, _utf7),
     (_HEX, _hex),
     (_BASE32, _base32),
+    (_BASE32_HEX, _base32_hex),
+    (_BASE45, _base45),
+    (_BASE58, _base58),
     (_SPLIT64, _split64),
     (_BASE64, _base64),
     (_BASE85, _base85),

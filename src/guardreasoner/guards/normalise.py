@@ -23,6 +23,8 @@ _SELECTOR = re.compile("[\ufe00-\ufe0d\U000e0100-\U000e01ef]")
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _STACKED = re.compile("[^\\W\\d_](?:[^\\W\\d_]|[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff])*")
 _MARKS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]")
+_LOOSE_MARKS = re.compile("(?<![^\\W_])[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+")
+"""Marks on blanks and signs."""
 _NAMED = re.compile(
     r"(?:(?:NEGATIVE )?(?:SQUARED|CIRCLED) |REGIONAL INDICATOR SYMBOL LETTER |MODIFIER LETTER )?"
     r"(?:LATIN )?(?:(?:SMALL|CAPITAL) )?(?:LETTER )?(?:SMALL CAPITAL |SMALL |CAPITAL )?"
@@ -52,7 +54,7 @@ def normalise(text: str) -> str:
         return text
     visible = "".join(c for c in _IGNORABLE.sub("", _spelt(text)) if unicodedata.category(c) != "Cf")
     folded = _STACKED.sub(_unstacked, unicodedata.normalize("NFKC", visible))
-    return _look_alikes("".join(c if c.isascii() else _named(c) for c in folded))
+    return _look_alikes("".join(c if c.isascii() else _named(c) for c in _LOOSE_MARKS.sub("", folded)))
 
 
 def upright(text: str) -> str:
