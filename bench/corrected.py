@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from guardreasoner.data.benchmarks import find_benchmark, load_benchmark
 from guardreasoner.engines.encoder import EncoderEngine
 from guardreasoner.errors import InputTooLong
-from guardreasoner.evaluate.compare import compare
+from guardreasoner.evaluate.compare import compare, of_p
 from guardreasoner.evaluate.statistics import Outcomes, two_sided
 from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import read_jsonl
@@ -160,7 +160,7 @@ def area(cell, weights):
 def show(name, rows, after, before, spread):
     low, high = np.quantile(spread, [0.025, 0.975])
     change = f"{before:.3f} > {after:.3f}  {after - before:+.3f} ({low:+.3f} to {high:+.3f})"
-    print(f"  {name:<24}{rows:>6}  {change}  p = {two_sided(spread):.3f}", flush=True)
+    print(f"  {name:<28}{rows:>6}  {change}  p {of_p(two_sided(spread))}", flush=True)
 
 
 def compared(task, found, one, other):
@@ -173,11 +173,11 @@ def compared(task, found, one, other):
     x, y, spread = (np.mean([e[i] for e in every], axis=0) for i in range(3))
     show("AUROC, mean of cells", sum(c.n for c in found[one]), x, y, spread)
     f1 = compare(found[one], found[other])
-    print(f"  F1, weighted by rows: {f1.difference:+.2f} ({f1.low:+.2f} to {f1.high:+.2f}), p = {f1.p:.3f}", flush=True)
+    print(f"  F1, weighted by rows: {f1.difference:+.2f} ({f1.low:+.2f} to {f1.high:+.2f}), p {of_p(f1.p)}", flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", choices=("traced", "all"), default="traced")
     parser.add_argument("--features", choices=("words", "nano"), default="words")
