@@ -148,6 +148,18 @@ def test_what_is_cancelled_or_too_late_is_never_picked():
     asyncio.run(run())
 
 
+def test_what_was_answered_while_the_guard_was_away_keeps_nobody_out():
+    async def run():
+        queue = waiting(0.0005, queue=5)
+        for left in (-1.0, -1.0, -1.0, -1.0, 2.0):
+            queue.add(item(2_000, left=left))
+        queue.items[-1].future.cancel()
+        queue.admit(1, 500, mode="instant", deadline=time.monotonic() + 2)
+        assert queue.items == []
+
+    asyncio.run(run())
+
+
 def test_a_request_is_refused_by_number_and_by_expected_wait():
     async def run():
         queue = waiting(0.0, queue=2)

@@ -74,6 +74,7 @@ class Waiting:
             Overloaded: the queue is full, or the wait is too long.
         """
         now = time.monotonic()
+        self._drop()  # what was answered `timeout` while the guard is being replaced waits no more
         wait = max(0.0, self._busy_until - now) + sum(self._cost(i.mode, i.characters) for i in self.items)
         own = self._cost(mode, characters) if self.items else 0.0
         if self.items and len(self.items) + exchanges > self.limits.queue:
