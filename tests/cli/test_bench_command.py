@@ -68,6 +68,12 @@ def test_exchanges_of_a_file_are_used(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["n"] == 2
 
 
+def test_the_guard_that_comes_with_the_package_is_measured_in_its_one_mode(capsys):
+    assert main(["bench", "--guard", "nano", "--limit", "2", "--json"]) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (row["guard"], row["mode"], row["ok"]) == ("nano", "instant", 2)
+
+
 def test_a_guard_without_modes_is_measured_as_it_is(capsys):
     assert main(["bench", "--guard", "constant", "--limit", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["ok"] == 4

@@ -10,6 +10,7 @@ from guardreasoner.evaluate.run import evaluate
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.stability import LAYOUTS, read_stability, repeat
 from guardreasoner.guards.base import Judging
+from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.types import Example, Exchange, Labels, Task, Verdict
 
@@ -139,6 +140,9 @@ def test_what_cannot_be_repeated_is_said(tmp_path, capsys):
         repeat(Touchy(), {}, tmp_path, times=0)
     with pytest.raises(ConfigError, match="writes nothing that could be sampled"):
         repeat(Touchy(), {}, tmp_path, times=1, kinds=["sampled"])
+    with load_guard("nano") as nano:  # scores texts and writes none: two kinds of repeats are left
+        repeat(nano, {"own": ROWS[:1]}, tmp_path / "nano", times=1)
+    assert sorted(p.name for p in (tmp_path / "nano" / "repeats").iterdir()) == ["batch", "layout"]
     assert main(["evaluate", "--guard", "constant", "--repeat-kind", "batch", "--out", str(tmp_path / "x")]) == 1
     assert "--repeat-kind goes with --repeat" in capsys.readouterr().err
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.tables import print_json, show, table_of
+from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, EngineError, printable
 from guardreasoner.evaluate.speed import as_row, measure, peak_memory_mb
 from guardreasoner.guards.load import load_guard
@@ -115,7 +116,11 @@ def _modes(asked: str | None, guard: Any) -> list[str]:
     if not _takes_mode(guard):
         return ["full"]
     engine = getattr(guard, "engine", None)
-    able: tuple[str, ...] = MODES if engine is None or engine.capabilities.force else ("full",)
+    able: tuple[str, ...] = MODES
+    if isinstance(engine, Engine):
+        able = MODES if engine.capabilities.force else ("full",)
+    elif engine is not None:  # it scores a text, and writes none
+        able = ("instant",)
     wanted = [m.strip() for m in asked.split(",")] if asked else list(able)
     if unknown := set(wanted) - set(able):
         raise ConfigError(f"this guard has no mode {', '.join(sorted(unknown))}; it has {', '.join(able)}")

@@ -139,7 +139,8 @@ def _judge(guard: Guard, kind: Kind, exchanges: Sequence[Exchange], number: int)
 
 def _samples(guard: Guard) -> bool:
     engine = getattr(guard, "engine", None)
-    return engine is not None and bool(engine.capabilities.samples) and getattr(guard, "mode", "") != "instant"
+    can = getattr(engine, "capabilities", None)
+    return can is not None and bool(can.samples) and getattr(guard, "mode", "") != "instant"
 
 
 class _Warm:
