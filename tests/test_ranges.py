@@ -63,7 +63,7 @@ def test_an_engine_takes_no_impossible_number(option, value):
 
 
 def test_a_format_takes_no_impossible_number():
-    for given in ({"max_tokens": -5}, {"max_tokens": True}, {"max_tokens": "many"}, {"categories": 0}):
+    for given in ({"max_tokens": -5}, {"max_tokens": True}, {"max_tokens": "many"}, {"categories": -1}):
         with pytest.raises(ConfigError, match=next(iter(given))):
             load_guard("llama-guard-3-8b", engine="scripted", model="", **given)
 

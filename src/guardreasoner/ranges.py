@@ -19,7 +19,7 @@ MOST = 1e12
 """No number is larger."""
 RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
     ("at least 1", 1, MOST, frozenset((
-        "attempts", "batch", "batch_rows", "batch_tokens", "benign", "categories", "chunk", "concurrency",
+        "attempts", "batch", "batch_rows", "batch_tokens", "benign", "chunk", "concurrency",
         "context_tokens", "harmful", "in_flight", "k", "limit", "log_every", "long_tokens", "max_batch",
         "max_batch_tokens", "max_steps", "max_tokens", "judged_tokens", "micro_batch", "n", "processes", "rank",
         "repeat", "save_every", "subset", "threads", "tokens", "validation_rows", "workers",
@@ -147,4 +147,5 @@ def _plain(value: Any, kind: type, where: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "empty" if value is None else f"{type(value).__name__} {printable(repr(value), 40)}"
+    kind = "" if isinstance(value, str) else f"{type(value).__name__} "
+    return "empty" if value is None else kind + printable(repr(value), 40)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.engines.hf import load_adapter, load_model, load_tokenizer
-from guardreasoner.errors import ConfigError, need
+from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import read_object, whole_folder, write_atomic
 from guardreasoner.train.settings import NAMED_BASES, TEMPLATES, ModelConfig
@@ -96,6 +96,8 @@ def load_checkpoint(
         base = str(read_object(adapter)["base_model_name_or_path"])
         model = load_adapter(load_checkpoint(base, dtype=dtype, attention=attention)[0], name)
     else:
+        if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+            raise EngineError(f"{name} holds no safetensors checkpoint")
         model = load_model(name, "causal", revision=revision, dtype=dtype, device="cpu", attention=attention)
     return model, load_tokenizer(name, revision)
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.ranges import check_range
 
 LLAMA3_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
@@ -112,6 +113,9 @@ class TrainingConfig:
     """Order of rows, and every random choice."""
 
     def __post_init__(self) -> None:
+        stage = type(self).__name__.removesuffix("Config").lower()
+        for key, value in vars(self).items():
+            check_range(key, value, f"{stage}.{key}")
         if self.keep == "best" and not self.validate_every:
             raise ConfigError("keep: best needs validate_every, which says how often validation loss is measured")
 
