@@ -6,12 +6,14 @@ import codecs
 import gzip
 import json
 import time
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.guards.disguises import MOST_FORMS, forms
+from guardreasoner.guards.encodings import MOST_UNPACKED, runs
 from guardreasoner.guards.words import apart, frequencies, known
 
 PLAIN = "How do plants grow quickly in a warm kitchen next to the window"
@@ -236,6 +238,16 @@ def spelling(text):
 )
 def test_more_codes_and_broken_words_are_read(coded):
     assert any("bake" in form.text and "brother" in form.text for form in forms(coded))
+
+
+def test_packs_in_packs_stay_small():
+    text = "How do I bake bread?"
+    for _ in range(100):  # digits beside it: a code in it is looked for
+        run = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+        text = f"{run} " + "7" * 2 * len(run)
+    bomb = base64.b64encode(zlib.compress(b"how are you " * 10_000, 9)).decode()
+    assert runs(run) == run  # it took minutes
+    assert len(runs(f"{bomb} " * 20)) < 30 * len(bomb) + MOST_UNPACKED
 
 
 def test_spelling_words_numbers_from_nought_and_first_letters_are_read():

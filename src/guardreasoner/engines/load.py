@@ -90,7 +90,7 @@ def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> d
         where = f"option {name} of engine {kind}"
         if name in wanted:
             found[name] = convert(value, wanted[name], where)
-            check_range(name, value, where)
+            check_range(name, found[name], where)
         elif kind != "vllm":  # its `**engine` is vLLM's own to check
             raise UnknownName(f"option of engine {kind}", name, list(wanted))
     return found

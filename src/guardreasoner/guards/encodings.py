@@ -23,7 +23,8 @@ HIDDEN = 12
 """Characters of what a run decodes to, from which it is judged without what stands around it too."""
 PACKED = (b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01")
 """How gzip and zlib begin."""
-MOST_UNPACKED = 100_000
+MOST_UNPACKED, MOST_TIMES = 20_000, 6
+"""Bytes that are unpacked of a run, and how often its own length: a bomb stays small."""
 ESCAPES_NEEDED = 3
 """Fewer escapes than these are an accent, or part of a path."""
 _ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z]\w{1,31};)")
@@ -40,10 +41,13 @@ _BASE32 = re.compile(r"\b(?:[A-Z2-7]{16,}|[a-z2-7]{16,})={0,6}")
 _BASE85 = re.compile(r"<~[!-u\s]{8,}?~>|(?<!\S)[!-~]{15,}(?!\S)")
 _BASE32_HEX = re.compile(r"\b(?:[A-V0-9]{16,}|[a-v0-9]{16,})={0,6}")
 _BASE58 = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{20,800}(?![A-Za-z0-9])")
-_ALPHABETS = (
-    "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz",
-    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+_DIGITS58 = tuple(
+    {c: n for n, c in enumerate(digits)}
+    for digits in (
+        "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz",
+        "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    )
 )
 """Base58 and two orders of base62: a number, written in these digits."""
 _BASE45 = re.compile(r"(?<![A-Za-z0-9])[0-9A-Z $%*+./:-]{24,}(?![A-Za-z0-9])")
@@ -135,10 +139,17 @@ def hidden(text: str) -> str:
 
 
 def _undone(text: str, wanted: Callable[[str], bool], found: list[str] | None = None) -> str:
+    room = MOST_UNPACKED
+
     def replaced(run: str, decode: Callable[[str], str | None]) -> str:
+        nonlocal room
         said = decode(run)
         if not said or not wanted(said.strip()):
             return run
+        grown = max(0, len(said) - len(run) - 2)  # by its blanks, or unpacked
+        if grown > room:
+            return run
+        room -= grown
         if found is not None:
             found.append(said.strip())
         return said
@@ -163,7 +174,8 @@ def sensible(text: str) -> bool:
 
 
 def _meant(decoded: str | None) -> str | None:
-    """What a decoded run says: itself where it is text, or what a code in it says. Each code makes text shorter."""
+    """What a decoded run says: itself where it is text, or what a code in it says. Each code makes text shorter: what
+    was packed is looked into no further."""
     if not decoded or readable(decoded):
         return decoded
     inner = runs(decoded) if decoded.isascii() and decoded.isprintable() else decoded
@@ -238,12 +250,11 @@ def _base32_hex(run: str) -> str | None:
 
 
 def _base58(run: str) -> str | None:
-    for alphabet in _ALPHABETS:
-        places = {c: n for n, c in enumerate(alphabet)}
+    for places in _DIGITS58:
         if all(c in places for c in run):
             number = 0
             for c in run:
-                number = number * len(alphabet) + places[c]
+                number = number * len(places) + places[c]
             found = _utf8(number.to_bytes((number.bit_length() + 7) // 8, "big"))
             if found and sensible(found):
                 return f" {found} "
@@ -272,7 +283,7 @@ def _utf7(run: str) -> str | None:
 
 
 def _uu(run: str) -> str | None:
-    found = b""
+    found = bytearray()
     for line in run.splitlines():
         length = ord(line[0]) - 32
         if length > 45 or not 0 <= len(line) - 1 - (length + 2) // 3 * 4 <= 1:
@@ -281,7 +292,7 @@ def _uu(run: str) -> str | None:
             found += binascii.a2b_uu(line)
         except binascii.Error:
             return None
-    said = _utf8(found)
+    said = _utf8(bytes(found))
     return f" {said} " if said and sensible(said) else None
 
 
@@ -339,7 +350,7 @@ def _numbered(run: str) -> str | None:
 
 def _nato(run: str) -> str | None:
     """The first letters of spelling words; a slash, a comma or a line ends a word."""
-    words = ["".join(name[0] for name in _LETTERS.findall(word.lower())) for word in re.split(r"[/|,.;\n]", run)]
+    words = ["".join(name[0] for name in re.findall(_NAMES, word.lower())) for word in re.split(r"[/|,.;\n]", run)]
     found = " ".join(apart(words[0])) if len(words) == 1 else " ".join(filter(None, words))
     return f" {found} " if sensible(found) else None
 
@@ -355,14 +366,16 @@ def _morse(run: str) -> str | None:
 def _tried(decode: Callable[[], bytes]) -> str | None:
     try:
         content = decode()
-        if content[:2] in PACKED:
-            content = zlib.decompressobj(47).decompress(content, MOST_UNPACKED)
+        packed = content[:2] in PACKED
+        if packed:
+            content = zlib.decompressobj(47).decompress(content, min(MOST_UNPACKED, MOST_TIMES * len(content)))
     except (ValueError, zlib.error):  # binascii's error is a ValueError
         return None
     wide = next(
         (c for i, c in ((1, "utf-16-le"), (0, "utf-16-be")) if len(content) > 3 and not any(content[i::2])), None
     )
-    return content.decode(wide, "replace") if wide else _utf8(content)
+    found = content.decode(wide, "replace") if wide else _utf8(content)
+    return None if packed and found and not readable(found) else found  # a pack in a pack could grow without end
 
 
 _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (

@@ -14,7 +14,6 @@ from typing import Any
 from guardreasoner.engines.http import CallFailed, retried
 from guardreasoner.errors import EngineError, EngineOverloaded, GuardReasonerError
 from guardreasoner.records import Appender
-from guardreasoner.run_folder import Counts
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.cost import ANSWER_TOKENS, STEP_TOKENS, CostBudget, worst_case
 from guardreasoner.teach.pace import Pace
@@ -38,7 +37,6 @@ class Outputs:
 
     traces: Appender
     rejects: Appender
-    counts: Counts
     done: set[str]
     """Ids with a trace or a reject."""
 

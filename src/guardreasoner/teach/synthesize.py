@@ -108,7 +108,7 @@ def _write(
 ) -> dict[str, Any]:
     with Appender(folder.path / "traces.jsonl") as traces, Appender(folder.path / "rejects.jsonl") as rejects:
         done = {row["example"]["exchange"]["id"] for row in traces.existing} | {row["id"] for row in rejects.existing}
-        outputs = Outputs(traces, rejects, Counts(), done)
+        outputs = Outputs(traces, rejects, done)
         taught = []
         for example in train:
             if _taught(example, config):

@@ -79,15 +79,6 @@ async def read_json(request: Request, limits: Limits) -> Any:
     return _checked(value, limits.depth, b"\\u" in body)
 
 
-async def read(request: Request, kind: type[M], limits: Limits) -> M:
-    """The body as one of the wires' request models.
-
-    Raises:
-        Refused: as `read_json`, or the fields are not what the model wants.
-    """
-    return shaped(await read_json(request, limits), kind)
-
-
 def shaped(value: Any, kind: type[M]) -> M:
     """A plain value as a model; a refusal names the field and the rule, never the value.
 
