@@ -77,6 +77,11 @@ SURE, LIKELY = 0.9, 0.6
 """P of a label from which a first look calls it sure, and likely."""
 
 
+def likeliest(kinds: Mapping[str, float]) -> str | None:
+    """The kind of harm with the highest P; None = the guard tells none apart."""
+    return max(kinds, key=lambda k: kinds[k], default=None)
+
+
 def first_look(verdict: Verdict) -> str:
     """What another guard decided, in the words of `ENDINGS`, for a model that was trained to read it; "" = nothing.
 
@@ -92,7 +97,7 @@ def first_look(verdict: Verdict) -> str:
             sure = p if positive else 1 - p
             degree = "sure" if sure >= SURE else "likely" if sure >= LIKELY else "doubtful"
             said.append(f"{lead.removeprefix('so ')}{words[not positive]} ({degree})")
-    kind = max(verdict.kinds, key=lambda k: verdict.kinds[k]) if verdict.labels.harmful and verdict.kinds else None
+    kind = likeliest(verdict.kinds) if verdict.labels.harmful else None
     return f"{LOOK} {', '.join(said)}.{f' The kind of harm is {kind}.' if kind else ''}" if said else ""
 
 

@@ -63,4 +63,4 @@ class Looks:
 def _right_kind(example: Example, verdict: Verdict) -> bool:
     """Whether the guard named the kind that the row's source names; where that names none, the guard is believed."""
     true = kind_of(example.category)
-    return true is None or max(verdict.kinds, key=lambda k: verdict.kinds[k]) == true
+    return true is None or wire_format.likeliest(verdict.kinds) == true

@@ -54,7 +54,7 @@ def run_sft(
         raise DataError("there is no such file; see sft.difficulty", file=str(pairs[0]))
     held, base = Path(out) / "synthesize" / "validation.jsonl", Path(model.base)
     inputs = [traces, *pairs]
-    inputs += [held] if config.validate_every and held.exists() else []
+    inputs += [held] if (config.validate_every or config.first_look) and held.exists() else []
     inputs += [base] if base.is_dir() and model.base not in NAMED_BASES else []
     with RunFolder(
         out, stage, config=asked, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE, processes=world_size()
