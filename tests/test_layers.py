@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "src" / "guardreasoner"
 LAYERS = (
     {"types", "errors", "plans", "ranges"},
-    {"formats", "records", "run_folder", "metrics"},
+    {"formats", "records", "run_folder", "metrics", "yaml_files"},
     {"engines", "data"},
     {"guards"},
     {"teach", "train", "export", "evaluate", "report", "review"},

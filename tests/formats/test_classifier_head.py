@@ -6,10 +6,11 @@ import math
 import pytest
 
 from guardreasoner.formats.classifier_head import Options, parse, render
-from guardreasoner.guards.others.table import BEAVERDAM
+from guardreasoner.guards.others.table import PAPER
 from guardreasoner.plans import Completion, Scaffold
 from guardreasoner.types import Exchange, Task
 
+BEAVERDAM = next(row for row in PAPER if row.name == "beaverdam").options["frame"]["response"]
 ASK = Exchange("1", "Where is my hat?")
 BOTH = Exchange("2", "Where is my hat?", "On your head.")
 

@@ -10,9 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-import yaml
+from guardreasoner.yaml_files import packaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,13 @@ class Kind:
 @cache
 def kinds() -> Mapping[str, Kind]:
     """The kinds by name, in the order in which names are read."""
-    table = yaml.safe_load((files("guardreasoner.data") / "kinds.yaml").read_text(encoding="utf-8"))
     return {
         name: Kind(
             row["about"],
             tuple(row["openai"]),
             re.compile(r"(?<![a-z])(?<!non-)(?:" + "|".join(re.escape(str(word)) for word in row["words"]) + ")"),
         )
-        for name, row in table.items()
+        for name, row in packaged("data/kinds.yaml").items()
     }
 
 

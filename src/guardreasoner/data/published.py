@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from guardreasoner.errors import UnknownName
 from guardreasoner.types import Task
+from guardreasoner.yaml_files import packaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,7 @@ class Table:
 @cache
 def tables() -> Mapping[str, Table]:
     """All tables by name."""
-    import yaml
-
-    text = files("guardreasoner.data").joinpath("published.yaml").read_text("utf-8")
-    content = yaml.safe_load(text)
+    content = packaged("data/published.yaml")
     return {name: _table(name, raw, content["sources"], content["notes"]) for name, raw in content["tables"].items()}
 
 

@@ -12,54 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from guardreasoner.data.everyday import EVERYDAY
+from guardreasoner.yaml_files import packaged
 
 Tag = Literal["train split", "same pool"]
 
-TRAIN_SETS: Mapping[str, Mapping[str, Tag]] = {
-    "WildGuardTrain": {"WildGuardTest": "train split"},
-    "AegisTrain": {"AegisSafetyTest": "train split"},
-    "BeaverTailsTrain": {"BeaverTails": "train split", "SafeRLHF": "same pool"},
-    "ToxicChatTrain": {"ToxicChat": "train split"},
-    "Aegis2Train": {"AegisSafetyTest": "same pool"},
-    "SafeRLHFTrain": {"SafeRLHF": "train split", "BeaverTails": "same pool"},
-    "EverydayTrain": {EVERYDAY: "same pool"},
-}
-"""Training set -> what it shares with benchmarks (PKU-SafeRLHF and BeaverTails share their prompts; everyday's other
-domains their writer)."""
-
-_GUARDREASONER = ("WildGuardTrain", "AegisTrain", "BeaverTailsTrain", "ToxicChatTrain")
-
-GUARDS: Mapping[str, tuple[str, ...]] = {
-    "constant": (),
-    "guardreasoner-1b": _GUARDREASONER,
-    "guardreasoner-3b": _GUARDREASONER,
-    "guardreasoner-8b": _GUARDREASONER,
-    "replay-1b": _GUARDREASONER,
-    "replay-3b": _GUARDREASONER,
-    "replay-8b": _GUARDREASONER,
-    "wildguard": ("WildGuardTrain",),
-    "beaverdam": ("BeaverTailsTrain",),
-    "llama-guard-2-8b": ("BeaverTailsTrain",),
-    "aegis-guard-defensive": ("AegisTrain",),
-    "aegis-guard-permissive": ("AegisTrain",),
-    "aegis-guard-2": ("Aegis2Train",),
-}
-"""Guard -> its training sets, as papers and cards say (paper Table 1; WildGuard; BeaverDam; the Llama Guard 2 card
-warns that its sources overlap the BeaverTails test set). A guard that is not here is unknown, not clean."""
-
-SOURCES: Mapping[str, tuple[str, ...]] = {
-    "toxicchat_train": ("ToxicChatTrain",),
-    "aegis2_sample900": ("Aegis2Train",),
-    "pku_saferlhf_mini": ("SafeRLHFTrain",),
-    "guardreasonertrain_prompts": _GUARDREASONER,
-    "wildguard": ("WildGuardTrain",),
-    "aegis": ("AegisTrain",),
-    "beavertails": ("BeaverTailsTrain",),
-    "toxicchat": ("ToxicChatTrain",),
-    "everyday": ("EverydayTrain",),
-}
-"""Source of our training rows -> the training set it comes from; other sources share nothing with the benchmarks."""
+_FILE = packaged("evaluate/exposure.yaml")
+TRAIN_SETS: Mapping[str, Mapping[str, Tag]] = _FILE["train_sets"]
+GUARDS: Mapping[str, list[str]] = _FILE["guards"]
+SOURCES: Mapping[str, list[str]] = _FILE["sources"]
 
 
 def exposure(guard: str, sources: Iterable[str] | None = None) -> dict[str, Tag] | None:

@@ -19,13 +19,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.formats.base import FORMATS, format_of, label
 from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged, validate
 from guardreasoner.ranges import build
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
+from guardreasoner.yaml_files import read_yaml
 
 THRESHOLD = 0.5
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -194,12 +193,7 @@ def read_row(path: str | Path) -> GuardRow:
         ConfigError: the file cannot be read, or a key, task, format or option is not known.
     """
     file = Path(path)
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"{file}: not YAML in UTF-8 (tags that make Python objects are refused)") from None
+    found = read_yaml(file)
     if not isinstance(found, dict):
         raise ConfigError(f"{file}: a guard row is a mapping with at least format, engine and model")
     known = [f.name for f in fields(GuardRow)]

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import yaml
-
 from guardreasoner.data.published import find_table
-from guardreasoner.errors import DataError
+from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.runs import Run
 from guardreasoner.metrics import quantile
 from guardreasoner.records import read_jsonl, read_object
 from guardreasoner.types import SETTLED
+from guardreasoner.yaml_files import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +65,9 @@ def read_prices(path: str | Path) -> dict[str, Price]:
         DataError: it is no such file; says which guard and what is wrong.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"not a file of prices ({type(error).__name__})", file=str(path)) from None
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise DataError(f"not a file of prices: {error}") from None
     names = [f.name for f in fields(Price)]
     found = {}
     for guard, row in content.items() if isinstance(content, dict) else [("", None)]:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.types import FailMode, Mode, Task, Verdict
+from guardreasoner.yaml_files import read_yaml
 
 Action = Literal["block", "flag", "pass"]
 KindAction = Literal["block", "flag", "pass", "support"]
@@ -267,28 +267,7 @@ def read_policy(path: str | Path | None) -> Policy:
     """
     if path is None:
         return Policy()
-    try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_OneOfEach)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        raise ConfigError(f"{path}: not YAML{'' if line is None else f' (line {line + 1})'}") from None
-    return policy_of(data or {}, str(path))
-
-
-class _OneOfEach(yaml.SafeLoader):
-    """YAML in which a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                mark = node.value[number][0].start_mark
-                raise ConfigError(f"line {mark.line + 1}: the key {str(key)!r} stands twice; keep one of them")
-        return super().construct_mapping(node, deep)
+    return policy_of(read_yaml(path) or {}, str(path))
 
 
 def policy_of(data: Any, where: str = "policy") -> Policy:

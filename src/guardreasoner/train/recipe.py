@@ -20,8 +20,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from guardreasoner.data.mix import DataConfig
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.evaluate.calibrate import CalibrateConfig
@@ -32,6 +30,7 @@ from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig
+from guardreasoner.yaml_files import packaged, parse_yaml, read_text
 
 STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "evaluate")
 """What `reproduce` can run, in this order."""
@@ -149,12 +148,7 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"recipe {path} cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"recipe {path} is not UTF-8; save it as UTF-8") from None
+        text = read_text(path)
     elif str(name) in names():
         text = (files("guardreasoner") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -169,12 +163,7 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
         UnknownName: there is no section or key of that name.
         ConfigError: it is not YAML, or a value has the wrong type.
     """
-    try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"recipe {name} is not YAML{where}") from None
+    content = parse_yaml(text, f"recipe {name}") or {}
     if not isinstance(content, Mapping):
         raise ConfigError(f"recipe {name} must be a mapping of sections")
     content = _extended(dict(content))
@@ -204,8 +193,7 @@ def _extended(content: dict[str, Any]) -> dict[str, Any]:
         return content
     if base not in names():
         raise UnknownName("recipe to extend", str(base), names())
-    text = (files("guardreasoner") / "recipes" / f"{base}.yaml").read_text(encoding="utf-8")
-    under = _extended(dict(yaml.safe_load(text)))
+    under = _extended(packaged(f"recipes/{base}.yaml"))
     for key, value in content.items():
         both = isinstance(value, Mapping) and isinstance(under.get(key), Mapping)
         under[key] = {**under[key], **value} if both else value

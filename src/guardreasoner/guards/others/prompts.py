@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from guardreasoner.errors import ConfigError
 from guardreasoner.guards.others.fetch import Frame, Place
+from guardreasoner.yaml_files import packaged, read_text, read_yaml
 
-_FILE: Mapping[str, Any] = yaml.safe_load(
-    (files("guardreasoner") / "guards" / "others" / "prompts.yaml").read_text(encoding="utf-8")
-)
+_FILE: Mapping[str, Any] = packaged("guards/others/prompts.yaml")
 
 
 def _place(text: str) -> Place:
@@ -41,8 +37,6 @@ TEMPLATES: Mapping[str, tuple[str, str]] = {name: (pair[0], pair[1]) for name, p
 """Guard -> SHA-256 of what its own chat template makes of a request, and of a request and its reply."""
 POLICIES: Mapping[str, Mapping[str, str]] = _FILE["policies"]
 """Side -> policy -> text, in this project's own words."""
-ASK = f"\n\n{_FILE['ask']}"
-"""What follows a policy: how to answer."""
 
 
 def read_policy(path: str | Path) -> dict[str, str]:
@@ -55,13 +49,7 @@ def read_policy(path: str | Path) -> dict[str, str]:
         ConfigError: the file cannot be read, is empty, or is YAML of another shape.
     """
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = yaml.safe_load(text) if file.suffix in (".yaml", ".yml", ".json") else {file.stem: text.strip()}
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"{file}: not YAML in UTF-8") from None
+    found = read_yaml(file) if file.suffix in (".yaml", ".yml", ".json") else {file.stem: read_text(file).strip()}
     if not isinstance(found, dict) or not found or not all(isinstance(v, str) and v.strip() for v in found.values()):
         raise ConfigError(f"{file}: a policy is a text, or YAML with one text per name")
     return {str(name): text for name, text in found.items()}

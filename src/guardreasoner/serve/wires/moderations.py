@@ -1,6 +1,6 @@
 """OpenAI's `POST /v1/moderations`.
 
-The guard says that something is harmful and, in its own words, what kind of harm. The table below fills the 13
+The guard says that something is harmful and, in its own words, what kind of harm. `moderations.yaml` fills the 13
 categories from those words; where no row matches, all stay false and `flagged` is true all the same.
 """
 
@@ -23,44 +23,15 @@ from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Mode, Task, Verdict
+from guardreasoner.yaml_files import packaged
 
 CATEGORIES = (
     "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
     "self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic",
 )  # fmt: skip
 
-CROSSWALK: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        r"child (sexual )?(abuse|exploitation)|csam|minors?\b.*sex|sex.*\bminors?|pa?edophil",
-        ("sexual", "sexual/minors"),
-    ),
-    (r"\bsex(ual|ually)?\b|porn|obscen|nud(e|ity)", ("sexual",)),
-    (
-        r"(instruction|method|how to|advice|encourag|promot)\w*.*(suicid|self[- ]?harm)|pro[- ]?ana",
-        ("self-harm", "self-harm/instructions"),
-    ),
-    (r"suicid|self[- ]?harm|self[- ]?injur|eating disorder", ("self-harm",)),
-    (
-        r"weapon|explosive|bomb|firearm|\bguns?\b|terror|chemical attack|biological|nuclear|mass (violence|casualt)",
-        ("illicit", "illicit/violent"),
-    ),
-    (
-        r"hat(e|ful|red)\b.*(threat|violen)|(threat|violen)\w*.*\bhat(e|ful|red)|genocid",
-        ("hate", "hate/threatening"),
-    ),
-    (
-        r"\bhat(e|ful|red)\b|racis|sexis|discriminat|slur|bigot|antisemit|homophob|dehumani|stereotyp|supremac",
-        ("hate",),
-    ),
-    (r"threat|intimidat|blackmail|extort|stalk", ("harassment", "harassment/threatening")),
-    (r"harass|bully|insult|toxic|profan|defam|abusive|derogat", ("harassment",)),
-    (r"gore|gory|graphic|torture|mutilat", ("violence", "violence/graphic")),
-    (r"violen|murder|kill|assault|physical harm|injur", ("violence",)),
-    (
-        r"illegal|illicit|crim(e|inal)|fraud|scam|theft|steal|robber|burglar|drug|narcotic|traffick|launder|hack|malware|"
-        r"phish|cyber|counterfeit|forg(e|ery)|piracy|smuggl|tax evasion|identity",
-        ("illicit",),
-    ),
+CROSSWALK: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
+    (pattern, tuple(categories)) for pattern, categories in packaged("serve/wires/moderations.yaml").items()
 )
 """Pattern over the case-folded kind of harm -> categories; every matching row counts."""
 INPUT_TYPES = {c: ["text"] for c in CATEGORIES}
