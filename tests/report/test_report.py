@@ -216,6 +216,14 @@ def test_everyday_has_a_column_and_a_test_of_its_own_and_enters_no_mean(tmp_path
     assert "mean of 1 of the paper's 6" in markdown
 
 
+def test_harmless_rows_alone_have_no_column_of_f1_and_are_listed_with_their_false_alarms(tmp_path):
+    calm = [e for e in rows(60, name="c") if e.gold.prompt_harm == "unharmful"]
+    evaluate(Echo("alert", "bake"), {"AegisSafetyTest": rows(60), "calm": calm}, tmp_path / "alert")
+    report = build([tmp_path / "alert"])
+    assert report.standings.tables[0].every == ("AegisSafetyTest",)
+    assert "| alert | calm | 0.00 |" in render_markdown(document(report))
+
+
 def test_thirty_planted_attacks_add_no_element_no_attribute_and_no_address(tmp_path):
     attacks = [f"{attack} {'steal' if i % 2 else 'bake'}" for i, attack in enumerate(XSS)]
     harmless = [f"word{i} {'steal' if i % 2 else 'bake'}" for i in range(len(XSS))]

@@ -46,7 +46,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         elif run.mode and modes[name, run.mode] == 1:
             labels.append(f"{name} {run.mode}")
         else:
-            labels.append(f"{name} {run.name}")
+            labels.append(name if run.name == name else f"{name} {run.name}")
     return labels if len(set(labels)) == len(labels) else [f"{name} #{i}" for i, name in enumerate(labels, 1)]
 
 

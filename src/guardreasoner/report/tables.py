@@ -72,7 +72,7 @@ class TaskTable:
     columns: tuple[str, ...]
     """What means are taken over (`score.averaged`)."""
     apart: tuple[str, ...]
-    """Columns in no mean: `everyday` and files of one's own beside the paper's benchmarks."""
+    """Columns in no mean: `everyday` and files of one's own with positives beside the paper's benchmarks."""
     rows: Mapping[str, int]
     """Rows of each column."""
     weights: Mapping[str, float]
@@ -87,7 +87,7 @@ class TaskTable:
 
     @property
     def every(self) -> tuple[str, ...]:
-        """All columns."""
+        """All columns; a file without positives, where F1 is always 0, is none."""
         return (*self.columns, *self.apart)
 
     def ours(self) -> list[Standing]:
@@ -211,7 +211,7 @@ def _table(task: Task, holders: Sequence[Contestant], tests: _Tests) -> TaskTabl
     return TaskTable(
         task,
         columns,
-        apart=tuple(b for b in every if b not in columns),
+        apart=tuple(b for b in every if b not in columns and first[b].cells[task, b].gold.any()),
         rows={b: first[b].cells[task, b].n for b in every},
         weights=weights,
         all_positive=frozenset(b for b in every if first[b].cells[task, b].all_positive),

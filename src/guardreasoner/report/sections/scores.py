@@ -147,7 +147,7 @@ def _head(table: TaskTable, column: str) -> Head:
 
 
 def _standing(table: TaskTable, line: Standing) -> Line:
-    cells: list[str | Number] = [_label(line) + ("" if line.known else " ?")]
+    cells: list[str | Number] = [_label(line) + ("" if line.known else "\u00a0?")]
     cells += [_number(line.entries.get(c)) for c in table.columns]
     cells.append(_number(line.mean))
     if partly(table):
