@@ -271,6 +271,30 @@ def test_a_second_guard_that_cannot_be_loaded_takes_nothing_away():
     assert (lost.status, lost.error, lost.flagged) == ("unavailable", "no weights", True)
 
 
+def test_a_second_guard_that_cannot_be_loaded_is_tried_once_and_again_when_it_is_asked_for(caplog):
+    tries = []
+
+    def later():
+        tries.append(1)
+        if len(tries) < 3:
+            raise EngineError("no weights")
+        return guard("big", scores={"": 0.9})
+
+    both = stacked(guard("small", scores={"": 0.5}), later, name="both")
+    for _ in range(3):
+        (verdict,) = both.judge([Exchange("a", "x")], mode="full")
+        assert verdict.notes["escalation_failed"] == "unavailable"
+    assert len(tries) == 1
+    assert [r.message for r in caplog.records] == [
+        "both judges without its second guard, which cannot be loaded: no weights"
+    ]
+    with pytest.raises(EngineError, match="no weights"):
+        both.second  # noqa: B018
+    assert both.second.name == "big"
+    (verdict,) = both.judge([Exchange("a", "x")], mode="full")
+    assert "escalation_failed" not in verdict.notes
+
+
 def test_options_reach_the_guards_that_know_them_and_no_others(monkeypatch, tmp_path):
     asked = []
 

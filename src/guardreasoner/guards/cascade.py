@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
 
+log = logging.getLogger("guardreasoner.guards")
 Bands = Mapping[Task, tuple[float, float]]
 EDGE = 1e-6
 """How near to 0 and 1 a probability counts in a stack."""
@@ -107,13 +109,16 @@ class CascadeGuard(Judging):
         self.fail_mode = fail_mode_of(first)
         self.judges_parts = bool(getattr(first, "judges_parts", False))
         self._second = second
+        self._missing: str | None = None
+        """Why the second guard cannot be loaded, once that is known."""
         self.name = name or f"{first.name}+{self.second.name}"
         self.tasks = first.tasks if callable(second) else tuple(t for t in Task if t in first.tasks + second.tasks)
         self.kinds = tuple(getattr(first, "kinds", ()))
+        self.calibration = getattr(first, "calibration", None)
 
     @cached_property
     def second(self) -> Guard:
-        """The second guard, loaded when it is first needed."""
+        """The second guard, loaded when it is first needed; who asks for it asks again for one that did not load."""
         return self._second() if callable(self._second) else self._second
 
     def judge(
@@ -162,14 +167,21 @@ class CascadeGuard(Judging):
         return verdicts
 
     def _reasoned(self, exchanges: Sequence[Exchange], **how: Any) -> list[Verdict]:
-        """What the second guard says; a guard that cannot be loaded takes nothing away from what the first judged."""
-        try:
-            second = self.second
-        except (GuardReasonerError, OSError, MemoryError) as error:
-            why = str(error) or "there is not enough memory for it"
-            blank = Verdict("", self.name, "", "ok")
-            return [unjudged(replace(blank, exchange_id=e.id), "unavailable", why, self.fail_mode) for e in exchanges]
-        return _ask(second, exchanges, **how)
+        """What the second guard says; a guard that cannot be loaded takes nothing away from what the first judged.
+
+        It is not tried again for each batch: loading may take a minute, and what is not there now seldom comes.
+        """
+        if "second" not in vars(self) and self._missing is None:
+            try:
+                self.second  # noqa: B018 - loads it
+            except (GuardReasonerError, OSError, MemoryError) as error:
+                self._missing = str(error) or "there is not enough memory for it"
+                log.warning("%s judges without its second guard, which cannot be loaded: %s", self.name, self._missing)
+        if "second" in vars(self):
+            return _ask(self.second, exchanges, **how)
+        blank = Verdict("", self.name, "", "ok")
+        why, mode = self._missing, self.fail_mode
+        return [unjudged(replace(blank, exchange_id=e.id), "unavailable", why, mode) for e in exchanges]
 
     def _goes_on(self, verdict: Verdict, mode: Mode) -> bool:
         """Whether the second guard is asked; two that decide together need the first's score."""
