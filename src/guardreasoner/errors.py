@@ -19,7 +19,7 @@ Messages never contain judged text, keys or request headers.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 
@@ -41,10 +41,11 @@ SHOWN = 26
 class UnknownName(ConfigError):
     """Something was asked for by a name that does not exist."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], meant: Mapping[str, str] | None = None) -> None:
+        """`meant`: other words that people use -> the name that they mean."""
         names = sorted(known)
-        near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
-        proper = {n.lower(): n for n in names}
+        proper = {n.lower(): n for n in names} | dict(meant or {})
+        near = difflib.get_close_matches(name.lower(), proper, n=1, cutoff=0.5)
         some = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
         hint = f"did you mean {proper[near[0]]!r}?" if near else f"known: {some}."
         super().__init__(f"there is no {kind} named {printable(name)!r}; {hint}")

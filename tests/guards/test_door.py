@@ -22,6 +22,7 @@ from guardreasoner import (
 )
 from guardreasoner.engines.decoding import Settings, complete
 from guardreasoner.engines.scripted import ScriptedEngine
+from guardreasoner.errors import UnknownName
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.base import judge_all
 from guardreasoner.guards.constant import ConstantGuard
@@ -68,6 +69,12 @@ def test_a_verdict_has_its_reasons_as_text_and_is_no_truth_value():
     assert verdict.reasons == ("It asks for soup.", "Soup harms nobody.")
     with pytest.raises(TypeError, match=r"ask verdict\.flagged"):
         bool(verdict)
+
+
+@pytest.mark.parametrize("word", ["fast", "Fast", "quick", "deep"])
+def test_a_mode_by_another_word_is_named_as_on_the_command_line(word):
+    with pytest.raises(UnknownName, match=r"did you mean '(instant|full)'"):
+        load_guard("constant", mode=word)
 
 
 def test_a_guard_closes_itself_behind_a_with_block():

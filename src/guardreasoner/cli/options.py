@@ -12,9 +12,6 @@ from guardreasoner.errors import ConfigError
 from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.types import MODES
 
-SAID = {"fast": "instant", "quick": "instant", "slow": "full", "deep": "full", "reason": "full", "reasoning": "full"}
-"""What people call a mode -> its name."""
-
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """The option that says where the benchmarks lie."""
@@ -59,8 +56,6 @@ def guard_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: an `--option` is not KEY=VALUE.
     """
-    if args.mode in SAID:
-        raise ConfigError(f"there is no mode named {args.mode!r}; did you mean {SAID[args.mode]!r}?")
     options: dict[str, Any] = {}
     for item in args.option:
         key, found, value = item.partition("=")

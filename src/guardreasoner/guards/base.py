@@ -146,6 +146,10 @@ class Judging:
         self.close()
 
 
+MEANT = {"fast": "instant", "quick": "instant", "slow": "full", "deep": "full", "reason": "full", "reasoning": "full"}
+"""What people call a mode -> its name."""
+
+
 def known_mode(mode: Mode) -> Mode:
     """The mode, if there is one of that name.
 
@@ -153,7 +157,7 @@ def known_mode(mode: Mode) -> Mode:
         UnknownName: there is none.
     """
     if mode not in MODES:
-        raise UnknownName("mode", str(mode), MODES)
+        raise UnknownName("mode", str(mode), MODES, MEANT)
     return mode
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from guardreasoner.engines.load import REMOTE
 from guardreasoner.errors import ConfigError, UnknownName, printable
-from guardreasoner.guards.base import Guard, GuardRow
+from guardreasoner.guards.base import Guard, GuardRow, known_mode
 from guardreasoner.guards.ours import BUNDLED, OURS
 from guardreasoner.types import FailMode, Mode, Verdict
 
@@ -63,6 +63,7 @@ def load_guard(
     name = os.fspath(name)
     if fail_mode not in ("closed", "open"):
         raise UnknownName("fail mode", str(fail_mode), ("closed", "open"))
+    known_mode(mode)
     if ":" in name and not Path(name).exists():
         from guardreasoner.guards.custom import load_object
 
