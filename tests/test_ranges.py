@@ -10,6 +10,9 @@ from guardreasoner.cli.main import main
 from guardreasoner.engines.load import check_options
 from guardreasoner.engines.openai import OpenAIEngine
 from guardreasoner.errors import ConfigError
+from guardreasoner.evaluate.regression import gate
+from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.stress import stress
 from guardreasoner.guards.calibration import read_calibration
 from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.serve.policy import policy_of
@@ -52,6 +55,17 @@ def test_a_refused_command_says_what_is_wrong_and_leaves_no_folder(tmp_path, mon
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_function_takes_no_impossible_number_either(tmp_path):
+    guard = load_guard("constant")
+    with pytest.raises(ConfigError, match="limit must be at least 1, not 0"):
+        evaluate(guard, {}, tmp_path / "run", limit=0)
+    with pytest.raises(ConfigError, match="harmful must be at least 1, not 0"):
+        stress(guard, [], tmp_path / "run", harmful=0)
+    with pytest.raises(ConfigError, match="fail_below must be more than 0, not 0"):
+        gate([], [], 0)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("timeout_s", 0), ("timeout_s", float("inf")), ("retries", -1), ("in_flight", 0), ("backoff_s", float("nan")),
@@ -92,7 +106,9 @@ def test_the_bundled_recipes_are_in_range(name):
     "policy",
     [{"version": 9}, {"version": True}, {"version": "1"}, {"deadline_s": float("nan")}, {"window_n": True},
      {"limits": {"hang_s": float("inf")}}, {"limits": {"queue": 10**30}}, {"budget": {"seconds": 1e300}},
-     {"proxy": {"timeout_s": float("inf")}}, {"cache": {"entries": -1}}, {"thresholds": {"prompt_harm": float("nan")}}],
+     {"proxy": {"timeout_s": float("inf")}}, {"cache": {"entries": -1}}, {"thresholds": {"prompt_harm": float("nan")}},
+     {"budget": {"per_key": True}}, {"budget": {"total": 10**30}}, {"thresholds": {"prompt_harm": True}},
+     {"review": {"prompt_harm": [False, True]}}],
 )  # fmt: skip
 def test_a_policy_takes_no_unknown_version_and_no_impossible_number(policy):
     with pytest.raises(ConfigError, match=r"must|lies"):

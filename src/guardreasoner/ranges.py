@@ -61,6 +61,16 @@ def check_range(name: str, value: Any, where: str) -> None:
                 raise ConfigError(f"{where} must be {said}, not {printable(str(number), 40)}")
 
 
+def check_ranges(**numbers: Any) -> None:
+    """As `check_range`, for parameters of a function, which go by their own names.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
+    for name, value in numbers.items():
+        check_range(name, value, name)
+
+
 def _range(name: str) -> tuple[str, float, float]:
     for words, least, most, names in RANGES:
         if name in names:

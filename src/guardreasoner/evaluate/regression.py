@@ -17,6 +17,7 @@ from typing import Literal
 from guardreasoner.errors import DataError, need
 from guardreasoner.evaluate.compare import Comparison, compare
 from guardreasoner.evaluate.statistics import RESAMPLES, Outcomes, Weighting
+from guardreasoner.ranges import check_ranges
 from guardreasoner.types import Task
 
 Outcome = Literal["pass", "fail", "undecided"]
@@ -91,8 +92,10 @@ def gate(
         fail_below: points of weighted mean F1 that may be lost, above 0.
 
     Raises:
+        ConfigError: `fail_below` is out of range.
         DataError: other cells, other rows or other labels.
     """
+    check_ranges(fail_below=fail_below, seed=seed)
     ours = {(c.task, c.benchmark): c for c in run}
     theirs = {(c.task, c.benchmark): c for c in baseline}
     if ours.keys() != theirs.keys() or not ours:

@@ -23,6 +23,7 @@ from guardreasoner.evaluate.corrections import correct
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line
 from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
+from guardreasoner.ranges import check_ranges
 from guardreasoner.records import Appender, sha256, to_dict, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder, apart
 from guardreasoner.types import TASKS, Example, Labels, Score
@@ -74,10 +75,12 @@ def evaluate(
         progress: called after every chunk.
 
     Raises:
+        ConfigError: `limit` or `seed` is out of range.
         RunFolderError: the folder is in use, or belongs to another configuration.
         DataError: the folder's verdicts are of other rows.
         GuardReasonerError: the guard broke its contract.
     """
+    check_ranges(limit=limit, seed=seed)
     bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
     notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
     apart(out, [*inputs, *corrections])

@@ -22,6 +22,7 @@ from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.statistics import Interval, wilson
 from guardreasoner.evaluate.transformations import FAMILIES, REPLIES, REPORTED
 from guardreasoner.guards.base import Guard, judge_all
+from guardreasoner.ranges import check_ranges
 from guardreasoner.records import Appender, dumps, to_dict, write_atomic
 from guardreasoner.run_folder import RunFolder
 from guardreasoner.types import Example, Exchange, Verdict
@@ -105,10 +106,11 @@ def stress(
         progress: called with family, exchanges done and in all.
 
     Raises:
-        ConfigError: there is no such family.
+        ConfigError: there is no such family, or a number is out of range.
         DataError: the guard judges no row rightly, so there is nothing to transform.
         RunFolderError: the folder is in use, or belongs to another configuration.
     """
+    check_ranges(harmful=harmful, benign=benign, seed=seed)
     if unknown := [f for f in families if f not in FAMILIES]:
         raise ConfigError(f"there is no family {unknown[0]!r}; known: {', '.join(FAMILIES)}")
     wanted = {True: harmful, False: benign}

@@ -13,10 +13,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.types import FailMode, Mode, Task, Verdict
@@ -30,27 +39,17 @@ Window = Literal["last", "last_n", "full"]
 ROUTES: tuple[Route, ...] = (*sorted(p.stem for p in _WIRES.glob("[a-z]*.py")), "proxy")
 """One per file in `serve/wires/`, and the proxy."""
 MOST = 1_000_000_000
-"""No number of a policy is larger."""
-Score = float
+"""No number of a policy is larger: no clock or memory holds it."""
+Whole = Annotated[int, Strict()]
+"""Strict: pydantic takes `yes` for 1 otherwise."""
+Count = Annotated[int, Strict(), Field(le=MOST)]
+Seconds = Annotated[float, Strict(), Field(le=MOST)]
+Score = Annotated[float, Strict()]
 """A probability in [0, 1]."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers(cls, values: Any) -> Any:
-        """Refuse what pydantic takes for 1 (`yes`), and numbers that no clock or memory holds."""
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            field = cls.model_fields.get(name)
-            if field is None or field.annotation not in (int, float, Literal[1]):
-                continue
-            if isinstance(value, bool):
-                raise ValueError(f"{name} must be a number")
-            if isinstance(value, int | float) and value > MOST:
-                raise ValueError(f"{name} must be {MOST:,} or less")
-        return values
 
 
 class KindRule(_Section):
@@ -81,7 +80,7 @@ class Rules(_Section):
     """Judge and record, never block."""
     mode: Mode = "auto"
     """How much the guard reasons where the caller does not say."""
-    deadline_s: float = Field(default=2.0, gt=0, le=600)
+    deadline_s: Annotated[float, Strict()] = Field(default=2.0, gt=0, le=600)
     """Seconds from the arrival of a request to its answer, judged or `timeout`."""
     thresholds: Mapping[Task, Score | None] = Field(default_factory=dict)
     """P at or above which a task flags; null = the task never flags; absent = the guard's label decides."""
@@ -97,7 +96,7 @@ class Rules(_Section):
     """What happens to text that was not judged for its length, whatever the fail mode is: its writer chose that."""
     window: Window = "last_n"
     """How much of a conversation is judged together with a turn: nothing before it, `window_n` messages, everything."""
-    window_n: int = Field(default=4, ge=1, le=100)
+    window_n: Whole = Field(default=4, ge=1, le=100)
     trusted_roles: tuple[Literal["system", "developer", "tool"], ...] = ()
     """Roles whose messages only the operator can write: not judged."""
     message: str = "This was blocked by the content policy."
@@ -138,44 +137,44 @@ class Rules(_Section):
 class Limits(_Section):
     """Bounds on what one request may hold and on what may wait."""
 
-    body_bytes: int = Field(default=2_000_000, ge=1_000)
+    body_bytes: Count = Field(default=2_000_000, ge=1_000)
     """Counted while reading, whatever the headers say."""
-    body_seconds: float = Field(default=10.0, gt=0)
+    body_seconds: Seconds = Field(default=10.0, gt=0)
     """From the first byte of a request to the last one of its body."""
-    depth: int = Field(default=32, ge=4, le=200)
+    depth: Whole = Field(default=32, ge=4, le=200)
     """Nesting of JSON."""
-    items: int = Field(default=64, ge=1)
+    items: Count = Field(default=64, ge=1)
     """Exchanges in one request."""
-    characters: int = Field(default=400_000, ge=100)
+    characters: Count = Field(default=400_000, ge=100)
     """Judged text of one exchange."""
-    values: int = Field(default=50_000, ge=100)
+    values: Count = Field(default=50_000, ge=100)
     """Values in one body: items, fields and what they hold."""
-    requests: int = Field(default=512, ge=1)
+    requests: Count = Field(default=512, ge=1)
     """Requests in progress, whatever they wait for; beyond it 429."""
-    queue: int = Field(default=256, ge=1)
+    queue: Count = Field(default=256, ge=1)
     """Exchanges that may wait; beyond it 429."""
-    batch: int = Field(default=16, ge=1)
+    batch: Count = Field(default=16, ge=1)
     """Exchanges judged together."""
-    batch_characters: int = Field(default=16_000, ge=100)
+    batch_characters: Count = Field(default=16_000, ge=100)
     """Exchanges x longest one, in a batch of more than one."""
-    hang_s: float = Field(default=5.0, gt=0)
+    hang_s: Seconds = Field(default=5.0, gt=0)
     """How long past its deadline the guard may stay silent before its process is replaced."""
 
 
 class ReasoningBudget(_Section):
     """How many reasoning passes callers may cause; null = no limit."""
 
-    per_key: int | None = Field(default=None, ge=0)
-    total: int | None = Field(default=None, ge=0)
-    seconds: float = Field(default=60.0, gt=0)
+    per_key: Count | None = Field(default=None, ge=0)
+    total: Count | None = Field(default=None, ge=0)
+    seconds: Seconds = Field(default=60.0, gt=0)
     """The span that the two counts are for; unused allowance does not add up beyond one span."""
 
 
 class Cache(_Section):
     """Verdicts kept in memory; off unless `entries` is given."""
 
-    entries: int = Field(default=0, ge=0)
-    ttl_s: float = Field(default=300.0, gt=0)
+    entries: Count = Field(default=0, ge=0)
+    ttl_s: Seconds = Field(default=300.0, gt=0)
 
 
 class Proxy(_Section):
@@ -185,15 +184,15 @@ class Proxy(_Section):
     """Base URL up to and including `/v1`; null = the route is off."""
     parallel: bool = False
     """Ask the upstream while the request is still being judged; nothing is sent before the verdict."""
-    stride: int = Field(default=256, ge=16)
+    stride: Count = Field(default=256, ge=16)
     """Characters of a streamed reply per window step."""
-    span: int = Field(default=2_000, ge=64)
+    span: Count = Field(default=2_000, ge=64)
     """Characters of one window: it ends at the newest character and overlaps the one before by `span - stride`."""
-    ahead: int = Field(default=0, ge=0)
+    ahead: Count = Field(default=0, ge=0)
     """Characters that may be sent before they are judged: the most that can pass before the cut. 0 = none."""
-    reply_characters: int = Field(default=400_000, ge=100)
+    reply_characters: Count = Field(default=400_000, ge=100)
     """A longer reply is cut."""
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: Seconds = Field(default=120.0, gt=0)
     """Upstream silence that counts as its death."""
     on_block: Literal["message", "error"] = "message"
     """200 with `finish_reason: content_filter`, or 400 with code `content_filter`."""
@@ -218,7 +217,7 @@ class Proxy(_Section):
 class Policy(Rules):
     """The whole file: rules for every route, what differs per route, and the server's own settings."""
 
-    version: Literal[1] = 1
+    version: Whole = Field(default=1, ge=1, le=1)
     routes: Mapping[Route, Mapping[str, Any]] = Field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     """Names by which the server may be called; empty = loopback names only, or any where a key is needed."""
