@@ -319,6 +319,15 @@ def test_what_spreadsheets_write_is_read(tmp_path, content, name):
     ]
 
 
+@pytest.mark.parametrize("header", ['prompt;"label, or none";why', "prompt;label, or none;why"])
+def test_a_comma_in_the_name_of_a_column_is_no_separator(tmp_path, header):
+    (tmp_path / "mine.csv").write_text(f"{header}\nhello;0;so\n")
+    assert columns_of(tmp_path / "mine.csv") == ["prompt", "label, or none", "why"]
+    assert [row for _, row in read_table(tmp_path / "mine.csv")] == [
+        {"prompt": "hello", "label, or none": "0", "why": "so"}
+    ]
+
+
 def test_the_line_of_a_broken_row_counts_the_line_that_names_the_separator(tmp_path):
     (tmp_path / "mine.csv").write_text("sep=;\nprompt;label\nhello\n")
     ((line, error),) = read_table(tmp_path / "mine.csv")

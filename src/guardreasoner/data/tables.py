@@ -184,7 +184,8 @@ def _delimited(stream: IO[bytes], file: Path) -> Iterator[Line]:
 def _csv_reader(stream: IO[bytes], file: Path) -> tuple[Any, int]:
     """A reader of the cells of a file, and the number of lines before its header.
 
-    The separator is the one that a first line `sep=;` names; else the usual one, or what the header has in its place.
+    The separator is the one that a first line `sep=;` names; else what the header has most of outside quotes, the usual
+    one before the others.
     """
     wide = cast(Any, stream).peek(2)[:2] in UTF_16
     code, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
@@ -193,7 +194,9 @@ def _csv_reader(stream: IO[bytes], file: Path) -> tuple[Any, int]:
     usual = DELIMITERS[suffix_of(file).removesuffix(".gz")]
     if named := re.fullmatch(r"sep=([,;|\t])\s*", first, re.I):
         return csv.reader(text, strict=True, delimiter=named[1]), 1
-    found = usual if usual in first else next((d for d in OTHER_DELIMITERS if d in first), usual)
+    bare = re.sub(r'"[^"]*"', "", first)
+    seldom_text = usual == "\t" and usual in bare
+    found = usual if seldom_text else max((usual, *OTHER_DELIMITERS), key=bare.count)
     return csv.reader(chain([first], text), strict=True, delimiter=found), 0
 
 
