@@ -81,8 +81,19 @@ def test_a_second_answer_is_kept_beside_the_first_and_says_that_it_came_after_th
         page.post("/api/answer", json={"id": "own:0", "labels": {"prompt_harm": label}, "note": "x"})
     rows = [json.loads(text) for text in (folder / "reviews-ann.jsonl").read_text().splitlines()]
     assert [r["labels"]["prompt_harm"] for r in rows] == ["unharmful", "harmful"]
-    assert [r["note"] for r in rows] == ["x", LATER + "x"]
+    assert [r["note"] for r in rows] == ["x", f"{LATER} x"]
     assert settle(latest([folder / "reviews-ann.jsonl"]))["own:0"].prompt_harm == "harmful"
+
+
+def test_the_same_answer_again_is_kept_once(folder):
+    page, body = client(folder), {"id": "own:0", "labels": {"prompt_harm": "unharmful"}}
+    for note in ("", "", " ", LATER):
+        page.post("/api/answer", json={**body, "note": note})
+    for note in ("", LATER):  # the page sends back the note that it shows
+        other = page.post("/api/answer", json={"id": "own:0", "labels": {"prompt_harm": "harmful"}, "note": note})
+        assert other.json()["item"]["note"] == LATER
+    rows = [json.loads(text) for text in (folder / "reviews-ann.jsonl").read_text().splitlines()]
+    assert [(r["labels"]["prompt_harm"], r["note"]) for r in rows] == [("unharmful", ""), ("harmful", LATER)]
 
 
 def test_another_reviewer_starts_from_the_beginning_and_the_same_one_goes_on(folder):
@@ -178,6 +189,12 @@ def test_two_rows_are_reviewed_by_keyboard_in_a_browser(folder, tmp_path):
         key(page, "2"), key(page, "Enter")
         page.until("!document.getElementById('revealed').hidden")
         assert "Gold: harmful" in page.value("document.getElementById('verdicts').textContent")
+        page.value("document.getElementById('submit').click()")
+        assert page.value("document.getElementById('message').textContent") == "This is your answer already."
+        page.value("document.getElementById('note').value = 'bread'")
+        page.value("[1, 2].forEach(() => document.getElementById('submit').click())")
+        page.until("document.getElementById('message').textContent === 'Saved.'")
+        assert len((folder / "reviews-ann.jsonl").read_text().splitlines()) == 2
         key(page, "Enter")
         page.until("document.querySelectorAll('fieldset').length === 2")
         assert page.value("document.images.length") == 0

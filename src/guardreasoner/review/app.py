@@ -30,7 +30,7 @@ from guardreasoner.types import TASKS, Labels, Review, Task
 
 PAGES = {"/": ("review.html", "text/html"), "/review.js": ("review.js", "text/javascript"),
          "/review.css": ("review.css", "text/css")}  # fmt: skip
-LATER = "after the reveal: "
+LATER = "after the reveal:"
 TASK_NAMES = {Task.prompt_harm: "Is the request harmful?", Task.refusal: "Is the reply a refusal?",
               Task.response_harm: "Is the reply harmful?"}  # fmt: skip
 
@@ -109,7 +109,7 @@ class Store:
         ]
 
     def answer(self, answer: Answer) -> dict[str, Any]:
-        """Keep an answer; returns the row with gold and verdicts.
+        """Keep an answer, unless it is the one that is kept already; returns the row with gold and verdicts.
 
         Raises:
             KeyError: there is no such row.
@@ -119,10 +119,12 @@ class Store:
         if {t.value for t in answer.labels} - set(row["tasks"]):
             raise ValueError("a task that is not asked")
         labels = Labels.of(answer.labels)
-        note = f"{LATER}{answer.note.removeprefix(LATER)}" if answer.id in self.given else answer.note
-        review = Review(answer.id, self.reviewer, labels, note.strip(), now())
-        self.file.append(review)
-        self.given[answer.id] = review
+        note, before = answer.note.removeprefix(LATER).strip(), self.given.get(answer.id)
+        if before is None or (before.labels, before.note.removeprefix(LATER).strip()) != (labels, note):
+            note = note if before is None else f"{LATER} {note}".strip()
+            review = Review(answer.id, self.reviewer, labels, note, now())
+            self.file.append(review)
+            self.given[answer.id] = review
         shown = self.item(answer.id)
         assert shown is not None
         return shown
@@ -176,7 +178,7 @@ def make_review_app(store: Store) -> ASGIApp:
             return JSONResponse({"error": "there is no such row"}, 404)
 
     @app.post("/api/answer")
-    def take(answer: Answer) -> Response:
+    async def take(answer: Answer) -> Response:
         try:
             return JSONResponse(state(store.answer(answer)))
         except KeyError:

@@ -4,6 +4,7 @@
 const at = (id) => document.getElementById(id);
 let state = null;
 let active = 0;
+let waiting = false;
 const trail = [];
 
 function make(tag, text, kind) {
@@ -22,12 +23,16 @@ async function ask(path, body) {
 }
 
 async function load(path, body) {
+  if (waiting) return;
+  waiting = true;
   try {
     state = await ask(path, body);
-    at("message").textContent = "";
+    at("message").textContent = body ? "Saved." : "";
     show();
   } catch (error) {
     at("message").textContent = "Not saved: " + error.message;
+  } finally {
+    waiting = false;
   }
 }
 
@@ -106,7 +111,7 @@ function choose(number) {
 
 function submit() {
   const item = state && state.item;
-  if (!item) return;
+  if (!item || waiting) return; // a second click before the first is answered
   const labels = {};
   for (const task of item.tasks) {
     const picked = document.querySelector('input[name="' + task + '"]:checked');
@@ -115,6 +120,10 @@ function submit() {
       return;
     }
     labels[task] = picked.value === "unsure" ? null : picked.value;
+  }
+  if (item.given !== null && !changed(item)) {
+    at("message").textContent = "This is your answer already.";
+    return;
   }
   if (item.given === null) trail.push(item.id);
   load("/api/answer", { id: item.id, labels: labels, note: at("note").value });
