@@ -214,7 +214,8 @@ def test_a_word_is_found_however_an_upstream_mixes_the_places_in_which_it_speaks
 @given(st.data())
 def test_whatever_the_order_of_its_pieces_every_place_is_judged_as_it_will_be_read(data):
     held = Held(policy_of({"proxy": {"stride": 16, "span": 64}}).proxy)
-    places = {name: data.draw(st.text("xyz ", max_size=90)) for name in ("content", "reasoning", "call 0")}
+    names = ("content", "reasoning", "call 0", "call 1", "call 2")
+    places = {name: data.draw(st.text("xyz ", max_size=90)) for name in names}
     hidden = data.draw(st.sampled_from(sorted(places)))
     at = data.draw(st.integers(0, len(places[hidden])))
     left = {**places, hidden: places[hidden][:at] + "bad" + places[hidden][at:]}
@@ -234,6 +235,7 @@ def test_whatever_the_order_of_its_pieces_every_place_is_judged_as_it_will_be_re
         for place, text in held.release():
             out[place] += text
         assert "bad" not in out[hidden] or any("bad" in window for window in seen)
+        assert max(map(len, seen), default=0) <= 2 * 64 + len(names)  # however many places say something
     assert any("bad" in window for window in seen)
     assert out[hidden].replace("bad", "") == places[hidden]
 

@@ -14,6 +14,8 @@ from typing import Any
 from guardreasoner.serve.policy import Proxy
 from guardreasoner.types import Verdict
 
+MOST_SPANS = 2
+"""Of one window, however many places say something in it: its cost has a bound."""
 Look = Callable[[str], Awaitable[Verdict]]
 """Judges one window of a reply."""
 
@@ -57,8 +59,8 @@ class Held:
 
     async def advance(self, look: Look, stops: Callable[[Verdict], bool]) -> None:
         """Judge the next window; `cut` is set when it must be stopped."""
-        end = min(self.length, max(self.judged + self.settings.stride, self._reach()))
-        self.verdict = await look(self._window(end))
+        end, text = self._window(min(self.length, max(self.judged + self.settings.stride, self._reach())))
+        self.verdict = await look(text)
         if stops(self.verdict):
             self.cut = True
             return
@@ -66,15 +68,17 @@ class Held:
         while self._runs and self._runs[0][1] <= end:
             self._runs.popleft()
 
-    def _window(self, end: int) -> str:
-        """What is new up to a position: of each place the newest `span` characters."""
-        ends: dict[str, int] = {}
+    def _window(self, end: int) -> tuple[int, str]:
+        """What is new up to a position, of each place the newest `span` characters, and that position: an earlier one
+        where so many places would make more than `MOST_SPANS` spans."""
+        span, ends = self.settings.span, dict[str, int]()
         for begin, stop, place, there in self._runs:
-            if begin >= end:
+            longer = {**ends, place: there - max(0, stop - end)}
+            if begin >= end or sum(min(at, span) for at in longer.values()) > MOST_SPANS * span:
+                end = min(begin, end)
                 break
-            ends[place] = there - max(0, stop - end)
-        span = self.settings.span
-        return "\n".join(self.texts[place][max(0, at - span) : at] for place, at in ends.items())
+            ends = longer
+        return end, "\n".join(self.texts[place][max(0, at - span) : at] for place, at in ends.items())
 
     def release(self) -> list[Any]:
         """The pieces that may go out now; the end of a reply never goes ahead of its verdict."""
