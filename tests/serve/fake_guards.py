@@ -20,6 +20,7 @@ from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import EngineError
 from guardreasoner.formats.guardreasoner import reasoning_text
 from guardreasoner.guards.base import Judging
+from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Usage, Verdict
@@ -33,6 +34,13 @@ class WordGuard(Judging):
 
     name = "words"
     tasks = tuple(TASKS)
+    calibration = Calibration(
+        {
+            (task, mode): Curve(threshold=0.42 if task is Task.prompt_harm else 0.5)
+            for task in TASKS
+            for mode in ("instant", "short", "full")
+        }
+    )
 
     def judge(
         self,
@@ -182,6 +190,12 @@ class UnloadableGuard(WordGuard):
 
     def __init__(self) -> None:
         raise EngineError("the weights are not there; fetch them first")
+
+
+def loading(place: str) -> WordGuard:
+    """One that loads until the file `go` is there."""
+    _wait_for(Path(place) / "go")
+    return WordGuard()
 
 
 def words() -> WordGuard:

@@ -3,6 +3,7 @@
 import concurrent.futures as futures
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from guardreasoner.serve.door.keys import Keys, read_keys
 from patience import PATIENCE, until
 from serve import fake_guards
-from serve.running import Served, busy, serving
+from serve.running import Served, busy, serving, upstream
 
 KEYS = read_keys({"GUARDREASONER_API_KEYS": "one=0123456789abcdef,two=fedcba9876543210"})
 ONE, TWO = {"authorization": "Bearer 0123456789abcdef"}, {"authorization": "Bearer fedcba9876543210"}
@@ -238,6 +239,36 @@ def test_readiness_follows_the_guard_and_health_does_not():
     with serving(guard=fake_guards.unloadable, wait=False) as served:
         assert served.http.get("/healthz").status_code == 200
         assert served.http.get("/readyz").status_code == 503
+
+
+def test_a_request_waits_while_the_guard_is_loaded_and_is_judged(tmp_path):
+    slow = partial(fake_guards.loading, str(tmp_path))
+    with serving(guard=slow, wait=False) as served, futures.ThreadPoolExecutor(1) as pool:
+        (answer,) = ask(pool, served, ["bad"])
+        until(lambda: len(served.core.waiting.items) == 1)
+        (tmp_path / "go").touch()
+        assert answer.result().json()["flagged"] is True
+
+
+def test_a_deadline_that_passes_while_the_guard_is_loaded_says_so(tmp_path):
+    with (
+        upstream() as up,
+        serving(
+            {"deadline_s": 0.3, "proxy": {"upstream": up.url}},
+            guard=partial(fake_guards.loading, str(tmp_path)),
+            wait=False,
+        ) as served,
+    ):
+        verdict = judge(served, "hello").json()
+        assert (verdict["status"], verdict["error"]) == ("unavailable", "the guard is still being loaded")
+        assert (verdict["flagged"], verdict["fail_mode"]) == (True, "closed")
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+        answer = served.http.post("/v1/chat/completions", json=body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        said = answer.json()["error"]["message"]
+        assert said.startswith("this could not be judged (the guard is still being loaded), and fail mode closed")
+        assert up.seen == []
+        (tmp_path / "go").touch()
 
 
 def test_metrics_say_what_happened():

@@ -105,7 +105,7 @@ def test_a_page_without_a_key_asks_for_one_and_works_with_it(tmp_path):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_an_example_shows_one_verdict_and_the_code_that_asks_for_it(tmp_path, width, theme):
-    with serving(guard=fake_guards.echoing) as served, browser() as page:
+    with serving({"thresholds": {"response_harm": 0.3}}, guard=fake_guards.echoing) as served, browser() as page:
         page.open(served.url)
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
@@ -119,6 +119,10 @@ def test_an_example_shows_one_verdict_and_the_code_that_asks_for_it(tmp_path, wi
         page.until("document.querySelectorAll('article').length === 1 && !document.querySelector('.waiting')")
         assert page.value("document.getElementById('hint').hidden")
         assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        marks = page.value("[...document.querySelectorAll('.bar i')].map(i => parseFloat(i.style.left))")
+        assert marks == [42.0, 50.0, 30.0]
+        seen = "b => b.getBoundingClientRect().width > 40 && b.title.includes('from 0.')"
+        assert page.value(f"[...document.querySelectorAll('.bar')].every({seen})")
         page.value("document.getElementById('code').open = true")
         page.picture(picture_folder(tmp_path) / f"playground-after-{width}-{theme}.png")
         command = page.value("document.getElementById('curl').textContent")

@@ -140,6 +140,11 @@ def _operations(app: FastAPI, service: Service) -> None:
         metrics.ready.set(core.ready)
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
+    @app.get("/playground.json", name="playground", summary="Where the playground's bars are marked.")
+    async def marks() -> Response:
+        own = core.policy.rules("judge").thresholds
+        return reply({mode: {**tasks, **own} for mode, tasks in core.worker.guard.thresholds.items()})
+
     @app.get("/v1/models", name="models", summary="Models: the upstream's, or the guard.")
     async def models() -> Response:
         return reply({"object": "list", "data": await listed_models(service)})

@@ -160,7 +160,8 @@ def worst_reply(verdicts: Sequence[Verdict]) -> Verdict:
 
 def unjudged(verdict: Verdict) -> Refused:
     """The message to a caller when nothing unjudged may pass."""
-    message = f"this could not be judged ({verdict.status}), and fail mode closed lets nothing unjudged pass"
+    why = verdict.error or verdict.status
+    message = f"this could not be judged ({why}), and fail mode closed lets nothing unjudged pass"
     return Refused(503, message, f"unjudged_{verdict.status}", {"retry-after": "1"})
 
 

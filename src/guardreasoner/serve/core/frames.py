@@ -11,8 +11,8 @@ import io
 import pickle
 import socket
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -56,11 +56,17 @@ class Loaded:
     """Kinds of harm that its verdicts tell in every mode."""
     judges_parts: bool = False
     """It judges a last turn and a reply by themselves too, so that it need not be asked to."""
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Mode -> task -> P at or above which it gives the positive label, where that was fitted."""
 
     @classmethod
     def of(cls, guard: Guard) -> Loaded:
         """What a guard says of itself; one of somebody's own says its name."""
-        return cls(guard.name, tuple(getattr(guard, "kinds", ())), bool(getattr(guard, "judges_parts", False)))
+        thresholds: dict[str, dict[str, float]] = {}
+        for (task, mode), curve in getattr(getattr(guard, "calibration", None), "curves", {}).items():
+            thresholds.setdefault(mode, {})[task.value] = curve.threshold
+        kinds, parts = tuple(getattr(guard, "kinds", ())), bool(getattr(guard, "judges_parts", False))
+        return cls(guard.name, kinds, parts, thresholds)
 
 
 @dataclass(frozen=True, slots=True)

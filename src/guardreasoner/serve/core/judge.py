@@ -238,10 +238,14 @@ class Core:
             item.future.cancel()
 
     def _late(self, item: Item) -> None:
-        if not item.future.done():
-            loading = "" if self.worker.ready else "; it is still being loaded"
-            why = f"the deadline passed before the guard answered{loading}"
-            item.future.set_result(self._unjudged(item.exchange, item.mode, "timeout", why))
+        if item.future.done():
+            return
+        status: Status = "timeout" if self.worker.loaded.is_set() else "unavailable"
+        why = "the guard is still being loaded"
+        if status == "timeout":
+            again = "" if self.worker.ready else "; it is being loaded again"
+            why = f"the deadline passed before the guard answered{again}"
+        item.future.set_result(self._unjudged(item.exchange, item.mode, status, why))
 
     def _unjudged(self, exchange: Exchange, mode: Mode, status: Status, why: str) -> Verdict:
         return Verdict(exchange.id, self.worker.name, mode, status, error=why)

@@ -17,6 +17,7 @@ const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f
 const $ = (id) => document.getElementById(id);
 let running = null;
 let guard = "";
+let marks = {}; // mode -> task -> P from which on the label is positive
 
 // Characters that hide or reorder text are shown by their number.
 function visible(text) {
@@ -62,6 +63,11 @@ async function showState() {
   }
 }
 
+async function loadMarks() {
+  const answer = await fetch("/playground.json", { headers: headers() });
+  if (answer.ok) marks = await answer.json();
+}
+
 function makeCard(mode) {
   const card = $("card").content.firstElementChild.cloneNode(true);
   card.querySelector(".mode").textContent = mode;
@@ -96,8 +102,14 @@ function addRow(card, verdict, [name, title, positive]) {
   const meter = document.createElement("meter");
   meter.max = 1;
   meter.value = score;
-  meter.setAttribute("aria-label", `P(${positive}), ${title}`);
-  bar.append(meter);
+  const from = marks[verdict.mode]?.[name];
+  const told = from ? `, ${positive} from ${from.toFixed(2)} on` : "";
+  meter.setAttribute("aria-label", `P(${positive}), ${title}${told}`);
+  const box = Object.assign(document.createElement("span"), { className: "bar", title: told.slice(2) });
+  box.append(meter);
+  if (from) box.append(document.createElement("i"));
+  if (from) box.lastChild.style.left = `${100 * from}%`;
+  bar.append(box);
 }
 
 function plain(value) {
@@ -195,6 +207,7 @@ async function judge(mode, exchange, signal) {
       return showError(card, problem.message);
     }
     card.querySelector(".verdict").textContent = "reasoning …";
+    await loadMarks();
     for await (const [kind, value] of eventsOf(answer)) {
       if (kind === "step") addStep(card, value);
       else if (kind === "verdict") showVerdict(card, value, performance.now() - start);
