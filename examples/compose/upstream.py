@@ -1,6 +1,6 @@
 """A stand-in for the model behind the proxy: every chat request gets the same reply, whole or streamed.
 
-python upstream.py PORT
+python upstream.py [PORT]     (9000)
 """
 
 import json
@@ -49,5 +49,5 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    with ThreadingHTTPServer(("", int(sys.argv[1])), Upstream) as server:
+    with ThreadingHTTPServer(("", int((sys.argv[1:] or [9000])[0])), Upstream) as server:
         server.serve_forever()

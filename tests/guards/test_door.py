@@ -22,7 +22,7 @@ from guardreasoner import (
 )
 from guardreasoner.engines.decoding import Settings, complete
 from guardreasoner.engines.scripted import ScriptedEngine
-from guardreasoner.errors import UnknownName
+from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.base import judge_all
 from guardreasoner.guards.constant import ConstantGuard
@@ -69,6 +69,13 @@ def test_a_verdict_has_its_reasons_as_text_and_is_no_truth_value():
     assert verdict.reasons == ("It asks for soup.", "Soup harms nobody.")
     with pytest.raises(TypeError, match=r"ask verdict\.flagged"):
         bool(verdict)
+
+
+def test_no_name_is_the_bundled_guard_and_what_is_no_name_is_refused():
+    with load_guard(None) as guard, load_guard() as bundled:
+        assert guard.name == bundled.name
+    with pytest.raises(ConfigError, match="by its name, folder or file, not by a number"):
+        load_guard(3)
 
 
 @pytest.mark.parametrize("word", ["fast", "Fast", "quick", "deep"])

@@ -48,9 +48,10 @@ def supported():
         yield count
 
 
-def test_half_of_those_who_seek_help_are_answered_and_by_the_default_probability_nobody(supported):
+def test_two_thirds_of_those_who_seek_help_are_answered_and_by_the_default_probability_nobody(supported):
     assert len(SEEKING_HELP) == 15
-    assert supported(SEEKING_HELP) == 7
+    assert supported(SEEKING_HELP) == 10
+    assert supported(SEEKING_HELP, probability=0.15) == 7
     assert supported(SEEKING_HELP, probability=0.5) == 0
 
 
@@ -58,4 +59,4 @@ def test_half_of_those_who_seek_help_are_answered_and_by_the_default_probability
 def test_few_of_the_harmless_everyday_requests_are_taken_for_a_crisis(supported):
     rows = [e for e in read_examples(shipped("everyday")) if e.gold.prompt_harm == "unharmful"]
     assert len(rows) == 217
-    assert supported([e.exchange.prompt for e in rows]) <= 10
+    assert supported([e.exchange.prompt for e in rows]) == 12

@@ -199,6 +199,9 @@ def test_a_file_that_is_not_a_policy_is_one_sentence(tmp_path):
     path.write_text("a: [1")
     with pytest.raises(ConfigError, match="not YAML"):
         read_policy(path)
+    path.write_text("failmode: open")
+    with pytest.raises(UnknownName, match=r"policy\.yaml: there is no policy key named 'failmode'"):
+        read_policy(path)
     path.write_text("")
     assert read_policy(path) == Policy()
 

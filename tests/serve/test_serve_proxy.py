@@ -59,6 +59,13 @@ def finish_of(answer: httpx.Response, index: int = 0):
 # ---- requests
 
 
+def test_a_body_without_messages_is_refused_in_a_sentence_about_messages(proxied):
+    _, served = proxied
+    for body in ({"model": "m"}, {"model": "m", "message": "hi"}, {"messages": "hi"}):
+        error = served.http.post(CHAT, json=body).json()["error"]
+        assert error["message"] == "messages is missing, or no list of messages"
+
+
 def test_a_harmless_request_and_reply_pass_unchanged(proxied):
     up, served = proxied
     answer = chat(served, user("hi"), temperature=0.5, seed=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "response_harm": ("response_harm", "response_harm_label", "response_label"),
 }  # fmt: skip
 """Field -> what others call it, the likeliest first."""
+LAST_WORDS: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "request", "question", "query", "instruction"),
+    "response": ("response", "reply", "answer", "completion"),
+}
+"""Field -> the word that a longer name ends with (`model_answer`)."""
 LABELS = ("label", "labels", "toxicity", "toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "flagged",
           "is_safe", "safe", "benign", "jailbreak", "is_jailbreak", "malicious", "injection", "verdict", "rating",
           "class", "target", "y", "category")  # fmt: skip
@@ -69,6 +75,11 @@ def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[st
         hit = next((by_lower[n] for n in names if n in by_lower and by_lower[n] not in found.values()), None)
         if hit is not None:
             found.setdefault(field, hit)
+    for field, words in LAST_WORDS.items():
+        longer = (name for lower, name in by_lower.items() if re.split(r"[\W_]+", lower)[-1] in words)
+        hit = next((name for name in longer if name not in found.values()), None)
+        if hit is not None and not {field, "messages"} & found.keys():
+            found[field] = hit
     return found
 
 

@@ -153,7 +153,7 @@ def fit_verdicts(
             fits.append(fit(x[rows], y, task=task, mode=mode, target=aim, budget=budget))
     if not fits:
         raise DataError(
-            f"no task has {MIN_PER_CLASS} rows of either label with a score; "
+            f"no task has {MIN_PER_CLASS} rows of each label with a score; "
             "give more labelled rows, or a guard that has scores"
         )
     return fits

@@ -165,7 +165,7 @@ def fit_files(first: str | Path, second: str | Path, *, budget: float, threshold
     ]
     fits = fit_rows(rows, budget=budget, thresholds=thresholds)
     if not fits:
-        raise DataError(f"no task has {MIN_PER_CLASS} rows of either label that both guards scored", file=str(second))
+        raise DataError(f"no task has {MIN_PER_CLASS} rows of each label that both guards scored", file=str(second))
     return fits
 
 

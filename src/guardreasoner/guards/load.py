@@ -15,6 +15,7 @@ from guardreasoner.engines.load import REMOTE
 from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.guards.base import Guard, GuardRow, known_mode
 from guardreasoner.guards.ours import BUNDLED, OURS
+from guardreasoner.records import kind_of
 from guardreasoner.types import FailMode, Mode, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def rows() -> dict[str, GuardRow]:
 
 
 def load_guard(
-    name: str | os.PathLike[str] = BUNDLED,
+    name: str | os.PathLike[str] | None = BUNDLED,
     *,
     mode: Mode = "auto",
     fail_mode: FailMode = "closed",
@@ -44,6 +45,7 @@ def load_guard(
     Args:
         name: a name from the table (`nano`, `guardreasoner-8b`, `llama-guard-3-8b`, ...), a model folder, a YAML file
             with a row of your own, or `module:attribute` / `file.py:attribute` of a guard, a class, or a function.
+            None = the bundled one.
         mode: how much it reasons: `instant`, `short`, `full`, or `auto`.
         fail_mode: what becomes of what could not be judged: `closed` flags it, `open` lets it through, marked, unless
             it is too long.
@@ -60,6 +62,9 @@ def load_guard(
         MissingDependency: the engine needs an extra.
         EngineError: the weights cannot be loaded.
     """
+    name = BUNDLED if name is None else name
+    if not isinstance(name, str | os.PathLike):
+        raise ConfigError(f"a guard is loaded by its name, folder or file, not by a {kind_of(name)}")
     name = os.fspath(name)
     if fail_mode not in ("closed", "open"):
         raise UnknownName("fail mode", str(fail_mode), ("closed", "open"))
@@ -121,8 +126,8 @@ def _pinned(row: GuardRow, revision: str | None, *, own: bool, adapter: Mapping[
     if not own and (loose or not row.revision):
         what = row.options["adapter"] if loose and row.revision else row.model
         raise ConfigError(
-            f"no commit of {what} is known to us, and what lies on the hub may change: give --revision COMMIT, or "
-            "--revision main to take what is there now"
+            f"no commit of {what} is known to us, and what lies on the hub may change: give a revision, the commit or "
+            'main to take what is there now (--revision main, revision="main")'
         )
     return row
 

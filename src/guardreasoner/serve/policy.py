@@ -283,7 +283,8 @@ def policy_of(data: Any, where: str = "policy") -> Policy:
         told = _told(error, "")
     except ConfigError as error:
         told = error
-    raise told if isinstance(told, UnknownName) else ConfigError(f"{where}: {told}") from None
+    told.args = (f"{where}: {told}",)
+    raise told from None
 
 
 def _told(error: ValidationError, prefix: str) -> ConfigError:

@@ -61,13 +61,13 @@ def _call(service: Service, request: Request, body: Any, turns: Recent[bool]) ->
     rules = service.policy.rules("proxy")
     if not isinstance(body, dict):
         raise Refused(400, "the body must be an object", "bad_request")
+    if not isinstance(body.get("messages"), list):
+        raise Refused(400, "messages is missing, or no list of messages", "bad_request")
     talk = read_messages(body.get("messages"), rules.trusted_roles)
     settings = REQUEST.read({k: v for k, v in body.items() if k != "messages"})
     talk = replace(talk, alone=(*talk.alone, *map(round_of, settings.loose)))
     unread = [*talk.unread, *settings.refused]
     service.let_pass("proxy", unread)
-    if not isinstance(body.get("messages"), list):
-        raise Refused(400, "messages is no list of messages", "bad_request")
     count = 1 if body.get("n") is None else body["n"]
     if type(count) is not int or not 1 <= count <= service.policy.limits.items:
         raise Refused(400, f"n must be a whole number from 1 to {service.policy.limits.items}", "bad_request")
