@@ -55,6 +55,7 @@ def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
         verdicts = page.value("[...document.querySelectorAll('article')].map(a => a.innerText)")
         assert [v.split()[0] for v in verdicts] == ["instant", "short", "full", "auto"]
         assert all("flagged" in v and "harmful" in v and "0.970" in v and "tokens" in v for v in verdicts)
+        assert all("policy: block the request" in v for v in verdicts)
         assert HOSTILE.replace("\u202e", "\\u202e") in verdicts[2]  # a step quotes the request; it is shown as text
         assert page.value("document.title") == "guardreasoner playground"
         assert page.value("document.querySelectorAll('article img, article script').length") == 0

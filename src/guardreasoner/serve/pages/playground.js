@@ -125,19 +125,21 @@ function notesOf(verdict) {
   if (verdict.fail_mode) notes.push(`not judged: ${verdict.fail_mode === "open" ? "let through" : "held back"}`);
   if (!verdict.calibrated && verdict.status === "ok") notes.push("scores are not calibrated");
   for (const [name, value] of Object.entries(verdict.notes)) {
-    const said = name === "actions" ? plain(Object.fromEntries(TASKS.filter(([t]) => value[t]).map(([t, title]) => [title, value[t]]))) : plain(value);
+    const said = name === "actions" ? TASKS.filter(([t]) => value[t]).map(([t, title]) => `${value[t]} the ${title}`).join(", ") : plain(value);
     const title = name === "actions" ? "policy" : name.replaceAll("_", " ");
     if (!["action", "flagged"].includes(name) && said) notes.push(`${title}: ${said}`);
   }
   return notes;
 }
 
-// Kinds of harm that are more likely than not, the likeliest first; and the kind as the reasoning names it.
+// Kinds of harm that are more likely than not, the likeliest first; the kind as the reasoning names it; an attack.
 function kindsOf(verdict) {
   const likely = Object.entries(verdict.kinds ?? {}).filter(([, p]) => p >= 0.5).sort((a, b) => b[1] - a[1]);
   const found = likely.slice(0, 3).map(([kind, p]) => `${kind} ${p.toFixed(2)}`);
   if (verdict.harm) found.unshift(verdict.harm);
-  return found.length ? `kind of harm: ${found.join(", ")}` : "";
+  const kinds = found.length ? [`kind of harm: ${found.join(", ")}`] : [];
+  if (verdict.attack >= 0.5) kinds.push(`attack likely, P(steers a model) ${verdict.attack.toFixed(2)}`);
+  return kinds.join(" · ");
 }
 
 function showNotes(card, notes) {
