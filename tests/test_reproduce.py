@@ -170,6 +170,13 @@ def test_the_smoke_recipe_goes_the_whole_road(tmp_path):
     assert sum(1 for _ in read_jsonl(out / "evaluate" / "scores.jsonl")) == 3
 
 
+def test_what_training_lacks_is_said_before_the_first_stage(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "trl", None)  # as where it is not installed
+    assert main(["reproduce", "smoke", "--out", str(tmp_path / "run")]) == 1
+    assert "trl is not installed; run: pip install 'guardreasoner[train]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_the_models_that_sample_are_trained_beside_the_main_one():
     recipe = parse_recipe("variants: {a: {seed: 1}, b: {seed: 2}}\nsample: {models: [sft, b]}", name="x")
     assert models_to_train(recipe) == ("sft", "b")

@@ -19,7 +19,7 @@ from guardreasoner.data.everyday import shipped
 from guardreasoner.data.mix import USES
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
-from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.records import dumps, read_jsonl, sha256
 from guardreasoner.train.models import read_meta
@@ -56,6 +56,8 @@ def reproduce(
         GuardReasonerError: a stage cannot continue; the same call again resumes there.
     """
     root = Path(out)
+    if {"sft", "dpo"} & set(recipe.stages):
+        need("trl", "train")  # said now, and not after a teacher has written for hours
     if variant is not None:
         recipe.variant(variant)
         if "synthesize" in recipe.stages:

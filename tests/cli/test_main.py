@@ -38,6 +38,8 @@ def test_alone_it_prints_every_command_in_a_group_on_a_screen(capsys):
     ("words", "code", "message"),
     [
         (["chek", "hi"], 2, "there is no command named 'chek'; did you mean 'check'?"),
+        (["judge", "hi"], 2, "there is no command named 'judge'; did you mean 'check'?"),
+        (["guards", "lama"], 1, "there is no guard named 'lama'; did you mean 'llama'?"),
         (["help", "chek"], 2, "there is no command named 'chek'; did you mean 'check'?"),
         (["check", "hi", "--gaurd", "nano"], 2, "there is no option --gaurd; did you mean --guard?"),
         (["check", "hi", "--gaurd=nano"], 2, "there is no option --gaurd; did you mean --guard?"),

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.names:
         kin = [row for row in known.values() if name == row.name or (name not in known and name == family_of(row.name))]
         if not kin:
-            raise UnknownName("guard", name, known)
+            raise UnknownName("guard", name, {*known, *map(family_of, known)})
         asked += kin
     checked = [(row, missing(row)) for row in asked]
     if args.ready:

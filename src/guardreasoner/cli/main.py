@@ -62,6 +62,10 @@ GROUPS: dict[str, dict[str, str]] = {
 COMMANDS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 
+MEANT = {"judge": "check", "scan": "check", "moderate": "check", "train": "reproduce", "playground": "serve"}
+"""What people call a command -> its name."""
+
+
 class CommandParser(argparse.ArgumentParser):
     """Names what is wrong in one line, with the command's own help behind it."""
 
@@ -148,7 +152,7 @@ def _run(words: list[str]) -> int:
         words = [*words[1:], "--help"]
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
-        _usage(str(UnknownName("command", command, COMMANDS)))
+        _usage(str(UnknownName("command", command, COMMANDS, MEANT)))
     if wrong := _mistaken(words, command):
         _usage(wrong)
     args = parser_for(command).parse_args(words)

@@ -75,7 +75,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        why = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
         raise ConfigError(f"cannot listen on {host}:{port} ({why}); give another --host or --port") from None
 
 
