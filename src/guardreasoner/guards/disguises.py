@@ -11,11 +11,18 @@ most `MOST_FORMS` forms. Each undoing is linear in the length of the text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from guardreasoner.guards import encodings, normalise, parts, spellings
+from guardreasoner.guards import ciphers, codes, encodings, normalise, parts, spellings
 
+_ANSWERS = re.compile(r"^[^\S\n]*Answers:[^\S\n]*$", re.I | re.M)
+_FORGED = re.compile(
+    r"^[^\S\n]*(?:Human user:|AI assistant:(?:[^\S\n]*\n[^\S\n]*None)?|-{3}|Answers:|(?:Request|Completion|Response):"
+    r"[^\S\n]*(?:harmful|unharmful|refusal|compliance|None))[^\S\n]*(?:\n|\Z)",
+    re.I | re.M,
+)
 ROUNDS, DEPTH, MOST_FORMS = 3, 2, 6
 
 
@@ -30,7 +37,12 @@ class Form:
     @property
     def deciphered(self) -> bool:
         """Whether a simple cipher was undone: another one in it would be found by chance."""
-        return not spellings.CIPHERS.isdisjoint(self.undone)
+        return not ciphers.CIPHERS.isdisjoint(self.undone)
+
+
+def _unforged(text: str) -> str:
+    """Judged text without an answer block and the turn markers around it, whose words say nothing about the text."""
+    return _FORGED.sub("", text).strip() or text if _ANSWERS.search(text) else text
 
 
 def _normalised(text: str) -> str:
@@ -38,9 +50,10 @@ def _normalised(text: str) -> str:
 
 
 EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("Braille", encodings.braille),
+    ("Braille", codes.braille),
     ("upside down", normalise.upright),
     ("characters", _normalised),
+    ("answer block", _unforged),
     ("entities", encodings.entities),
     ("percent", encodings.percent),
     ("escapes", encodings.escapes),
@@ -58,15 +71,18 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("encoded", encodings.runs),
     ("hidden markup", spellings.hidden_markup),
     ("leet", spellings.leet),
-    ("rot47", spellings.rot47),
+    ("masked letters", spellings.masked),
+    ("rot47", ciphers.rot47),
     ("assembled", parts.assembled),
     ("respaced", spellings.respaced),
     ("acrostic", spellings.acrostic),
+    ("words in reverse order", ciphers.turned),
 )
 AS_WRITTEN = (
     ("encoded", encodings.runs),
     ("encoded", encodings.hidden),
-    ("rot47", spellings.rot47),
+    ("masked letters", spellings.masked),
+    ("rot47", ciphers.rot47),
     ("assembled", parts.assembled),
 )
 
@@ -105,8 +121,10 @@ def _exact(form: Form) -> Form:
 def _guessed(form: Form) -> Iterator[tuple[Form, bool]]:
     """Forms of a form, and whether they say all that it does."""
     found = [(name, undo(form.text), False) for name, undo in GUESSES]
-    ciphers = () if form.deciphered else spellings.ciphers(form.text)
-    found = [(name, text, certain) for name, text, certain in (*found, *ciphers) if text != form.text]
+    read = any(name == "leet" and text != form.text for name, text, _ in found)
+    if not form.deciphered and not read:  # leet is deciphered once it is read
+        found += ciphers.ciphers(form.text)
+    found = [one for one in found if one[1] != form.text]
     if not found:
-        found = [(name, text, False) for name, text in spellings.lossy(form.text) if text != form.text]
+        found = [(name, text, False) for name, text in ciphers.lossy(form.text) if text != form.text]
     yield from ((Form(text, (*form.undone, name)), certain) for name, text, certain in found)

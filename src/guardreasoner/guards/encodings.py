@@ -1,6 +1,5 @@
-"""Encoded text: entities, percent, escapes, Braille, and runs of base64, base32, base45, base58, base62, base85,
-uuencode, UTF-7, hex (dumps too), binary, decimal, octal, numbered letters, spelling words or Morse, packed by gzip or
-not, also one inside another.
+"""Encoded text: entities, percent, escapes, and runs of base64, base32, base45, base58, base62, base85, uuencode,
+UTF-7, hex (dumps too) or a code of letters (`guards.codes`), packed by gzip or not, also one inside another.
 
 Each function returns the text with what it found decoded in place, or unchanged where it found nothing. None raises,
 and each is linear in the length.
@@ -14,10 +13,11 @@ import codecs
 import html
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from guardreasoner.guards.words import apart, known
+from guardreasoner.guards import codes
+from guardreasoner.guards.words import known, readable, sensible
 
 HIDDEN = 12
 """Characters of what a run decodes to, from which it is judged without what stands around it too."""
@@ -58,27 +58,6 @@ _HEX_DUMP = re.compile(
     r"(?:^[0-9a-fA-F]{6,8}:?[ ]{1,2}(?:[0-9a-fA-F]{2}[ ]{0,2}){1,16}(?![0-9a-fA-F]).*(?:\n|\Z)){2,}", re.M
 )
 _HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
-_BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}")
-_DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
-_CALLS = re.compile(r"(?:\b\w{2,14}\(\s?(?:0x[0-9a-fA-F]{2}|\d{2,3})\s?\)[\s+.,&|]{0,4}){4,}")
-_NUMBERED = re.compile(r"(?<![\d.])(?:\d{1,2}[-,./| ]{1,3}){7,}\d{1,2}(?![\d.])")
-_SPELLING = (
-    "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike november oscar papa "
-    "quebec romeo sierra tango uniform victor whiskey whisky x-?ray yankee zulu"
-)
-_NAMES = _SPELLING.replace(" ", "|")
-_NATO = re.compile(rf"\b(?:(?:{_NAMES})\b\W{{1,3}}){{5,}}(?:{_NAMES})\b", re.I)
-_BRAILLE = re.compile("[\u2800-\u283f]+")
-_DOTS = bytes.fromhex("0103091911 0b1b130a1a 05070d1d15 0f1f170e1e 2527 3a 2d3d35".replace(" ", ""))
-"""Braille patterns of a to z, less U+2800."""
-_MORSE = re.compile(r"(?:[.\-–—•·_]{1,5}[ /|]{1,3}){4,}[.\-–—•·_]{1,5}")
-_MORSE_LETTERS = """
-.- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
------ .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
-"""
-_CODE = dict(zip(_MORSE_LETTERS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
-_DASHES = str.maketrans("–—_•·", "---..")
-_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 def entities(text: str) -> str:
@@ -110,14 +89,6 @@ def quoted_printable(text: str) -> str:
     """`=XX` as characters, where most of the text is written so."""
     found = len(_QUOTED.findall(text)) if "=" in text else 0
     return _QUOTED.sub(lambda m: chr(int(m[1], 16)), text) if found > 5 and 9 * found > len(text) else text
-
-
-def braille(text: str) -> str:
-    """Braille letters (grade 1) as letters."""
-    if sum(map(len, _BRAILLE.findall(text))) < ESCAPES_NEEDED:
-        return text
-    letters = {0x2800: " ", **{0x2800 + dots: chr(97 + i) for i, dots in enumerate(_DOTS)}}
-    return _BRAILLE.sub(lambda m: m.group().translate(letters), text)
 
 
 def runs(text: str) -> str:
@@ -157,20 +128,6 @@ def _undone(text: str, wanted: Callable[[str], bool], found: list[str] | None = 
     for pattern, decode in _RUNS:
         text = pattern.sub(lambda m, decode=decode: replaced(m.group(), decode), text)  # type: ignore[misc]
     return text
-
-
-def readable(text: str) -> bool:
-    """Whether it is text: printable, and most of it letters and blanks."""
-    if len(text) < 3 or not all(c.isprintable() or c in "\n\t\r" for c in text):
-        return False
-    return sum(c.isalpha() or c == " " for c in text) >= 0.7 * len(text)
-
-
-def sensible(text: str) -> bool:
-    """Whether it is readable and at least half of its letters are in English words."""
-    words = _LETTERS.findall(text)
-    inside = sum(len(w) for w in words if known(w))
-    return readable(text) and 2 * inside >= sum(map(len, words)) > 0
 
 
 def _meant(decoded: str | None) -> str | None:
@@ -311,58 +268,6 @@ def _hex(run: str) -> str | None:
     return f" {found} " if found and readable(found) and (len(found) > 11 or sensible(found)) else None
 
 
-def _binary(run: str) -> str | None:
-    groups = re.findall("[01]+", run)
-    if len(groups) == 1:
-        groups = [run[i : i + 8] for i in range(0, len(run) // 8 * 8, 8)]
-    found = _utf8(bytes(int(g, 2) for g in groups if len(g) < 9))
-    return f" {found} " if found and readable(found) else None
-
-
-def _decimal(run: str) -> str | None:
-    digits = re.findall(r"\d+", run)
-    found = _of_codes([int(n) for n in digits])
-    if not sensible(found) and not re.search("[89]", run):
-        found = _of_codes([int(n, 8) for n in digits])
-    return f" {found} " if sensible(found) else None
-
-
-def _calls(run: str) -> str | None:
-    found = _of_codes([int(n, 0) for n in re.findall(r"\(\s?(0x[0-9a-fA-F]+|[1-9]\d+)", run)])
-    return f" {found} " if readable(found) else None
-
-
-def _of_codes(codes: Sequence[int]) -> str:
-    return "".join(map(chr, codes)) if all(9 <= c < 127 for c in codes) else ""
-
-
-def _numbered(run: str) -> str | None:
-    """1 = a, 26 = z, or 0 = a; a blank or a slash ends a word."""
-    words = [re.findall(r"\d+", word) for word in re.split(r" ?[/|] ?| +", run)]
-    first = 1 - any(int(n) == 0 for word in words for n in word)
-    if not all(int(n) <= 25 + first for word in words for n in word):
-        return None
-    letters = ["".join(chr(97 - first + int(n)) for n in word) for word in words]
-    found = "".join(letters) if all(len(word) == 1 for word in words) else " ".join(letters)
-    found = " ".join(apart(found)) if " " not in found else found
-    return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
-
-
-def _nato(run: str) -> str | None:
-    """The first letters of spelling words; a slash, a comma or a line ends a word."""
-    words = ["".join(name[0] for name in re.findall(_NAMES, word.lower())) for word in re.split(r"[/|,.;\n]", run)]
-    found = " ".join(apart(words[0])) if len(words) == 1 else " ".join(filter(None, words))
-    return f" {found} " if sensible(found) else None
-
-
-def _morse(run: str) -> str | None:
-    words = re.split(r" ?[/|] ?| {2,}", run.translate(_DASHES))
-    found = " ".join("".join(_CODE.get(letter, "?") for letter in word.split()) for word in words)
-    return (
-        f" {found} " if len(found) > 4 and found.count("?") * 5 < len(found) and re.search("[a-z]{2}", found) else None
-    )
-
-
 def _tried(decode: Callable[[], bytes]) -> str | None:
     try:
         content = decode()
@@ -379,11 +284,7 @@ def _tried(decode: Callable[[], bytes]) -> str | None:
 
 
 _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
-    (_CALLS, _calls),
-    (_BINARY, _binary),
-    (_DECIMAL, _decimal),
-    (_NUMBERED, _numbered),
-    (_NATO, _nato),
+    *codes.CODES,
     (_HEX_DUMP, _hex_dump),
     (_UU, _uu),
     (_UTF7, _utf7),
@@ -395,5 +296,4 @@ _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     (_SPLIT64, _split64),
     (_BASE64, _base64),
     (_BASE85, _base85),
-    (_MORSE, _morse),
 )

@@ -11,21 +11,20 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from guardreasoner.guards.words import apart, inner_sorted, known, likelihood, listed, nearest, without_vowels
+from guardreasoner.guards.words import apart, known, likeliest, likelihood, listed
 
 UNLIKELY = -2.3
 """Log-likelihood of single words per letter: running English has more, a long technical term has less."""
 BY_CHANCE = -3.0
 """The same of the first letters of lines: of 1,200 random rows of 12 to 24 letters none has more than -3.7."""
-CERTAIN = 12
-"""Thirds of words that a cipher must gain for the text as written to hold nothing more."""
 _HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _BROKEN = re.compile(r"[A-Za-z]{1,20}(?:[^\sA-Za-z'\x00-\x1f@_=<>/\\&]{1,2}[A-Za-z]{1,20}){1,24}\d?")
+_MASK = re.compile(r"[*#•?]")
+_MASKED = re.compile(r"(?<![\w*#])(?=.{4})[A-Za-z]{1,12}[*#•?]{1,2}[A-Za-z]{1,12}(?![\w*#])")
 _QUOTED_WORDS = re.compile(r'(?:"[A-Za-z\']{1,24}[.,?!]?"[ ]{1,3}){3,}"[A-Za-z\']{1,24}[.,?!]?"')
-_POINTS = ".,;:!?\"'()"
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}\s{0,2}/?>")
 _INLINE = re.compile(r"</?(?:a|b|big|code|em|font|i|mark|s|small|span|strong|sub|sup|tt|u|wbr)\b", re.I)
 _BBCODE = re.compile(r"\[/?(?:b|i|u|s|url|color|size|font|quote|code|sup|sub)(?:=[^\[\]\n]{0,60})?\]", re.I)
@@ -49,6 +48,8 @@ _LONG = re.compile(r"[A-Za-z']{14,}")
 _PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:[,;:.!?]?\1[A-Za-z0-9']+){2,}")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[A-Z][a-z])")
 _BULLET = re.compile(r"(?:\d{1,4}|[a-zA-Z])[.):]|[-*•|>]")
+_CELL_END = re.compile(r"(?<!<)\|(?!>)")
+"""Not the bars of a special token, `<|im_end|>`."""
 _GLUED_BULLET = re.compile(r"\A(?:\d{1,4}[.):,;|=-]|[-*•|>])\s*(?=[A-Za-z])")
 _LEET = {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
          "@": "a", "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "€": "e"}  # fmt: skip
@@ -118,7 +119,7 @@ def layout(text: str) -> str:
     items = [_item(line.split()) for line in lines]
     if len(lines) > 3 and 10 * sum(item is not None for item in items) >= 7 * len(lines):
         text = " ".join(item or line for item, line in zip(items, lines, strict=True))
-    cells = [c.strip() for c in text.split("|") if c.strip(" -:\n")]
+    cells = [c.strip() for c in _CELL_END.split(text) if c.strip(" -:\n")]
     if len(cells) > 3 and sum(" " not in c for c in cells) >= 0.8 * len(cells):
         text = " ".join(cells)
     return text
@@ -136,6 +137,19 @@ def broken(text: str) -> str:
         text = _QUOTED_WORDS.sub(lambda m: m.group().replace('"', ""), text)
     read = {token: word for token in set(_BROKEN.findall(text)) if (word := _mended(token))}
     return _BROKEN.sub(lambda m: read.get(m.group(), m.group()), text) if len(read) > 2 else text
+
+
+def masked(text: str) -> str:
+    """Words with a sign or two in place of letters (`m*ke`), as the most frequent words that fit."""
+    read = {token: word for token in set(_MASKED.findall(text)) if (word := _unmasked(token)) != token}
+    return _MASKED.sub(lambda m: read.get(m.group(), m.group()), text) if len(read) > 1 else text
+
+
+def _unmasked(token: str) -> str:
+    places = [i for i, c in enumerate(token) if not c.isalpha()]
+    parts = _MASK.split(token.lower())
+    fills = itertools.product(string.ascii_lowercase, repeat=len(places))
+    return likeliest((parts[0] + "".join(itertools.chain(*zip(fill, parts[1:], strict=True))) for fill in fills), token)
 
 
 def _mended(token: str) -> str | None:
@@ -172,49 +186,6 @@ def leet(text: str) -> str:
     if len(certain) < 2:
         return text
     return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
-
-
-CIPHERS = frozenset({"rot13", "shifted letters", "mirrored alphabet", "reversed", "reversed words", "pig Latin"})
-
-
-def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
-    certain."""
-    words = [w for w in _LETTERS.findall(text) if len(w) > 1]
-    if sum(not known(w) for w in words) < 3:
-        return
-    found = [
-        ("rot13" if shift == 13 else "shifted letters", *_by_words(text, _shift(shift)))
-        for shift in (13, *(k for k in range(1, 26) if k != 13))
-    ]
-    found.append(("mirrored alphabet", *_by_words(text, str.maketrans(*_mirror()))))
-    found.append(("reversed", *_by_words(text, lambda w: w[::-1], whole=True)))
-    found.append(("reversed words", *_by_words(text, lambda w: w[::-1])))
-    found.append(("pig Latin", *_by_words(text, _pig)))
-    most = max(gain for _, _, gain in found)
-    for name, new, gain in found:
-        if gain == most > 0:
-            yield name, new, gain >= CERTAIN
-            yield name, _changed(text, new), False  # without what asks for it to be undone
-
-
-def rot47(text: str) -> str:
-    """All printable ASCII signs shifted by half of their number, where that makes English of the text or its end."""
-    turned = "".join(chr(33 + (ord(c) + 14) % 94) if "!" <= c <= "~" else c for c in text)
-    old, new = ([known(w.strip(_POINTS)) for w in t.split(" ")] for t in (text, turned))
-    gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
-    most = max(gained)
-    if most < 4 or 2 * most < gained.index(most):
-        return text
-    start = len(old) - gained.index(most)
-    return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]])
-
-
-def lossy(text: str) -> Iterator[tuple[str, str]]:
-    """Name and text of what a stretch of misspelt words may have been: the most frequent words that fit."""
-    if sum(len(w) > 1 and not known(w) for w in _LETTERS.findall(text)) > 1:
-        yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
-        yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))[0]
 
 
 def _is_symbol(character: str) -> bool:
@@ -290,70 +261,6 @@ def _unleeted(word: str) -> str | None:
         if known(found) or (len(found) > 7 and listed(found)):
             return found
     return None
-
-
-def _shift(by: int) -> dict[int, int]:
-    lower, upper = string.ascii_lowercase, string.ascii_uppercase
-    return str.maketrans(lower + upper, lower[by:] + lower[:by] + upper[by:] + upper[:by])
-
-
-def _mirror() -> tuple[str, str]:
-    return string.ascii_letters, string.ascii_lowercase[::-1] + string.ascii_uppercase[::-1]
-
-
-def _pig(word: str) -> str:
-    body = word.lower().removesuffix("ay")
-    if body == word.lower() or len(body) < 2:
-        return word
-    tries = [body.removesuffix("w"), *(body[-k:] + body[:-k] for k in range(1, min(4, len(body))))]
-    return next((t for t in tries[::-1] if known(t)), tries[1] if len(tries) > 1 else body)
-
-
-def _by_words(
-    text: str, read: dict[int, int] | Callable[[str], str], *, whole: bool = False, needed: int = 3
-) -> tuple[str, int]:
-    """The text with its best stretch of words read anew (largest sum of gains) and the gain; itself and 0 without one.
-
-    Args:
-        text: any.
-        read: a word to the word it stands for.
-        whole: the stretch is turned round as a whole, and not word by word.
-        needed: words gained.
-    """
-    spans = [m.span() for m in _LETTERS.finditer(text)]
-    new = [text[a:b].translate(read) if isinstance(read, dict) else read(text[a:b]) for a, b in spans]
-    best, total, start, found = 0, 0, 0, (0, 0)
-    for i, ((a, b), word) in enumerate(zip(spans, new, strict=True)):
-        gain = _gain(text[a:b], word)
-        if total < 0 or (total == 0 and gain <= 0):
-            total, start = 0, i
-        total += gain
-        if total > best:
-            best, found = total, (start, i + 1)
-    if best < 3 * needed:
-        return text, 0
-    left, right = spans[found[0]][0], spans[found[1] - 1][1]
-    if whole:
-        return f"{text[:left]}{text[left:right][::-1]}{text[right:]}", best
-    inside = iter(new[found[0] : found[1]])
-    return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:], best
-
-
-def _changed(old: str, new: str) -> str:
-    """The stretch of a text in which it differs from another of the same length, less the words that both hold."""
-    if len(old) != len(new):
-        return new
-    places = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
-    left = new.rfind(" ", 0, places[0]) + 1
-    right = new.find(" ", places[-1])
-    return new[left : right if right > 0 else len(new)]
-
-
-def _gain(old: str, new: str) -> int:
-    """Thirds of a word that reading `old` as `new` brings."""
-    if len(old) < 2:
-        return 0
-    return 3 * (known(new) and new.lower() != old.lower()) - 3 * known(old) - (not known(new) and not known(old))
 
 
 def _sure(text: str, read: Callable[[str], str], needed: int) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import islice
+from itertools import islice, pairwise
 
 COMMON = 30_000
 """Words that count as known: rarer ones are found by chance in letters that mean nothing."""
@@ -18,6 +18,18 @@ LONGEST = 20
 """Letters of a word, when joined words are taken apart."""
 STRAY = -25.0
 """Log-likelihood of a letter that belongs to no word."""
+_NOUNS_NEXT = "the a an my your his her its our their"
+_BEFORE_NOUNS = """
+of to in for with from at on by into about is are was were be and or do does did can could should would will that what
+how why which who when where if as than
+"""
+_LASTS = "and or how what why which of write explain describe i can could do does please"
+NOUN_NEXT, BEFORE_NOUN = frozenset(_NOUNS_NEXT.split()), frozenset(_BEFORE_NOUNS.split())
+NEVER_LAST = NOUN_NEXT | frozenset(_LASTS.split())
+"""Words that tell in which order others were written: a noun follows them, they stand before an article, or hardly ever
+end a sentence, and begin many."""
+_LETTERS = re.compile(r"[A-Za-z]+")
+_ON_KEYS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")
 _VOWELS = re.compile("[aeiou]")
 
 
@@ -46,6 +58,20 @@ def known(word: str) -> bool:
     return word.lower() in frequencies()
 
 
+def readable(text: str) -> bool:
+    """Whether it is text: printable, and most of it letters and blanks."""
+    if len(text) < 3 or not all(c.isprintable() or c in "\n\t\r" for c in text):
+        return False
+    return sum(c.isalpha() or c == " " for c in text) >= 0.7 * len(text)
+
+
+def sensible(text: str) -> bool:
+    """Whether it is readable and at least half of its letters are in English words."""
+    words = _LETTERS.findall(text)
+    inside = sum(len(w) for w in words if known(w))
+    return readable(text) and 2 * inside >= sum(map(len, words)) > 0
+
+
 def apart(letters: str) -> list[str]:
     """The likeliest words whose letters, joined, are these (Viterbi over single words; linear in the length)."""
     table, lower = frequencies(), letters.lower()
@@ -72,10 +98,10 @@ def likelihood(words: Sequence[str]) -> float:
 
 @cache
 def _keyed(key: Callable[[str], str]) -> Mapping[str, str]:
-    """Key -> its most frequent word of three letters or more."""
+    """Key -> its most frequent word of three letters or more, on a telephone of any."""
     found: dict[str, str] = {}
     for word in frequencies():
-        if len(word) > 2:
+        if len(word) > 2 or key is on_keys:
             found.setdefault(key(word), word)
     return found
 
@@ -83,6 +109,16 @@ def _keyed(key: Callable[[str], str]) -> Mapping[str, str]:
 def without_vowels(word: str) -> str:
     """A word with the vowels after its first letter left out."""
     return word[:1] + _VOWELS.sub("", word[1:])
+
+
+def on_keys(word: str) -> str:
+    """A word in keys of a telephone."""
+    return word.translate(_ON_KEYS)
+
+
+def from_keys(digits: str) -> str:
+    """The most frequent word of keys of a telephone, or the digits."""
+    return _keyed(on_keys).get(digits, digits)
 
 
 def inner_sorted(word: str) -> str:
@@ -96,3 +132,26 @@ def nearest(word: str, key: Callable[[str], str]) -> str:
     if len(word) < 2 or known(word) or (key is without_vowels and key(lower) != lower):
         return word
     return _keyed(key).get(key(lower), word)
+
+
+def likeliest(tries: Iterable[str], word: str) -> str:
+    """The most frequent English word among some, or the word itself."""
+    found = [t for t in tries if t in frequencies()]
+    return max(found, key=lambda t: frequencies()[t], default=word)
+
+
+def less_a_letter(word: str) -> str:
+    """The most frequent word that an unknown one becomes without one of the letters after its first, or itself."""
+    lower = word.lower()
+    if len(word) < 4 or len(word) > LONGEST or known(word):
+        return word
+    return likeliest((lower[:i] + lower[i + 1 :] for i in range(1, len(word))), word)
+
+
+def backwards(words: Sequence[str]) -> int:
+    """Signs that words stand in reverse order, less those that they do not: `the of`, `How` at the end."""
+    lower = [w.lower() for w in words]
+    pairs = list(pairwise(lower))
+    inside = sum((a in NOUN_NEXT and b in BEFORE_NOUN) - (a in BEFORE_NOUN and b in NOUN_NEXT) for a, b in pairs)
+    ends = [w in NEVER_LAST for w in (lower[-1], lower[0])] if lower else [False, False]
+    return inside + ends[0] - ends[1]

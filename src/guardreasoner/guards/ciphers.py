@@ -1,0 +1,145 @@
+"""Simple ciphers, and words misspelt throughout: stretches of unknown words, read so that they become English.
+
+Each function returns the text with what it found undone, or unchanged where it found nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import string
+from collections.abc import Callable, Iterator
+
+from guardreasoner.guards.language import OTHER
+from guardreasoner.guards.words import backwards, inner_sorted, known, less_a_letter, nearest, without_vowels
+
+CERTAIN = 12
+"""Thirds of words that a cipher must gain for the text as written to hold nothing more."""
+_LETTERS = re.compile(r"[A-Za-z]+")
+_WORDS = re.compile(r"[A-Za-z']+")
+_POINTS = ".,;:!?\"'()"
+CIPHERS = frozenset({"rot13", "shifted letters", "mirrored alphabet", "reversed", "reversed words", "pig Latin"})
+
+
+def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
+    certain."""
+    words = [w for w in _LETTERS.findall(text) if len(w) > 1]
+    if sum(not known(w) for w in words) < 3:
+        return
+    found = [
+        ("rot13" if shift == 13 else "shifted letters", *_by_words(text, _shift(shift)))
+        for shift in (13, *(k for k in range(1, 26) if k != 13))
+    ]
+    found.append(("mirrored alphabet", *_by_words(text, str.maketrans(*_mirror()))))
+    reversed_words = _by_words(text, lambda w: w[::-1])
+    order = backwards(_WORDS.findall(_changed(text, reversed_words[0]))) if reversed_words[1] else 0
+    if order >= 0:
+        found.append(("reversed", *_by_words(text, lambda w: w[::-1], whole=True)))
+    if order <= 0:
+        found.append(("reversed words", *reversed_words))
+    found.append(("pig Latin", *_by_words(text, _pig)))
+    most = max(gain for _, _, gain in found)
+    for name, new, gain in found:
+        if gain == most > 0:
+            yield name, new, gain >= CERTAIN
+            yield name, _changed(text, new), False  # without what asks for it to be undone
+
+
+def turned(text: str) -> str:
+    """Words in reverse order, where at least two signs tell so."""
+    words = text.split()
+    found = _WORDS.findall(text)
+    if len(found) < 5:
+        return text
+    stop = words[0][-1] in ".?!" and words[-1][-1] not in ".?!"
+    capital = words[-1].istitle() and words[0].islower()
+    return " ".join(words[::-1]) if backwards(found) + stop + capital > 1 else text
+
+
+def rot47(text: str) -> str:
+    """All printable ASCII signs shifted by half of their number, where that makes English of the text or its end."""
+    turned = "".join(chr(33 + (ord(c) + 14) % 94) if "!" <= c <= "~" else c for c in text)
+    old, new = ([known(w.strip(_POINTS)) for w in t.split(" ")] for t in (text, turned))
+    gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
+    most = max(gained)
+    if most < 4 or 2 * most < gained.index(most):
+        return text
+    start = len(old) - gained.index(most)
+    return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]])
+
+
+def lossy(text: str) -> Iterator[tuple[str, str]]:
+    """Name and text of what a stretch of misspelt words may have been: the most frequent words that fit."""
+    words = [w for w in _LETTERS.findall(text) if len(w) > 1]
+    if sum(not known(w) for w in words) > 1:
+        yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
+        if OTHER.isdisjoint(map(str.lower, words)):  # many a German word is an English one and a letter
+            yield "letters put in", _by_words(text, less_a_letter, needed=2)[0]
+        yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))[0]
+
+
+def _shift(by: int) -> dict[int, int]:
+    lower, upper = string.ascii_lowercase, string.ascii_uppercase
+    return str.maketrans(lower + upper, lower[by:] + lower[:by] + upper[by:] + upper[:by])
+
+
+def _mirror() -> tuple[str, str]:
+    return string.ascii_letters, string.ascii_lowercase[::-1] + string.ascii_uppercase[::-1]
+
+
+def _pig(word: str) -> str:
+    body = word.lower().removesuffix("ay")
+    if body == word.lower() or len(body) < 2:
+        return word
+    tries = [body.removesuffix("w"), *(body[-k:] + body[:-k] for k in range(1, min(4, len(body))))]
+    return next((t for t in tries[::-1] if known(t)), tries[1] if len(tries) > 1 else body)
+
+
+def _by_words(
+    text: str, read: dict[int, int] | Callable[[str], str], *, whole: bool = False, needed: int = 3
+) -> tuple[str, int]:
+    """The text with its best stretch of words read anew (largest sum of gains) and the gain; itself and 0 without one.
+
+    Args:
+        text: any.
+        read: a word to the word it stands for.
+        whole: the stretch is turned round as a whole, and not word by word.
+        needed: words gained.
+    """
+    spans = [m.span() for m in _LETTERS.finditer(text)]
+    new = [text[a:b].translate(read) if isinstance(read, dict) else read(text[a:b]) for a, b in spans]
+    best, total, start, found = 0, 0, 0, (0, 0)
+    for i, ((a, b), word) in enumerate(zip(spans, new, strict=True)):
+        gain = _gain(text[a:b], word)
+        if total < 0 or (total == 0 and gain <= 0):
+            total, start = 0, i
+        total += gain
+        if total > best:
+            best, found = total, (start, i + 1)
+    if best < 3 * needed:
+        return text, 0
+    left, right = spans[found[0]][0], spans[found[1] - 1][1]
+    if whole:
+        return f"{text[:left]}{text[left:right][::-1]}{text[right:]}", best
+    inside = iter(new[found[0] : found[1]])
+    return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:], best
+
+
+def _changed(old: str, new: str) -> str:
+    """The stretch of a text in which it differs from another of the same length, less the words that both hold."""
+    if len(old) != len(new):
+        return new
+    places = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    left = new.rfind(" ", 0, places[0]) + 1
+    right = new.find(" ", places[-1])
+    return new[left : right if right > 0 else len(new)]
+
+
+def _gain(old: str, new: str) -> int:
+    """Thirds of a word that reading `old` as `new` brings."""
+    if len(old) < 2:
+        return 0
+    if old == new:
+        return -1
+    return 3 * (known(new) and new.lower() != old.lower()) - 3 * known(old) - (not known(new) and not known(old))

@@ -1,0 +1,135 @@
+"""Codes that put a number, a word or signs in place of a letter: binary, decimal, octal, calls of `chr`, numbered
+letters, keys of a telephone, spelling words, Morse and Braille.
+
+`CODES` holds what a run of each looks like, and what reads it: None where it is no such run. None raises, and each is
+linear in the length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from guardreasoner.guards.words import apart, from_keys, known, readable, sensible
+
+FEWEST_BRAILLE = 3
+_BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}[01]{0,7}")
+_DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
+_CALLS = re.compile(r"(?:\b\w{2,14}\(\s?(?:0x[0-9a-fA-F]{2}|\d{2,3})\s?\)[\s+.,&|]{0,4}){4,}")
+_PRESSED = re.compile(r"(?<![\d.])(?:([2-9])\1{0,3}[-,./|0 ]{1,3}){7,}([2-9])\2{0,3}(?![\d.])")
+_KEYS = re.compile(r"(?<![\d.])(?:[2-9]{1,14}[-,/|0 ]{1,3}){4,}[2-9]{1,14}(?![\d.])")
+_NUMBERED = re.compile(r"(?<![\d.])(?:\d{1,2}[-,./| ]{1,3}){7,}\d{1,2}(?![\d.])")
+_KEYPAD = ("", "", "abc", "def", "ghi", "jkl", "mno", "pqrs", "tuv", "wxyz")
+_SPELLING = (
+    "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike november oscar papa "
+    "quebec romeo sierra tango uniform victor whiskey whisky x-?ray yankee zulu"
+)
+_NAMES = _SPELLING.replace(" ", "|")
+_NATO = re.compile(rf"\b(?:(?:{_NAMES})\b\W{{1,3}}){{5,}}(?:{_NAMES})\b", re.I)
+_BRAILLE = re.compile("[\u2800-\u283f]+")
+_DOTS = bytes.fromhex("0103091911 0b1b130a1a 05070d1d15 0f1f170e1e 2527 3a 2d3d35".replace(" ", ""))
+"""Braille patterns of a to z, less U+2800."""
+_MORSE = re.compile(r"(?:[.\-–—•·_]{1,5}[ /|]{1,3}){4,}[.\-–—•·_]{1,5}")
+_MORSE_LETTERS = """
+.- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
+----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
+"""
+_CODE = dict(zip(_MORSE_LETTERS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
+_DASHES = str.maketrans("–—_•·", "---..")
+
+
+def braille(text: str) -> str:
+    """Braille letters (grade 1) as letters."""
+    if sum(map(len, _BRAILLE.findall(text))) < FEWEST_BRAILLE:
+        return text
+    letters = {0x2800: " ", **{0x2800 + dots: chr(97 + i) for i, dots in enumerate(_DOTS)}}
+    return _BRAILLE.sub(lambda m: m.group().translate(letters), text)
+
+
+def _binary(run: str) -> str | None:
+    """Eight bits a sign or seven, with blanks between them or without, all turned or not."""
+    groups = re.findall("[01]+", run)
+    for size in (8, 7):
+        bits = [g for g in groups if len(g) in (7, 8)]
+        if len(groups) == 1:
+            bits = [run[i : i + size] for i in range(0, len(run) // size * size, size)]
+        numbers = [int(b, 2) for b in bits]
+        for found in (bytes(numbers), bytes((1 << len(b)) - 1 - n for b, n in zip(bits, numbers, strict=True))):
+            said = found.decode("utf-8", "replace")
+            if sensible(said) or (size == 8 and found == bytes(numbers) and readable(said)):
+                return f" {said} "
+    return None
+
+
+def _decimal(run: str) -> str | None:
+    digits = re.findall(r"\d+", run)
+    found = _of_codes([int(n) for n in digits])
+    if not sensible(found) and not re.search("[89]", run):
+        found = _of_codes([int(n, 8) for n in digits])
+    return f" {found} " if sensible(found) else None
+
+
+def _calls(run: str) -> str | None:
+    found = _of_codes([int(n, 0) for n in re.findall(r"\(\s?(0x[0-9a-fA-F]+|[1-9]\d+)", run)])
+    return f" {found} " if readable(found) else None
+
+
+def _of_codes(codes: Sequence[int]) -> str:
+    return "".join(map(chr, codes)) if all(9 <= c < 127 for c in codes) else ""
+
+
+def _numbered(run: str) -> str | None:
+    """1 = a, 26 = z, or 0 = a; a blank or a slash ends a word."""
+    words = [re.findall(r"\d+", word) for word in re.split(r" ?[/|] ?| +", run)]
+    first = 1 - any(int(n) == 0 for word in words for n in word)
+    if not all(int(n) <= 25 + first for word in words for n in word):
+        return None
+    letters = ["".join(chr(97 - first + int(n)) for n in word) for word in words]
+    found = "".join(letters) if all(len(word) == 1 for word in words) else " ".join(letters)
+    found = " ".join(apart(found)) if " " not in found else found
+    return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
+
+
+def _pressed(run: str) -> str | None:
+    """Keys of a telephone pressed once to four times; a nought, a slash or two blanks end a word."""
+    words = [re.findall(r"([2-9])(\1*)", word) for word in re.split(r" ?[0/|] ?| {2,}", run)]
+    if any(len(more) >= len(_KEYPAD[int(key)]) for word in words for key, more in word):
+        return None
+    letters = ["".join(_KEYPAD[int(key)][len(more)] for key, more in word) for word in words]
+    found = " ".join(apart(letters[0])) if len(letters) == 1 else " ".join(filter(None, letters))
+    return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
+
+
+def _keys(run: str) -> str | None:
+    """Words in keys of a telephone, one key a letter: the most frequent ones that fit."""
+    words = [w for w in re.split(r"[-,/|0 ]+", run) if w]
+    read = [from_keys(word) for word in words]
+    long = sum(len(w) > 4 for w in words)
+    return f" {' '.join(read)} " if long > 1 and 10 * sum(map(str.isalpha, read)) >= 9 * len(words) else None
+
+
+def _nato(run: str) -> str | None:
+    """The first letters of spelling words; a slash, a comma or a line ends a word."""
+    words = ["".join(name[0] for name in re.findall(_NAMES, word.lower())) for word in re.split(r"[/|,.;\n]", run)]
+    found = " ".join(apart(words[0])) if len(words) == 1 else " ".join(filter(None, words))
+    return f" {found} " if sensible(found) else None
+
+
+def _morse(run: str) -> str | None:
+    words = re.split(r" ?[/|] ?| {2,}", run.translate(_DASHES))
+    found = " ".join("".join(_CODE.get(letter, "?") for letter in word.split()) for word in words)
+    return (
+        f" {found} " if len(found) > 4 and found.count("?") * 5 < len(found) and re.search("[a-z]{2}", found) else None
+    )
+
+
+CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
+    (_CALLS, _calls),
+    (_BINARY, _binary),
+    (_PRESSED, _pressed),
+    (_KEYS, _keys),
+    (_DECIMAL, _decimal),
+    (_NUMBERED, _numbered),
+    (_NATO, _nato),
+    (_MORSE, _morse),
+)
