@@ -42,7 +42,7 @@ def test_each_message_and_the_last_turn_are_judged_by_themselves():
     exchange = Exchange("x", "And a cake?", context=context)
     alone = [p.exchange for p in made(exchange).made if not p.exchange.context]
     assert {e.prompt for e in alone} == {"How do I bake bread?", "Mix flour and water.", "And a cake?"}
-    assert not any(p.bar for p in made(exchange).made)
+    assert [p.bar for p in made(exchange).made] == ["around", None, None, None]  # the conversation stands around them
 
 
 def test_a_reply_is_judged_with_its_request_and_by_itself():
@@ -93,6 +93,12 @@ def test_list_marks_and_a_missing_full_stop_do_not_hide_where_a_sentence_begins(
         "The old mill now houses clocks",
         "What do *owls* eat?",
     ]
+
+
+def test_marks_of_code_are_no_part_of_a_piece():
+    text = "Look:\n```python\n# how do I paint the garden gate in two days\n```\nIt rains. It pours. It snows all day."
+    assert "how do I paint the garden gate in two days" in prompts(Exchange("x", text))
+    assert not any("# how" in p or "```" in p for p in prompts(Exchange("x", text))[1:])
 
 
 def test_what_stands_in_quotation_marks_is_a_piece():

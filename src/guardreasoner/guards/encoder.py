@@ -5,7 +5,9 @@ It writes no reasoning: `steps` is empty, and whatever mode is asked for, the ve
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +26,7 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration, Curve
-from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, near, passages
+from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, edges, near, passages, unrefused
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import whole_request
 from guardreasoner.guards.words import frequencies
@@ -38,6 +40,13 @@ MARKS = 3
 SHORT, REACH = 64, 2.0
 """Pieces of a text of at most so many tokens are judged only where the whole lies at most so many log-odds below its
 bar: in short texts harm among harmless sentences still moves the whole (`bench/short.py`)."""
+LONE, MANY = 0.7, 12
+"""Log-odds above the threshold at which the whole of a text of `MANY` sentences decides alone: one that passes by less
+needs a piece that lacks less. Harmless text around a text that is nearly harmful lifts the whole, and no piece. What is
+left of a reply without its refusal must pass by as much."""
+STEERS, STEERED = 0.5, 1.5
+"""P(attack) from which a text steers a model, and the log-odds above the threshold that it then needs as a whole where
+its beginning or end steers, and neither that nor the rest does harm: steering alone is no harmful request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,10 @@ class Scored:
     def of(self, task: Task) -> float:
         """P(positive) of a task; 0 where it is not asked."""
         return self.probabilities.get(task, 0.0)
+
+    def lowered(self, task: Task, by: float) -> Scored:
+        """The same, with so many log-odds less for a task."""
+        return replace(self, probabilities={**self.probabilities, task: sigmoid(logit(self.of(task)) - by)})
 
     def again(self, look: Scored) -> Scored:
         """A piece after its second look: both must pass their bars."""
@@ -170,11 +183,18 @@ class EncoderGuard(Judging):
         scored: list[Scored] = []
         try:
             for passage in (p for p in made if p.bar in WHOLES):
-                scored.append(self._score(passage, curves, deadline))
-            unsettled = {t for t, curve in curves.items() if not _settled(t, scored, curve)}
+                whole = self._unsteered(self._score(passage, curves, deadline), curves, deadline)
+                scored += [whole, *self._unrefused(passage, curves, deadline)]
+            sentences = Counter(t for p in made if p.bar == "alone" for t in p.tasks)
+            unsettled = {
+                t
+                for t, curve in curves.items()
+                if not _settled(t, scored, curve, LONE if sentences[t] >= MANY else 0.0)
+            }
             for passage in (p for p in made if p.bar not in WHOLES and unsettled.intersection(p.tasks)):
                 scored.append(self._score(passage, curves, deadline))
             for task, curve in curves.items():
+                scored = _supported(task, scored, curve)
                 above = [i for i, s in enumerate(scored) if s.passage.around and s.of(task) >= curve.threshold]
                 for i in sorted(above, key=lambda i: -scored[i].of(task))[:SECOND_LOOKS]:
                     scored[i] = scored[i].again(self._score(near(scored[i].passage), curves, deadline))
@@ -195,6 +215,28 @@ class EncoderGuard(Judging):
             {k: round(float(p) * harm, 4) for k, p in zip(self.kinds, kinds, strict=True)},
             int(scores.tokens[0]),
         )
+
+    def _unsteered(self, whole: Scored, curves: Mapping[Task, Curve], deadline: float | None) -> Scored:
+        """A whole, moved below the threshold where it lies above it only by what steers in it."""
+        task, exchange = Task.prompt_harm, whole.passage.exchange
+        above = _above(task, whole, curves[task]) if task in whole.probabilities else -1.0
+        if exchange.response is not None or (whole.attack or 0.0) < STEERS or not 0 <= above < STEERED:
+            return whole
+        for rest, edge in edges(exchange.prompt) if not exchange.context else ():
+            looks = [self._score(Passage(Exchange("", t), (task,)), curves, deadline) for t in (rest, edge)]
+            whole = replace(whole, tokens=whole.tokens + sum(s.tokens for s in looks), passes=whole.passes + len(looks))
+            harmless = all(s.of(task) < curves[task].threshold for s in looks)
+            if harmless and (looks[0].attack or 0.0) < STEERS:
+                return whole.lowered(task, STEERED)
+        return whole
+
+    def _unrefused(self, whole: Passage, curves: Mapping[Task, Curve], deadline: float | None) -> list[Scored]:
+        """What a reply says besides refusing, for `sorry` before what is asked for is no refusal."""
+        task, reply = Task.response_harm, whole.exchange.response or ""
+        if task not in whole.tasks or (rest := unrefused(reply)) == reply:
+            return []
+        passage = replace(whole, exchange=replace(whole.exchange, response=rest), tasks=(task,))
+        return [self._score(passage, curves, deadline).lowered(task, LONE)]
 
     def _verdict(
         self, blank: Verdict, scored: Sequence[Scored], curves: Mapping[Task, Curve], *, undone: Sequence[str]
@@ -224,11 +266,24 @@ def pair_of(exchange: Exchange) -> Pair:
     return whole_request(exchange), exchange.response
 
 
-def _settled(task: Task, wholes: Sequence[Scored], curve: Curve) -> bool:
+def _settled(task: Task, wholes: Sequence[Scored], curve: Curve, lone: float) -> bool:
     """Whether no piece can change the label of a task, or the text is short and its whole far from the bar."""
-    worst = max((s.of(task) for s in wholes), default=0.0)
+    above = max((_above(task, s, curve) for s in wholes), default=-math.inf)
     short = sum(s.tokens for s in wholes) <= SHORT
-    return worst >= curve.threshold or (short and logit(worst) < logit(curve.threshold) - REACH)
+    return above >= lone or (short and above < -REACH)
+
+
+def _supported(task: Task, scored: Sequence[Scored], curve: Curve) -> list[Scored]:
+    """The same, but wholes that pass by less than `LONE`, where no piece lacks less than that, moved below the bar."""
+    pieces = [_above(task, s, curve) for s in scored if s.passage.bar not in WHOLES and task in s.probabilities]
+    if sum(s.passage.bar == "alone" for s in scored if task in s.probabilities) < MANY or max(pieces) >= -LONE:
+        return list(scored)
+    return [s.lowered(task, LONE) if 0 <= _above(task, s, curve) < LONE else s for s in scored]
+
+
+def _above(task: Task, scored: Scored, curve: Curve) -> float:
+    """Log-odds above the threshold."""
+    return logit(scored.of(task)) - logit(curve.threshold)
 
 
 def worst_of(task: Task, scored: Sequence[Scored]) -> Scored:

@@ -3,7 +3,8 @@
 Harm among harmless sentences hardly moves the score of the whole, so its surroundings are taken away:
 
 - the whole, in windows, once as it reads with exact disguises undone and once for each guess (`guards.disguises`);
-- the last turn of a conversation and each earlier message or tool result, by itself;
+- the last turn of a conversation and each earlier message or tool result, by itself; the conversation around them must
+  then pass the bar of a piece;
 - a reply by itself, as well as with its request;
 - pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences. Such
   contents that are most of a text (a request to be translated, a comment in a block of code) count as a message.
@@ -53,7 +54,9 @@ _SENTENCE_END = re.compile(
 """The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
 _BULLET = re.compile(r"\A(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
 _COMMENT = re.compile(r"^\s*(?:#+|//+|--|\*|>)\s+", re.M)
+_FENCE = re.compile(r"^[ \t]{0,8}```(?:\w{1,12})?[ \t]*$", re.M)
 _QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
+_REFUSES = re.compile(r"\b(?:sorry|apologi[sz]e|can(?:no|['’])t|unable to|won['’]t|will not|not able to)\b", re.I)
 _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
 
@@ -124,11 +127,13 @@ def passages(
     for variant, undone in variants:
         alone = [variant.prompt, *(m.content for m in variant.context if apart)] if variant.context else []
         wholes = [variant, *(Exchange(exchange.id, text) for text in alone if text.strip())]
-        bar: Bar | None = "around" if _around(variant, variants) else None
-        for one in (passage for whole in wholes for passage in _wholes(whole, capacity, limit, offsets)):
-            complete = complete and one is not None
-            if one is not None:
-                _add(found, replace(one, owner=owner, bar=bar), tasks, undone)
+        for whole in wholes:
+            told = apart and bool(whole.context) and whole.response is None  # each of its messages is a whole too
+            bar: Bar | None = "around" if told or _around(whole, variants) else None
+            for one in _wholes(whole, capacity, limit, offsets):
+                complete = complete and one is not None
+                if one is not None:
+                    _add(found, replace(one, owner=owner, bar=bar), tasks, undone)
         loose = _parts(variants) if variant is variants[0][0] else []
         pieces = chain(
             _reply_alone(variant, capacity, limit, offsets),
@@ -239,10 +244,11 @@ def _wholes(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> 
 
 
 def _reply_alone(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> Iterator[Passage]:
-    """The reply without its request; the second look is at both, where they fit into one window."""
+    """The reply without its request; the second look is at both, of a long request at its end."""
     if exchange.response and exchange.response.strip() and exchange.prompt:
-        both = windows(exchange, capacity, limit, offsets) or []
-        around = both[0] if len(both) == 1 else None
+        words = exchange.prompt.split()
+        asked = exchange.prompt if len(words) <= REQUEST_WORDS else " ".join(words[-REQUEST_WORDS:])
+        around = replace(exchange, prompt=asked, context=())
         for window in windows(Exchange(exchange.id, "", exchange.response), capacity, limit, offsets) or []:
             yield Passage(window, (Task.response_harm,), bar="alone", around=around)
 
@@ -254,6 +260,9 @@ def _pieces(exchange: Exchange, capacity: int) -> Iterator[Passage]:
         yield from (_piece(Exchange(exchange.id, ""), Task.prompt_harm, found) for found in cut_up(text, size))
     request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
     asked = Exchange(exchange.id, request, "")
+    yield from (
+        Passage(_put(asked, inside), (Task.response_harm,)) for inside in _inside(exchange.response or "", size)
+    )
     yield from (_piece(asked, Task.response_harm, found) for found in cut_up(exchange.response or "", size))
 
 
@@ -270,8 +279,11 @@ def _inside(text: str, size: int) -> list[str]:
     """What stands in quotation marks or a fence and is at least half of a text."""
     if _length(text) > 3 * size:
         return []
-    quoted = [_COMMENT.sub("", q).strip() for q in _quoted(text)]
-    return [q for q in quoted if 2 * _length(q) >= _length(text)]
+    return [q for q in map(_uncommented, _quoted(text)) if 2 * _length(q) >= _length(text)]
+
+
+def _uncommented(text: str) -> str:
+    return _COMMENT.sub("", text).strip()
 
 
 def _quoted(text: str) -> list[str]:
@@ -286,11 +298,13 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
         text: any.
         size: the most words of a sentence; one that is longer is cut at words, with half of it overlapping.
     """
-    quoted = sorted({q for q in map(str.strip, _quoted(text)) if len(q.split()) > 3}, key=lambda q: (-len(q), q))[
+    quoted = sorted({q for q in map(_uncommented, _quoted(text)) if len(q.split()) > 3}, key=lambda q: (-len(q), q))[
         :MOST_QUOTES
     ]
     made: list[tuple[str, str | None]] = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
-    sentences = [s for sentence in _SENTENCE_END.split(text) if (s := _BULLET.sub("", sentence.strip()))]
+    sentences = [
+        s for sentence in _SENTENCE_END.split(_FENCE.sub("\n", text)) if (s := _BULLET.sub("", sentence.strip()))
+    ]
     if _length(text) <= LONGEST_WHOLE and len(sentences) < 3:
         return made
     groups = _grouped([part for s in sentences for part in _halved(s, size)])
@@ -299,6 +313,26 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
     if 2 < len(groups) <= MOST_PAIRED:
         made += [(" ".join(two), None) for two in pairwise(groups)]
     return made
+
+
+def edges(text: str) -> list[tuple[str, str]]:
+    """A text without its first one or two sentences, or its last ones, and these; as far as there are others."""
+    ends = [m.span() for m in _SENTENCE_END.finditer(text)]
+    firsts = [(text[b:], text[:a]) for a, b in ends[:2]]
+    lasts = [(text[:a], text[b:]) for a, b in ends[:-3:-1]]
+    return [(rest, edge) for rest, edge in (*firsts, *lasts) if rest.strip() and edge.strip()]
+
+
+def unrefused(text: str) -> str:
+    """A reply without a refusing sentence at its beginning and at its end; itself where there is none, or no other."""
+    said = text.strip()
+    first = _SENTENCE_END.search(said)
+    if first and _REFUSES.search(said, 0, first.start()):
+        said = said[first.end() :]
+    ends = list(_SENTENCE_END.finditer(said))
+    if ends and _REFUSES.search(said, ends[-1].end()):
+        said = said[: ends[-1].start()]
+    return said.strip() or text
 
 
 def _grouped(parts: Sequence[str]) -> list[str]:
