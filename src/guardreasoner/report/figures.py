@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,27 +24,10 @@ from guardreasoner.report.cost import Stage
 from guardreasoner.report.tables import TaskTable
 from guardreasoner.types import Task
 
+T = TypeVar("T")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#5f5f5f")
 """Colours that colour-blind readers can distinguish (Okabe and Ito)."""
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a8f98",
-    "axes.labelcolor": "#3d434d",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "xtick.color": "#3d434d",
-    "ytick.color": "#3d434d",
-    "grid.color": "#e3e6ea",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "guardreasoner",
-    "text.parse_math": False,
-}
+STYLE = Path(str(files("guardreasoner"))) / "report" / "templates" / "report.mplstyle"
 NAMES = {Task.prompt_harm: "Prompt harm", Task.refusal: "Refusal", Task.response_harm: "Response harm"}
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 """matplotlib repeats each text in a comment beside its paths."""
@@ -53,13 +38,24 @@ LEAST_SCORED = 10
 def _draw(paint: Callable[[Any], None], width: float, height: float) -> bytes:
     matplotlib = need("matplotlib", "eval")
     backend, figure_module = need("matplotlib.backends.backend_svg", "eval"), need("matplotlib.figure", "eval")
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(fname=STYLE):
         figure = figure_module.Figure(figsize=(width, height), layout="constrained")
         backend.FigureCanvasSVG(figure)
         paint(figure)
         out = io.BytesIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return _COMMENT.sub(b"", out.getvalue())
+
+
+def _panels(items: Sequence[T], paint: Callable[[Any, T], None], *, width: float, height: float) -> bytes:
+    """A panel for each item, side by side; `width` is that of one."""
+
+    def all_of_them(figure: Any) -> None:
+        for axes, item in zip(figure.subplots(1, len(items), squeeze=False)[0], items, strict=True):
+            paint(axes, item)
+            axes.grid()
+
+    return _draw(all_of_them, width * len(items), height)
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -131,37 +127,31 @@ def precision_recall(entrants: Sequence[Contestant], tasks: Sequence[Task], colo
     """Precision against recall over all rows of each task; the dotted line is the share of positives."""
     metrics = need("sklearn.metrics", "eval")
 
-    def paint(figure: Any) -> None:
-        for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-            for label, gold, scores in scored(entrants, task):
-                precision, recall, _ = metrics.precision_recall_curve(gold, scores)
-                area = metrics.average_precision_score(gold, scores)
-                axes.plot(recall, precision, color=colour[label], label=f"{label} ({area:.3f})", linewidth=1.5)
-                axes.axhline(gold.mean(), color=colour[label], linestyle="dotted", linewidth=0.8)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-            axes.set_title(NAMES[task])
-            axes.grid()
-            axes.legend(loc="lower left", title="area", title_fontsize=8)
+    def paint(axes: Any, task: Task) -> None:
+        for label, gold, scores in scored(entrants, task):
+            precision, recall, _ = metrics.precision_recall_curve(gold, scores)
+            area = metrics.average_precision_score(gold, scores)
+            axes.plot(recall, precision, color=colour[label], label=f"{label} ({area:.3f})", linewidth=1.5)
+            axes.axhline(gold.mean(), color=colour[label], linestyle="dotted", linewidth=0.8)
+        axes.set(title=NAMES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        axes.legend(loc="lower left", title="area", title_fontsize=8)
 
-    return _draw(paint, 3.4 * len(tasks), 3.3)
+    return _panels(tasks, paint, width=3.4, height=3.3)
 
 
 def reliability(entrants: Sequence[Contestant], tasks: Sequence[Task], colour: Mapping[str, str]) -> bytes:
     """Share of positives against mean score in ten bins of equal mass; on the diagonal scores mean what they say."""
     calibration = need("sklearn.calibration", "eval")
 
-    def paint(figure: Any) -> None:
-        for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-            axes.plot([0, 1], [0, 1], color="#8a8f98", linestyle="dotted", linewidth=1)
-            for label, gold, scores in scored(entrants, task):
-                share, mean = calibration.calibration_curve(gold, np.clip(scores, 0, 1), n_bins=10, strategy="quantile")
-                axes.plot(mean, share, color=colour[label], label=label, marker="o", markersize=3.5, linewidth=1.2)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of positives")
-            axes.set_title(NAMES[task])
-            axes.grid()
-            axes.legend(loc="upper left")
+    def paint(axes: Any, task: Task) -> None:
+        axes.plot([0, 1], [0, 1], color="#8a8f98", linestyle="dotted", linewidth=1)
+        for label, gold, scores in scored(entrants, task):
+            share, mean = calibration.calibration_curve(gold, np.clip(scores, 0, 1), n_bins=10, strategy="quantile")
+            axes.plot(mean, share, color=colour[label], label=label, marker="o", markersize=3.5, linewidth=1.2)
+        axes.set(title=NAMES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of positives")
+        axes.legend(loc="upper left")
 
-    return _draw(paint, 3.4 * len(tasks), 3.3)
+    return _panels(tasks, paint, width=3.4, height=3.3)
 
 
 def confusion(entrants: Sequence[Contestant], tasks: Sequence[Task]) -> bytes:
@@ -178,15 +168,12 @@ def confusion(entrants: Sequence[Contestant], tasks: Sequence[Task]) -> bytes:
                 axes.tick_params(length=0)
                 counts = np.zeros((2, 2))
                 for cell in cells:
-                    for g in (0, 1):
-                        for p in (0, 1):
-                            counts[g, p] += int(((cell.gold == bool(g)) & (cell.predicted == bool(p))).sum())
+                    np.add.at(counts, (cell.gold.astype(int), cell.predicted.astype(int)), 1)
                 shade = counts / np.maximum(1, counts.sum(1, keepdims=True))
                 axes.imshow(shade, cmap="Blues", vmin=0, vmax=1.25)
-                for g in (0, 1):
-                    for p in (0, 1):
-                        ink = "white" if shade[g, p] > 0.7 else "#20242b"
-                        axes.text(p, g, f"{int(counts[g, p]):,}", ha="center", va="center", color=ink, fontsize=8)
+                for (g, p), count in np.ndenumerate(counts):
+                    ink = "white" if shade[g, p] > 0.7 else "#20242b"
+                    axes.text(p, g, f"{int(count):,}", ha="center", va="center", color=ink, fontsize=8)
                 axes.set_xlabel("answer", fontsize=7)
                 axes.set_ylabel("gold", fontsize=7)
 
@@ -213,21 +200,18 @@ def lengths(points: Mapping[str, Sequence[tuple[float, float, float, float]]], c
 def cascades(curves: Sequence[CascadeCurve]) -> bytes:
     """F1 against the share of rows that the second guard judges, one panel per task; dotted = rows drawn at random."""
 
-    def paint(figure: Any) -> None:
-        for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-            share = [100 * p.share for p in curve.points]
-            low, high = [p.f1.low for p in curve.points], [p.f1.high for p in curve.points]
-            axes.fill_between(share, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
-            axes.plot(share, [p.f1.value for p in curve.points], color=COLOURS[0], marker="o", markersize=3.5,
-                      linewidth=1.4, label="nearest the cut")  # fmt: skip
-            axes.plot(share, [p.at_random for p in curve.points], color=COLOURS[7], linestyle="dotted",
-                      linewidth=1.2, label="at random")  # fmt: skip
-            axes.set(xlabel=f"rows judged by {curve.second} (%)", ylabel="F1 (%)")
-            axes.set_title(NAMES[curve.task])
-            axes.grid()
-            axes.legend(loc="lower right")
+    def paint(axes: Any, curve: CascadeCurve) -> None:
+        share = [100 * p.share for p in curve.points]
+        low, high = [p.f1.low for p in curve.points], [p.f1.high for p in curve.points]
+        axes.fill_between(share, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+        axes.plot(share, [p.f1.value for p in curve.points], color=COLOURS[0], marker="o", markersize=3.5,
+                  linewidth=1.4, label="nearest the cut")  # fmt: skip
+        axes.plot(share, [p.at_random for p in curve.points], color=COLOURS[7], linestyle="dotted",
+                  linewidth=1.2, label="at random")  # fmt: skip
+        axes.set(title=NAMES[curve.task], xlabel=f"rows judged by {curve.second} (%)", ylabel="F1 (%)")
+        axes.legend(loc="lower right")
 
-    return _draw(paint, 3.4 * len(curves), 3.1)
+    return _panels(curves, paint, width=3.4, height=3.1)
 
 
 def stress(results: Sequence[Stress]) -> bytes:
@@ -255,17 +239,14 @@ def stress(results: Sequence[Stress]) -> bytes:
 
 def training(stages: Sequence[Stage]) -> bytes:
     """Loss against step, one panel per stage that has a log, with a running mean."""
-    drawn = [s for s in stages if len(s.curve) > 1]
 
-    def paint(figure: Any) -> None:
-        for axes, stage in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
-            step, loss = np.array(stage.curve).T
-            axes.plot(step, loss, color="#b9c2cf", linewidth=0.9)
-            width = max(1, len(loss) // 20)
-            smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
-            axes.plot(step[width - 1 :], smooth, color=COLOURS[0], linewidth=1.6)
-            axes.set(xlabel="step", ylabel="loss")
-            axes.set_title(f"{stage.folder.parent.name} {stage.name}", fontsize=9)
-            axes.grid()
+    def paint(axes: Any, stage: Stage) -> None:
+        step, loss = np.array(stage.curve).T
+        axes.plot(step, loss, color="#b9c2cf", linewidth=0.9)
+        width = max(1, len(loss) // 20)
+        smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+        axes.plot(step[width - 1 :], smooth, color=COLOURS[0], linewidth=1.6)
+        axes.set(xlabel="step", ylabel="loss")
+        axes.set_title(f"{stage.folder.parent.name} {stage.name}", fontsize=9)
 
-    return _draw(paint, 3.2 * len(drawn), 2.8)
+    return _panels([s for s in stages if len(s.curve) > 1], paint, width=3.2, height=2.8)
