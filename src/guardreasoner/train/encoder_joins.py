@@ -11,7 +11,7 @@ from guardreasoner.errors import ConfigError
 from guardreasoner.train.encoder_rows import HATEFUL, EncoderRow
 from guardreasoner.yaml_files import packaged
 
-_FILE = packaged("train/encoder_joins.yaml")
+_FILE = packaged("train/encoder_rows.yaml")
 GLUE, ORDERS, CHORES = (tuple(_FILE[name]) for name in ("glue", "orders", "chores"))
 
 

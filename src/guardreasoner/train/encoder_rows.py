@@ -18,6 +18,7 @@ from guardreasoner.data.kinds import kind_of
 from guardreasoner.records import read_jsonl
 from guardreasoner.train.encoder_settings import EncoderData
 from guardreasoner.types import TASKS, Task
+from guardreasoner.yaml_files import packaged
 
 Label = float | None
 
@@ -42,32 +43,9 @@ class EncoderRow:
         return 1.0 in (self.labels[0], self.labels[2])
 
 
-STEERS = re.compile(
-    r"jailbreak|inject|smuggl|wrapper|override|fake (system|admin|developer|manager|mode)|planted|white text"
-    r"|hidden (line|order|text|note)|hides an? (order|instruction|command)|carries (an|a trap)|persona\b|costume"
-    r"|unrestricted|no rules|disguise|pretext|invented (authority|approval)|orders? (bots|assistants|AI)|leet|encoded"
-    r"|altered spelling",
-    re.IGNORECASE,
-)
-"""Words by which a trace tells that the text tries to steer a model."""
-MAYBE_STEERS = re.compile(
-    r"role ?-?play|pretend|fiction|frame|character|hypothe|\bcover\b|novel|story|instruction", re.I
-)
-ATTACK_SOURCES = ("gptfuzz", "trustllm_jailbreaktrigger")
-NO_ATTACK_SOURCES = (
-    "guardreasonertrain_prompts",
-    "trustllm_misuse",
-    "jailbreakv_sample600",
-    "star1",
-    "aegis2_sample900",
-    "dices_990",
-    "diasafety",
-    "frontier_refusals",
-    "gptfuzz",
-)
-"""Sources whose rows may or may not be attacks, and do not say."""
-HATEFUL = ("hatecheck", "hatemoji_build", "toxigen_human")
-STATED_KINDS = {**dict.fromkeys(HATEFUL, "hate"), "safetext": "advice", "med_safety": "advice"}
+_FILE = packaged("train/encoder_rows.yaml")
+STEERS, MAYBE_STEERS = (re.compile("|".join(_FILE[name]), re.IGNORECASE) for name in ("steers", "maybe_steers"))
+ATTACKS, PERHAPS_ATTACKS, HATEFUL, KINDS = (_FILE[n] for n in ("attacks", "perhaps_attacks", "hateful", "kinds"))
 
 
 def read_traces(path: Path) -> dict[str, dict[str, Any]]:
@@ -104,7 +82,7 @@ def rows_of(
     given, disputed = trace.get("labels", {}), trace.get("disputed", ())
     gold = {t: values.get(t.value) or given.get(t.value) for t in TASKS}
     labels = _three(None if t.value in disputed else label_of(t, gold[t]) for t in TASKS)
-    kind = kind_of(trace.get("harm")) or STATED_KINDS.get(source)
+    kind = kind_of(trace.get("harm")) or KINDS.get(source)
     if kind is None and source in config.kinds_from:
         kind = kind_of(values["category"])
     attack = _attack(values, " ".join(step for steps in trace.get("steps", {}).values() for step in steps))
@@ -131,7 +109,7 @@ def _three(labels: Iterable[Label]) -> tuple[Label, Label, Label]:
 
 def _attack(values: Mapping[str, Any], steps: str) -> Label:
     source = values["source"]
-    if source in ATTACK_SOURCES:
+    if source in ATTACKS:
         return 1.0 if "raw question" not in (values["category"] or "") else 0.0
     if source == "jailbreakv_sample600" and len(values["prompt"].split()) > 60:
         return 1.0
@@ -139,7 +117,7 @@ def _attack(values: Mapping[str, Any], steps: str) -> Label:
         return 1.0
     if steps:
         return 1.0 if STEERS.search(steps) else None if MAYBE_STEERS.search(steps) else 0.0
-    return None if source in NO_ATTACK_SOURCES else 0.0
+    return None if source in PERHAPS_ATTACKS else 0.0
 
 
 def plain_questions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
