@@ -10,18 +10,20 @@ stream by and only marks, lengths and file positions are kept; the few texts tha
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.records import from_dict, parse_line, read_lines, to_dict, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.pairs import (
     Gold,
+    Marks,
     Picked,
     Rule,
     Sampled,
@@ -62,160 +64,115 @@ class MineConfig:
             raise ConfigError("mine.rule: official means pair: longest and task: first, as released")
 
 
-@dataclass
-class Scan:
-    """What one pass over the samples keeps: three bytes and a length per answer, a position per row."""
+class Row(NamedTuple):
+    """A row of samples: whose answers they are, where it begins in the file, and what is kept of each."""
 
-    models: list[str] = field(default_factory=list)
-    rows: dict[int, array[int]] = field(default_factory=dict)
-    """Example number -> its row numbers."""
-    offset: array[int] = field(default_factory=lambda: array("Q"))
-    model: array[int] = field(default_factory=lambda: array("H"))
-    first: array[int] = field(default_factory=lambda: array("Q", [0]))
-    """Where each row's answers begin in `marks`."""
-    marks: bytearray = field(default_factory=bytearray)
-    """Four bytes per answer: readable, and the three marks."""
-    length: array[int] = field(default_factory=lambda: array("I"))
-
-    def answers(self, example: int) -> Iterator[tuple[int, int, Sampled]]:
-        """(row, index in it, what is kept) of the readable answers of an example."""
-        for row in self.rows.get(example, ()):
-            for place, at in enumerate(range(self.first[row], self.first[row + 1])):
-                if self.marks[4 * at]:
-                    m = self.marks[4 * at + 1 : 4 * at + 4]
-                    yield row, place, Sampled((m[0], m[1], m[2]), self.length[at])
+    model: str
+    position: int
+    answers: Sequence[Sampled | None]
+    """None = it cannot be read."""
 
 
-@dataclass(frozen=True)
-class Examples:
-    """The examples by number: id, position of their trace, source, and what answers are compared with."""
+class Case(NamedTuple):
+    """An example: where its trace begins in the file, what answers are compared with, and the rows of answers."""
 
-    ids: Mapping[str, int]
-    offset: array[int]
-    source: list[str]
-    gold: list[Gold | None]
-
-
-def read_examples(path: Path, rule: Rule) -> Examples:
-    """One pass over the traces."""
-    ids: dict[str, int] = {}
-    seen = Examples(ids, array("Q"), [], [])
-    kept: dict[Gold | None, Gold | None] = {}
-    names: dict[str, str] = {}
-    for _, position, row in read_lines(path):
-        trace = from_dict(Trace, row)
-        exchange = trace.example.exchange
-        if exchange.id not in ids:
-            ids[exchange.id] = len(ids)
-            seen.offset.append(position)
-            seen.source.append(names.setdefault(exchange.source, exchange.source))
-            gold = gold_of(trace, rule)
-            seen.gold.append(kept.setdefault(gold, gold))
-    return seen
-
-
-def scan(path: Path, examples: Examples, config: MineConfig) -> Scan:
-    """One pass over the samples.
-
-    Raises:
-        DataError: a row is garbled, or of an example that the traces do not hold.
-    """
-    read = marks_official if config.rule == "official" else marks_ours
-    seen = Scan()
-    numbers: dict[str, int] = {}
-    for _, position, row in read_lines(path):
-        name, texts = row.get("model"), row.get("texts")
-        if not isinstance(name, str) or not isinstance(texts, list):
-            raise DataError("not a row of samples: it lacks `model` or `texts`", file=str(path))
-        if config.models and name not in config.models:
-            continue
-        number = examples.ids.get(row.get("example_id", ""))
-        if number is None:
-            raise DataError("samples of an example that the traces do not hold; sample again", file=str(path))
-        seen.rows.setdefault(number, array("I")).append(len(seen.offset))
-        seen.offset.append(position)
-        if name not in numbers:
-            numbers[name] = len(numbers)
-            seen.models.append(name)
-        seen.model.append(numbers[name])
-        gold = examples.gold[number]
-        for text in texts:
-            marks = read(text, gold.words) if gold else None
-            seen.marks += bytes((1, *marks)) if marks else b"\0\0\0\0"
-            seen.length.append(len(text))
-        seen.first.append(len(seen.length))
-    return seen
-
-
-class Texts:
-    """Answers read by position; use as a context manager."""
-
-    def __init__(self, path: Path, seen: Scan) -> None:
-        self._stream, self._seen = open(path, "rb"), seen  # noqa: SIM115 - closed by __exit__
-        self._kept: tuple[int, dict[str, Any]] = (-1, {})
-
-    def row(self, number: int) -> dict[str, Any]:
-        """A row of samples."""
-        if self._kept[0] != number:
-            self._stream.seek(self._seen.offset[number])
-            self._kept = (number, parse_line(self._stream.readline(), file=self._stream.name, line=0))
-        return self._kept[1]
-
-    def text(self, row: int, place: int) -> str:
-        """One answer."""
-        return str(self.row(row)["texts"][place])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
+    id: str
+    position: int
+    source: str
+    gold: Gold | None
+    rows: list[Row]
 
 
 class Found(NamedTuple):
-    """A pair before its texts are read: (row, place) of both answers."""
+    """A pair before its texts are read: both answers by row and place in it."""
 
-    example: int
+    case: Case
     picked: Picked
-    chosen: tuple[int, int]
-    rejected: tuple[int, int]
+    chosen: tuple[Row, int]
+    rejected: tuple[Row, int]
 
 
-def find_pairs(examples: Examples, seen: Scan, config: MineConfig, *, texts: Texts, counts: Counts) -> list[Found]:
+Line = Callable[[int], dict[str, Any]]
+"""Reads the line that begins at a byte."""
+
+
+@contextmanager
+def lines_of(path: Path) -> Iterator[Line]:
+    """The lines of a JSONL file by position."""
+    with open(path, "rb") as stream:
+
+        @lru_cache(2)
+        def line(position: int) -> dict[str, Any]:
+            stream.seek(position)
+            return parse_line(stream.readline(), file=str(path), line=0)
+
+        yield line
+
+
+def read_cases(traces: Path, samples: Path, config: MineConfig) -> list[Case]:
+    """One pass over each file.
+
+    Raises:
+        DataError: a row of samples is garbled, or of an example that the traces do not hold; or a model has no row.
+    """
+    cases: dict[str, Case] = {}
+    for _, position, row in read_lines(traces):
+        trace = from_dict(Trace, row)
+        exchange = trace.example.exchange
+        if exchange.id not in cases:
+            cases[exchange.id] = Case(exchange.id, position, exchange.source, gold_of(trace, config.rule), [])
+    read = marks_official if config.rule == "official" else marks_ours
+    missing, same = set(config.models), dict[Marks, Marks]()  # one tuple for equal marks: there may be millions
+    for _, position, row in read_lines(samples):
+        model, texts = row.get("model"), row.get("texts")
+        if not isinstance(model, str) or not isinstance(texts, list):
+            raise DataError("not a row of samples: it lacks `model` or `texts`", file=str(samples))
+        if config.models and model not in config.models:
+            continue
+        case = cases.get(row.get("example_id", ""))
+        if case is None:
+            raise DataError("samples of an example that the traces do not hold; sample again", file=str(samples))
+        marks = [read(text, case.gold.words) if case.gold else None for text in texts]
+        kept = [Sampled(same.setdefault(m, m), len(text)) if m else None for m, text in zip(marks, texts, strict=True)]
+        case.rows.append(Row(model, position, kept))
+        missing.discard(model)
+    if missing:
+        raise DataError(f"no samples of {', '.join(sorted(missing))}; see sample.models", file=str(samples))
+    return [case for case in cases.values() if case.rows]
+
+
+def find_pairs(cases: Sequence[Case], config: MineConfig, *, line: Line, counts: Counts) -> list[Found]:
     """The pair of every hard example, in the order of the traces; the others are counted by reason."""
     pairs: list[Found] = []
-    for name, number in examples.ids.items():
-        if number not in seen.rows:
-            continue
+    for case in cases:
         counts.in_ += 1
-        gold = examples.gold[number]
-        if gold is None:
+        if case.gold is None:
             counts.drop("no_label_text")
             continue
-        answers = list(seen.answers(number))
-        samples = [a[2] for a in answers]
-        choose = longest(samples) if config.pair == "longest" else at_random(config.seed, name)
+        answers = [(row, place) for row in case.rows for place, kept in enumerate(row.answers) if kept]
+        samples = [kept for row in case.rows for kept in row.answers if kept]
+        choose = longest(samples) if config.pair == "longest" else at_random(config.seed, case.id)
 
-        def sound(i: int, answers: list[Any] = answers, tasks: tuple[Task, ...] = gold.tasks) -> bool:
-            return is_sound(texts.text(*answers[i][:2]), tasks)
+        def sound(i: int, answers: list[tuple[Row, int]] = answers, tasks: tuple[Task, ...] = case.gold.tasks) -> bool:
+            row, place = answers[i]
+            return is_sound(line(row.position)["texts"][place], tasks)
 
         picked = pick_pair(
-            samples, gold, rule=config.rule, choose=choose, hardest=config.task == "hardest", sound=sound
+            samples, case.gold, rule=config.rule, choose=choose, hardest=config.task == "hardest", sound=sound
         )
         if isinstance(picked, str):
             counts.drop(picked)
             continue
         counts.out += 1
-        chosen, rejected = answers[picked.chosen], answers[picked.rejected]
-        pairs.append(Found(number, picked, chosen[:2], rejected[:2]))
+        pairs.append(Found(case, picked, answers[picked.chosen], answers[picked.rejected]))
     return pairs
 
 
-def weights_of(pairs: Sequence[Found], examples: Examples, config: MineConfig) -> list[float]:
+def weights_of(pairs: Sequence[Found], config: MineConfig) -> list[float]:
     """alpha of each pair, normalised within its source or over all."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
-        groups[examples.source[pair.example] if config.weigh_by == "source" else ""].append(place)
+        groups[pair.case.source if config.weigh_by == "source" else ""].append(place)
     weights = [1.0] * len(pairs)
     for places in groups.values():
         differences = [pairs[p].picked.wrong - pairs[p].picked.right for p in places]
@@ -224,35 +181,27 @@ def weights_of(pairs: Sequence[Found], examples: Examples, config: MineConfig) -
     return weights
 
 
-def preferences(
-    pairs: Sequence[Found], weights: Sequence[float], *, traces: Path, texts: Texts, examples: Examples,
-    config: MineConfig,
-) -> Iterator[Preference]:  # fmt: skip
-    """The records, their texts read by position."""
-    ids = list(examples.ids)
-    with open(traces, "rb") as stream:
-        for pair, weight in zip(pairs, weights, strict=True):
-            stream.seek(examples.offset[pair.example])
-            line = parse_line(stream.readline(), file=str(traces), line=0)
-            exchange = from_dict(Trace, line).example.exchange
-            chosen, rejected = texts.row(pair.chosen[0]), texts.row(pair.rejected[0])
-            yield Preference(
-                example_id=ids[pair.example],
-                task=pair.picked.task,
-                prompt=to_dict(exchange),
-                chosen=chosen["texts"][pair.chosen[1]],
-                rejected=rejected["texts"][pair.rejected[1]],
-                wrong=pair.picked.wrong,
-                right=pair.picked.right,
-                weight=weight,
-                provenance={
-                    "chosen_model": chosen["model"],
-                    "rejected_model": rejected["model"],
-                    "temperature": chosen.get("temperature"),
-                    "rule": config.rule,
-                    "pair": config.pair,
-                },
-            )
+def preference(pair: Found, weight: float, config: MineConfig, *, trace: Line, line: Line) -> Preference:
+    """The record of a pair, its texts read by position."""
+    (chosen, place), (rejected, other) = pair.chosen, pair.rejected
+    row = line(chosen.position)
+    return Preference(
+        example_id=pair.case.id,
+        task=pair.picked.task,
+        prompt=to_dict(from_dict(Trace, trace(pair.case.position)).example.exchange),
+        chosen=row["texts"][place],
+        rejected=line(rejected.position)["texts"][other],
+        wrong=pair.picked.wrong,
+        right=pair.picked.right,
+        weight=weight,
+        provenance={
+            "chosen_model": chosen.model,
+            "rejected_model": rejected.model,
+            "temperature": row.get("temperature"),
+            "rule": config.rule,
+            "pair": config.pair,
+        },
+    )
 
 
 def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh: bool = False) -> dict[str, Any]:
@@ -275,19 +224,15 @@ def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh:
         if run.manifest:
             return run.manifest
         counts = Counts()
-        examples = read_examples(traces, config.rule)
-        seen = scan(samples, examples, config)
-        missing = sorted(set(config.models) - set(seen.models))
-        if missing:
-            raise DataError(f"no samples of {', '.join(missing)}; see sample.models", file=str(samples))
-        with Texts(samples, seen) as texts:
-            pairs = find_pairs(examples, seen, config, texts=texts, counts=counts)
+        cases = read_cases(traces, samples, config)
+        with lines_of(traces) as trace, lines_of(samples) as line:
+            pairs = find_pairs(cases, config, line=line, counts=counts)
             if not pairs:
                 raise DataError(_nothing(counts), file=str(samples))
-            weights = weights_of(pairs, examples, config)
-            records = preferences(pairs, weights, traces=traces, texts=texts, examples=examples, config=config)
+            weights = weights_of(pairs, config)
+            records = (preference(p, w, config, trace=trace, line=line) for p, w in zip(pairs, weights, strict=True))
             write_jsonl(run.path / "preferences.jsonl", records)
-        return run.finish(counts, **_about(pairs, weights, seen))
+        return run.finish(counts, **_about(pairs, weights, cases))
 
 
 def _nothing(counts: Counts) -> str:
@@ -298,16 +243,12 @@ def _nothing(counts: Counts) -> str:
     )
 
 
-def _about(pairs: Sequence[Found], weights: Sequence[float], seen: Scan) -> dict[str, Any]:
+def _about(pairs: Sequence[Found], weights: Sequence[float], cases: Sequence[Case]) -> dict[str, Any]:
     """Pairs by task and by who wrote them, and the range of the weights."""
-
-    def who(pair: Found) -> str:
-        chosen, rejected = (seen.models[seen.model[row]] for row, _ in (pair.chosen, pair.rejected))
-        return f"{chosen} over {rejected}"
-
+    authors = Counter(f"{pair.chosen[0].model} over {pair.rejected[0].model}" for pair in pairs)
     return {
-        "answers": len(seen.length),
+        "answers": sum(len(row.answers) for case in cases for row in case.rows),
         "by_task": dict(Counter(p.picked.task.value for p in pairs)),
-        "by_models": dict(sorted(Counter(map(who, pairs)).items())),
+        "by_models": dict(sorted(authors.items())),
         "weights": {"min": min(weights), "mean": sum(weights) / len(weights), "max": max(weights)},
     }
