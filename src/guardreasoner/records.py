@@ -125,10 +125,7 @@ def parse_line(content: bytes, *, file: str, line: int) -> dict[str, Any]:
     Raises:
         DataError: the line is not UTF-8, not JSON, or not an object.
     """
-    value = parse_json(content, file=file, line=line)
-    if not isinstance(value, dict):
-        raise DataError(f"a {kind_of(value)} where an object is wanted", file=file, line=line)
-    return value
+    return _object(parse_json(content, file=file, line=line), file, line)
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
@@ -138,11 +135,14 @@ def read_object(path: str | Path) -> dict[str, Any]:
         DataError: the file cannot be read, or holds something else.
     """
     try:
-        value = parse_json(Path(path).read_bytes(), file=str(path))
+        return _object(parse_json(Path(path).read_bytes(), file=str(path)), str(path))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", file=str(path)) from None
+
+
+def _object(value: Any, file: str, line: int | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"a {kind_of(value)} where an object is wanted", file=str(path))
+        raise DataError(f"a {kind_of(value)} where an object is wanted", file=file, line=line)
     return value
 
 
@@ -295,9 +295,10 @@ class Appender:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            _cut_torn_line(self.path)
-        self.existing: list[dict[str, Any]] = [row for _, row in read_jsonl(self.path)] if self.path.exists() else []
+        with open(self.path, "ab+") as stream:
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
+        self.existing = [row for _, row in read_jsonl(self.path)]
         self._stream: IO[bytes] = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
 
     def append(self, row: Any) -> None:
@@ -310,23 +311,6 @@ class Appender:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-
-def _cut_torn_line(path: Path) -> None:
-    with open(path, "rb+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        keep, step = size, 1 << 16
-        while keep > 0:
-            start = max(0, keep - step)
-            stream.seek(start)
-            chunk = stream.read(keep - start)
-            found = chunk.rfind(b"\n")
-            if found >= 0:
-                keep = start + found + 1
-                break
-            keep = start
-        if keep < size:
-            stream.truncate(keep)
 
 
 def now() -> str:

@@ -27,7 +27,7 @@ from guardreasoner.data.tables import (
     write_delimited,
 )
 from guardreasoner.errors import need
-from guardreasoner.records import dumps, parse_line
+from guardreasoner.records import dumps, read_jsonl
 
 CHUNK = 64
 """Rows judged together."""
@@ -152,7 +152,7 @@ def _write_text(lines: Path, stream: IO[bytes], suffix: str) -> None:
 
 
 def _flat_rows(lines: Path) -> Iterator[Row]:
-    for row in _read(lines):
+    for _, row in read_jsonl(lines):
         yield _flat(row)
 
 
@@ -167,17 +167,11 @@ def _flat(row: Row) -> Row:
     return flat
 
 
-def _read(lines: Path) -> Iterator[Row]:
-    with open(lines, "rb") as stream:
-        for number, content in enumerate(stream, 1):
-            yield parse_line(content, file=str(lines), line=number)
-
-
 def _write_parquet(lines: Path, part: Path) -> None:
     arrow, parquet = need("pyarrow", "data"), need("pyarrow.parquet", "data")
     schema = _schema(arrow)
     with parquet.ParquetWriter(part, schema) as writer:
-        rows = (_columns(row, schema.names) for row in _read(lines))
+        rows = (_columns(row, schema.names) for _, row in read_jsonl(lines))
         while chunk := list(islice(rows, 2_000)):
             writer.write_table(arrow.Table.from_pylist(chunk, schema))
 

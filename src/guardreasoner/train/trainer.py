@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import os
 import random
@@ -24,7 +23,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.records import read_jsonl, write_atomic
+from guardreasoner.records import Appender, read_jsonl, write_atomic, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.settings import LoraSettings, TrainingConfig, accumulation, world_size
 
@@ -320,16 +319,9 @@ def drop_torn(folder: Path, run: RunFolder) -> None:
     kept = last_checkpoint(folder)
     step = int(kept.name.rsplit("-", 1)[1]) if kept else 0
     log = run.path / "log.jsonl"
-    if not log.exists():
-        return
-    lines = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line).get("step", 0) <= step and kept:
-                lines.append(line + "\n")
-        except ValueError:
-            continue  # the line a kill tore
-    write_atomic(log, "".join(lines))
+    if log.exists():
+        with Appender(log) as lines:
+            write_jsonl(log, [row for row in lines.existing if kept and row.get("step", 0) <= step])
 
 
 def keep_memory() -> None:
