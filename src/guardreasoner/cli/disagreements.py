@@ -56,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give finished runs, or --traces FILE with disputed labels")
     if args.reviews and not args.out:
         raise ConfigError("--reviews needs --out DIR, the folder of the review that they answer")
-    if min(args.confident, args.doubtful, args.audit, args.limit) < 0:
-        raise ConfigError("numbers of rows are not negative")
     entrants = contestants([open_run(folder, args.data) for folder in args.runs])
     if args.reviews:
         return _after(entrants, args)

@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from guardreasoner.errors import ConfigError
 from guardreasoner.report.build import build
 from guardreasoner.report.cost import read_prices
 from guardreasoner.report.write import write_report
@@ -38,10 +37,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.errors < 0 or args.pairs < 0:
-        raise ConfigError("--errors and --pairs are numbers of rows, not negative")
-    if args.per_hour is not None and args.per_hour < 0:
-        raise ConfigError("--per-hour is a price, not negative")
     made = build(
         args.runs,
         data_dir=args.data,

@@ -1,8 +1,8 @@
 """Fingerprints of the official benchmark files: 4 bytes per row, enough to name a wrong row, and no text.
 
-`fingerprints.txt` has one line per benchmark: its name and the base64 of its rows' fingerprints. `write` makes them
-from the official files. They are checked wherever rows come from elsewhere: from the hub, whose sets change without
-notice, or from a file of stored predictions, which may be cut, shuffled or of another benchmark.
+`fingerprints.txt` has one line per benchmark: its name and the base64 of its rows' fingerprints, made of the official
+file. They are checked wherever rows come from elsewhere: from the hub, whose sets change without notice, or from a
+file of stored predictions, which may be cut, shuffled or of another benchmark.
 """
 
 from __future__ import annotations
@@ -46,14 +46,6 @@ def known() -> Mapping[str, tuple[bytes, ...]]:
     lines = (files("guardreasoner.data") / "fingerprints.txt").read_text(encoding="ascii").split("\n")
     codes = {name: base64.b64decode(code) for name, code in (line.split() for line in lines if line)}
     return {name: tuple(c[i : i + WIDTH] for i in range(0, len(c), WIDTH)) for name, c in codes.items()}
-
-
-def write(benchmarks: Mapping[str, Sequence[Example]]) -> str:
-    """The text of `fingerprints.txt` for the given benchmarks."""
-    return "".join(
-        f"{name} {base64.b64encode(b''.join(fingerprints(examples))).decode()}\n"
-        for name, examples in benchmarks.items()
-    )
 
 
 def text_difference(

@@ -95,11 +95,6 @@ def find_table(name: str) -> Table:
     return tables()[name]
 
 
-def cells() -> list[PrintedCell]:
-    """Every published cell."""
-    return [cell for table in tables().values() for cell in table.cells]
-
-
 def f1_rows(task: Task) -> dict[str, dict[str, PrintedCell]]:
     """Guard, as in the guard table, to benchmark to its published F1 on one task, on original labels.
 

@@ -25,7 +25,7 @@ import numpy as np
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.evaluate.runs import Run
-from guardreasoner.evaluate.statistics import Floats, Interval, resample, share_of
+from guardreasoner.evaluate.statistics import Floats, Interval, bounded, resample, share_of
 from guardreasoner.guards.base import Guard
 from guardreasoner.records import Appender, read_jsonl
 from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Message, Task, Verdict
@@ -233,6 +233,4 @@ def _share(hits: Floats, of: Floats, prompts: Any) -> Interval:
     """100 * hits / of with an interval clustered by prompt; Wilson's over prompts where nothing varies."""
     sample = np.stack([np.bincount(prompts, hits), np.bincount(prompts, of)]).astype(np.float64)
     value, low, high, _ = resample([sample], lambda s: 100 * s[0][:1] / s[0][1:])
-    if np.isfinite([low[0], high[0]]).all() and low[0] < high[0]:
-        return Interval(float(value[0]), float(low[0]), float(high[0]))
-    return share_of(*sample)
+    return bounded(value[0], low[0], high[0]) or share_of(*sample)

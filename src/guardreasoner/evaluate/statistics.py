@@ -221,6 +221,11 @@ def _dropped(index: NDArray[np.int64], axis: int) -> tuple[int, ...]:
     return tuple(np.delete(index.shape, axis))
 
 
+def bounded(value: float, low: float, high: float) -> Interval | None:
+    """A bootstrapped interval; None where it is degenerate."""
+    return Interval(float(value), float(low), float(high)) if np.isfinite([low, high]).all() and low < high else None
+
+
 def estimates(cell: Outcomes, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimates:
     """F1, precision, recall and false-positive rate of one cell with intervals clustered by prompt.
 
@@ -233,10 +238,7 @@ def estimates(cell: Outcomes, *, resamples: int = RESAMPLES, seed: int = 0) -> E
     if cell.n == 0 or sample.shape[1] < 2 or (cell.all_positive and cell.unique_prompts):
         return closed
     value, low, high, _ = resample([sample], lambda s: rates(s[0]), resamples=resamples, seed=seed)
-    drawn = [
-        Interval(float(v), float(a), float(b)) if np.isfinite([a, b]).all() and a < b else w
-        for v, a, b, w in zip(value, low, high, closed, strict=True)
-    ]
+    drawn = [bounded(v, a, b) or w for v, a, b, w in zip(value, low, high, closed, strict=True)]
     return Estimates(drawn[0], *(closed[1:] if cell.unique_prompts else drawn[1:]))
 
 
@@ -320,8 +322,8 @@ def weighted_f1(
         raise DataError("there is no cell to average")
     w = shares(cells, weights)
     value, low, high, _ = resample([counts(c) for c in cells], lambda s: mean_f1(s, w), resamples=resamples, seed=seed)
-    if np.isfinite([low[0], high[0]]).all() and low[0] < high[0]:
-        return Interval(float(value[0]), float(low[0]), float(high[0]))
+    if drawn := bounded(value[0], low[0], high[0]):
+        return drawn
     closed = [_closed_form(counts(c)).f1 for c in cells]
     ends = [sum(float(x) * c[i] for x, c in zip(w, closed, strict=True)) for i in (1, 2)]
     return Interval(float(value[0]), *ends)

@@ -83,18 +83,12 @@ def measure(model_config: Any, config: TrainingConfig, shape: Shape) -> Measured
 
 
 def _measured(model_config: Any, config: TrainingConfig, shape: Shape, layers: int) -> dict[str, float]:
-    from transformers import AutoModelForCausalLM
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    changed = type(model_config)(**{**model_config.to_dict(), "num_hidden_layers": layers, "layer_types": None})
-    changed._attn_implementation = best_attention()
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(changed, dtype=torch.float32)
+    model = _model(model_config, layers, best_attention())
     head = head_of(model)
-    ids = torch.randint(10, changed.vocab_size, (shape.rows, shape.length), device=device)
+    ids = _ids(model, shape.rows, shape.length)
     labels = ids.clone()
     labels[:, : shape.length - shape.answer] = -100
-    mixed = torch.autocast(device, torch.bfloat16) if config.precision == "bf16" else nullcontext()
+    mixed = torch.autocast(model.device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
     def loss() -> Any:
         with mixed:
@@ -112,6 +106,20 @@ def _measured(model_config: Any, config: TrainingConfig, shape: Shape, layers: i
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     result = {"bytes": float(kept), "train": _timed(lambda: loss().backward()), "forward": _timed(forward)}
     return {**result, "step": _timed(lambda: optimizer.step())}
+
+
+def _model(model_config: Any, layers: int, attention: str = "sdpa") -> Any:
+    """A base of this many layers with random weights."""
+    from transformers import AutoModelForCausalLM
+
+    changed = type(model_config)(**{**model_config.to_dict(), "num_hidden_layers": layers, "layer_types": None})
+    changed._attn_implementation = attention
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        return AutoModelForCausalLM.from_config(changed, dtype=torch.float32)
+
+
+def _ids(model: Any, rows: int, length: int) -> torch.Tensor:
+    return torch.randint(10, model.config.vocab_size, (rows, length), device=model.device)
 
 
 def _timed(act: Callable[[], Any]) -> float:
@@ -164,13 +172,8 @@ def seconds_per_answer(model_config: Any, *, tokens: int, prompt: int, rows: int
 
 def _decoded(model_config: Any, layers: int, *, prompt: int, rows: int) -> tuple[float, float]:
     """Seconds of the prompts, and of each token after them."""
-    from transformers import AutoModelForCausalLM
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    changed = type(model_config)(**{**model_config.to_dict(), "num_hidden_layers": layers, "layer_types": None})
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(changed, dtype=torch.float32).eval()
-    ids = torch.randint(10, changed.vocab_size, (rows, prompt), device=device)
+    model = _model(model_config, layers).eval()
+    ids = _ids(model, rows, prompt)
     steps = 6
     with torch.inference_mode():
         begin = _timed(lambda: model(input_ids=ids, use_cache=True, logits_to_keep=1))
