@@ -140,7 +140,7 @@ def _operations(app: FastAPI, service: Service) -> None:
         metrics.ready.set(core.ready)
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/playground.json", name="playground", summary="Where the playground's bars are marked.")
+    @app.get("/playground.json", name="playground", include_in_schema=False)
     async def marks() -> Response:
         own = core.policy.rules("judge").thresholds
         return reply({mode: {**tasks, **own} for mode, tasks in core.worker.guard.thresholds.items()})
