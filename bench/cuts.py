@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from guardreasoner.evaluate.calibrate import at_threshold
-from guardreasoner.guards.encoder import MARKS, REACH, SHORT, pair_of
+from guardreasoner.guards.encoder import MARKS, REACH, SHORT, WHOLES, pair_of
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.pieces import near, passages
 from guardreasoner.metrics import logit
@@ -41,7 +41,7 @@ def scored(guard, task, exchange):
         p = curve.probability(float(scores.logits[0][engine.outputs.index(task.value)]))
         return round(logit(p), 4), int(scores.tokens[0])
 
-    wholes = [one(p.exchange) for p in made if p.bar in (None, "around")]
+    wholes = [one(p.exchange) for p in made if p.bar in WHOLES]
     pieces = [(x, p) for p in made if p.bar in ("alone", "pair") and (x := one(p.exchange)[0]) >= 0]
     return {
         "whole": (min if task is Task.refusal else max)(x for x, _ in wholes),

@@ -42,7 +42,7 @@ def test_each_message_and_the_last_turn_are_judged_by_themselves():
     exchange = Exchange("x", "And a cake?", context=context)
     alone = [p.exchange for p in made(exchange).made if not p.exchange.context]
     assert {e.prompt for e in alone} == {"How do I bake bread?", "Mix flour and water.", "And a cake?"}
-    assert [p.bar for p in made(exchange).made] == ["around", None, None, None]  # the conversation stands around them
+    assert [p.bar for p in made(exchange).made] == ["talk", None, None, None]
 
 
 def test_a_reply_is_judged_with_its_request_and_by_itself():
@@ -71,7 +71,7 @@ def test_what_is_quoted_or_decoded_and_most_of_the_text_is_judged_as_a_whole():
     ):
         found = made(Exchange("x", text)).made
         assert [p.bar for p in found if p.exchange.prompt == asked] == [None], text
-        assert found[0].bar == "around"  # what only asks for it must pass the bar of a piece
+        assert found[0].bar == "around"  # what only asks for it must pass a bar
     aside = f'{asked}? My aunt says: "to paint it is not worth it". {asked}?'
     assert made(Exchange("x", aside)).made[0].bar is None
 

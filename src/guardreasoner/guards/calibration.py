@@ -26,6 +26,9 @@ from guardreasoner.types import TASKS, Task
 
 BARS = ("alone", "again", "pair")
 """In the order in which `piece` gives them."""
+ASIDE = 0.7
+"""Log-odds more than a piece that a text needs where most of it is judged by itself, decoded or out of its quotation
+marks: what only stands around it is often no English."""
 DEFAULT_BAND = (0.35, 0.65)
 """Where an uncalibrated guard in mode `auto` escalates to reasoning."""
 
@@ -60,7 +63,9 @@ class Curve:
         return sigmoid(logit(probability) - above) if above else probability
 
     def _above(self, bar: str | None) -> float:
-        return 0.0 if bar is None or self.piece is None else self.piece[BARS.index("alone" if bar == "around" else bar)]
+        if bar is None or self.piece is None:
+            return 0.0
+        return self.piece[BARS.index(bar)] if bar in BARS else self.piece[0] + (ASIDE if bar == "around" else 0.0)
 
     def uncertain(self, probability: float) -> bool:
         """Whether a probability lies inside the band."""

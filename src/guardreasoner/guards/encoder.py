@@ -33,7 +33,7 @@ from guardreasoner.guards.words import frequencies
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
-WHOLES = (None, "around")
+WHOLES = (None, "around", "talk")
 """Bars of passages that are no pieces."""
 MARKS = 3
 """[CLS] and two [SEP]."""

@@ -61,9 +61,10 @@ _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
 
 
-Bar = Literal["alone", "again", "pair", "around"]
-"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row; and of a whole that
-only stands around, or disguises, what is judged as a whole itself: it must pass the bar of a piece."""
+Bar = Literal["alone", "again", "pair", "around", "talk"]
+"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row; of a whole that only
+stands around, or disguises, what is judged as a whole itself; and of a conversation whose messages are: it must pass
+the bar of a piece, and what stands around more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,9 @@ def passages(
         alone = [variant.prompt, *(m.content for m in variant.context if apart)] if variant.context else []
         wholes = [variant, *(Exchange(exchange.id, text) for text in alone if text.strip())]
         for whole in wholes:
-            told = apart and bool(whole.context) and whole.response is None  # each of its messages is a whole too
-            bar: Bar | None = "around" if told or _around(whole, variants) else None
+            bar: Bar | None = "around" if _around(whole, variants) else None
+            if apart and whole.context and whole.response is None:
+                bar = "talk"
             for one in _wholes(whole, capacity, limit, offsets):
                 complete = complete and one is not None
                 if one is not None:

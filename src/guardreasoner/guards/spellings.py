@@ -22,8 +22,8 @@ BY_CHANCE = -3.0
 _HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _BROKEN = re.compile(r"[A-Za-z]{1,20}(?:[^\sA-Za-z'\x00-\x1f@_=<>/\\&]{1,2}[A-Za-z]{1,20}){1,24}\d?")
-_MASK = re.compile(r"[*#•?]")
-_MASKED = re.compile(r"(?<![\w*#])(?=.{4})[A-Za-z]{1,12}[*#•?]{1,2}[A-Za-z]{1,12}(?![\w*#])")
+_MASK = re.compile(r"[*#•]")
+_MASKED = re.compile(r"(?<![\w*#])(?=[A-Za-z*#•]{4})[A-Za-z]{1,12}[*#•]{1,2}[A-Za-z]{1,12}(?![\w*#])")
 _QUOTED_WORDS = re.compile(r'(?:"[A-Za-z\']{1,24}[.,?!]?"[ ]{1,3}){3,}"[A-Za-z\']{1,24}[.,?!]?"')
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}\s{0,2}/?>")
 _INLINE = re.compile(r"</?(?:a|b|big|code|em|font|i|mark|s|small|span|strong|sub|sup|tt|u|wbr)\b", re.I)
@@ -140,9 +140,9 @@ def broken(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Words with a sign or two in place of letters (`m*ke`), as the most frequent words that fit."""
+    """Words with a sign or two in place of inner letters (`m*ke`), as the most frequent words that fit."""
     read = {token: word for token in set(_MASKED.findall(text)) if (word := _unmasked(token)) != token}
-    return _MASKED.sub(lambda m: read.get(m.group(), m.group()), text) if len(read) > 1 else text
+    return _MASKED.sub(lambda m: read.get(m.group(), m.group()), text) if read else text
 
 
 def _unmasked(token: str) -> str:
