@@ -18,6 +18,7 @@ from pydantic import Field as Default
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guardreasoner.records import once
 from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import read_messages, spoken, worst
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
@@ -81,7 +82,7 @@ def _carried(message: Mapping[str, Any]) -> Exchange:
     if not content.strip():
         raise Refused(400, "the last message holds no text", "empty")
     try:
-        value = json.loads(content, object_pairs_hook=_no_repeats)
+        value = json.loads(content, object_pairs_hook=once)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or not set(value) <= {"prompt", "response"} or not value:
@@ -90,12 +91,6 @@ def _carried(message: Mapping[str, Any]) -> Exchange:
     if not isinstance(prompt, str | None) or not isinstance(response, str | None):
         return Exchange("guard", content)
     return Exchange("guard", prompt or "", response)
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({k for k, _ in pairs}) < len(pairs):
-        raise ValueError("a key that stands twice could hide what the other one says")
-    return dict(pairs)
 
 
 def _completion(model: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
