@@ -104,7 +104,7 @@ def read_turns(messages: Any, field: str = "messages") -> list[Message]:
     return [Message(*read_message(message, f"{field}[{i}]")) for i, message in enumerate(messages)]
 
 
-def as_exchange(messages: Any, name: str, field: str = "messages") -> Exchange:
+def as_exchange(messages: Any, name: str) -> Exchange:
     """A conversation as an exchange: the last request, the reply if one follows it, and what came before as context.
 
     Whatever is said to the model is a request: a tool's result too.
@@ -112,7 +112,7 @@ def as_exchange(messages: Any, name: str, field: str = "messages") -> Exchange:
     Raises:
         DataError: it is no list of messages, or holds what cannot be judged.
     """
-    turns = read_turns(messages, field)
+    turns = read_turns(messages, "messages")
     response = turns.pop().content if turns and turns[-1].role == "assistant" else None
     prompt = turns.pop().content if turns and turns[-1].role != "assistant" else ""
     return Exchange(name, prompt, response, tuple(turns))

@@ -149,7 +149,7 @@ def input_block(prompt: str, response: str | None) -> str:
     return f"{HUMAN}\n{prompt}{_SEPARATOR}{'None' if response is None else response}\n\n"
 
 
-def read_input_block(text: str, *, file: str | None = None, line: int | None = None) -> tuple[str, str | None]:
+def read_input_block(text: str) -> tuple[str, str | None]:
     """Request and reply (None = no reply) of an official `input`.
 
     Raises:
@@ -157,10 +157,10 @@ def read_input_block(text: str, *, file: str | None = None, line: int | None = N
     """
     head, tail = f"{HUMAN}\n", f"{_SEPARATOR}None\n\n"
     if not text.startswith(head) or not text.endswith("\n\n") or _SEPARATOR not in text:
-        raise DataError(f"not an input block ({HUMAN} … {ASSISTANT} …)", file=file, line=line, field="input")
+        raise DataError(f"not an input block ({HUMAN} … {ASSISTANT} …)", field="input")
     if text.endswith(tail):
         return text[len(head) : -len(tail)], None
     if text.count(_SEPARATOR) > 1:
-        raise DataError("judged text repeats the frame, so the cut is not certain", file=file, line=line, field="input")
+        raise DataError("judged text repeats the frame, so the cut is not certain", field="input")
     prompt, response = text[len(head) : -2].split(_SEPARATOR)
     return prompt, response

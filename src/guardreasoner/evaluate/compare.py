@@ -161,14 +161,12 @@ def compare(
     )
 
 
-def compare_cells(
-    a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Comparison]:
+def compare_cells(a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES) -> list[Comparison]:
     """Cell by cell: the bootstrap's interval of the difference of F1, p of `randomised` corrected by Holm."""
     found = []
     for x, y in zip(a, b, strict=True):
-        one = compare([x], [y], resamples=resamples, seed=seed)
-        found.append(replace(one, p=randomised(x, y, draws=resamples, seed=seed), exploratory=True))
+        one = compare([x], [y], resamples=resamples)
+        found.append(replace(one, p=randomised(x, y, draws=resamples), exploratory=True))
     return corrected(found)
 
 

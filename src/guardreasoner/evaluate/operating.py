@@ -71,7 +71,7 @@ class PointsDifference:
         return replace(self, a=a, b=b, difference=-self.difference, low=-self.high, high=-self.low)
 
 
-def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0) -> OperatingPoints | None:
+def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES) -> OperatingPoints | None:
     """The operating points of one guard over the pooled rows of some cells; None = it gives no scores.
 
     Intervals are percentiles of a bootstrap over prompts, drawn within each cell. These statistics are order
@@ -84,7 +84,7 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, s
     known = _known(positives, negatives)
     if not any(known):
         return OperatingPoints(None, None, None, None, None, positives, negatives)
-    value, spread = _bootstrap(cells, resamples, seed)
+    value, spread = _bootstrap(cells, resamples)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
     caught, passed = _prompts(cells, positive=True), _prompts(cells, positive=False)
     ends = zip(value, low, high, known, (caught, caught, passed, 0, 0), strict=True)
@@ -93,7 +93,7 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES, s
 
 
 def compare_points(
-    a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES, seed: int = 0
+    a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES
 ) -> list[PointsDifference]:
     """The paired differences of two guards at each point that the rows allow; empty = one of them has no scores.
 
@@ -104,7 +104,7 @@ def compare_points(
         return []
     if [(c.benchmark, c.ids) for c in a] != [(c.benchmark, c.ids) for c in b]:
         raise DataError(f"{a[0].guard} and {b[0].guard} were not scored on the same rows")
-    (one, drawn), (two, also) = _bootstrap(a, resamples, seed), _bootstrap(b, resamples, seed)
+    (one, drawn), (two, also) = _bootstrap(a, resamples), _bootstrap(b, resamples)
     spread = drawn - also
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
     positives, rows = int(sum(c.gold.sum() for c in a)), sum(c.n for c in a)
@@ -117,7 +117,7 @@ def compare_points(
     ]
 
 
-def at_misses(cell: Outcomes, misses: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
+def at_misses(cell: Outcomes, misses: float, *, resamples: int = RESAMPLES) -> Interval | None:
     """Percent of negatives flagged with the threshold set so that at most `misses` percent of positives are missed.
 
     None = no scores, or too few positives to set it.
@@ -128,7 +128,7 @@ def at_misses(cell: Outcomes, misses: float, *, resamples: int = RESAMPLES, seed
     def found(fpr: Floats, tpr: Floats) -> Floats:
         return 100 * _fpr_at(fpr, tpr, 1 - misses / 100)[np.newaxis]
 
-    value, spread = _bootstrap([cell], resamples, seed, found)
+    value, spread = _bootstrap([cell], resamples, found)
     low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
     return _interval(value[0], low[0], high[0], _prompts([cell], positive=False))
 
@@ -190,13 +190,13 @@ def _partial_area(fpr: Floats, tpr: Floats, most: float) -> Floats:
     return scaled
 
 
-def _bootstrap(cells: Sequence[Outcomes], resamples: int, seed: int, statistic: object = None) -> tuple[Floats, Floats]:
+def _bootstrap(cells: Sequence[Outcomes], resamples: int, statistic: object = None) -> tuple[Floats, Floats]:
     """Values (points,) and their distribution (points, resamples), prompts drawn with replacement within each cell."""
     of = statistic or _points
     assert callable(of)
     curve = _Curve(cells)
     value: Floats = of(*curve.at(np.ones((1, curve.rows))))[:, 0]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = []
     for start in range(0, resamples, BATCH):
         drawn.append(of(*curve.at(curve.draw(rng, min(BATCH, resamples - start)))))

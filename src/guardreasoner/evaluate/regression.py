@@ -16,7 +16,7 @@ from typing import Literal
 
 from guardreasoner.errors import DataError, need
 from guardreasoner.evaluate.compare import Comparison, compare
-from guardreasoner.evaluate.statistics import RESAMPLES, Outcomes, Weighting
+from guardreasoner.evaluate.statistics import RESAMPLES, Outcomes
 from guardreasoner.ranges import check_ranges
 from guardreasoner.types import Task
 
@@ -80,7 +80,6 @@ def gate(
     baseline: Sequence[Outcomes],
     fail_below: float,
     *,
-    weights: Weighting | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Gate:
@@ -106,7 +105,7 @@ def gate(
     for task in tasks:
         keys = sorted(k for k in ours if k[0] == task)
         old = [theirs[k].like(ours[k]) for k in keys]
-        pair = compare([ours[k] for k in keys], old, weights, resamples=resamples, seed=seed)
+        pair = compare([ours[k] for k in keys], old, resamples=resamples, seed=seed)
         found.append(_decide(pair, fail_below, alarm=ALARM / len(tasks)))
     return Gate(tuple(found))
 

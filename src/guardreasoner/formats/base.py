@@ -136,9 +136,9 @@ def turns(exchange: Exchange, *, reply: bool) -> tuple[Turn, ...]:
     return tuple(Turn(m.role, (Judged(m.content),)) for m in merged)
 
 
-def as_chat(*parts: tuple[str, tuple[Segment, ...]], args: Mapping[str, object] | None = None) -> Chat:
+def as_chat(*parts: tuple[str, tuple[Segment, ...]]) -> Chat:
     """A chat prompt from (role, segments) pairs."""
-    return Chat(tuple(Turn(role, segments) for role, segments in parts), dict(args or {}))
+    return Chat(tuple(Turn(role, segments) for role, segments in parts))
 
 
 def share(scores: Mapping[str, float], positive: Sequence[str], negative: Sequence[str]) -> float | None:

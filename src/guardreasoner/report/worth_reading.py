@@ -85,7 +85,7 @@ class SideBySide:
     """Label of the guard and its verdict."""
 
 
-def side_by_side(entrants: Sequence[Contestant], limit: int, *, seed: int = 0) -> list[SideBySide]:
+def side_by_side(entrants: Sequence[Contestant], limit: int) -> list[SideBySide]:
     """Exchanges that at least two guards answered and did not answer alike; else any that two answered.
 
     Those with reasoning come first, then at random, in turn from each benchmark.
@@ -97,7 +97,7 @@ def side_by_side(entrants: Sequence[Contestant], limit: int, *, seed: int = 0) -
                 answers.setdefault((case.benchmark, case.id), []).append((entrant, case))
     both = [found for found in answers.values() if len(found) > 1]
     differing = [found for found in both if _differ([case for _, case in found])] or both
-    rng = random.Random(seed)
+    rng = random.Random(0)
     order = sorted(differing, key=lambda found: (not any(c.verdict.steps for _, c in found), rng.random()))
     groups: dict[str, list[SideBySide]] = {}
     for found in order:

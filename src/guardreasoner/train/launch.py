@@ -28,11 +28,11 @@ def inside() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def end_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
+def end_with_parent() -> None:
     """Let this process be ended when its parent ends, however that ended; Linux only."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(set_parent_death_signal, int(how))
+        ctypes.CDLL(None).prctl(set_parent_death_signal, int(signal.SIGKILL))
 
 
 def launch(command: Sequence[str], processes: int) -> None:

@@ -24,7 +24,7 @@ ADAPTER = "adapter_config.json"
 """What a checkpoint of adapters alone has in place of `config.json`."""
 
 
-def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]:
+def load_base(config: ModelConfig) -> tuple[Any, Any]:
     """The base model and its tokenizer.
 
     Raises:
@@ -42,7 +42,7 @@ def load_base(config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, Any]
     if config.base == "smollm2":
         model, tokenizer = load_smollm(attention)
         return model, prepare_tokenizer(tokenizer, config)
-    model, tokenizer = load_checkpoint(config.base, revision=config.revision, dtype=dtype, attention=attention)
+    model, tokenizer = load_checkpoint(config.base, revision=config.revision, dtype="float32", attention=attention)
     return model, prepare_tokenizer(tokenizer, config)
 
 

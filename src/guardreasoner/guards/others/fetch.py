@@ -65,18 +65,17 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_frame(frame: Frame, *, what: str, cache: Path | None = None) -> str:
+def read_frame(frame: Frame, *, what: str) -> str:
     """The template behind a frame.
 
     Args:
         frame: what is wanted.
         what: its owner's name, for the message.
-        cache: folder of texts by digest (default: the user's cache folder).
 
     Raises:
         ConfigError: no place could be read, or none has the text with this digest.
     """
-    kept = (cache or cache_folder()) / f"{frame.sha256}.txt"
+    kept = cache_folder() / f"{frame.sha256}.txt"
     with suppress(OSError, UnicodeDecodeError):
         text = kept.read_bytes().decode()
         if digest(text) == frame.sha256:
@@ -96,9 +95,9 @@ def read_frame(frame: Frame, *, what: str, cache: Path | None = None) -> str:
     raise ConfigError(f"the prompt text of {what} is not at hand: {'; '.join(reasons)}; see docs/guards.md, `frame`")
 
 
-def at_hand(frame: Frame, *, cache: Path | None = None) -> bool:
+def at_hand(frame: Frame) -> bool:
     """Whether a frame can be read without a network."""
-    if ((cache or cache_folder()) / f"{frame.sha256}.txt").is_file():
+    if (cache_folder() / f"{frame.sha256}.txt").is_file():
         return True
     for place in frame.places:
         if place.kind == "package":

@@ -51,10 +51,10 @@ def log_judged(exchanges: Sequence[Exchange], verdicts: Sequence[Verdict], route
         log.info(json.dumps(line))
 
 
-def set_up(level: int = logging.INFO) -> None:
+def set_up() -> None:
     """Send the server's log to standard error, one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.handlers[:] = [handler]
-    log.setLevel(level)
+    log.setLevel(logging.INFO)
     log.propagate = False
