@@ -8,6 +8,7 @@ because an operator sets one threshold, not one per benchmark.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -85,7 +86,7 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES) -
     if not any(known):
         return OperatingPoints(None, None, None, None, None, positives, negatives)
     value, spread = _bootstrap(cells, resamples)
-    low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
+    low, high = _ends(spread)
     caught, passed = _prompts(cells, positive=True), _prompts(cells, positive=False)
     ends = zip(value, low, high, known, (caught, caught, passed, 0, 0), strict=True)
     found = [_interval(v, x, y, n) if k else None for v, x, y, k, n in ends]
@@ -106,7 +107,7 @@ def compare_points(
         raise DataError(f"{a[0].guard} and {b[0].guard} were not scored on the same rows")
     (one, drawn), (two, also) = _bootstrap(a, resamples), _bootstrap(b, resamples)
     spread = drawn - also
-    low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
+    low, high = _ends(spread)
     positives, rows = int(sum(c.gold.sum() for c in a)), sum(c.n for c in a)
     return [
         PointsDifference(a[0].guard, b[0].guard, name, float(x - y), float(lo), float(hi), two_sided(each), rows)
@@ -129,8 +130,15 @@ def at_misses(cell: Outcomes, misses: float, *, resamples: int = RESAMPLES) -> I
         return 100 * _fpr_at(fpr, tpr, 1 - misses / 100)[np.newaxis]
 
     value, spread = _bootstrap([cell], resamples, found)
-    low, high = np.nanpercentile(spread, (2.5, 97.5), axis=1)
+    low, high = _ends(spread)
     return _interval(value[0], low[0], high[0], _prompts([cell], positive=False))
+
+
+def _ends(spread: Floats) -> Floats:
+    """Both ends of a 95% interval; NaN, in silence, where the rows have no such point in any resample."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanpercentile(spread, (2.5, 97.5), axis=1), dtype=float)
 
 
 def _prompts(cells: Sequence[Outcomes], *, positive: bool) -> int:
