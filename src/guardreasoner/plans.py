@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -63,12 +64,24 @@ def segments_of(prompt: Prompt) -> tuple[Segment, ...]:
     return tuple(s for t in prompt.turns for s in t.content) if isinstance(prompt, Chat) else prompt
 
 
+QUOTES = "“", "”"
+"""Around judged text in reasoning."""
+
+
+def quotable(text: str) -> str:
+    """Judged text as reasoning may quote it: in one line, without quotation marks and signs that mark up."""
+    return " ".join(re.sub(r"[“”\"<>#*|{}\[\]\\]", " ", text).split())
+
+
 @dataclass(frozen=True, slots=True)
 class Free:
     """Sample until a stop string (which is not part of the text), the end token, or the budget."""
 
     max_tokens: int
     stop: tuple[str, ...] = ()
+    quotes: int | None = None
+    """The number of a judged segment: what is sampled between `QUOTES` is a part of it, word for word. Engines that
+    run here see to it; servers write what they write."""
 
 
 @dataclass(frozen=True, slots=True)

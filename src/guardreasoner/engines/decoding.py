@@ -20,7 +20,19 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.base import PASSED, OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
-from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
+from guardreasoner.engines.quotation import open_quotation, sources_of, within_quotation
+from guardreasoner.plans import (
+    NOT_FINITE,
+    Choice,
+    Completion,
+    Finish,
+    Free,
+    Plan,
+    Prompt,
+    Text,
+    pick,
+    segments_of,
+)
 
 Logits = NDArray[np.float32]
 """Scores over the vocabulary, shape (vocabulary,)."""
@@ -72,6 +84,8 @@ class Generation:
     encoded: Encoded
     plan: Plan
     settings: Settings
+    sources: Sequence[str] = ()
+    """The judged segments, as they may be quoted."""
     sample: int = 0
     hear: Callable[[str], None] | None = None
     """Called with the text so far, whenever it has grown."""
@@ -178,6 +192,8 @@ class Generation:
             if not np.isfinite(logits.max()):
                 self.finish, self.error = "unavailable", NOT_FINITE
                 break
+            if step.quotes is not None and (quoted := open_quotation(self.encoder, self.ids[start:])) is not None:
+                logits = within_quotation(logits, quoted, self.sources[step.quotes], self.encoder)
             token = sample(logits, self.settings, self._rng)
             self.sampled += 1
             if token in self.settings.ends:
@@ -263,6 +279,7 @@ def complete(
         on_text: called with the first completion of each prompt as it grows.
     """
     copies = n if settings.temperature > 0 else 1
+    quotes = any(isinstance(step, Free) and step.quotes is not None for step in plan)
     done: list[list[Completion | None]] = [[None] * copies for _ in prompts]
     rows: list[tuple[int, Generation]] = []
     for i, prompt in enumerate(prompts):
@@ -270,9 +287,10 @@ def complete(
             done[i] = [Completion("", "input_too_long", error=_too_long(settings.context))] * copies
             continue
         encoded = encoder.encode(prompt)
+        sources = sources_of(prompt) if quotes else ()
         heard = None if on_text is None else partial(on_text, i)
         rows += [
-            (i, Generation(encoder, encoded, plan, settings, sample=j, hear=None if j else heard))
+            (i, Generation(encoder, encoded, plan, settings, sources, sample=j, hear=None if j else heard))
             for j in range(copies)
         ]
     for group in _groups(rows, settings):

@@ -316,7 +316,9 @@ def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float
         if task in tasks:
             steps += [
                 Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"),
-                Free(budget // len(tasks), (f" {lead}", *_others(task), *_ENDS)),
+                Free(
+                    budget // len(tasks), (f" {lead}", *_others(task), *_ENDS), quotes=int(task is not Task.prompt_harm)
+                ),
                 Text(f" {lead}"),
                 Choice(words, margins.get(task, 0.0)),
                 Text("."),

@@ -8,15 +8,20 @@ from pathlib import Path
 from guardreasoner.guards.base import GuardRow
 
 MODELS = Path(str(files("guardreasoner"))) / "models"
-NANO_FOLDER = MODELS / "nano"
-BUNDLED = "nano"
+NANO_FOLDER, MINI_FOLDER = MODELS / "nano", MODELS / "mini"
+BUNDLED = "guardreasoner"
 """What judges where no guard is named."""
 LICENCE = "Apache-2.0"
 """Of the bundled weights; a test compares it with their manifest."""
 
 OURS: tuple[GuardRow, ...] = (
+    GuardRow(BUNDLED, "cascade", "", "", licence=LICENCE,
+             options={"first": "nano", "second": "mini", "stacks": MINI_FOLDER / "stacks.json"},
+             note="bundled: nano judges, and in full mini reasons; works without a network"),
     GuardRow("nano", "encoder", "encoder", str(NANO_FOLDER), licence=LICENCE,
-             note="bundled; works without a network; judges and does not reason"),
+             note="bundled; judges in milliseconds and does not reason"),
+    GuardRow("mini", "guardreasoner", "onnx", str(MINI_FOLDER), licence=LICENCE,
+             note="bundled; reasons, best behind a guard whose verdict it reads"),
     GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
     GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
     GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B",

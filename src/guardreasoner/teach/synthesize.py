@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from guardreasoner.data.mix import DataConfig, draw, input_files, load_mix, load_written
+from guardreasoner.data.quoted_reasoning import quoted
 from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
@@ -79,7 +80,13 @@ def synthesize(
         if teacher is not None or config.teacher != "written":
             more = _write(train, config, folder, teacher=teacher, quiet=quiet)
         elif isinstance(data, DataConfig):
-            _copy(train, config, load_written(data, data_dir), folder)
+            texts = load_written(data, data_dir)
+            if config.quote:
+                texts = quoted(train, texts)
+                told = [e for e in train if e.exchange.id in texts]
+                counts.drop("no quotation", len(train) - len(told))
+                train = told
+            _copy(train, config, texts, folder)
         else:
             raise ConfigError("examples of your own have no reasoning beside them; choose another synthesize.teacher")
         return _finish(folder, train, counts, config, more)

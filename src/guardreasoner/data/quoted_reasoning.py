@@ -1,0 +1,152 @@
+"""Written reasoning made shorter for small models: each task quotes the text it judges, then gives one reason.
+
+A small model that learns to describe a text in other words describes things that are not there; copying it can. So the
+first step of a task becomes a quotation, of the part that the writer wrote about, and the last step, which concludes,
+stays. Reasoning whose last steps use words that are neither in the text nor usual in reasons is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import replace
+from math import log
+
+from guardreasoner.data.kinds import kind_of
+from guardreasoner.data.written_reasoning import Written
+from guardreasoner.formats.base import request_of
+from guardreasoner.plans import QUOTES, quotable
+from guardreasoner.types import Example, Exchange, Step, Task
+
+LONGEST = 14
+"""Words of a quotation."""
+IN_SIGHT = 60
+"""A quotation is from so many words at either end of a text: what training shortens, it shortens in the middle."""
+FAMILIAR = 20
+"""Reasons that use a word before it counts as familiar."""
+FOREIGN = 1
+"""Most unfamiliar words of a reason that the text does not have either."""
+
+_WORD = re.compile(r"[^\W\d_][\w'’-]*[^\W_]")
+_SENTENCE = re.compile(r"(?<=[.?!;])\s+|\n+")
+_ENDINGS = ("ingly", "edly", "ing", "ies", "ied", "ed", "es", "ly", "'s", "’s", "s")
+_COMMON = re.compile(
+    r"(?:the|and|for|are|was|were|been|its|this|that|with|from|not|who|what|how|which|their|his|her|they|your?|our|does|"
+    r"did|can|could|would|should|will|has|have|had|but|then|than|there|here|into|about|out|over|only|also|just|more|"
+    r"most|some|such|other|all|each|every|any|nor|request|response|reply|refusal|compliance|(?:un)?harmful)"
+)
+_TURN = re.compile(r"(?:and|but|so|because|that|to|how|without|while|when|if|which|who|or|by|then)", re.I)
+"""Words at which a quotation of a long sentence may begin."""
+_DANGLING = re.compile(r"(?:Those|These|Both|They|He|She|Neither|Each|All|None|Here|Nothing else)\b")
+_LOOSE = re.compile(
+    r"(?:[\s,;:-]+(?:an?|the|of|for|to|and|or|but|in|on|at|with|by|from|as|is|are|that|here|my|your))+$", re.I
+)
+"""Words with which a quotation does not end."""
+_REFUSES = re.compile(r"\b(?:sorry|cannot|can['’]?t|won['’]?t|unable|not able|refuse|decline|apologi[sz]e)\b", re.I)
+
+
+def quoted(examples: Iterable[Example], texts: Mapping[str, Written]) -> dict[str, Written]:
+    """The reasoning of these examples that can be told by quotation; the others have none."""
+    familiar = Counter(w for made in texts.values() for step in _last(made).values() for w in set(_stems(step.text)))
+    weights = _Weights(familiar, len(texts))
+    found = {}
+    for example in examples:
+        made = texts.get(example.exchange.id)
+        if made and (steps := _steps(example.exchange, made, weights)):
+            found[example.exchange.id] = replace(made, steps=steps, harm=kind_of(made.harm) or made.harm)
+    return found
+
+
+class _Weights:
+    """How much a word tells: nothing where every reason uses it."""
+
+    def __init__(self, counts: Counter[str], total: int) -> None:
+        self._counts, self._total = counts, total
+
+    def __getitem__(self, word: str) -> float:
+        return log((self._total + 1) / (self._counts[word] + 1))
+
+    def familiar(self, word: str) -> bool:
+        return self._counts[word] >= FAMILIAR
+
+
+def _curly(step: Step) -> Step:
+    return replace(step, text=re.sub(r'"([^"\n]+)"', rf"{QUOTES[0]}\1{QUOTES[1]}", step.text))
+
+
+def _last(made: Written) -> dict[Task, Step]:
+    return {step.task: step for step in made.steps if step.task}
+
+
+def _steps(exchange: Exchange, made: Written, weights: _Weights) -> tuple[Step, ...]:
+    request, reply = request_of(exchange), exchange.response or ""
+    own = {*_stems(request), *_stems(reply)}
+    steps: list[Step] = []
+    for task, last in _last(made).items():
+        if task not in exchange.tasks:
+            continue
+        foreign = [w for w in set(_stems(last.text)) if w not in own and not weights.familiar(w)]
+        if len(foreign) > FOREIGN or _DANGLING.match(last.text):
+            return ()
+        words = {w for step in made.steps if step.task is task for w in _stems(step.text)}
+        if task is Task.prompt_harm:
+            part = _part(request, words, weights) or _opening(request)
+            steps += [Step(task, f"The request says {part}."), _curly(last)] if part else [_curly(last)]
+        elif task is Task.refusal:
+            part = _refusing(reply) if " a refusal." in last.text else _opening(reply)
+            conclusion = last.text[last.text.rindex("so this is") :] if "so this is" in last.text else ""
+            if not conclusion:
+                return ()
+            steps.append(Step(task, f"The reply says {part}, {conclusion}" if part else _curly(last).text))
+        else:
+            part = _part(reply, words, weights)
+            steps += [Step(task, f"The reply says {part}."), _curly(last)] if part else [_curly(last)]
+    return tuple(steps)
+
+
+def _stems(text: str) -> Iterator[str]:
+    for match in _WORD.finditer(text.lower()):
+        word = match.group()
+        if len(word) > 2 and not _COMMON.fullmatch(word):
+            yield next((word.removesuffix(e) for e in _ENDINGS if word.endswith(e) and len(word) - len(e) > 2), word)
+
+
+def _part(text: str, about: Set[str], weights: _Weights) -> str:
+    """The part of a text that shares most with what was written about it, in quotation marks; "" = no part does."""
+    best, most = "", 0.0
+    for part in _parts(text):
+        score = sum(weights[w] for w in set(_stems(part)) & about)
+        if score > most:
+            best, most = part, score
+    return _quotation(best)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Sentences, and of long ones the runs of words that begin where a clause may."""
+    total, at = len(text.split()), 0
+    for sentence in _SENTENCE.split(text):
+        words = sentence.split()
+        starts = [
+            i
+            for i, word in enumerate(words)
+            if i == 0 or _TURN.fullmatch(word) or words[i - 1].endswith((",", ":", "-", "–", "—", ")"))
+        ]
+        for start in starts if len(words) > LONGEST + 2 else starts[:1]:
+            end = min(start + LONGEST + 2 * (len(words) <= LONGEST + 2), len(words))
+            if end - start >= min(4, len(words)) and (at + end <= IN_SIGHT or total - at - start <= IN_SIGHT):
+                yield " ".join(words[start:end])
+        at += len(words)
+
+
+def _opening(text: str) -> str:
+    return _quotation(next((p for p in _parts(text) if len(p.split()) > 2), text[:80]))
+
+
+def _refusing(reply: str) -> str:
+    return _quotation(next((p for p in _parts(reply) if _REFUSES.search(p)), "")) or _opening(reply)
+
+
+def _quotation(part: str) -> str:
+    inner = _LOOSE.sub("", quotable(part).strip(" ,;:-–—.'"))
+    return inner and f"{QUOTES[0]}{inner}{QUOTES[1]}"
