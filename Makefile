@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.base
 	touch $@
 
 run: $(VENV)/.base  ## install without torch, then judge the bundled example exchanges
-	$(BIN)/guardreasoner check --examples
+	$(BIN)/guardreasoner check --examples --mode full
 
 test: $(VENV)/.dev  ## every behaviour once
 	$(PYTEST) -q -m 'not slow and not gpu'

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardreasoner.cli.tables import show
-from guardreasoner.guards.ours import NANO_FOLDER
+from guardreasoner.guards.ours import MINI_FOLDER, NANO_FOLDER
 
 PURPOSES = {
     "": "judging with the bundled guard",
@@ -76,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
 def examine() -> Iterator[Finding]:
     """Everything that decides what can run here; secrets are only ever reported as set or not."""
     yield Finding("machine", True, False, f"Python {platform.python_version()}, {os.cpu_count()} cores, {_memory()}")
-    nano = NANO_FOLDER / "model.onnx"
-    yield Finding("nano", nano.exists(), True, "bundled weights" if nano.exists() else "reinstall guardreasoner")
+    for folder in (NANO_FOLDER, MINI_FOLDER):
+        there = (folder / "model.onnx").exists()
+        yield Finding(folder.name, there, True, "bundled weights" if there else "reinstall guardreasoner")
     yield from (_extra(extra, packages) for extra, packages in extras().items())
     yield _gpu()
     for key, purpose in KEYS.items():

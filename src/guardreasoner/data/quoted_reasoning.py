@@ -23,8 +23,8 @@ LONGEST = 14
 """Words of a quotation."""
 IN_SIGHT = 60
 """A quotation is from so many words at either end of a text: what training shortens, it shortens in the middle."""
-FAMILIAR = 20
-"""Reasons that use a word before it counts as familiar."""
+FAMILIAR = 0.00138
+"""Share of all written reasoning that uses a word in its reasons before it counts as familiar (20 of 14,461)."""
 FOREIGN = 1
 """Most unfamiliar words of a reason that the text does not have either."""
 
@@ -68,7 +68,7 @@ class _Weights:
         return log((self._total + 1) / (self._counts[word] + 1))
 
     def familiar(self, word: str) -> bool:
-        return self._counts[word] >= FAMILIAR
+        return self._counts[word] >= FAMILIAR * self._total
 
 
 def _curly(step: Step) -> Step:
