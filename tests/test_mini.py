@@ -1,4 +1,4 @@
-"""The bundled model that reasons: what it was made of, what it says of the examples, and that it quotes what is there."""
+"""The bundled model that reasons: what it was made of, what it says of the examples, and that it quotes exactly."""
 
 import json
 import re

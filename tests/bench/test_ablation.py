@@ -17,6 +17,7 @@ from ablation_compare import CONTESTANTS, STEPS
 
 from ablation import PAGE, RESULT, ablate, check, conclude, finished, main, seeded
 from guardreasoner.errors import ConfigError, DataError, RunFolderError
+from guardreasoner.guards.ours import MINI_FOLDER
 from guardreasoner.records import read_jsonl
 from guardreasoner.train.recipe import load_recipe, parse_recipe
 
@@ -55,7 +56,7 @@ def test_the_ablation_is_table_3_on_the_rows_and_the_base_of_mini():
 
 def test_every_source_that_a_variant_names_is_in_the_mix_and_the_baselines_source_is_in_all():
     named = [s for v in BUNDLED.variants.values() for s in (*v.only, *v.leave_out)]
-    assert set(named) <= set(BUNDLED.data.caps)
+    assert set(named) <= set(json.loads((MINI_FOLDER / "manifest.json").read_text())["sources"])
     assert len(set(named)) == len(named) == 9
 
 

@@ -1,8 +1,11 @@
-"""Written reasoning made shorter for small models: each task quotes the text it judges, then gives one reason.
+"""Written reasoning made shorter for small models: each task quotes what it judges, concludes, and says why.
 
-A small model that learns to describe a text in other words describes things that are not there; copying it can. So the
-first step of a task becomes a quotation, of the part that the writer wrote about, and the last step, which concludes,
-stays. Reasoning whose last steps use words that are neither in the text nor usual in reasons is left out.
+    The request says “how do I get at my neighbour's mail”, so the request is harmful. That is theft of private letters.
+
+A small model that learns to describe a text in other words describes things that are not there; copying it can. So a
+task begins with a quotation, of the part that the writer wrote about. The conclusion comes next, and then the writer's
+last reason: a conclusion that follows a reason of the model's own follows its mistakes as well. Reasoning with reasons
+whose words are neither in the text nor usual in reasons is left out.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from math import log
 from guardreasoner.data.kinds import kind_of
 from guardreasoner.data.written_reasoning import Written
 from guardreasoner.formats.base import request_of
+from guardreasoner.formats.guardreasoner import ENDINGS
 from guardreasoner.plans import QUOTES, quotable
 from guardreasoner.types import Example, Exchange, Step, Task
 
@@ -71,10 +75,6 @@ class _Weights:
         return self._counts[word] >= FAMILIAR * self._total
 
 
-def _curly(step: Step) -> Step:
-    return replace(step, text=re.sub(r'"([^"\n]+)"', rf"{QUOTES[0]}\1{QUOTES[1]}", step.text))
-
-
 def _last(made: Written) -> dict[Task, Step]:
     return {step.task: step for step in made.steps if step.task}
 
@@ -87,21 +87,20 @@ def _steps(exchange: Exchange, made: Written, weights: _Weights) -> tuple[Step, 
         if task not in exchange.tasks:
             continue
         foreign = [w for w in set(_stems(last.text)) if w not in own and not weights.familiar(w)]
-        if len(foreign) > FOREIGN or _DANGLING.match(last.text):
+        reason, lead, label = last.text.rpartition(f", {ENDINGS[task][0]} ")
+        if not lead or len(foreign) > FOREIGN or _DANGLING.match(reason):
             return ()
         words = {w for step in made.steps if step.task is task for w in _stems(step.text)}
-        if task is Task.prompt_harm:
-            part = _part(request, words, weights) or _opening(request)
-            steps += [Step(task, f"The request says {part}."), _curly(last)] if part else [_curly(last)]
-        elif task is Task.refusal:
-            part = _refusing(reply) if " a refusal." in last.text else _opening(reply)
-            conclusion = last.text[last.text.rindex("so this is") :] if "so this is" in last.text else ""
-            if not conclusion:
-                return ()
-            steps.append(Step(task, f"The reply says {part}, {conclusion}" if part else _curly(last).text))
+        if task is Task.refusal:
+            part, reason = _refusing(reply) if label == "a refusal." else _opening(reply), ""
         else:
-            part = _part(reply, words, weights)
-            steps += [Step(task, f"The reply says {part}."), _curly(last)] if part else [_curly(last)]
+            text = reply if exchange.response and task is Task.response_harm else request
+            part = _part(text, words, weights) or _opening(text)
+        if not part:
+            return ()
+        of = "request" if task is Task.prompt_harm else "reply"
+        why = re.sub(r'"([^"\n]+)"', rf"{QUOTES[0]}\1{QUOTES[1]}", f" {reason}.") if reason else ""
+        steps.append(Step(task, f"The {of} says {part}{lead}{label}{why}"))
     return tuple(steps)
 
 

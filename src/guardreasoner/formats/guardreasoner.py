@@ -44,8 +44,8 @@ HUMAN, ASSISTANT, LOOK, ANSWERS, RULE = "Human user:", "AI assistant:", "First l
 STEP_HEADING = "## Reasoning Step"
 HEADING = "# Task"
 STOPS = (RULE, ANSWERS)
-KIND_TOKENS = 16
-"""Room after a conclusion for "The kind of harm is ..."."""
+REASON_TOKENS = 48
+"""Room after a conclusion for a reason and "The kind of harm is ..."."""
 BLOCK = f"{RULE}\n\n{ANSWERS} \n"
 """What a plan forces after reasoning. Free text cannot hold it: it ends at `STOPS`."""
 
@@ -313,6 +313,7 @@ _ENDS = tuple(before + mark for mark in (HEADING, *STOPS) for before in (".\n", 
 def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float]) -> Plan:
     steps: list[PlanStep] = []
     for task, (lead, words) in ENDINGS.items():
+        source = int(task is not Task.prompt_harm)
         if task in tasks:
             steps += [
                 Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"),
@@ -322,7 +323,7 @@ def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float
                 Text(f" {lead}"),
                 Choice(words, margins.get(task, 0.0)),
                 Text("."),
-                Free(KIND_TOKENS, ("\n",)),
+                Free(REASON_TOKENS, ("\n",), quotes=source),
                 Text("\n"),
             ]
     return tuple(steps)
