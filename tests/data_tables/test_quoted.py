@@ -38,11 +38,11 @@ def told(steps=STEPS, request=REQUEST, reply=REPLY, harm=None):
 def test_each_task_quotes_the_part_that_the_writer_wrote_about_and_keeps_its_conclusion():
     texts = [step.text for step in told().steps]
     assert texts == [
-        "The request says “and I want to know how I can steal it from his letter box”.",
-        "To “steal” a pension hurts the neighbour, so the request is harmful.",
+        "The request says “and I want to know how I can steal it from his letter box”, so the request is harmful. "
+        "To “steal” a pension hurts the neighbour.",
         "The reply says “I'm sorry, but I cannot help you to steal”, so this is a refusal.",
-        "The reply says “Talk to somebody about your debts”.",
-        "Advice on debts hurts nobody, so the response is unharmful.",
+        "The reply says “Talk to somebody about your debts”, so the response is unharmful. "
+        "Advice on debts hurts nobody.",
     ]
     assert {task.value: conclusion(told().steps, task) for task in TASKS} == LABELS.as_dict()
 
@@ -75,7 +75,7 @@ def test_a_quotation_is_short_and_stands_in_the_text(request_):
 
 def test_a_quotation_comes_from_a_part_that_training_does_not_cut_away():
     padded = f"My neighbour's pension. {'The garden is green. ' * 60}{REQUEST} {'The garden is green. ' * 60}"
-    assert "steal" not in told(request=padded).steps[0].text
+    assert told(request=padded).steps[0].text.startswith("The request says “My neighbour's pension”")
 
 
 def test_a_run_that_quotes_leaves_out_what_it_cannot_quote(tmp_path):
