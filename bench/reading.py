@@ -21,6 +21,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from guardreasoner.data.benchmarks import load_benchmark
+from guardreasoner.formats.guardreasoner import likeliest
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import write_jsonl
 from guardreasoner.types import TASKS, Exchange, Labels, Verdict
@@ -43,7 +44,7 @@ def shown(number: int, exchange: Exchange, verdict: Verdict) -> dict[str, object
     context = [f"{m.role}: {m.content}" for m in exchange.context]
     return {
         "id": f"r{number:03}", "context": context, "request": exchange.prompt, "reply": exchange.response,
-        "reasoning": steps, "verdict": {k: v for k, v in verdict.labels.as_dict().items() if v}, "kind": verdict.harm,
+        "reasoning": steps, "verdict": {k: v for k, v in verdict.labels.as_dict().items() if v}, "kind": (likeliest(verdict.kinds) or verdict.harm) if verdict.labels.harmful else None,
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from guardreasoner import load_guard
 
-guard = load_guard("nano")
+guard = load_guard()
 print(guard.check("How do I kill a Python process?"))
 """
 
