@@ -31,7 +31,7 @@ def missing(row: GuardRow) -> list[str]:
     if row.format in ("constant", "replay"):
         return []
     if row.format == "cascade":
-        return ["give --option first=, second= and bands="]
+        return [] if row.options else ["give --option first=, second= and bands="]
     lacks = list(_libraries(row))
     if row.key and not os.environ.get(row.key, "").strip():
         lacks.append(f"set {row.key}")
