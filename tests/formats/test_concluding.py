@@ -14,12 +14,13 @@ BOTH = {" harmful": -0.2, " unharmful": -1.7}
 
 def test_each_task_is_reasoned_about_and_decided_at_its_conclusion_with_the_budget_shared_out():
     plan = wire.plan("full", tuple(TASKS), budget=300, concludes=True, margins={Task.refusal: 1.5})
-    assert [type(s) for s in plan] == [Text, Free, Text, Choice, Text, Free, Text] * 3
-    assert [s.text for s in plan[::7]] == [f"{r.heading}\n## Reasoning Step 1\n" for r in TASKS.values()]
-    assert [s.max_tokens for s in plan[1::7]] == [100] * 3
-    assert [s.text for s in plan[2::7]] == [" so the request is", " so this is", " so the response is"]
-    assert [s.words for s in plan[3::7]][1] == (" a refusal", " compliance")
-    assert [s.margin for s in plan[3::7]] == [0.0, 1.5, 0.0]
+    assert [type(s) for s in plan] == [Text, Free, Text, Choice, Text] * 3
+    assert [s.text for s in plan[::5]] == [f"{r.heading}\n## Reasoning Step 1\n" for r in TASKS.values()]
+    assert [s.max_tokens for s in plan[1::5]] == [100] * 3
+    assert [s.quotes for s in plan[1::5]] == [0, 1, 1]
+    assert [s.text for s in plan[2::5]] == [" so the request is", " so this is", " so the response is"]
+    assert [s.words for s in plan[3::5]][1] == (" a refusal", " compliance")
+    assert [s.margin for s in plan[3::5]] == [0.0, 1.5, 0.0]
 
 
 def test_a_conclusion_in_the_words_of_another_task_ends_the_step_too():

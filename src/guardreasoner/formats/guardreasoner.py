@@ -44,8 +44,6 @@ HUMAN, ASSISTANT, LOOK, ANSWERS, RULE = "Human user:", "AI assistant:", "First l
 STEP_HEADING = "## Reasoning Step"
 HEADING = "# Task"
 STOPS = (RULE, ANSWERS)
-REASON_TOKENS = 48
-"""Room after a conclusion for a reason and "The kind of harm is ...", which `short` leaves out."""
 BLOCK = f"{RULE}\n\n{ANSWERS} \n"
 """What a plan forces after reasoning. Free text cannot hold it: it ends at `STOPS`."""
 
@@ -291,7 +289,7 @@ def plan(
     if mode == "auto":
         raise ValueError("auto is made of the plans of instant and full")
     if concludes and mode != "instant":
-        return _concluding(tasks, budget, margins or {}, REASON_TOKENS if mode == "full" else 0)
+        return _concluding(tasks, budget, margins or {})
     steps: list[PlanStep] = []
     if mode != "instant":
         steps.append(Free(budget, STOPS))
@@ -310,10 +308,9 @@ _ENDS = tuple(before + mark for mark in (HEADING, *STOPS) for before in (".\n", 
 """A step that ends without its conclusion is left open, and the conclusion ends its sentence."""
 
 
-def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float], after: int) -> Plan:
+def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float]) -> Plan:
     steps: list[PlanStep] = []
     for task, (lead, words) in ENDINGS.items():
-        source = int(task is not Task.prompt_harm)
         if task in tasks:
             steps += [
                 Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"),
@@ -322,9 +319,7 @@ def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float
                 ),
                 Text(f" {lead}"),
                 Choice(words, margins.get(task, 0.0)),
-                Text("."),
-                *([Free(after, ("\n",), quotes=source)] if after else []),
-                Text("\n"),
+                Text(".\n"),
             ]
     return tuple(steps)
 

@@ -17,11 +17,11 @@ LICENCE = "Apache-2.0"
 OURS: tuple[GuardRow, ...] = (
     GuardRow(BUNDLED, "cascade", "", "", licence=LICENCE,
              options={"first": "nano", "second": "mini", "stacks": MINI_FOLDER / "stacks.json"},
-             note="bundled: nano judges, and in full mini reasons; works without a network"),
+             note="bundled: nano judges, and in full mini quotes and concludes; no network"),
     GuardRow("nano", "encoder", "encoder", str(NANO_FOLDER), licence=LICENCE,
              note="bundled; judges in milliseconds and does not reason"),
     GuardRow("mini", "guardreasoner", "onnx", str(MINI_FOLDER), licence=LICENCE,
-             note="bundled; reasons, best behind a guard whose verdict it reads"),
+             note="bundled; quotes and concludes, best behind a guard whose verdict it reads"),
     GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
     GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
     GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B",
