@@ -42,9 +42,10 @@ def shown(number: int, exchange: Exchange, verdict: Verdict) -> dict[str, object
     """A row of the sheet."""
     steps = [f"{TASKS[s.task].heading if s.task else ''} {s.text}".strip() for s in verdict.steps]
     context = [f"{m.role}: {m.content}" for m in exchange.context]
+    kind = (likeliest(verdict.kinds) or verdict.harm) if verdict.labels.harmful else None
     return {
         "id": f"r{number:03}", "context": context, "request": exchange.prompt, "reply": exchange.response,
-        "reasoning": steps, "verdict": {k: v for k, v in verdict.labels.as_dict().items() if v}, "kind": (likeliest(verdict.kinds) or verdict.harm) if verdict.labels.harmful else None,
+        "reasoning": steps, "verdict": {k: v for k, v in verdict.labels.as_dict().items() if v}, "kind": kind,
     }  # fmt: skip
 
 

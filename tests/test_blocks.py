@@ -43,10 +43,11 @@ NOT_RUN = {
     r"runs/mini/|fit_stack": "needs a second guard that takes hours to train; tests/evaluate/test_stack.py has one",
     r"^guardreasoner (sft|sample|mine|dpo) ": "hours on GPUs; tests/test_reproduce.py runs every stage of smoke",
     r"^guardreasoner reproduce 1b .*--dry-run": "asks the hub for a gated base; tests/train/test_plan.py",
-    r"^guardreasoner reproduce (1b|nano)": "hours; tests/test_reproduce.py runs every stage of smoke",
+    r"^guardreasoner reproduce (1b|nano|mini)": "hours; tests/test_reproduce.py runs every stage of smoke",
     r"^guardreasoner reproduce smoke": "minutes; tests/test_reproduce.py runs it",
     r"^guardreasoner stress ": "minutes; tests/evaluate/test_stress.py runs it with few rows",
     r"^python bench/ablation/ablation.py ": "days, on the rows of a whole data folder; tests/bench has a stand-in",
+    r"^guardreasoner report constant words ": "the runs behind a picture, over every cell",
     r"--reviews |--traces ": "needs reviews that people gave; tests/review has some",
 }
 """Lines that match are not run here, and why."""
