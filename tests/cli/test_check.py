@@ -130,7 +130,7 @@ def test_a_wrong_option_is_one_sentence(capsys):
     assert err == "guardreasoner: --option 'threads' is not KEY=VALUE\n"
 
 
-@pytest.mark.parametrize(("counted", "said"), [(["prompt_harm"], "the refusal"), ([], "the request, the refusal")])
+@pytest.mark.parametrize(("counted", "said"), [(["prompt_harm"], " on the refusal"), ([], "")])
 def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
     verdict = Verdict("a", "g", "full", "ok", Labels("harmful", "refusal"), steps=(Step(Task.prompt_harm, "It asks."),))
     with Console(width=200, record=True, file=io.StringIO()) as console:
@@ -139,4 +139,4 @@ def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
     shown = console.export_text()
     assert "g · full (nano, then mini) · " in shown
     assert "the reasoning concludes otherwise on the refusal" in shown
-    assert f"the first guard decided alone on {said}: the reasoning did not count there" in shown
+    assert f"nano decided{said}; what mini concludes is shown and does not count" in shown

@@ -115,9 +115,12 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
 def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:
     """Which answers the reasoning had no part in."""
     if "escalated" in verdict.notes and verdict.steps:
-        alone = [NAMES[t] for t in exchange.tasks if verdict.labels[t] and t.value not in verdict.notes["escalated"]]
+        asked = [t for t in exchange.tasks if verdict.labels[t]]
+        alone = [NAMES[t] for t in asked if t.value not in verdict.notes["escalated"]]
+        first, second = verdict.notes.get("guards") or ("the first guard", "the second")
         if alone:
-            yield Text(f"the first guard decided alone on {', '.join(alone)}: the reasoning did not count there")
+            on = f" on {', '.join(alone)}" if len(alone) < len(asked) else ""
+            yield Text(f"{first} decided{on}; what {second} concludes is shown and does not count")
 
 
 def _likely(verdict: Verdict) -> str:
