@@ -18,6 +18,11 @@ LATE = Completion("", "timeout", error=PASSED)
 GRACE_S = 0.25
 """Seconds past the deadline in which an engine may still stop by itself."""
 
+
+class DeadlinePassed(Exception):
+    """A batch saw its deadline pass in the middle of long prompts."""
+
+
 OnText = Callable[[int, str], None]
 """Called while text is generated, with the index of the prompt and the text so far, free and forced.
 

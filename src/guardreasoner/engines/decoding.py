@@ -18,21 +18,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.base import PASSED, OnText
+from guardreasoner.engines.base import PASSED, DeadlinePassed, OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
-from guardreasoner.engines.quotation import open_quotation, sources_of, within_quotation
-from guardreasoner.plans import (
-    NOT_FINITE,
-    Choice,
-    Completion,
-    Finish,
-    Free,
-    Plan,
-    Prompt,
-    Text,
-    pick,
-    segments_of,
-)
+from guardreasoner.engines.quotation import quoting_of, sources_of, unquoted
+from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
 
 Logits = NDArray[np.float32]
 """Scores over the vocabulary, shape (vocabulary,)."""
@@ -185,6 +174,9 @@ class Generation:
 
     def _write(self, step: Free, room: int) -> Generator[Extension, Logits, None]:
         """Sample until the end token, a stop string, or the budget."""
+        quoting = None if step.quotes is None else quoting_of(self.encoder, self.sources[step.quotes])
+        if quoting and not quoting.runs:
+            return  # there is nothing to quote, and what a model writes instead is made up
         self._open = start = len(self.ids)
         watch = _Watch(self.encoder, step.stop)
         for _ in range(min(step.max_tokens, room)):
@@ -192,18 +184,21 @@ class Generation:
             if not np.isfinite(logits.max()):
                 self.finish, self.error = "unavailable", NOT_FINITE
                 break
-            if step.quotes is not None and (quoted := open_quotation(self.encoder, self.ids[start:])) is not None:
-                logits = within_quotation(logits, quoted, self.sources[step.quotes], self.encoder)
-            token = sample(logits, self.settings, self._rng)
+            token = sample(quoting.allowed(logits) if quoting else logits, self.settings, self._rng)
             self.sampled += 1
             if token in self.settings.ends:
                 break
             self.ids.append(token)
-            if watch.sees(self.ids, start) and self._stop(step, start):
+            if quoting:
+                quoting.wrote(token)
+            held = quoting is not None and quoting.open
+            if not held and watch.sees(self.ids, start) and self._stop(step, start):
                 break
             self._tell(step.stop)
         else:
             self.finish = "length"
+            if quoting and quoting.open:
+                self.ids.append(quoting.marks.close)
         self._close()
 
     def _close(self) -> None:
@@ -226,7 +221,8 @@ class Generation:
     def _stop(self, step: Free, start: int) -> bool:
         """Take the first stop string and what follows it out of the text and of the model's context."""
         text = self.encoder.decode(self.ids[start:])
-        found = [at for stop in step.stop if (at := text.find(stop)) >= 0]
+        ours = text if step.quotes is None else unquoted(text)
+        found = [at for stop in step.stop if (at := ours.find(stop)) >= 0]
         if not found:
             return False
         kept = text[: min(found)]
@@ -390,10 +386,15 @@ def _run(
                     batch.drop(i)
         if not asks:
             break
-        if deadline is not None and time.monotonic() >= deadline:
+        late = deadline is not None and time.monotonic() >= deadline
+        if not late:
+            batch = batch or open_batch(len(rows), max(row.longest for row in rows))
+            try:
+                answers = batch.feed(asks)
+            except DeadlinePassed:
+                late = True
+        if late:
             for i in asks:
                 results[i] = rows[i].completion("timeout", PASSED)
             break
-        batch = batch or open_batch(len(rows), max(row.longest for row in rows))
-        answers = batch.feed(asks)
     return [r for r in results if r is not None]

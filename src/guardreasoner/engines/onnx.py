@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.base import Capabilities, OnText
+from guardreasoner.engines.base import Capabilities, DeadlinePassed, OnText
 from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.encoding import encoder_from
 from guardreasoner.engines.hardware import available_cores
@@ -30,6 +31,8 @@ from guardreasoner.plans import Completion, Plan, Prompt
 MIN_PREFIX = 32
 """Tokens; shorter prefixes are not worth caching."""
 KEPT_PREFIXES = 8
+PART = 128
+"""Tokens of a prompt that run together: between two parts the deadline is looked at."""
 BATCH_TOKENS = 1 << 14
 """Rows that decode together times the longest of them: 0.75 GB of cache in a model of 135M."""
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
@@ -90,7 +93,7 @@ class OnnxEngine:
             plan,
             encoder=self.encoder,
             settings=replace(self.settings, temperature=temperature, seed=self.seed),
-            open_batch=lambda rows, tokens: OnnxBatch(self.model, rows, tokens),
+            open_batch=lambda rows, tokens: OnnxBatch(self.model, rows, tokens, deadline),
             deadline=deadline,
             n=n,
             on_text=on_text,
@@ -198,8 +201,8 @@ class OnnxModel:
 class OnnxBatch:
     """Key/value caches of several rows, in one buffer per cache input; rows that are done make room at the end."""
 
-    def __init__(self, model: OnnxModel, rows: int, tokens: int) -> None:
-        self.model = model
+    def __init__(self, model: OnnxModel, rows: int, tokens: int, deadline: float | None = None) -> None:
+        self.model, self.deadline = model, deadline
         sizes = model.sizes
         self.room = tokens + 1  # rows that only keep others company write one place further
         shape = (rows, sizes.heads, self.room, sizes.head_size)
@@ -259,11 +262,16 @@ class OnnxBatch:
         return self._append(slot, ask.tokens[split:])
 
     def _append(self, slot: int, tokens: Sequence[int]) -> Logits:
-        before = int(self.length[slot])
-        self.length[slot] = before + len(tokens)
-        ids = np.array([tokens], np.int64)
-        places = np.arange(before, before + len(tokens), dtype=np.int64)[None]
-        logits: Logits = self._step(slot, ids, places, np.ones((1, before + len(tokens)), np.int64))[0]
+        """Logits after these tokens; many of them in parts, with an eye on the clock."""
+        for start in range(0, len(tokens), PART):
+            if start and self.deadline is not None and time.monotonic() >= self.deadline:
+                raise DeadlinePassed
+            part = tokens[start : start + PART]
+            before = int(self.length[slot])
+            self.length[slot] = before + len(part)
+            ids = np.array([part], np.int64)
+            places = np.arange(before, before + len(part), dtype=np.int64)[None]
+            logits: Logits = self._step(slot, ids, places, np.ones((1, before + len(part)), np.int64))[0]
         return logits
 
     def _together(self, single: Mapping[int, int]) -> dict[int, Logits]:

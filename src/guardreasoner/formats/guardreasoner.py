@@ -59,6 +59,7 @@ _GLUED = re.compile(r"(?<=[^\n#])(?=# Task [123]\n## Reasoning Step \d)")
 """Where a budget ran out in the middle of a line and the next heading was forced."""
 _TASK = re.compile(r"^#[ \t]*Task[ \t]*([123])\b[^\n]*$", re.I)
 _STEP = re.compile(r"^##+[ \t]*(?:Reasoning[ \t]*)?Step[ \t]*\d+[ \t]*[:.-]?[ \t]*(.*)$", re.I)
+_QUOTED = re.compile("“[^”\n]*”?")
 _HARM = re.compile(r"\bkind of harm (?:is|here is)[ \t]+([^.\n]{1,80})", re.I)
 ENDINGS: Mapping[Task, tuple[str, tuple[str, str]]] = {
     Task.prompt_harm: ("so the request is", (" harmful", " unharmful")),
@@ -196,7 +197,7 @@ def parse(text: str) -> Parsed:
     blocks = list(_BLOCK.finditer(text))
     body = _GLUED.sub("\n", text[: blocks[-1].start()] if blocks else text)
     steps = _steps(body)
-    harm = _HARM.search(body)
+    harm = _HARM.search(_QUOTED.sub("", body))  # what is quoted names no kind
     labels, problem = _labels(text[blocks[-1].end() :]) if blocks else (Labels(), "no_block")
     return Parsed(labels, steps, harm.group(1).strip(" \"'“”") or None if harm else None, problem)
 
@@ -304,7 +305,7 @@ def plan(
     return tuple(steps)
 
 
-_ENDS = tuple(before + mark for mark in (HEADING, *STOPS) for before in (".\n", "\n", ""))
+_ENDS = tuple(before + mark for mark in (HEADING, STEP_HEADING, *STOPS) for before in (".\n", "\n", ""))
 """A step that ends without its conclusion is left open, and the conclusion ends its sentence."""
 
 

@@ -147,7 +147,12 @@ def reasoning(example: Example, made: Written) -> str:
     last = {step.task: step for step in made.steps}
     kind = made.harm if made.harm and not names_harm(made.harm) else None
     for step in (s for s in made.steps if s.task in tasks):
-        if kind and step is last[step.task] and " is harmful." in step.text:
+        if (
+            kind
+            and step.task
+            and step is last[step.task]
+            and f"{wire_format.ENDINGS[step.task][0]} harmful." in step.text
+        ):
             step, kind = replace(step, text=f"{step.text} The kind of harm is {kind}."), None
         steps.append(step)
     return wire_format.reasoning_text(steps) if {s.task for s in steps} == set(tasks) else ""
