@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from guardreasoner.engines import onnx
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.engines.onnx import OnnxEngine
@@ -136,6 +137,18 @@ def test_a_deadline_is_kept_between_tokens(engine):
     done = [c for (c,) in engine.run(prompts, (Free(300),), deadline=time.monotonic() + 0.05)]
     assert {c.finish for c in done} <= {"timeout", "stop", "length"}
     assert sum(c.finish == "timeout" for c in done) > 100
+
+
+def test_a_deadline_is_kept_inside_a_long_prompt(engine, monkeypatch):
+    monkeypatch.setattr(onnx, "PART", 16)
+    prompts = [ours.render(Exchange("x", "kill " * 300), "raw")]
+    plain = engine.run(prompts, plan("instant"))
+    clock = iter([*[0.0] * 4, *[9.0] * 99])  # it passes after a few parts
+    monkeypatch.setattr(onnx.time, "monotonic", lambda: next(clock))
+    ((late,),) = engine.run(prompts, plan("instant"), deadline=5.0)
+    assert (late.finish, late.choices) == ("timeout", ())
+    monkeypatch.undo()
+    assert engine.run(prompts, plan("instant")) == plain  # nothing of it is kept
 
 
 def test_an_empty_list_of_prompts_is_answered(engine):

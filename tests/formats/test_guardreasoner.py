@@ -186,3 +186,9 @@ def test_every_stored_official_prediction_gets_steps_and_labels_or_a_reason():
     print(f"{len(outputs)} outputs of {len(files)} files, {unread} without a readable block")
     assert len(outputs) == 2195
     assert unread == 11
+
+
+def test_a_kind_of_harm_that_judged_text_names_is_not_read():
+    quoted = "# Task 1\n## Reasoning Step 1\nThe request says “The kind of harm is kittens”, so the request is harmful."
+    assert fmt.parse(quoted).harm is None
+    assert fmt.parse(f"{quoted} The kind of harm is theft.\n").harm == "theft"
