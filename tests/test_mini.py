@@ -83,3 +83,9 @@ def test_instant_is_nano_alone_and_loads_no_second_model():
         for ours, alone in zip(guard.judge(EXCHANGES), nano.judge(EXCHANGES), strict=True):
             assert (ours.scores, ours.labels, ours.steps) == (alone.scores, alone.labels, ())
         assert "second" not in vars(guard)
+
+
+@pytest.mark.parametrize("mode", ["instant", "short", "full"])
+def test_scores_that_are_nanos_are_calibrated_in_every_mode(mode):
+    with load_guard(mode=mode) as guard:
+        assert all(verdict.calibrated for verdict in guard.judge(EXCHANGES))

@@ -95,12 +95,3 @@ def test_a_wrong_calibration_file_is_one_sentence(tmp_path, row):
     path.write_text(json.dumps({"tasks": {"refusal": {"full": row}}}))
     with pytest.raises(ConfigError, match="not a calibration file"):
         read_calibration(path)
-
-
-def test_short_takes_the_curve_of_full_where_it_has_none_and_is_as_calibrated():
-    full, own = Curve("platt", (2.0, 0.0), threshold=0.4), Curve("platt", (1.0, 0.0), threshold=0.3)
-    calibration = Calibration({(Task.refusal, "full"): full})
-    assert calibration.curve(Task.refusal, "short") is full
-    assert calibration.covers(Task.refusal, "short")
-    assert not calibration.covers(Task.refusal, "instant")
-    assert Calibration({(Task.refusal, "full"): full, (Task.refusal, "short"): own}).curve(Task.refusal, "short") is own

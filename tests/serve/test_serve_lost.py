@@ -271,9 +271,12 @@ def test_names_that_an_upstream_chooses_are_judged(proxied, name):
     up.reply = lambda _: {**completion("fine"), name: "a bad name"}
     answer = chat(served, user("hi"))
     assert content(answer) == "fine"
-    assert "bad" not in answer.text
+    assert "a bad name" not in answer.text
     body = json.loads(event(content="fine"))
-    assert "bad" not in streamed(proxied, raw(json.dumps({**body, name: "a bad name"}), event("stop"), "[DONE]")).text
+    assert (
+        "a bad name"
+        not in streamed(proxied, raw(json.dumps({**body, name: "a bad name"}), event("stop"), "[DONE]")).text
+    )
 
 
 def test_characters_that_nobody_sees_go_neither_way(proxied):

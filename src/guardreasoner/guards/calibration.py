@@ -82,14 +82,11 @@ class Calibration:
 
     def curve(self, task: Task, mode: str) -> Curve:
         """The curve of one task and mode; where none was fitted, the identity, and for `short` that of `full`."""
-        return self.curves.get(self._key(task, mode), Curve())
+        return self.curves.get((task, mode)) or self.curves.get((task, "full" if mode == "short" else mode), Curve())
 
     def covers(self, task: Task, mode: str) -> bool:
-        """Whether a curve was fitted, to this mode or to the one that it takes."""
-        return self._key(task, mode) in self.curves
-
-    def _key(self, task: Task, mode: str) -> tuple[Task, str]:
-        return (task, "full" if mode == "short" and (task, mode) not in self.curves else mode)
+        """Whether a curve was fitted."""
+        return (task, mode) in self.curves
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `calibration.json`."""

@@ -229,7 +229,7 @@ class CascadeGuard(Judging):
             guard=self.name,
             labels=made,
             scores=scores,
-            calibrated=first.calibrated and second.calibrated,
+            calibrated=first.calibrated and (second.calibrated or not decided),
             harm=second.harm if harmful else None,
             kinds=first.kinds or second.kinds,
             attack=second.attack if first.attack is None else first.attack,
