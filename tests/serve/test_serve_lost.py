@@ -207,7 +207,7 @@ def call(index, arguments, **more):
 def test_a_word_is_found_however_an_upstream_mixes_the_places_in_which_it_speaks(proxied, deltas):
     answer = streamed(proxied, raw(*(event(**d) for d in deltas), event("stop"), "[DONE]"))
     assert finish_of(answer) == ["content_filter"]
-    assert not [c for chunk in chunks(answer) for c in chunk["choices"] if c["delta"]]
+    assert [c["delta"] for chunk in chunks(answer) for c in chunk["choices"] if c["delta"]] == [{"content": BLOCKED}]
 
 
 @settings(max_examples=200, deadline=None)

@@ -104,7 +104,7 @@ def test_the_openai_sdk_chats_through_the_proxy(sdk, pair):
 
 
 def test_the_openai_sdk_streams_through_the_proxy(sdk, pair):
-    for reply, text, finish in (("Hello there.", "Hello there.", "stop"), ("a bad plan", "", "content_filter")):
+    for reply, text, finish in (("Hello there.", "Hello there.", "stop"), ("a bad plan", BLOCKED, "content_filter")):
         pair[0].reply = lambda body, reply=reply: reply
         parts = list(sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=True))
         assert "".join(p.choices[0].delta.content or "" for p in parts) == text

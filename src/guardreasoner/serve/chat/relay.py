@@ -21,7 +21,7 @@ from guardreasoner.serve.chat.reply import LABELS, read_reply, said, unclear
 from guardreasoner.serve.chat.stream import Held
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.limits import Refused
-from guardreasoner.types import Verdict
+from guardreasoner.types import SETTLED, Verdict
 
 ENVELOPE = ("id", "object", "created", *LABELS)
 Queue = asyncio.Queue[ServerSent | Refused | None]
@@ -156,7 +156,8 @@ class _Relay:
         if choice.cut:
             stopped = choice.verdict
             words = {}
-            if stopped is not None and stopped.notes.get("action") == "support":
+            supports = stopped is not None and stopped.notes.get("action") == "support"
+            if stopped is not None and (supports or (stopped.status in SETTLED and not choice.sent)):
                 words = {"content": self.call.rules.answer(stopped)}
             yield self._chunk({"index": index, "delta": words, "finish_reason": "content_filter"}, choice, last=True)
         elif finished and choice.verdict is not None and choice.length <= choice.settings.span:

@@ -37,6 +37,8 @@ class Held:
     verdict: Verdict | None = None
     """The last window's."""
     cut: bool = False
+    sent: bool = False
+    """Something that was said has gone out."""
     finished: bool = False
     """The upstream said that the reply is complete."""
 
@@ -90,6 +92,7 @@ class Held:
                 break
             free += 1
         pieces = [piece for _, _, piece in self.waiting[:free]]
+        self.sent = self.sent or any(length for length, _, _ in self.waiting[:free])
         del self.waiting[:free]
         return pieces
 
