@@ -11,7 +11,7 @@ from guardreasoner.evaluate.exposure import Tag, exposure, sources_of
 from guardreasoner.evaluate.runs import Run
 from guardreasoner.evaluate.score import score_rows
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
-from guardreasoner.guards.ours import BUNDLED, MODELS, NANO_FOLDER
+from guardreasoner.guards.ours import BUNDLED_FOLDERS
 from guardreasoner.records import read_nouns
 from guardreasoner.types import Score, Task
 
@@ -75,10 +75,8 @@ def _sources(run: Run) -> list[str] | None:
     """The training sources that the guard's own manifest lists, if there is one."""
     config = run.manifest.get("config", {})
     named = [Path(str(config[key])) for key in ("model", "asked") if config.get(key)]
-    folder = next(
-        (path for path in named if path.is_dir()), NANO_FOLDER if run.guard == BUNDLED else MODELS / run.guard
-    )
-    return sources_of(folder) if folder.is_dir() else None
+    folder = next((path for path in named if path.is_dir()), BUNDLED_FOLDERS.get(run.guard))
+    return sources_of(folder) if folder else None
 
 
 def _weights(run: Run) -> dict[tuple[Task, str], float]:

@@ -11,6 +11,8 @@ MODELS = Path(str(files("guardreasoner"))) / "models"
 NANO_FOLDER, MINI_FOLDER = MODELS / "nano", MODELS / "mini"
 BUNDLED = "guardreasoner"
 """What judges where no guard is named."""
+BUNDLED_FOLDERS = {BUNDLED: NANO_FOLDER, "nano": NANO_FOLDER, "mini": MINI_FOLDER}
+"""Whose answers are those of which weights: the pair's are nano's."""
 LICENCE = "Apache-2.0"
 """Of the bundled weights; a test compares it with their manifest."""
 
