@@ -23,7 +23,7 @@ OURS: tuple[GuardRow, ...] = (
     GuardRow("nano", "encoder", "encoder", str(NANO_FOLDER), licence=LICENCE,
              note="bundled; judges in milliseconds and does not reason"),
     GuardRow("mini", "guardreasoner", "onnx", str(MINI_FOLDER), licence=LICENCE,
-             note="bundled; quotes and concludes, best behind a guard whose verdict it reads"),
+             note="bundled; quotes and concludes behind nano, whose verdict it reads; no guard alone"),
     GuardRow("guardreasoner-1b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-1B", options={"wire": "raw"}),
     GuardRow("guardreasoner-3b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-3B", options={"wire": "raw"}),
     GuardRow("guardreasoner-8b", "guardreasoner", "hf", "yueliu1999/GuardReasoner-8B",
