@@ -73,6 +73,14 @@ def quotable(text: str) -> str:
     return " ".join(re.sub(r"[“”\"<>#*|{}\[\]\\]", " ", text).split())
 
 
+def unquoted(text: str) -> str:
+    """A text of the same length without what its quotations hold."""
+    return _QUOTED.sub(lambda found: "\0" * len(found[0]), text)
+
+
+_QUOTED = re.compile(f"{QUOTES[0]}[^{QUOTES[1]}\n]*{QUOTES[1]}?")
+
+
 @dataclass(frozen=True, slots=True)
 class Free:
     """Sample until a stop string (which is not part of the text), the end token, or the budget."""

@@ -192,3 +192,4 @@ def test_a_kind_of_harm_that_judged_text_names_is_not_read():
     quoted = "# Task 1\n## Reasoning Step 1\nThe request says “The kind of harm is kittens”, so the request is harmful."
     assert fmt.parse(quoted).harm is None
     assert fmt.parse(f"{quoted} The kind of harm is theft.\n").harm == "theft"
+    assert fmt.parse(f"{quoted} The kind of harm is “theft”.\n").harm == "theft"  # a model may quote the kind itself

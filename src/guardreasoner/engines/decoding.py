@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.base import PASSED, DeadlinePassed, OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
-from guardreasoner.engines.quotation import quoting_of, sources_of, unquoted
+from guardreasoner.engines.quotation import Sources, stop_at
 from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
 
 Logits = NDArray[np.float32]
@@ -73,8 +73,8 @@ class Generation:
     encoded: Encoded
     plan: Plan
     settings: Settings
-    sources: Sequence[str] = ()
-    """The judged segments, as they may be quoted."""
+    sources: Sources
+    """What may be quoted."""
     sample: int = 0
     hear: Callable[[str], None] | None = None
     """Called with the text so far, whenever it has grown."""
@@ -174,7 +174,7 @@ class Generation:
 
     def _write(self, step: Free, room: int) -> Generator[Extension, Logits, None]:
         """Sample until the end token, a stop string, or the budget."""
-        quoting = None if step.quotes is None else quoting_of(self.encoder, self.sources[step.quotes])
+        quoting = self.sources.quoting(step)
         if quoting and not quoting.runs:
             return  # there is nothing to quote, and what a model writes instead is made up
         self._open = start = len(self.ids)
@@ -221,11 +221,10 @@ class Generation:
     def _stop(self, step: Free, start: int) -> bool:
         """Take the first stop string and what follows it out of the text and of the model's context."""
         text = self.encoder.decode(self.ids[start:])
-        ours = text if step.quotes is None else unquoted(text)
-        found = [at for stop in step.stop if (at := ours.find(stop)) >= 0]
-        if not found:
+        at = stop_at(text, step)
+        if at is None:
             return False
-        kept = text[: min(found)]
+        kept = text[:at]
         ids = ids_of(self.encoder, self.ids[start:], kept)
         same = next((i for i, (a, b) in enumerate(zip(self.ids[start:], ids, strict=False)) if a != b), len(ids))
         self._cut(start + same)
@@ -275,7 +274,6 @@ def complete(
         on_text: called with the first completion of each prompt as it grows.
     """
     copies = n if settings.temperature > 0 else 1
-    quotes = any(isinstance(step, Free) and step.quotes is not None for step in plan)
     done: list[list[Completion | None]] = [[None] * copies for _ in prompts]
     rows: list[tuple[int, Generation]] = []
     for i, prompt in enumerate(prompts):
@@ -283,7 +281,7 @@ def complete(
             done[i] = [Completion("", "input_too_long", error=_too_long(settings.context))] * copies
             continue
         encoded = encoder.encode(prompt)
-        sources = sources_of(prompt) if quotes else ()
+        sources = Sources(encoder, prompt)
         heard = None if on_text is None else partial(on_text, i)
         rows += [
             (i, Generation(encoder, encoded, plan, settings, sources, sample=j, hear=None if j else heard))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.encoding import Encoder, clean
-from guardreasoner.plans import QUOTES, Judged, Prompt, quotable, segments_of
+from guardreasoner.plans import QUOTES, Free, Judged, Prompt, quotable, segments_of, unquoted
 
 LONGEST = 40
 """Tokens of a quotation."""
@@ -23,7 +23,6 @@ _REACH = 6 * LONGEST
 PART = "\ufffd"
 """What a token that is a part of a character is shown as."""
 _START = re.compile(r"(?<!\w)\w")
-_QUOTED = re.compile(f"{QUOTES[0]}[^{QUOTES[1]}]*{QUOTES[1]}?")
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class QuoteTokens:
     """They end in an opening mark."""
     closing: frozenset[int]
     """They begin with a closing mark."""
-    others: frozenset[int]
-    """With a mark in another place, or in parts."""
+    barred: list[int]
+    """Those that may not be written where no quotation is open: all but the opening ones."""
     close: int
     """The closing mark alone."""
 
@@ -52,19 +51,15 @@ def marks_of(encoder: Encoder) -> QuoteTokens | None:
         held = {i: text for i, text in texts.items() if not {*QUOTES, PART}.isdisjoint(text)}
         opening = frozenset(i for i, text in held.items() if text.endswith(QUOTES[0]) and QUOTES[1] not in text)
         closing = frozenset(i for i, text in held.items() if text.startswith(QUOTES[1]) and QUOTES[0] not in text)
-        found = QuoteTokens(opening, closing, frozenset(held) - opening - closing, alone[1][0]) if held else None
+        found = QuoteTokens(opening, closing, sorted(held.keys() - opening), alone[1][0]) if held else None
         _MARKS[encoder] = found
     return _MARKS[encoder]
 
 
-def sources_of(prompt: Prompt) -> list[str]:
-    """The judged segments of a prompt, as they may be quoted."""
-    return [quotable(clean(s.text)) for s in segments_of(prompt) if isinstance(s, Judged)]
-
-
-def unquoted(text: str) -> str:
-    """A text of the same length without what its quotations hold."""
-    return _QUOTED.sub(lambda found: "\0" * len(found[0]), text)
+def stop_at(text: str, step: Free) -> int | None:
+    """Where the first stop string begins, outside of what the step quotes; None = nowhere."""
+    ours = text if step.quotes is None else unquoted(text)
+    return min((at for stop in step.stop if (at := ours.find(stop)) >= 0), default=None)
 
 
 @dataclass
@@ -73,26 +68,18 @@ class Quoting:
 
     encoder: Encoder
     marks: QuoteTokens
-    source: str
-    """What is quoted."""
-    runs: list[Sequence[int]] = field(default_factory=list)
-    """Ids of the source from each of its words on."""
+    runs: Sequence[Sequence[int]]
+    """Ids of what is quoted from each of its words on."""
     open: bool = False
-    _live: list[Sequence[int]] = field(default_factory=list)
+    _live: Sequence[Sequence[int]] = ()
     """Those runs that begin as the open quotation does."""
     _written: int = 0
-
-    def __post_init__(self) -> None:
-        starts = [found.start() for found in _START.finditer(self.source)]
-        cut = ((self.encoder.judged(self.source[at : at + _REACH]), at) for at in starts)
-        self.runs = [ids[:LONGEST] if at + _REACH >= len(self.source) else ids[:-1][:LONGEST] for ids, at in cut]
 
     def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of the next token: what cannot follow has none."""
         if not self.open:
-            barred = self.marks.closing | self.marks.others
             kept = logits.copy()
-            kept[list(barred)] = -np.inf
+            kept[self.marks.barred] = -np.inf
             return kept
         following = {run[self._written] for run in self._live if len(run) > self._written}
         if self._written and any(self._ends(run) for run in self._live):
@@ -120,7 +107,27 @@ class Quoting:
         return following != PART and not following.isalnum()
 
 
-def quoting_of(encoder: Encoder, source: str) -> Quoting | None:
-    """What holds a text to quoting this source; None = the tokenizer cannot."""
-    marks = marks_of(encoder)
-    return Quoting(encoder, marks, source) if marks else None
+@dataclass
+class Sources:
+    """The judged segments of one prompt, as they may be quoted."""
+
+    encoder: Encoder
+    prompt: Prompt
+    _runs: dict[int, list[Sequence[int]]] = field(default_factory=dict)
+
+    def quoting(self, step: Free) -> Quoting | None:
+        """What holds a step to its source; None = it quotes none, or the tokenizer cannot."""
+        marks = None if step.quotes is None else marks_of(self.encoder)
+        if step.quotes is None or marks is None:
+            return None
+        if step.quotes not in self._runs:
+            judged = [s.text for s in segments_of(self.prompt) if isinstance(s, Judged)]
+            self._runs[step.quotes] = runs_of(self.encoder, quotable(clean(judged[step.quotes])))
+        return Quoting(self.encoder, marks, self._runs[step.quotes])
+
+
+def runs_of(encoder: Encoder, source: str) -> list[Sequence[int]]:
+    """The ids of a text from each of its words on, as far as a quotation may reach."""
+    starts = [found.start() for found in _START.finditer(source)]
+    cut = ((encoder.judged(source[at : at + _REACH]), at) for at in starts)
+    return [ids[:LONGEST] if at + _REACH >= len(source) else ids[:-1][:LONGEST] for ids, at in cut]

@@ -21,7 +21,20 @@ from dataclasses import replace
 from typing import Literal
 
 from guardreasoner.formats.base import Parsed, Problem, request_of
-from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Plan, PlanStep, Prompt, Scaffold, Text, Turn
+from guardreasoner.plans import (
+    Chat,
+    Choice,
+    Completion,
+    Free,
+    Judged,
+    Plan,
+    PlanStep,
+    Prompt,
+    Scaffold,
+    Text,
+    Turn,
+    unquoted,
+)
 from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Trace, Verdict
 
 VERSION = "1"
@@ -59,7 +72,7 @@ _GLUED = re.compile(r"(?<=[^\n#])(?=# Task [123]\n## Reasoning Step \d)")
 """Where a budget ran out in the middle of a line and the next heading was forced."""
 _TASK = re.compile(r"^#[ \t]*Task[ \t]*([123])\b[^\n]*$", re.I)
 _STEP = re.compile(r"^##+[ \t]*(?:Reasoning[ \t]*)?Step[ \t]*\d+[ \t]*[:.-]?[ \t]*(.*)$", re.I)
-_QUOTED = re.compile("“[^”\n]*”?")
+_KIND = re.compile(r"\bkind of harm\b", re.I)
 _HARM = re.compile(r"\bkind of harm (?:is|here is)[ \t]+([^.\n]{1,80})", re.I)
 ENDINGS: Mapping[Task, tuple[str, tuple[str, str]]] = {
     Task.prompt_harm: ("so the request is", (" harmful", " unharmful")),
@@ -197,7 +210,8 @@ def parse(text: str) -> Parsed:
     blocks = list(_BLOCK.finditer(text))
     body = _GLUED.sub("\n", text[: blocks[-1].start()] if blocks else text)
     steps = _steps(body)
-    harm = _HARM.search(_QUOTED.sub("", body))  # what is quoted names no kind
+    named = (_HARM.match(body, found.start()) for found in _KIND.finditer(unquoted(body)))  # quoted text names no kind
+    harm = next(filter(None, named), None)
     labels, problem = _labels(text[blocks[-1].end() :]) if blocks else (Labels(), "no_block")
     return Parsed(labels, steps, harm.group(1).strip(" \"'“”") or None if harm else None, problem)
 
