@@ -110,11 +110,7 @@ class RunFolderError(GuardReasonerError):
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """Import an optional library, or say which extra brings it.
-
-    Raises:
-        MissingDependency: the library is not installed.
-    """
+    """Import an optional library, or say which extra brings it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -179,12 +179,7 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
 
 
 def _model_folder(recipe: Recipe, root: Path, name: str) -> Path:
-    """Where a model that samples lies; a hub id is left as it is.
-
-    Raises:
-        DataError: it is the recipe's and has not been trained.
-        ConfigError: it is a quantised export.
-    """
+    """Where a model that samples lies; a hub id is left as it is."""
     from guardreasoner.export.onnx import is_quantised
 
     if name not in ("sft", *recipe.variants):
@@ -290,11 +285,7 @@ def _digest(examples: Mapping[str, list[Example]]) -> str:
 
 
 def benchmarks_of(config: EvaluateConfig, data_dir: Path | None) -> dict[str, list[Example]]:
-    """The examples that a recipe is evaluated on, by benchmark.
-
-    Raises:
-        ConfigError: no benchmark is available.
-    """
+    """The examples that a recipe is evaluated on, by benchmark."""
     names = config.benchmarks or _present(data_dir)
     wanted = {title(shipped(name)): load_benchmark(shipped(name), data_dir) for name in names}
     if not wanted:

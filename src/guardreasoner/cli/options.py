@@ -51,11 +51,7 @@ def add_guard(parser: argparse.ArgumentParser, *, default: str | None = BUNDLED,
 
 
 def guard_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `load_guard` from the parsed options.
-
-    Raises:
-        ConfigError: an `--option` is not KEY=VALUE.
-    """
+    """Keyword arguments of `load_guard` from the parsed options."""
     options: dict[str, Any] = {}
     for item in args.option:
         key, found, value = item.partition("=")

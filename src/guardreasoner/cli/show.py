@@ -78,11 +78,7 @@ def _print_panel(row: dict[str, Any], console: Console) -> None:
 
 
 def found(path: Path) -> list[Path]:
-    """The files of records in a run, a stage, or the file itself.
-
-    Raises:
-        ConfigError: there are none.
-    """
+    """The files of records in a run, a stage, or the file itself."""
     if path.is_file():
         return [path]
     names = ("traces.jsonl", "samples.jsonl", "preferences.jsonl")

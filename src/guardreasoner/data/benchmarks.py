@@ -195,11 +195,7 @@ _MISSPELT = {"xstestreponseharmful": "XSTestResponseHarmful"}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by name, whatever the case; the official misspelling `XSTestReponseHarmful` is accepted.
-
-    Raises:
-        UnknownName: there is none of that name; the nearest is named.
-    """
+    """A benchmark by name, whatever the case; the official misspelling `XSTestReponseHarmful` is accepted."""
     by_name = {n.lower(): b for n, b in BENCHMARKS.items()}
     lower = _MISSPELT.get(name.lower(), name).lower()
     if lower not in by_name:
@@ -218,11 +214,7 @@ def title(name: str) -> str:
 
 
 def data_folder(given: str | Path | None = None) -> Path | None:
-    """The folder that holds `benchmarks/` and `train/`: as given, or by `GUARDREASONER_DATA`; None = the hub.
-
-    Raises:
-        ConfigError: the folder does not exist.
-    """
+    """The folder that holds `benchmarks/` and `train/`: as given, or by `GUARDREASONER_DATA`; None = the hub."""
     named = given or os.environ.get("GUARDREASONER_DATA")
     if not named:
         return None
@@ -271,11 +263,7 @@ def load_benchmark(
 
 
 def read_official(benchmark: Benchmark, path: str | Path) -> list[Example]:
-    """The examples of one official file: `{instruction, input, output}` rows, or upstream columns (WildGuardTest).
-
-    Raises:
-        DataError: the file is broken, or a row has no label for this benchmark.
-    """
+    """The examples of one official file: `{instruction, input, output}` rows, or upstream columns (WildGuardTest)."""
     rows = [row for _, row in strict(read_table(path))]
     if rows and all("prompt_harm_label" in row for row in rows):
         taken = take(benchmark.row, rows, str(path))
@@ -294,11 +282,7 @@ def read_official(benchmark: Benchmark, path: str | Path) -> list[Example]:
 
 
 def read_gold(output: str, benchmark: Benchmark) -> Labels:
-    """The labels that an official `output` (or `label`) holds.
-
-    Raises:
-        DataError: it holds none that this benchmark asks for.
-    """
+    """The labels that an official `output` (or `label`) holds."""
     tasks = [cell.task for cell in benchmark.cells]
     found = found_labels(output, tasks)
     if not found:

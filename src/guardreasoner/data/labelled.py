@@ -39,12 +39,7 @@ class Column:
 
 
 def parse_mapping(pairs: str | Sequence[str] | None, fields: Sequence[str] = FIELDS) -> dict[str, Column]:
-    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields.
-
-    Raises:
-        ConfigError: a pair is not `field=column`, or a value is given no label of its task.
-        UnknownName: there is no such field.
-    """
+    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields."""
     text = pairs if isinstance(pairs, str) else ",".join(pairs or ())
     mapping: dict[str, Column] = {}
     for pair in filter(None, (p.strip() for p in text.split(","))):
@@ -83,9 +78,6 @@ def read_label(value: Any, task: Task, values: Mapping[str, str] | None = None) 
         value: the cell.
         task: whose label it is.
         values: what the values of this column mean, before the words that are known anyway.
-
-    Raises:
-        ValueError: no known way to write a label of this task.
     """
     word, meant = word_of(value), values or {}
     if word in meant:
@@ -106,10 +98,6 @@ def examples_of(
     """Labelled examples from rows with the columns of `FIELDS`, or the columns that `mapping` names.
 
     A row without an id gets `{name}:{index from 0}`. A label of the reply with an empty reply is a reply that is empty.
-
-    Raises:
-        DataError: a column is missing, a label unknown, an id occurs twice, a row has no text at all, or there is no
-            label; names the columns that are there and the `--map` that would fit.
     """
     rows = list(lines)
     columns = {f: Column(f) for f in FIELDS} | dict(mapping or {})

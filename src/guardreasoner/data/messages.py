@@ -30,11 +30,7 @@ ROLES = ("user", "assistant", "system", "developer", "tool", "function")
 
 
 def text_of(content: Any, field: str) -> str | None:
-    """The text of a `content`: a string, or the texts of a list of parts, a line each; None = there is none.
-
-    Raises:
-        DataError: a part is an image or another thing that cannot be judged.
-    """
+    """The text of a `content`: a string, or the texts of a list of parts, a line each; None = there is none."""
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, float) and content != content:  # how pandas writes a missing value
@@ -57,11 +53,7 @@ def _part(part: Any, field: str) -> str:
 
 
 def read_message(message: Any, field: str) -> tuple[str, str]:
-    """Role and text of one message.
-
-    Raises:
-        DataError: it is no message, its role is not known, or it holds what cannot be judged.
-    """
+    """Role and text of one message."""
     if not isinstance(message, Mapping):
         raise DataError('a message is {"role", "content"}', field=field)
     role = message.get("role")
@@ -94,11 +86,7 @@ def _call(call: Any, field: str) -> str:
 
 
 def read_turns(messages: Any, field: str = "messages") -> list[Message]:
-    """Messages as roles and texts, one each.
-
-    Raises:
-        DataError: it is no list of messages.
-    """
+    """Messages as roles and texts, one each."""
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
         raise DataError(f'want a list of {{"role", "content"}}, not a {kind_of(messages)}', field=field)
     return [Message(*read_message(message, f"{field}[{i}]")) for i, message in enumerate(messages)]

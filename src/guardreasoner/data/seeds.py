@@ -106,11 +106,7 @@ SEEDS: dict[str, Seed] = {
 
 
 def find_seed(name: str) -> Seed:
-    """A seed set by name, whatever the case.
-
-    Raises:
-        UnknownName: there is none of that name; the nearest is named.
-    """
+    """A seed set by name, whatever the case."""
     by_name = {n.lower(): s for n, s in SEEDS.items()}
     if name.lower() not in by_name:
         raise UnknownName("seed set", name, SEEDS)

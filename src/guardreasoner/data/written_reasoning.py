@@ -33,11 +33,7 @@ class Written:
 
 
 def read_written(data_dir: str | Path) -> dict[str, Written]:
-    """The traces of a data folder by row id; empty where it has none.
-
-    Raises:
-        DataError: the file cannot be read, or a line is no trace; file and line are named.
-    """
+    """The traces of a data folder by row id; empty where it has none."""
     path, found = Path(data_dir) / FILE, dict[str, Written]()
     if not path.exists():
         return found
@@ -67,11 +63,7 @@ def written(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Written:
 
 
 def check(gold: Labels, made: Written) -> None:
-    """Refuse a trace that argues against its row.
-
-    Raises:
-        ValueError: an undisputed label differs from the row's.
-    """
+    """Refuse a trace that argues against its row."""
     for task in TASKS:
         if task not in made.disputed and gold[task] and made.labels[task] not in (None, gold[task]):
             raise ValueError(f"the trace concludes {made.labels[task]} where the row's {task.value} is {gold[task]}")

@@ -167,11 +167,7 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def read_heads(folder: Path) -> tuple[tuple[str, ...], Floats, Floats]:
-    """Names of the outputs, their weights (outputs, features) and biases (outputs,).
-
-    Raises:
-        ConfigError: the file is missing or broken.
-    """
+    """Names of the outputs, their weights (outputs, features) and biases (outputs,)."""
     path = folder / "heads.json"
     try:
         heads = json.loads(path.read_text(encoding="utf-8"))

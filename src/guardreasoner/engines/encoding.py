@@ -132,11 +132,7 @@ class Encoder:
         return tuple(ids)
 
     def word(self, text: str) -> tuple[int, ...]:
-        """The ids of a word of a `Choice`.
-
-        Raises:
-            PlanUnsupported: the tokenizer cannot write it.
-        """
+        """The ids of a word of a `Choice`."""
         ids = self.continuation(text)
         if not ids or (self._unknown is not None and self.tokenizer.token_to_id(str(self._unknown)) in ids):
             raise PlanUnsupported(f"this model's tokenizer cannot write the word {text!r}")
@@ -227,11 +223,7 @@ class Encoder:
 
 
 def encoder_of(tokenizer: Any, **options: Any) -> Encoder:
-    """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template.
-
-    Raises:
-        ConfigError: the tokenizer has no `tokenizer.json`.
-    """
+    """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template."""
     if isinstance(tokenizer, Tokenizer):
         return Encoder(tokenizer, **options)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -246,11 +238,7 @@ def encoder_of(tokenizer: Any, **options: Any) -> Encoder:
 
 
 def encoder_from(folder: Path, **options: Any) -> Encoder:
-    """An encoder from a folder with tokenizer.json and, for chats, a chat template; needs no transformers.
-
-    Raises:
-        ConfigError: there is no tokenizer.json, or it cannot be read.
-    """
+    """An encoder from a folder with tokenizer.json and, for chats, a chat template; needs no transformers."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ConfigError(f"{folder} has no tokenizer.json; export the model again")

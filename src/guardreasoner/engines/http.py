@@ -79,17 +79,14 @@ class HttpClient:
         backoff_s: float = 0.5,
     ) -> None:
         """Args:
-            root: the address that paths are added to.
-            headers: of every request, with the key.
-            model: named in messages.
-            key: the environment variable of the key, named in messages.
-            timeout_s: of one attempt.
-            retries: attempts after the first.
-            in_flight: calls at a time.
-            backoff_s: wait before the first retry; doubles, with jitter, up to 30 s.
-
-        Raises:
-            MissingDependency: aiohttp is not installed.
+        root: the address that paths are added to.
+        headers: of every request, with the key.
+        model: named in messages.
+        key: the environment variable of the key, named in messages.
+        timeout_s: of one attempt.
+        retries: attempts after the first.
+        in_flight: calls at a time.
+        backoff_s: wait before the first retry; doubles, with jitter, up to 30 s.
         """
         self._http = need("aiohttp", "openai")
         self._root, self._headers, self._model, self._key = root.rstrip("/"), dict(headers), model, key
@@ -327,11 +324,7 @@ def seconds(text: str) -> float | None:
 
 
 def key_from(variable: str, *, required: bool = True) -> str:
-    """An API key from the environment; empty where there is none and none is required.
-
-    Raises:
-        ConfigError: the variable is not set.
-    """
+    """An API key from the environment; empty where there is none and none is required."""
     key = os.environ.get(variable, "").strip()
     if not key and required:
         raise ConfigError(f"{variable} is not set; put your API key there")

@@ -345,10 +345,6 @@ def open_session(path: Path, threads: int, *, spin: bool = False, without: Seque
         threads: of one matrix product.
         spin: let threads wait for each other actively.
         without: optimisations that are left out.
-
-    Raises:
-        ConfigError: there is no such file.
-        EngineError: onnxruntime cannot load it.
     """
     if not path.is_file():
         raise ConfigError(f"{path.parent} has no weights ({path.name}); export the model again")

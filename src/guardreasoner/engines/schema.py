@@ -49,18 +49,13 @@ class SchemaEngine:
         name: str | None = None,
     ) -> None:
         """Args:
-            model: hub id or folder.
-            library: which of the two the weights are for.
-            revision: commit of a hub id.
-            device: cpu, cuda, ...; None = cuda where there is one.
-            max_batch: texts that run together.
-            context_tokens: text and labels together; longer texts are judged in windows.
-            name: shown in verdicts; None = the model's id.
-
-        Raises:
-            MissingDependency: the extra `encoders` is not installed.
-            ConfigError: there is no such library.
-            EngineError: the weights cannot be loaded.
+        model: hub id or folder.
+        library: which of the two the weights are for.
+        revision: commit of a hub id.
+        device: cpu, cuda, ...; None = cuda where there is one.
+        max_batch: texts that run together.
+        context_tokens: text and labels together; longer texts are judged in windows.
+        name: shown in verdicts; None = the model's id.
         """
         if library not in MARKS:
             raise ConfigError(f"there is no library {library!r} for labels with the text; known: {', '.join(MARKS)}")
@@ -161,11 +156,7 @@ def _softmax(sigmoids: Mapping[str, float]) -> dict[str, float]:
 
 
 def _folder(model: str, revision: str | None) -> Path:
-    """The model's data files on this disk, checked to name no code.
-
-    Raises:
-        EngineError: they cannot be had, hold no safetensors, or want code of the repository to run.
-    """
+    """The model's data files on this disk, checked to name no code."""
     path = Path(model)
     if not path.is_dir():
         hub = need("huggingface_hub", "encoders")

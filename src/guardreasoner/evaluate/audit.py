@@ -172,10 +172,6 @@ def judge_with_steps(guard: ReasoningGuard, exchange: Exchange, reasoning: str) 
     """The guard's answer when it is made to have written this reasoning; empty = it answers at once, as in `instant`.
 
     The reasoning takes the place of the sampled part of `full`; the forced answer block follows as always.
-
-    Raises:
-        ConfigError: the engine cannot force text.
-        EngineError: the engine could not answer.
     """
     if not guard.engine.capabilities.force:
         raise ConfigError(f"engine {guard.engine.name} cannot force text, so steps cannot be put into its mouth")
@@ -209,9 +205,6 @@ def dependence(
         limit: rows per task.
         seed: of the draw and of the donors.
         progress: called with rows done and rows in all.
-
-    Raises:
-        ConfigError: the guard is not a reasoning guard, or its engine cannot force text.
     """
     if not isinstance(guard, ReasoningGuard):
         raise ConfigError(f"{guard.name} writes no steps; audit --guard wants the reasoning guard that made the run")

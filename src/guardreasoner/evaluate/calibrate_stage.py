@@ -41,9 +41,6 @@ def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, f
         config: what is fitted.
         first: the guard whose verdicts the model reads before it reasons (`sft.first_look`).
         fresh: judge everything again.
-
-    Raises:
-        DataError: there are no validation rows, or too few of any task.
     """
     model = Path(out) / "export" / "model"
     rows = Path(out) / ("encoder" if (Path(out) / "encoder").is_dir() else "synthesize") / "validation.jsonl"

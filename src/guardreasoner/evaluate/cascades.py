@@ -64,9 +64,6 @@ def cascade_curves(
         second: any run over the same benchmarks.
         steps: shares in [0, 1].
         resamples: of the intervals (whole prompts are drawn).
-
-    Raises:
-        DataError: the first run has no scores, or the runs share no cell, or not the same rows of one.
     """
     found = []
     for task in TASKS:

@@ -100,11 +100,7 @@ def of_p(p: float) -> str:
 
 
 def check_pairs(a: Outcomes, b: Outcomes) -> None:
-    """Whether two guards were scored on the same rows with the same labels.
-
-    Raises:
-        DataError: they were not; names the benchmark and what differs.
-    """
+    """Whether two guards were scored on the same rows with the same labels."""
     if (a.benchmark, a.task) != (b.benchmark, b.task):
         raise DataError(f"{a.benchmark}/{a.task} cannot be compared with {b.benchmark}/{b.task}")
     if a.ids != b.ids:
@@ -130,9 +126,6 @@ def compare(
         a: cells of one task of one guard.
         b: the same cells of the other guard, in the same order.
         weights: per benchmark; rows of each cell when None.
-
-    Raises:
-        DataError: no cell, or the rows are not the same.
     """
     if not a or len(a) != len(b):
         raise DataError("the two guards have no cells in common on this task, or not the same ones")

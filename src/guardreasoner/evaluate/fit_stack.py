@@ -152,11 +152,7 @@ def fit_rows(rows: Sequence[Both], *, budget: float, thresholds: Mapping[Task, f
 
 
 def fit_files(first: str | Path, second: str | Path, *, budget: float, thresholds: dict[Task, float]) -> list[StackFit]:
-    """Fit all tasks of two files or folders of verdicts.
-
-    Raises:
-        DataError: they are not about the same rows, or no task has enough of them.
-    """
+    """Fit all tasks of two files or folders of verdicts."""
     one, two = _verdicts(Path(first)), _verdicts(Path(second))
     rows = [
         Both(str(one[i].get("source") or i.rsplit("-", 1)[0]), one[i]["gold"], one[i]["scores"], two[i]["scores"])

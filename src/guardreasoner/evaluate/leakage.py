@@ -138,9 +138,6 @@ def leakage(
         responses: training replies.
         method: how texts are compared.
         threshold: instead of the method's own.
-
-    Raises:
-        ConfigError: no such method, or a threshold outside (0, 1].
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; known: {', '.join(METHODS)}")

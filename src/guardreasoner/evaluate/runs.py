@@ -54,9 +54,6 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
     Args:
         folder: where the run is.
         data_dir: folder with `benchmarks/`, for the texts.
-
-    Raises:
-        DataError: it is neither, or a file in it is broken.
     """
     root = Path(folder)
     manifest_path = root / "manifest.json"

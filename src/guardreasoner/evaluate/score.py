@@ -66,11 +66,7 @@ def score_file(
 
 
 def find_task(name: str) -> Task:
-    """A task by name; `prompt`, `response` and hyphens are understood.
-
-    Raises:
-        UnknownName: there is no such task.
-    """
+    """A task by name; `prompt`, `response` and hyphens are understood."""
     plain = name.lower().replace("-", "_")
     plain = {"prompt": "prompt_harm", "response": "response_harm"}.get(plain, plain)
     if plain not in TASKS:

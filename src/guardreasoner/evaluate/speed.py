@@ -55,9 +55,6 @@ def measure(
         exchanges: at least one; each is judged twice.
         mode: what to call it.
         batch: exchanges that are judged together.
-
-    Raises:
-        ConfigError: there are no exchanges.
     """
     if not exchanges:
         raise ConfigError("there is nothing to measure on; give exchanges")

@@ -18,11 +18,7 @@ MIDDLE = 128.0
 
 
 def share_embeddings(folder: Path) -> None:
-    """Rewrite `model.onnx` so that embeddings come from the head's 8-bit rows; the file of weights is written anew.
-
-    Raises:
-        EngineError: the model is not what the builder writes for an 8-bit Llama-type model with tied embeddings.
-    """
+    """Rewrite `model.onnx` so that embeddings come from the head's 8-bit rows; the file of weights is written anew."""
     onnx = need("onnx", "train")
     model = onnx.load(str(folder / "model.onnx"))
     graph = model.graph

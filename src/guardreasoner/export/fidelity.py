@@ -44,9 +44,6 @@ def compare(
         examples: labelled rows; `rows` of them are drawn by their ids.
         wire: of both.
         mode: both judge in it.
-
-    Raises:
-        EngineError: the export gives other labels, or ranks worse, than is allowed (`MOST_LABELS`, `MOST_AUROC`).
     """
     chosen = sorted(examples, key=lambda e: draw("fidelity", e.exchange.id))[:rows]
     found: list[list[Verdict]] = []

@@ -91,11 +91,6 @@ def export(
     """Write an ONNX model folder; `out` appears whole or not at all, and replaces what was there.
 
     `precision`, `rank` and `check` are those of `ExportConfig`.
-
-    Raises:
-        ConfigError: the checkpoint is no folder with config, safetensors and tokenizer.json, or of a kind that cannot
-            be exported.
-        EngineError: the exported model does not compute what the checkpoint computes.
     """
     source, target = Path(checkpoint), Path(out)
     config = read_config(source)
@@ -161,11 +156,7 @@ def _fidelity(checkpoint: Path, out: Path, target: Path, config: ExportConfig) -
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
-    """The `config.json` of a checkpoint folder.
-
-    Raises:
-        ConfigError: there is none, or it is not a JSON object.
-    """
+    """The `config.json` of a checkpoint folder."""
     try:
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -176,11 +167,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_weights(checkpoint: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """All tensors of a checkpoint's safetensors files as float32.
-
-    Raises:
-        ConfigError: there are none; pickled weights are never loaded.
-    """
+    """All tensors of a checkpoint's safetensors files as float32; pickled weights are never loaded."""
     files = sorted(checkpoint.glob("*.safetensors"))
     if not files:
         raise ConfigError(f"{checkpoint} holds no *.safetensors; save the model with safe serialization")

@@ -151,11 +151,7 @@ MEANT = {"fast": "instant", "quick": "instant", "slow": "full", "deep": "full", 
 
 
 def known_mode(mode: Mode) -> Mode:
-    """The mode, if there is one of that name.
-
-    Raises:
-        UnknownName: there is none.
-    """
+    """The mode, if there is one of that name."""
     if mode not in MODES:
         raise UnknownName("mode", str(mode), MODES, MEANT)
     return mode
@@ -205,11 +201,7 @@ def _streamed(guard: Judging, exchange: Exchange) -> Iterator[Step | Verdict]:
 
 
 def validate(exchange: Exchange) -> None:
-    """Refuse an exchange in which there is nothing to judge.
-
-    Raises:
-        DataError: both texts are empty, one is no text, or it is no exchange at all.
-    """
+    """Refuse an exchange in which there is nothing to judge."""
     if not isinstance(exchange, Exchange):
         raise DataError(f"judge takes a list of Exchange objects, not a {kind_of(exchange)}")
     for name, text in (("prompt", exchange.prompt), ("response", exchange.response)):
@@ -223,11 +215,7 @@ def validate(exchange: Exchange) -> None:
 
 
 def validated(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    """What `judge` is given, as a list: a generator can be read only once, and would be lost after that.
-
-    Raises:
-        DataError: it is no list, or holds something else than an exchange with a text.
-    """
+    """What `judge` is given, as a list: a generator can be read only once, and would be lost after that."""
     if isinstance(exchanges, Exchange | str) or not isinstance(exchanges, Iterable):
         raise DataError(f"judge takes a list of Exchange objects, not a {kind_of(exchanges)}")
     found = list(exchanges)
@@ -237,11 +225,7 @@ def validated(exchanges: Iterable[Exchange]) -> list[Exchange]:
 
 
 def known_tasks(tasks: Collection[Task] | None) -> tuple[Task, ...]:
-    """The tasks that `judge` is asked; None = all.
-
-    Raises:
-        UnknownName: there is no task of one of these names: what is asked by a wrong name is never judged.
-    """
+    """The tasks that `judge` is asked; None = all. A wrong name is refused: it would never be judged."""
     wrong = [t for t in ([tasks] if isinstance(tasks, str) else tasks or ()) if t not in TASKS]
     if wrong:
         raise UnknownName("task", str(wrong[0]), (t.value for t in TASKS))
@@ -249,11 +233,7 @@ def known_tasks(tasks: Collection[Task] | None) -> tuple[Task, ...]:
 
 
 def judge_all(guard: Guard, exchanges: Sequence[Exchange]) -> list[Verdict]:
-    """The verdicts of any guard, checked: one row that breaks a guard takes no other with it, and none is lost.
-
-    Raises:
-        GuardReasonerError: the guard as a whole failed, or answered with other verdicts than it was asked for.
-    """
+    """The verdicts of any guard, checked: one row that breaks a guard takes no other with it, and none is lost."""
     try:
         verdicts = guard.judge(exchanges) if exchanges else []
     except GuardReasonerError:

@@ -111,9 +111,6 @@ def load_object(name: str, *, mode: Mode = "auto", fail_mode: FailMode = "closed
         mode: passed on to a class that takes it.
         fail_mode: for functions, and passed on to a class that takes it.
         options: keyword arguments of the class.
-
-    Raises:
-        ConfigError: there is no such module, file or attribute, it fails while loading, or it is no guard.
     """
     where, _, attribute = name.rpartition(":")
     found: Any = _module(where)
@@ -129,11 +126,7 @@ def load_object(name: str, *, mode: Mode = "auto", fail_mode: FailMode = "closed
 
 
 def as_guard(found: Any, *, name: str, fail_mode: FailMode = "closed") -> Guard:
-    """Any of the kinds of object that this page describes, as a guard.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
+    """Any of the kinds of object that this page describes, as a guard."""
     from guardreasoner.guards.interop import AnyGuardrailGuard, ModerateGuard
 
     if callable(getattr(found, "judge", None)):
@@ -187,11 +180,7 @@ def _construct(kind: type[Any], name: str, defaults: Mapping[str, Any], options:
 
 
 def read_row(path: str | Path) -> GuardRow:
-    """A row of the guard table from a YAML file: the fields of `GuardRow` by name; data only.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key, task, format or option is not known.
-    """
+    """A row of the guard table from a YAML file: the fields of `GuardRow` by name; data only."""
     file = Path(path)
     found = read_yaml(file)
     if not isinstance(found, dict):
@@ -209,11 +198,7 @@ def read_row(path: str | Path) -> GuardRow:
 
 
 def _safe(file: Path, found: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be added so that a row, whoever wrote it, sends no secret to a server of its own choosing.
-
-    Raises:
-        ConfigError: it asks for a variable that is not for it, or for a vLLM argument that can run code.
-    """
+    """What must be added so that a row, whoever wrote it, sends no secret to a server of its own choosing."""
     from guardreasoner.engines.load import SERVERS
 
     own_server = found["engine"] in SERVERS and options.get("base_url") is not None

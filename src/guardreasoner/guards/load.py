@@ -111,9 +111,6 @@ def _pinned(row: GuardRow, revision: str | None, *, own: bool, adapter: Mapping[
         revision: the user's.
         own: the model is of the user's choice, and so is its commit.
         adapter: options that may name another adapter, or its commit.
-
-    Raises:
-        ConfigError: neither says which commit.
     """
     if row.engine not in REMOTE or Path(row.model).exists():
         return row
@@ -204,12 +201,7 @@ def behind(first: str, second: Guard, *, mode: Mode, stacks: Path | None = None)
 
 
 def find_row(name: str) -> GuardRow:
-    """The row behind a name, a folder or a YAML file.
-
-    Raises:
-        UnknownName: there is none.
-        ConfigError: the folder or file is not a guard.
-    """
+    """The row behind a name, a folder or a YAML file."""
     path = Path(name)
     plain = path.name == name and any(row.name == name for row in OURS)  # a folder of that name is ./NAME
     if path.is_dir() and not plain:
@@ -240,9 +232,6 @@ def _no_such_path(path: Path) -> str:
 def folder_row(folder: Path) -> GuardRow:
     """A row for a model folder: an encoder by its `guard.json`, a decoder in ONNX by its `genai_config.json`, else a
     transformers checkpoint by its `config.json`.
-
-    Raises:
-        ConfigError: it is none of these.
     """
     meta = _read_meta(folder)
     if meta.get("format") == "encoder":

@@ -81,20 +81,17 @@ class ReasoningGuard(Judging):
         max_windows: int = 16,
     ) -> None:
         """Args:
-            name: what verdicts are signed with.
-            engine: closed by `close`.
-            wire: the prompt form the model was trained on.
-            mode: default of `judge`.
-            fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
-            calibration: None = scores are the words' own probabilities.
-            budgets: tokens of reasoning.
-            concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
-            first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
-            english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
-            max_windows: more windows than this are `input_too_long`.
-
-        Raises:
-            ConfigError: the engine cannot do the mode, or there is no such wire.
+        name: what verdicts are signed with.
+        engine: closed by `close`.
+        wire: the prompt form the model was trained on.
+        mode: default of `judge`.
+        fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
+        calibration: None = scores are the words' own probabilities.
+        budgets: tokens of reasoning.
+        concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
+        first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
+        english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
+        max_windows: more windows than this are `input_too_long`.
         """
         if wire not in get_args(Wire):
             raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")

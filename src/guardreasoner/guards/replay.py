@@ -41,10 +41,6 @@ class ReplayGuard(Judging):
         Args:
             model: a verdict file, a run folder (`RUN/verdicts/*.jsonl`), an official prediction file in a folder named
                 after its benchmark, or a folder of such folders (`8B/<Benchmark>/generated_predictions.jsonl`).
-
-        Raises:
-            ConfigError: no such file or folder, or nothing in it to replay.
-            DataError: a line is broken, or an id occurs twice.
         """
         if not str(model):
             raise ConfigError("guard replay needs --model FILE or FOLDER with stored verdicts or predictions")

@@ -53,11 +53,7 @@ def client_of(config: SynthesizeConfig) -> Any:
 
 
 async def run_batches(state: TeacherRun, examples: Sequence[Example], folder: Path) -> None:
-    """Ask about the examples in batches until each has a trace or a reject, or the cap is reached.
-
-    Raises:
-        EngineError: the server refuses the key or a whole batch, or answers nothing any more.
-    """
+    """Ask about the examples in batches until each has a trace or a reject, or the cap is reached."""
     openai = need("openai", "openai")
     try:
         async with client_of(state.config) as client:

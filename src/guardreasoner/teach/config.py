@@ -84,11 +84,7 @@ class SynthesizeConfig:
 
 
 def plain_url(base_url: str) -> str:
-    """A server's address, if it contains no secret.
-
-    Raises:
-        ConfigError: it is not an http address, or contains a user name, a password or a query.
-    """
+    """A server's address, if it contains no secret."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError("synthesize.base_url must be an http or https address")

@@ -49,11 +49,7 @@ class CostBudget:
 
 
 def budget_of(config: SynthesizeConfig) -> CostBudget:
-    """Prices and cap.
-
-    Raises:
-        ConfigError: there is a cap but no price.
-    """
+    """Prices and cap."""
     known = PRICES.get(config.model, (None, None)) if config.base_url is None else (None, None)
     price_in = known[0] if config.price_in is None else config.price_in
     price_out = known[1] if config.price_out is None else config.price_out

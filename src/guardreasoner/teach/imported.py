@@ -120,11 +120,7 @@ def _line(source: str, title: str, row: Table1) -> str:
 
 
 def read_row(row: Mapping[str, Any], *, id: str, source: str) -> tuple[Trace, str]:
-    """One published row and the form of its instruction (`official` or `synthesis`).
-
-    Raises:
-        DataError: `input` or `output` is not what the published rows are; nothing of it is quoted.
-    """
+    """One published row and the form of its instruction (`official` or `synthesis`); errors quote nothing of it."""
     instruction, text = row.get("instruction"), row.get("output")
     form = next((n for n, start in _FORMS.items() if str(instruction).lstrip().startswith(start)), None)
     if form is None:
@@ -143,13 +139,7 @@ def read_row(row: Mapping[str, Any], *, id: str, source: str) -> tuple[Trace, st
 
 
 def published_rows(origin: str) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """Split name, index and row of a hub id, a `.jsonl` file, or a `.json` file (a list, or a list for each split).
-
-    Raises:
-        ConfigError: it is neither a file nor a hub id.
-        DataError: a file is broken, or the hub cannot give the data.
-        MissingDependency: the hub is asked and `datasets` is not installed.
-    """
+    """Split name, index and row of a hub id, a `.jsonl` file, or a `.json` file (a list, or a list for each split)."""
     path = Path(origin)
     if path.suffix == ".jsonl":
         for line, row in read_jsonl(path):

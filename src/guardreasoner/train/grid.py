@@ -29,11 +29,7 @@ class FourBits:
 
     @classmethod
     def q4_1(cls, rows: NDArray[np.uint8]) -> FourBits:
-        """From the bytes of a GGUF tensor, (outputs, inputs / 32 * 20).
-
-        Raises:
-            ConfigError: rows of another length.
-        """
+        """From the bytes of a GGUF tensor, (outputs, inputs / 32 * 20)."""
         if rows.ndim != 2 or rows.shape[1] % _BYTES:
             raise ConfigError(f"a tensor of shape {rows.shape} holds no rows of Q4_1 blocks ({_BYTES} bytes each)")
         blocks = rows.reshape(len(rows), -1, _BYTES)

@@ -110,11 +110,7 @@ def lines_of(path: Path) -> Iterator[Line]:
 
 
 def read_cases(traces: Path, samples: Path, config: MineConfig) -> list[Case]:
-    """One pass over each file.
-
-    Raises:
-        DataError: a row of samples is garbled, or of an example that the traces do not hold; or a model has no row.
-    """
+    """One pass over each file."""
     cases: dict[str, Case] = {}
     for _, position, row in read_lines(traces):
         trace = from_dict(Trace, row)
@@ -212,9 +208,6 @@ def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh:
         out: the run's folder.
         stage: name of the folder to write (`mine`, or one of several ways of mining the same samples).
         fresh: start over.
-
-    Raises:
-        DataError: there are no samples, or no pair can be made of them; the counts are named.
     """
     traces, samples = Path(out) / "synthesize" / "traces.jsonl", Path(out) / "sample" / "samples.jsonl"
     for path, earlier in ((traces, "synthesize"), (samples, "sample")):

@@ -59,11 +59,7 @@ def base_tokenizer(config: ModelConfig) -> Any:
 
 
 def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
-    """The tokenizer with the recipe's chat template, end token and a padding token.
-
-    Raises:
-        ConfigError: there is no chat template, none of that name, or its markers are no tokens here.
-    """
+    """The tokenizer with the recipe's chat template, end token and a padding token."""
     if config.chat_template:
         if config.chat_template not in TEMPLATES:
             raise ConfigError(f"there is no chat template {config.chat_template!r}; known: {', '.join(TEMPLATES)}")

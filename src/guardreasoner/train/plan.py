@@ -67,11 +67,7 @@ def parameters_of(config: Any) -> int:
 
 
 def config_of(model: ModelConfig) -> Any:
-    """The transformers configuration of a base.
-
-    Raises:
-        EngineError: it cannot be loaded.
-    """
+    """The transformers configuration of a base."""
     from guardreasoner.engines.hf import not_loaded
     from guardreasoner.errors import EngineError
     from guardreasoner.train.models import load_base
@@ -193,11 +189,7 @@ def _memory(config: TrainingConfig, parameters: int, trained: int, *, processes:
 def outlooks(
     recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
 ) -> tuple[list[Outlook], list[str]]:
-    """What the stages of a recipe would take, and what prevents it.
-
-    Raises:
-        MissingDependency: torch, transformers or TRL is not installed.
-    """
+    """What the stages of a recipe would take, and what prevents it."""
     for module in ("torch", "transformers", "trl"):
         need(module, "train")
     obstacles: list[str] = []
@@ -331,11 +323,7 @@ def _number_format(recipe: Recipe) -> list[str]:
 def print_outlook(
     recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
 ) -> None:
-    """Print the outlook of a recipe.
-
-    Raises:
-        ConfigError: something prevents the run; all of it is named.
-    """
+    """Print the outlook of a recipe."""
     from guardreasoner.errors import ConfigError
 
     asked = [name for name in stages if name in ("sft", "sample", "dpo") or name.startswith(("sft-", "dpo-"))]

@@ -203,11 +203,7 @@ RESUMABLE = ("threads", "log_every", "report_to")
 
 
 def accumulation(config: TrainingConfig, world: int) -> int:
-    """Passes per optimizer step.
-
-    Raises:
-        ConfigError: the batch cannot be shared out evenly.
-    """
+    """Passes per optimizer step."""
     steps, rest = divmod(config.batch, config.micro_batch * world)
     if rest or not steps:
         raise ConfigError(

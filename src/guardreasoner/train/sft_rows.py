@@ -58,11 +58,7 @@ def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[T
 
 
 def check_sources(config: SftConfig, known: Iterable[str]) -> None:
-    """Refuse sources that there are no rows of: a model that leaves them out would be the model that does not.
-
-    Raises:
-        UnknownName: one in `leave_out` or `only`.
-    """
+    """Refuse sources that there are no rows of: a model that leaves them out would be the model that does not."""
     names = set(known)
     for key in ("leave_out", "only"):
         for name in getattr(config, key):

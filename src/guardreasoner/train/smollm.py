@@ -39,11 +39,7 @@ CONTEXT = 2048
 
 
 def gguf() -> Path:
-    """The file of weights in the installed package.
-
-    Raises:
-        EngineError: the package is not installed, or its file is another than the one we know.
-    """
+    """The file of weights in the installed package."""
     found = find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise EngineError(
@@ -61,12 +57,7 @@ def gguf() -> Path:
 
 
 def load_smollm(attention: str) -> tuple[Any, Any]:
-    """The smaller model (`LlamaForCausalLM`, float32, tied embeddings) and its tokenizer.
-
-    Raises:
-        EngineError: as `gguf`.
-        MissingDependency: the library that reads GGUF files is not installed.
-    """
+    """The smaller model (`LlamaForCausalLM`, float32, tied embeddings) and its tokenizer."""
     need("gguf", "train")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -111,12 +102,7 @@ def load_smollm(attention: str) -> tuple[Any, Any]:
 
 
 def grids() -> dict[str, FourBits]:
-    """The 4-bit grid of every matrix of the layers, by its name in a checkpoint: what `export` keeps as it is.
-
-    Raises:
-        EngineError: as `gguf`.
-        MissingDependency: the library that reads GGUF files is not installed.
-    """
+    """The 4-bit grid of every matrix of the layers, by its name in a checkpoint: what `export` keeps as it is."""
     reader = need("gguf", "train").GGUFReader(str(gguf()))
     heads = {f"attn_{part}": int(reader.get_field(f"llama.attention.head_count{kind}").contents())
              for part, kind in (("q", ""), ("k", "_kv"))}  # fmt: skip

@@ -99,11 +99,7 @@ def settled(config: Config) -> Config:
 
 
 def check_hardware(config: TrainingConfig) -> None:
-    """Refuse, before any time is spent, what this machine cannot do.
-
-    Raises:
-        ConfigError: bf16 on a GPU that lacks it, or sharding without several processes.
-    """
+    """Refuse, before any time is spent, what this machine cannot do."""
     if config.precision == "bf16" and torch.cuda.is_available() and not multiplies_bf16(torch, "cuda"):
         raise ConfigError("this GPU cannot compute in bf16; set precision: fp32, or auto")
     if config.distributed != "ddp" and world_size() == 1:
@@ -125,11 +121,7 @@ def freeze(model: Any, layers: int) -> None:
 
 
 def check_disk(folder: Path, model: Any, config: TrainingConfig) -> None:
-    """Refuse before training when the checkpoints of a run cannot fit.
-
-    Raises:
-        ConfigError: the disk is too small.
-    """
+    """Refuse before training when the checkpoints of a run cannot fit."""
     weights = sum(p.numel() for p in model.parameters())
     trained = weights if config.lora is None else weights // 100
     wanted = 2 * (4 * weights + 8 * trained) + 4 * weights

@@ -71,9 +71,6 @@ def read_frame(frame: Frame, *, what: str) -> str:
     Args:
         frame: what is wanted.
         what: its owner's name, for the message.
-
-    Raises:
-        ConfigError: no place could be read, or none has the text with this digest.
     """
     kept = cache_folder() / f"{frame.sha256}.txt"
     with suppress(OSError, UnicodeDecodeError):

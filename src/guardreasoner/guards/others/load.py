@@ -112,11 +112,7 @@ def template_note(guard: PromptedGuard) -> dict[str, object]:
 
 
 def _without_adapter(row: GuardRow, listed: GuardRow, options: Mapping[str, Any]) -> dict[str, object]:
-    """What verdicts must say where a LoRA guard runs on an engine that loads no adapter.
-
-    Raises:
-        ConfigError: the model would be the bare base.
-    """
+    """What verdicts must say where a LoRA guard runs on an engine that loads no adapter."""
     from guardreasoner.engines.load import SERVERS
 
     if not row.options.get("adapter") or "adapter" in options or row.engine in (*SERVERS, "scripted"):
@@ -139,11 +135,7 @@ def _engine(row: GuardRow, extra: dict[str, Any], base_url: str | None) -> Engin
 
 
 def check_retired(row: GuardRow, own_model: str, base_url: str | None = None) -> None:
-    """Refuse a model that its provider took down, unless another model or server is asked for.
-
-    Raises:
-        ConfigError: it is retired.
-    """
+    """Refuse a model that its provider took down, unless another model or server is asked for."""
     if row.retired and row.model == own_model and base_url is None:
         raise ConfigError(
             f"{row.name}: its provider took {row.model} down on {row.retired}; "
@@ -152,22 +144,14 @@ def check_retired(row: GuardRow, own_model: str, base_url: str | None = None) ->
 
 
 def policy_for(row: GuardRow, given: Any) -> Mapping[str, str]:
-    """The user's policies for a guard that follows one.
-
-    Raises:
-        ConfigError: it follows none but its own, or the file is wrong.
-    """
+    """The user's policies for a guard that follows one."""
     if not row.options.get("policy_arg"):
         raise ConfigError(f"{row.name} follows no policy but the one it was trained on; leave --policy out")
     return given if isinstance(given, Mapping) else read_policy(given)
 
 
 def own_frame(row: GuardRow, given: Any) -> dict[str, str]:
-    """The user's own copy of a prompt text: a file for the guard's one text, or a folder with `<side>.txt` files.
-
-    Raises:
-        ConfigError: the guard has no such text, or the file cannot be read.
-    """
+    """The user's own copy of a prompt text: a file for the guard's one text, or a folder with `<side>.txt` files."""
     if isinstance(given, Mapping):
         return {str(k): str(v) for k, v in given.items()}
     sides = dict(row.options.get("frame", {}))
