@@ -154,10 +154,8 @@ def official(texts: Iterable[str | None], labels: Iterable[str | None], task: Ta
     """Count answer texts under the rule of the released script (`evaluate.py`, `cal_f1`), quirks included.
 
     Args:
-        texts: what the model wrote.
         labels: gold as the prediction file holds it: a bare word, an answer block, or None (WildGuardTest). Where an
             answer block lacks this task, the script goes on with the label of the row before; so does this.
-        task: the task to score.
     """
     gold: list[str] = []
     predicted: list[str] = []
@@ -216,7 +214,6 @@ def ranking(scores: Sequence[float | None], gold: Sequence[str | None], task: Ta
     Args:
         scores: P(positive) in [0, 1]; None = the guard gave none.
         gold: labels; None = the row is not part of the cell.
-        task: the task.
 
     Returns:
         `scored_rows` (rows with a score), `auroc`, `auprc`, `ece`, `brier`, all in [0, 1]; None where a number has no

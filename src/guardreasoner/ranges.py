@@ -45,7 +45,6 @@ def check_range(name: str, value: Any, where: str) -> None:
 
     Args:
         name: of the option, flag or key; hyphens count as underscores.
-        value: any.
         where: how the error names it.
     """
     if isinstance(value, Mapping):

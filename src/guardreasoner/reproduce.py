@@ -43,14 +43,10 @@ def reproduce(
     """Run the stages of a recipe; yields the manifest of each as it ends.
 
     Args:
-        recipe: what to do.
         source: the recipe's name or file, for stages that are started in processes of their own.
-        out: the run's folder.
         data_dir: where the recipe's data folders lie.
         variant: only this R-SFT variant, on the traces of the same folder, evaluated beside the run's own model
             (`DIR/evaluate-VARIANT`); `baseline-mix` is the label-only twin that every recipe has.
-        processes: of the training stages.
-        fresh: start every stage over.
 
     Raises:
         GuardReasonerError: a stage cannot continue; the same call again resumes there.

@@ -81,11 +81,7 @@ class RunFolder:
         kind: str = "",
     ) -> None:
         """Args:
-        out: the run.
-        stage: the folder in it.
         config: all that decides what the stage makes.
-        inputs: files and folders that it reads; their content is compared, under names that a moved run keeps.
-        fresh: throw away what the folder holds.
         resumable_keys: keys of `config` that may change between a run and its resumption.
         processes: how many work on the stage.
         kind: what makes the folder, where the stage does not say; `fresh` empties none of another kind.

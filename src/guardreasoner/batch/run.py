@@ -85,8 +85,6 @@ def run_batch(
         opener: makes the guard, where it is needed.
         config: what decides the verdicts (guard, mode, ...); a finished or begun output of another one is refused.
         runner: None = in this process.
-        progress: called after every portion.
-        fresh: throw away what is there.
         texts: repeat the texts that were judged in the output.
         columns: field -> the column it is called in the input, where the names differ.
 

@@ -31,7 +31,6 @@ def spread(args: argparse.Namespace, finished: Path) -> int | None:
     """Start the same command under torchrun where several processes are asked for; None = continue in this one.
 
     Args:
-        args: the parsed options.
         finished: the stage's manifest; if it exists, the stage is done.
 
     Raises:

@@ -20,10 +20,8 @@ def table_of(*heads: str, words: int = 1, last_words: int = 0, title: str = "", 
     """An empty table.
 
     Args:
-        heads: of the columns.
         words: how many of the first columns hold words; numbers are set flush right.
         last_words: how many of the last ones do.
-        title: above it.
         folds: columns that may take several lines; the others stay on one.
     """
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=0)

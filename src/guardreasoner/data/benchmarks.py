@@ -242,7 +242,6 @@ def load_benchmark(
         name: a name of the table, `everyday`, or a table of the user's own (`data.tables`).
         data_dir: folder with `benchmarks/0_*.json` (the official files); without it, and without
             `GUARDREASONER_DATA`, the rows come from the hub.
-        mapping: field -> column, for a file of the user's own.
 
     Raises:
         UnknownName: no benchmark of that name.

@@ -54,7 +54,6 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
     """The `--map` that would read rows, or the part of it that can be guessed; empty = no guess.
 
     Args:
-        rows: of the file.
         asked: field -> column, as mapped already.
     """
     columns = {str(name): None for row in rows for name in row}

@@ -75,8 +75,6 @@ def read_label(value: Any, task: Task, values: Mapping[str, str] | None = None) 
     """The label that a cell of a labelled file means; None = not annotated.
 
     Args:
-        value: the cell.
-        task: whose label it is.
         values: what the values of this column mean, before the words that are known anyway.
     """
     word, meant = word_of(value), values or {}

@@ -96,7 +96,6 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
     """Training examples, validation examples, and where every row went.
 
     Args:
-        config: what to take.
         data_dir: the data folder; not needed for the bundled set.
 
     Raises:

@@ -33,11 +33,9 @@ class AnthropicEngine(Served):
         **client: Any,
     ) -> None:
         """Args:
-            model: the provider's model name.
             base_url: in place of Anthropic's.
             key: the environment variable that holds the API key.
             temperature: whether to send one; some newer models take none.
-            name: shown in verdicts; None = the model's name.
             client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
 
         Raises:

@@ -264,10 +264,6 @@ def complete(
     """Follow a plan after each prompt, n times each.
 
     Args:
-        prompts: any number.
-        plan: the same for all.
-        encoder: of the model.
-        settings: how to decode.
         open_batch: (rows, tokens of the longest) -> a batch.
         deadline: `time.monotonic()` seconds, looked at before every token; rows that are not done then are `timeout`.
         n: completions per prompt; at temperature 0 they are copies of one.

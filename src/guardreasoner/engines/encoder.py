@@ -63,7 +63,6 @@ class EncoderEngine:
         """Args:
             folder: a model folder as `guardreasoner.export.encoder` writes it.
             threads: of one run; None = the cores this process may use, at most `MOST_THREADS`.
-            name: None = the folder's name.
 
         Raises:
             ConfigError: the folder is not a model folder.
@@ -89,7 +88,6 @@ class EncoderEngine:
         """Logits of any number of texts, in order; equal texts are run once.
 
         Args:
-            pairs: request and reply of each.
             deadline: `time.monotonic()` seconds.
 
         Raises:

@@ -32,9 +32,7 @@ def limit_threads(torch: ModuleType, threads: int | None = None, *, processes: i
     """Torch's threads on the CPU: as many as asked for, else at most this process's share of the cores.
 
     Args:
-        torch: the module.
         threads: None = no more than the cores that are there, and no more than are set already.
-        processes: how many share this machine.
     """
     wanted = threads or min(torch.get_num_threads(), max(1, available_cores() // processes))
     if wanted != torch.get_num_threads():
@@ -45,7 +43,6 @@ def multiplies_bf16(torch: ModuleType, device: str = "cpu") -> bool:
     """Whether the hardware multiplies bfloat16; without that, it is emulated at a hundredth of the speed of float32.
 
     Args:
-        torch: the module.
         device: `cpu`, or a CUDA device.
     """
     if device.startswith("cuda"):

@@ -58,7 +58,6 @@ class HfEngine:
     ) -> None:
         """Args:
             model: hub id or folder; safetensors only, and no code of the repository is run.
-            revision: commit of a hub id.
             adapter: LoRA weights on top of the model, hub id or folder (needs peft).
             adapter_revision: commit of the adapter's hub id.
             adapter_subfolder: where in the repository or folder they lie.
@@ -72,7 +71,6 @@ class HfEngine:
             top_p: nucleus of sampling, where temperature > 0.
             seed: of sampling; the same prompt with the same seed gives the same samples.
             show_special: keep markers such as `<|channel|>` in the text, for formats that are made of them.
-            name: shown in verdicts; None = the model's id.
 
         Raises:
             MissingDependency: torch or transformers is not installed.

@@ -44,8 +44,6 @@ class CallFailed(EngineError):
         self, finish: Failure, message: str, *, status: int = 0, retryable: bool = False, wait_s: float = 0.0
     ) -> None:
         """Args:
-        finish: of the completion that there is not.
-        message: one sentence.
         status: HTTP status; 0 = there was no answer.
         retryable: whether the same request may succeed later.
         wait_s: seconds that the server asks to wait.
@@ -102,8 +100,6 @@ class HttpClient:
         """One answer, tried again where that may help, until the deadline (`time.monotonic()` seconds).
 
         Args:
-            path: added to the root.
-            body: sent as JSON.
             read: takes what it wants from the parsed answer; an answer that it cannot read counts as a failure.
             deadline: None = `timeout_s` per attempt is the only limit.
 
@@ -233,7 +229,6 @@ async def retried(
     """The result of a call, tried again after a retryable `EngineError`.
 
     Args:
-        call: makes one attempt.
         retries: attempts after the first.
         backoff_s: wait before the first retry; doubles, with jitter. Never less than what the server asks for.
         deadline: `time.monotonic()` seconds; no wait goes beyond it.

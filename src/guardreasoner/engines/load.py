@@ -41,12 +41,10 @@ def load_engine(
     """Load an engine; its library is imported only now.
 
     Args:
-        kind: one of `ENGINES`.
         model: folder (onnx), folder or hub id (hf, classifier, vllm), the server's model name (openai, anthropic,
             moderation).
         base_url: where the server listens (`SERVERS` only).
         revision: commit of a hub id (`REMOTE` only).
-        options: keyword arguments of the engine.
 
     Raises:
         UnknownName: there is no engine of that kind, or it has no such option.

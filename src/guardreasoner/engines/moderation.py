@@ -37,8 +37,6 @@ class ModerationEngine(Served):
             base_url: in place of OpenAI's, with its `/v1`.
             key: the environment variable that holds the API key.
             batch: texts in one request.
-            name: shown in verdicts; None = the model's name.
-            client: see `HttpClient`.
 
         Raises:
             ConfigError: there is no key.

@@ -62,7 +62,6 @@ class OnnxEngine:
             seed: of sampling; the same prompt with the same seed gives the same samples.
             spin: let threads wait for each other actively: a little faster where every thread has a core of its own,
                 and many times slower where other programs want the cores too.
-            name: shown in verdicts; None = the folder's name.
 
         Raises:
             ConfigError: the folder is not a model folder.
@@ -338,14 +337,7 @@ def load_runtime() -> ModuleType:
 
 
 def open_session(path: Path, threads: int, *, spin: bool = False, without: Sequence[str] = ()) -> Any:
-    """A model on the CPU.
-
-    Args:
-        path: of the ONNX file.
-        threads: of one matrix product.
-        spin: let threads wait for each other actively.
-        without: optimisations that are left out.
-    """
+    """A model on the CPU."""
     if not path.is_file():
         raise ConfigError(f"{path.parent} has no weights ({path.name}); export the model again")
     runtime = load_runtime()

@@ -98,7 +98,6 @@ class OpenAIEngine(Served):
         **client: Any,
     ) -> None:
         """Args:
-            model: the server's name of the model.
             base_url: where it listens, with `/v1`; None = OPENAI_BASE_URL, or OpenAI itself.
             key: environment variable that holds the API key; may be unset for servers of your own.
             api: chat, completions, or auto: chat for the providers known to have nothing else, completions otherwise.
@@ -107,8 +106,6 @@ class OpenAIEngine(Served):
             temperature: whether to send one; reasoning models take none.
             special_strings: of the model, besides those of the common families.
             context_tokens: of the model, if known.
-            name: shown in verdicts; None = the model's name.
-            extra_body: further fields of every request.
             max_tokens_field: name of the budget in chat requests; None = `max_completion_tokens` at OpenAI,
                 `max_tokens` elsewhere.
             client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).

@@ -49,13 +49,9 @@ class SchemaEngine:
         name: str | None = None,
     ) -> None:
         """Args:
-        model: hub id or folder.
-        library: which of the two the weights are for.
-        revision: commit of a hub id.
         device: cpu, cuda, ...; None = cuda where there is one.
         max_batch: texts that run together.
         context_tokens: text and labels together; longer texts are judged in windows.
-        name: shown in verdicts; None = the model's id.
         """
         if library not in MARKS:
             raise ConfigError(f"there is no library {library!r} for labels with the text; known: {', '.join(MARKS)}")

@@ -68,14 +68,11 @@ class VllmEngine:
     ) -> None:
         """Args:
         model: hub id or folder; safetensors only, and no code of the repository is run.
-        revision: commit of a hub id.
         dtype: auto, bfloat16, float16 or float32.
         max_batch: rows handed to vLLM between two looks at the deadline.
         context_tokens: None = what the model's config says.
         top_p: nucleus of sampling, where temperature > 0.
-        seed: of sampling.
         show_special: keep markers such as `<|channel|>` in the text.
-        name: shown in verdicts; None = the model's id.
         engine: further arguments of `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, ...).
         """
         self._vllm = need("vllm", "vllm")

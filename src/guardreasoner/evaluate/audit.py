@@ -202,9 +202,7 @@ def dependence(
     Args:
         cases: a run's rows; those with steps, text, an answer and gold are drawn from.
         guard: the guard that wrote the steps.
-        limit: rows per task.
         seed: of the draw and of the donors.
-        progress: called with rows done and rows in all.
     """
     if not isinstance(guard, ReasoningGuard):
         raise ConfigError(f"{guard.name} writes no steps; audit --guard wants the reasoning guard that made the run")

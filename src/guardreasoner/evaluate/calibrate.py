@@ -109,9 +109,6 @@ def fit_guard(
 
     Args:
         guard: one whose `scores` are uncalibrated.
-        examples: rows it was not trained on.
-        mode: the mode the guard judges in.
-        target: how thresholds are chosen.
         targets: the same for single tasks.
         sources: sources whose rows a task is fitted on; all where it is not named.
         budget: share of rows that `auto` may send on to reasoning; 0 = none.

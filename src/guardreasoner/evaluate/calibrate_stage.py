@@ -34,14 +34,7 @@ REFITTED = ("target", "targets", "sources", "budget", "modes", "limit")
 
 
 def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, fresh: bool = False) -> dict[str, Any]:
-    """Fit `export/model` on the run's validation rows.
-
-    Args:
-        out: the run.
-        config: what is fitted.
-        first: the guard whose verdicts the model reads before it reasons (`sft.first_look`).
-        fresh: judge everything again.
-    """
+    """Fit `export/model` on the run's validation rows."""
     model = Path(out) / "export" / "model"
     rows = Path(out) / ("encoder" if (Path(out) / "encoder").is_dir() else "synthesize") / "validation.jsonl"
     inputs = [rows, model / "model.onnx", *_weights(first)]

@@ -60,9 +60,6 @@ def cascade_curves(
     """One curve per task of which both runs judged the same rows.
 
     Args:
-        first: a run with scores.
-        second: any run over the same benchmarks.
-        steps: shares in [0, 1].
         resamples: of the intervals (whole prompts are drawn).
     """
     found = []

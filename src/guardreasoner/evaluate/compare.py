@@ -202,7 +202,6 @@ def marks(values: Mapping[str, float], p: Callable[[str, str], float | None]) ->
     """First and second places; a guard that cannot be told apart from the place's leader shares it.
 
     Args:
-        values: guard to score.
         p: p value of the comparison of two guards; None = no rows to compare (a published number), which shares only
             an equal score.
     """

@@ -26,7 +26,6 @@ def exposure(guard: str, sources: Iterable[str] | None = None) -> dict[str, Tag]
     """Benchmark to tag of one guard; None = its training data are unknown.
 
     Args:
-        guard: its name.
         sources: the sources of its training rows, where its manifest lists them.
     """
     if sources is not None:

@@ -74,7 +74,6 @@ def fit_stack(
         x: log-odds of both guards, (n, 2).
         y: gold, True = positive, (n,).
         sources: of each row; those are left out one by one.
-        task: what is fitted.
         budget: share of the rows that `auto` sends on.
         threshold: the first guard's, around which the band lies.
     """
@@ -135,9 +134,7 @@ def fit_rows(rows: Sequence[Both], *, budget: float, thresholds: Mapping[Task, f
     """Fit every task that has enough rows of either label.
 
     Args:
-        rows: that neither guard was trained on.
         budget: share of the rows that `auto` sends on.
-        thresholds: the first guard's.
     """
     fits = []
     for task in TASKS:

@@ -85,9 +85,6 @@ class Leak:
 def read_training(paths: Sequence[str | Path]) -> tuple[list[TrainText], list[TrainText]]:
     """Requests and replies of training files: labelled rows, traces, preferences or official rows, JSONL.
 
-    Args:
-        paths: files, or folders of `.jsonl` files.
-
     Raises:
         DataError: nothing there, a broken line, or a row in which there is no request.
     """
@@ -134,10 +131,6 @@ def leakage(
 
     Args:
         benchmarks: name to examples.
-        prompts: training requests.
-        responses: training replies.
-        method: how texts are compared.
-        threshold: instead of the method's own.
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; known: {', '.join(METHODS)}")

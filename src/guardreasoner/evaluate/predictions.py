@@ -87,7 +87,6 @@ def read_predictions(
         path: `RUN/verdicts/<Benchmark>.jsonl` or an official `generated_predictions.jsonl`.
         benchmark: a name of the table, or a labelled file of the user's own.
         data_dir: where the official benchmark files are; without it rows are checked by fingerprint.
-        mapping: field -> column, for a file of the user's own.
         partial: accept verdicts of only some of the rows (a run with `--limit`).
 
     Raises:

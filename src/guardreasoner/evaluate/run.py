@@ -63,16 +63,10 @@ def evaluate(
     """Judge benchmarks with a guard, keep the verdicts, score them.
 
     Args:
-        guard: any guard.
         benchmarks: title -> its examples.
-        out: the run folder.
         config: what identifies the guard (`guard`, `mode`, `engine`, ...); a run folder belongs to one of these.
         limit: rows per cell (a task of a benchmark), drawn by `seed` and stratified by gold.
-        seed: of the draw.
         corrections: files of `Review` records; gold is corrected for scoring, never in the verdict files.
-        inputs: files whose hashes go into the manifest.
-        fresh: throw away what the folder holds.
-        progress: called after every chunk.
 
     Raises:
         ConfigError: `limit` or `seed` is out of range.

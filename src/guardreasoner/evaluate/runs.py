@@ -52,7 +52,6 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
     """Open a run folder of ours, or a folder of official predictions.
 
     Args:
-        folder: where the run is.
         data_dir: folder with `benchmarks/`, for the texts.
     """
     root = Path(folder)

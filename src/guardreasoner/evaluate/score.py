@@ -42,10 +42,7 @@ def score_file(
     Args:
         path: `RUN/verdicts/<Benchmark>.jsonl` or an official `generated_predictions.jsonl`.
         benchmark: a name of the table, or a labelled file of the user's own.
-        task: only this task.
-        rule: `strict` or `official`.
         data_dir: where the official benchmark files are.
-        mapping: field -> column, for a file of the user's own.
         partial: accept verdicts of only some of the rows.
 
     Returns:
@@ -100,9 +97,6 @@ def score_rows(
     """The score of one cell; None = the cell has no annotated row, or the guard does not do this task.
 
     Args:
-        predictions: the rows.
-        task: the task.
-        rule: how an answer is read.
         weight: rows that this cell counts as in means, if only a sample of it was judged (`--limit`).
 
     Raises:

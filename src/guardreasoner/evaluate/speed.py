@@ -53,7 +53,6 @@ def measure(
     Args:
         judge: exchanges to verdicts, in one mode.
         exchanges: at least one; each is judged twice.
-        mode: what to call it.
         batch: exchanges that are judged together.
     """
     if not exchanges:

@@ -87,7 +87,6 @@ def repeat(
     """Judge exchanges `times` more in each way that the guard can be asked, and keep the answers.
 
     Args:
-        guard: any guard.
         benchmarks: title -> the examples that the run judged.
         folder: the run folder; what it already holds is not asked again.
         times: per kind, above 0.

@@ -178,8 +178,6 @@ def resample(
     Args:
         samples: per cell its counts, shape (kinds, prompts); prompts are drawn with replacement within each cell.
         statistic: from the summed counts of each cell to one or more values.
-        resamples: how many.
-        seed: of the draw.
         method: of the bounds; BCa is NaN where the distribution is degenerate.
 
     Returns:

@@ -42,7 +42,6 @@ def look_up(graph: Any, gather: Any, rows: Any, scales: Any) -> None:
     """Put nodes that look up the head's 8-bit rows in the place of `gather`.
 
     Args:
-        graph: is changed.
         gather: the node that looks up the embeddings.
         rows: tensor (words, blocks, weights of a block), `MIDDLE` = 0.
         scales: tensor with a float32 for each block.

@@ -40,10 +40,7 @@ def compare(
 
     Args:
         checkpoint: runs in float32 on transformers.
-        folder: its export.
         examples: labelled rows; `rows` of them are drawn by their ids.
-        wire: of both.
-        mode: both judge in it.
     """
     chosen = sorted(examples, key=lambda e: draw("fidelity", e.exchange.id))[:rows]
     found: list[list[Verdict]] = []

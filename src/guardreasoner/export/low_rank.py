@@ -58,8 +58,6 @@ def on_grid(folder: Path, weights: Mapping[str, Matrix], grids: Mapping[str, Fou
 
     Args:
         folder: its `model.onnx` and `model.onnx.data` are replaced.
-        weights: of the checkpoint, by name.
-        grids: of its base, by the same names.
         rank: of the change of each matrix, at most.
 
     Raises:

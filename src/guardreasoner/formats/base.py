@@ -69,9 +69,7 @@ class Format(Protocol):
         """The calls that answer the tasks.
 
         Args:
-            exchange: what to judge.
             tasks: what to answer; all make sense for the exchange.
-            options: an `Options` of the module.
             force: the engine can force text and score words (`Text`, `Choice`); else the model writes freely.
         """
         ...

@@ -296,8 +296,6 @@ def unjudged(verdict: Verdict, status: Status, error: str | None, fail_mode: Fai
     Args:
         verdict: whatever is known besides (id, guard, mode, text, usage).
         status: why there is no judgement; not `ok`.
-        error: one sentence.
-        fail_mode: the guard's.
     """
     fail_mode = "closed" if status == "input_too_long" else fail_mode
     return replace(verdict, status=status, error=error, fail_mode=fail_mode, flagged=fail_mode == "closed")
@@ -310,7 +308,6 @@ def checked_language(verdict: Verdict, written: Exchange, read: Exchange, fail_m
         verdict: its labels stay, and harm that was found stays flagged.
         written: the exchange as it was given.
         read: the same with exact disguises undone.
-        fail_mode: the guard's.
     """
     reason = unread(written, read)
     if reason is None:

@@ -51,12 +51,6 @@ class FunctionGuard(Judging):
         tasks: Sequence[Task] = tuple(TASKS),
         fail_mode: FailMode = "closed",
     ) -> None:
-        """Args:
-        function: called as `function(prompt, response)`; response is None where there is only a request.
-        name: default: the function's.
-        tasks: what it answers.
-        fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
-        """
         self.function = function
         self.name = name or str(getattr(function, "__name__", "custom"))
         self.tasks = tuple(tasks)
@@ -110,7 +104,6 @@ def load_object(name: str, *, mode: Mode = "auto", fail_mode: FailMode = "closed
         name: what to load; a file is run once, as `import` would.
         mode: passed on to a class that takes it.
         fail_mode: for functions, and passed on to a class that takes it.
-        options: keyword arguments of the class.
     """
     where, _, attribute = name.rpartition(":")
     found: Any = _module(where)

@@ -100,10 +100,8 @@ class EncoderGuard(Judging):
         max_windows: int = 16,
     ) -> None:
         """Args:
-            name: what verdicts are signed with.
             engine: closed by `close`.
             mode: any; `instant` is what happens.
-            fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
             calibration: None = scores are the network's own probabilities.
             max_windows: more windows than this are `input_too_long`.
 
@@ -130,7 +128,6 @@ class EncoderGuard(Judging):
         """One verdict per exchange, in input order.
 
         Args:
-            exchanges: any number.
             mode: any; `instant` is what happens, and a note says so where reasoning was asked for.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             tasks: the only tasks that are asked; None = all that make sense.

@@ -50,11 +50,6 @@ class ModerateGuard(Judging):
     """A GuardBench moderation function as a guard: one conversation for the request, one with the reply."""
 
     def __init__(self, moderate: Moderate, *, name: str = "moderate", fail_mode: FailMode = "closed") -> None:
-        """Args:
-        moderate: called with `conversations`.
-        name: what verdicts are signed with.
-        fail_mode: whether what could not be judged is flagged.
-        """
         self.moderate, self.name, self.tasks = moderate, name, HARM
         self.fail_mode: FailMode = fail_mode
 
@@ -106,11 +101,6 @@ class AnyGuardrailGuard(Judging):
     }
 
     def __init__(self, guardrail: Any, *, name: str | None = None, fail_mode: FailMode = "closed") -> None:
-        """Args:
-        guardrail: anything with any-guardrail's `validate`.
-        name: default: the class's.
-        fail_mode: whether what could not be judged is flagged.
-        """
         self.guardrail, self.name = guardrail, name or type(guardrail).__name__
         self.tasks = tuple(TASKS)
         self.fail_mode: FailMode = fail_mode

@@ -69,8 +69,6 @@ def notes_on(
     """The verdict's notes.
 
     Args:
-        exchange: as it was asked about.
-        readings: of all its passages.
         labels: what was decided; None = nothing.
         shown: the reading whose steps the verdict shows.
     """

@@ -81,11 +81,8 @@ class ReasoningGuard(Judging):
         max_windows: int = 16,
     ) -> None:
         """Args:
-        name: what verdicts are signed with.
         engine: closed by `close`.
         wire: the prompt form the model was trained on.
-        mode: default of `judge`.
-        fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
         calibration: None = scores are the words' own probabilities.
         budgets: tokens of reasoning.
         concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
@@ -117,8 +114,6 @@ class ReasoningGuard(Judging):
         """One verdict per exchange, in input order.
 
         Args:
-            exchanges: any number.
-            mode: instead of the guard's own.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: in `auto`, the most exchanges that may escalate to reasoning; the others keep their

@@ -56,8 +56,6 @@ def synthesize(
         out: the run; files go to `out/synthesize`.
         data_dir: the data folder that `data` names files in.
         teacher: a teacher of your own instead of the one that `config` names.
-        fresh: start over.
-        quiet: no progress on stderr.
 
     Raises:
         ConfigError: a setting is wrong, a key is missing, or the cost cap was reached (run again with a higher one).

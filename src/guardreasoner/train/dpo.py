@@ -29,11 +29,8 @@ def run_dpo(
     """Train; returns the manifest (in the first process), or None in the others.
 
     Args:
-        config, model: what to do.
-        out: the run's folder.
         stage: name of the folder to write.
         mined: name of the folder that holds `preferences.jsonl`.
-        fresh: start over.
 
     Raises:
         DataError: there are no preferences or no checkpoint.

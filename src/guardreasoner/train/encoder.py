@@ -177,11 +177,7 @@ def run(
     """Train as a stage: writes `encoder/model.safetensors`; a killed run continues at its last saved step.
 
     Args:
-        out: the run folder.
         data: the data folder.
-        config: rows and settings.
-        fresh: start over.
-        threads: of the processor; None = torch's own choice.
 
     Raises:
         ConfigError: there is nothing to train on.

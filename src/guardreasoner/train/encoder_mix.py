@@ -22,7 +22,6 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], 
 
     Args:
         data: the data folder with `train/`, and where they are there `traces/` and `everyday/`.
-        config: what to take.
     """
     root, chosen = Path(data), random.Random(config.seed)
     plain = [*_sources(root, config, chosen), *(_everyday(root, config) if config.everyday else ())]

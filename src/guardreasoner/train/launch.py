@@ -40,7 +40,6 @@ def launch(command: Sequence[str], processes: int) -> None:
 
     Args:
         command: the words after `guardreasoner`, as for a single process.
-        processes: how many.
     """
     need("torch", "train")
     import torch

@@ -48,11 +48,9 @@ def answer_logits(
     """Logits of the tokens that have a label, and nothing else.
 
     Args:
-        model: the model, wrapped or not.
         head: `head_of` the bare model.
         labels: (batch, length); -100 = no label. Label t is predicted at position t - 1.
         share: compute what all rows begin with (the instruction) once, and let them share its keys and values.
-        inputs: what else the forward takes.
 
     Returns:
         Logits (n, vocabulary) in float32, targets (n,), and the bool mask (batch, length) of the positions they sit at.

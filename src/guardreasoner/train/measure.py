@@ -55,7 +55,6 @@ def measure(model_config: Any, config: TrainingConfig, shape: Shape) -> Measured
     """A pass of `shape` through a model of this configuration with random weights.
 
     Args:
-        model_config: of transformers; only the depth is changed.
         config: number format, recomputation and threads.
         shape: rows of one pass and device.
     """
@@ -156,14 +155,7 @@ def _kept_bytes(model: Any, loss: Callable[[], Any]) -> int:
 
 
 def seconds_per_answer(model_config: Any, *, tokens: int, prompt: int, rows: int = 16) -> float:
-    """Seconds of one sampled answer on the hf engine here, in batches of `rows`.
-
-    Args:
-        model_config: of transformers.
-        tokens: of the answer.
-        prompt: tokens before it.
-        rows: that decode together.
-    """
+    """Seconds of one sampled answer on the hf engine here, in batches of `rows`."""
     one, two = (_decoded(model_config, layers, prompt=prompt, rows=rows) for layers in (1, 2))
     depth = int(model_config.num_hidden_layers)
     start, per_token = (a + (depth - 1) * max(0.0, b - a) for a, b in zip(one, two, strict=True))

@@ -204,10 +204,7 @@ def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh:
     """Mine; returns the manifest.
 
     Args:
-        config: what to do.
-        out: the run's folder.
         stage: name of the folder to write (`mine`, or one of several ways of mining the same samples).
-        fresh: start over.
     """
     traces, samples = Path(out) / "synthesize" / "traces.jsonl", Path(out) / "sample" / "samples.jsonl"
     for path, earlier in ((traces, "synthesize"), (samples, "sample")):

@@ -93,10 +93,7 @@ def h100_seconds(
     """Device-seconds of a training stage on an H100.
 
     Args:
-        config: of the stage.
-        steps: optimizer steps.
         length: tokens of a row, of one side of a pair.
-        parameters: of the base.
         pairs: of HS-DPO; 0 = R-SFT.
         reference: how often the reference sees each pair.
     """
@@ -119,13 +116,7 @@ def look(
     """The outlook of one training stage.
 
     Args:
-        stage: its folder's name.
-        config: of the stage.
-        rows: examples, or pairs.
-        lengths: of its rows.
         model: the base's transformers configuration; None = nothing is measured.
-        parameters: of the base.
-        processes: how many share it.
 
     Raises:
         ConfigError: the batch cannot be shared out evenly.

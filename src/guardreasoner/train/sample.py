@@ -89,12 +89,9 @@ def run_sample(
     """Sample; returns the manifest.
 
     Args:
-        config: what to do.
-        out: the run's folder.
         open_model: gives engine and wire for each of `config.models`.
         trained_on: for `only_trained_on`, the sources of each variant that leaves some out.
         checkpoints: the folders of models that sample, as far as they are folders; another content is another run.
-        fresh: start over.
 
     Raises:
         DataError: there are no traces.

@@ -28,10 +28,8 @@ def run_sft(
     """Train; returns the manifest (in the first process), or None in the others.
 
     Args:
-        config, model: what to do.
         out: the run's folder; `synthesize/traces.jsonl` lies in it.
         stage: name of the folder to write (`sft`, or `sft-NAME` for a variant).
-        fresh: start over.
 
     Raises:
         DataError: there are no traces.

@@ -55,7 +55,6 @@ class RSftTrainer(InRecipeOrder, SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, config: SftConfig, deciding: Mapping[int, tuple[int, int]], **more: Any) -> None:
         """Args:
-        config: the recipe's.
         deciding: for each task number the deciding token of its positive and of its negative word.
         """
         self.recipe = config

@@ -71,10 +71,6 @@ def tune(
     Args:
         base: an encoder's folder.
         labelled: a `.jsonl`, `.csv` or `.json` file with prompt, response and labels.
-        out: the new folder.
-        target: how thresholds are chosen.
-        mapping: field -> column of the file, where its columns have other names.
-        seed: of the split.
 
     Raises:
         DataError: no task has enough rows of both labels, or a row is wrong.

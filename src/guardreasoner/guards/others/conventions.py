@@ -55,9 +55,6 @@ class InferringGuard(Judging):
     """Any guard, with what it does not do inferred; `+inferred` in its name marks it in every table."""
 
     def __init__(self, guard: Guard) -> None:
-        """Args:
-        guard: closed by `close`.
-        """
         self.guard, self.name = guard, f"{guard.name}+inferred"
         self.tasks = tuple(t for t in TASKS if t in guard.tasks or t in inferable(guard.tasks))
 
@@ -73,9 +70,6 @@ class PaperRefusalsGuard(Judging):
     """Any guard, with its provider's refusals counted as the paper counts them; `+refusals` in its name marks it."""
 
     def __init__(self, guard: Guard) -> None:
-        """Args:
-        guard: closed by `close`.
-        """
         self.guard, self.name, self.tasks = guard, f"{guard.name}+refusals", guard.tasks
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:

@@ -69,7 +69,6 @@ def read_frame(frame: Frame, *, what: str) -> str:
     """The template behind a frame.
 
     Args:
-        frame: what is wanted.
         what: its owner's name, for the message.
     """
     kept = cache_folder() / f"{frame.sha256}.txt"

@@ -31,9 +31,6 @@ def load_prompted(
     """A guard from its row.
 
     Args:
-        row: as in the table.
-        mode: see `PromptedGuard`.
-        fail_mode: see `PromptedGuard`.
         base_url: where its server listens, in place of the row's own.
         engine: a ready engine in place of the row's own.
         options: `policy` (a file), `calibration` (a file), `frame` (a file or folder with the prompt text), the

@@ -56,7 +56,6 @@ class PromptedGuard(Judging):
             row: its `options` are the format's own, with every frame read.
             engine: closed by `close`.
             mode: `full` lets the model write freely where it could be scored; the others score it where the engine can.
-            fail_mode: whether what could not be judged is flagged (`closed`) or let through (`open`).
             calibration: None = scores are those that the family defines.
             notes: said with every verdict (`frame`: a prompt text that is not the pinned one).
 
@@ -88,8 +87,6 @@ class PromptedGuard(Judging):
         """One verdict per exchange, in input order.
 
         Args:
-            exchanges: any number.
-            mode: instead of the guard's own.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             max_escalations: these guards never escalate; accepted so that callers need not know.
 
