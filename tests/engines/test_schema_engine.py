@@ -18,7 +18,9 @@ import tiny  # noqa: E402
 from guardreasoner.engines.schema import MARKS, SchemaEngine  # noqa: E402
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported  # noqa: E402
 from guardreasoner.guards.load import load_guard  # noqa: E402
+from guardreasoner.guards.others.table import BASELINES  # noqa: E402
 from guardreasoner.plans import Choice, Free, Judged, Scaffold, Text  # noqa: E402
+from guardreasoner.types import Task  # noqa: E402
 from tiny_torch import save_tokenizer  # noqa: E402
 
 PLAN = (Text("safety"), Choice(("unsafe", "safe")), Text("refusal"), Choice(("refusal", "compliance")))
@@ -126,14 +128,12 @@ def test_plans_that_want_text_and_weights_that_want_code_are_refused(engines, li
         SchemaEngine(str(tmp_path), library="gliner")
 
 
-def test_the_rows_of_both_families_judge_with_tiny_models(tmp_path):
-    gliguard = load_guard("gliguard", model=str(tiny_gliner2(tmp_path / "a")), device="cpu", context_tokens=128)
-    opir = load_guard("opir-edge", model=str(tiny_gliclass(tmp_path / "b")), device="cpu", context_tokens=128)
-    for guard, tasks in ((gliguard, 3), (opir, 2)):
+@pytest.mark.parametrize("row", [r for r in BASELINES if r.format == "schema_labels"], ids=lambda r: r.name)
+def test_a_row_judges_with_a_tiny_model_of_its_library(row, tmp_path):
+    folder = MAKERS[str(row.options["library"])](tmp_path / "m")
+    with load_guard(row.name, model=str(folder), device="cpu", context_tokens=128) as guard:
         alone, both = guard.check("kill a process"), guard.check("kill a process", "I cannot help with that.")
         assert (alone.status, both.status) == ("ok", "ok")
-        assert (len(alone.labels.tasks), len(both.labels.tasks)) == (1, tasks)
+        assert (alone.labels.tasks, both.labels.tasks) == (("prompt_harm",), tuple(t for t in Task if t in row.tasks))
         assert all(0 <= p <= 1 for p in both.scores.values() if p is not None)
-        long = guard.check("kill a process " * 100)
-        assert long.notes["windows"] > 1
-        guard.close()
+        assert guard.check("kill a process " * 100).notes["windows"] > 1
