@@ -21,6 +21,7 @@ from guardreasoner.errors import EngineError
 from guardreasoner.formats.guardreasoner import reasoning_text
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Calibration, Curve
+from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Usage, Verdict
@@ -274,6 +275,9 @@ def waiting() -> ReasoningGuard:
 
 def nano() -> Any:
     """The bundled nano: no fake."""
-    from guardreasoner.guards.load import load_guard
-
     return load_guard("nano", mode="instant")
+
+
+def bundled() -> Any:
+    """What judges where no guard is named, as the server loads it: no fake either."""
+    return load_guard(mode="auto")

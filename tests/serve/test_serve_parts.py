@@ -76,7 +76,7 @@ def item(characters: int, left: float = 2.0, mode="instant", **more) -> Item:
 
 def waiting(rate: float, **limits) -> Waiting:
     """A queue that has learned a rate, in seconds per padded character."""
-    made = Waiting(Limits(**limits))
+    made = Waiting(Limits(**limits), 2.0)
     learned = item(600)
     made.learn([learned], rate * learned.characters)
     return made
@@ -108,6 +108,15 @@ def test_a_batch_is_one_mode_bounded_in_size_and_padded_length():
         queue = waiting(0.0, batch_characters=4000)
         a, other, long, b = item(100), item(100, mode="full"), item(3000), item(100)
         assert await picked(queue, a, other, long, b) == [a, b]
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_has_much_time_takes_no_more_than_half_of_the_shortest_deadline():
+    async def run():
+        queue = waiting(0.0004)  # 600 characters: 0.4 s
+        first, second, third = (item(600, 10.0) for _ in range(3))
+        assert await picked(queue, first, second, third) == [first, second]
 
     asyncio.run(run())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.serve.door.keys import read_keys
+from guardreasoner.serve.door.limits import Overloaded
 from patience import PATIENCE
 from serve import fake_guards
 from serve.browser import browser
@@ -130,3 +131,49 @@ def test_an_example_shows_one_verdict_and_the_code_that_asks_for_it(tmp_path, wi
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
         assert json.loads(done.stdout)["status"] == "ok", done.stdout
         compile(page.value("document.getElementById('python').textContent"), "python", "exec")
+
+
+DONE = "!!document.querySelector('article') && !document.querySelector('.waiting')"
+
+
+@pytest.mark.slow
+def test_the_first_click_on_full_shows_what_mini_wrote_and_that_nano_decided(tmp_path):
+    with serving(guard=fake_guards.bundled) as served, browser() as page:
+        page.open(served.url)
+        choose(page, "full")
+        page.value("document.querySelectorAll('#examples button')[4].click()")
+        page.until(DONE)
+        page.picture(picture_folder(tmp_path) / "playground-bundled.png")
+        assert page.value("document.querySelectorAll('.steps li').length") >= 1
+        who = page.value("document.querySelector('.who').innerText")
+        assert "nano decided; what mini concludes is shown and does not count" in who
+        choose(page, "instant")
+        page.press("Enter", CTRL)
+        page.until(DONE)
+        assert page.value("document.querySelectorAll('.steps li').length") == 0
+        assert page.value("document.querySelector('.who').innerText").splitlines()[0] == "nano decided"
+
+
+@pytest.mark.slow
+def test_where_the_guard_is_busy_the_page_asks_again_by_itself(monkeypatch):
+    with serving(guard=fake_guards.echoing) as served, browser() as page:
+        page.open(served.url)
+        refusals = iter([Overloaded(0.1), Overloaded(0.1)])
+
+        def admit(*_, **__):
+            if refusal := next(refusals, None):
+                raise refusal
+
+        monkeypatch.setattr(served.core.waiting, "admit", admit)
+        page.type("hello")
+        for _ in range(2):  # whoever is impatient clicks twice
+            page.press("Enter", CTRL)
+        page.until("document.querySelector('.verdict')?.textContent === 'passed'")
+        assert next(refusals, None) is None
+        monkeypatch.setattr(served.core, "_pay", lambda *_: refuse(Overloaded(60.0, "the budget is spent")))
+        page.press("Enter", CTRL)
+        page.until("document.querySelector('.note').textContent === 'the budget is spent'")
+
+
+def refuse(error):
+    raise error

@@ -158,6 +158,13 @@ def test_routes_differ_from_the_rest_only_where_they_say_so():
     assert judge.fail_mode == "closed"
 
 
+def test_a_mode_that_reasons_has_more_time_unless_the_policy_says_how_much():
+    usual, short, own = Policy().rules("judge"), policy_of({"mode": "short"}), policy_of({"deadline_s": 3})
+    assert [usual.deadline(mode) for mode in (None, "instant", "auto", "short", "full")] == [2, 2, 2, 20, 20]
+    assert short.rules("judge").deadline() == 20
+    assert {own.rules("judge").deadline(mode) for mode in (None, "auto", "full")} == {3}
+
+
 def test_the_digest_changes_with_any_part():
     digests = {
         p.digest for p in (Policy(), policy_of({"deadline_s": 3}), policy_of({"routes": {"judge": {"mode": "full"}}}))

@@ -141,9 +141,9 @@ def _operations(app: FastAPI, service: Service) -> None:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/playground.json", name="playground", include_in_schema=False)
-    async def marks() -> Response:
-        own = core.policy.rules("judge").thresholds
-        return reply({mode: {**tasks, **own} for mode, tasks in core.worker.guard.thresholds.items()})
+    async def told() -> Response:
+        own, guard = core.policy.rules("judge").thresholds, core.worker.guard
+        return reply({"first": guard.first, "marks": {m: {**tasks, **own} for m, tasks in guard.thresholds.items()}})
 
     @app.get("/v1/models", name="models", summary="Models: the upstream's, or the guard.")
     async def models() -> Response:

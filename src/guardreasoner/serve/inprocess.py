@@ -37,7 +37,7 @@ class InProcess:
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Decided verdicts, in order."""
-        verdicts = self._judge(exchanges, time.monotonic() + self.rules.deadline_s)
+        verdicts = self._judge(exchanges, time.monotonic() + self.rules.deadline())
         return [decide(v, self.rules, e.characters) for v, e in zip(verdicts, exchanges, strict=True)]
 
     def _judge(self, exchanges: Sequence[Exchange], deadline: float) -> list[Verdict]:

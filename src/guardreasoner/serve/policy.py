@@ -38,6 +38,9 @@ _WIRES = Path(__file__).parent / "wires"
 Window = Literal["last", "last_n", "full"]
 ROUTES: tuple[Route, ...] = (*sorted(p.stem for p in _WIRES.glob("[a-z]*.py")), "proxy")
 """One per file in `serve/wires/`, and the proxy."""
+REASONING: tuple[Mode, ...] = ("short", "full")
+AT_ONCE_S, REASONED_S = 2.0, 20.0
+"""Deadlines where a policy names none. A model that reasons writes for a second or more, and may have to be loaded."""
 MOST = 1_000_000_000
 """No number of a policy is larger: no clock or memory holds it."""
 Whole = Annotated[int, Strict()]
@@ -80,8 +83,8 @@ class Rules(_Section):
     """Judge and record, never block."""
     mode: Mode = "auto"
     """How much the guard reasons where the caller does not say."""
-    deadline_s: Annotated[float, Strict()] = Field(default=2.0, gt=0, le=600)
-    """Seconds from the arrival of a request to its answer, judged or `timeout`."""
+    deadline_s: Annotated[float, Strict()] | None = Field(default=None, gt=0, le=600)
+    """Seconds from the arrival of a request to its answer, judged or `timeout`; null = 2, in `short` and `full` 20."""
     thresholds: Mapping[Task, Score | None] = Field(default_factory=dict)
     """P at or above which a task flags; null = the task never flags; absent = the guard's label decides."""
     review: Mapping[Task, tuple[Score, Score]] = Field(default_factory=dict)
@@ -123,6 +126,10 @@ class Rules(_Section):
         if not (self.support or "").strip() and any(k.action == "support" for k in self.kinds):
             raise ValueError("the action support needs a text: write it under `support`")
         return self
+
+    def deadline(self, mode: Mode | None = None) -> float:
+        """Seconds that a request in a mode has; None = in the route's own."""
+        return self.deadline_s or (REASONED_S if (mode or self.mode) in REASONING else AT_ONCE_S)
 
     @property
     def stops_unread(self) -> bool:

@@ -99,7 +99,7 @@ def configuration(gate: FrontDoor) -> uvicorn.Config:
     assert isinstance(app, FastAPI)
     policy = app.state.core.policy
     limits: Limits = policy.limits
-    longest = max(policy.rules(route).deadline_s for route in ROUTES)
+    longest = max(policy.rules(route).deadline("full") for route in ROUTES)
     return uvicorn.Config(
         gate,
         http=receipt_protocol(limits.body_seconds, most_connections(proxies=policy.proxy.upstream is not None)),

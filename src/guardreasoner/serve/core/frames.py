@@ -59,6 +59,9 @@ class Loaded:
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Mode -> task -> P at or above which it gives the positive label, where that was fitted."""
 
+    first: str = ""
+    """Of two guards in a row, the name of the one that judges everything; "" = there is one guard."""
+
     @classmethod
     def of(cls, guard: Guard) -> Loaded:
         """What a guard says of itself; one of somebody's own says its name."""
@@ -66,7 +69,7 @@ class Loaded:
         for (task, mode), curve in getattr(getattr(guard, "calibration", None), "curves", {}).items():
             thresholds.setdefault(mode, {})[task.value] = curve.threshold
         kinds, parts = tuple(getattr(guard, "kinds", ())), bool(getattr(guard, "judges_parts", False))
-        return cls(guard.name, kinds, parts, thresholds)
+        return cls(guard.name, kinds, parts, thresholds, getattr(getattr(guard, "first", None), "name", ""))
 
 
 @dataclass(frozen=True, slots=True)

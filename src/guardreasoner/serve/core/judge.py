@@ -24,15 +24,14 @@ from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.log import log_judged
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.door.spans import configured, span
-from guardreasoner.serve.policy import ROUTES, Policy, Route, Rules
-from guardreasoner.types import SETTLED, Exchange, Mode, Status, Step, Task, Usage, Verdict
+from guardreasoner.serve.policy import REASONING, ROUTES, Policy, Route, Rules
+from guardreasoner.types import MODES, SETTLED, Exchange, Mode, Status, Step, Task, Usage, Verdict
 
 HELD_SHARE = 0.75
 """No batch holds the guard longer than this share of a deadline, so that what comes behind it still has time."""
 UNTRACED = nullcontext()
 NOT_KEPT = frozenset(("escalation_denied", "escalation_failed"))
 """Notes on a verdict that another try might better: it is not put into the cache."""
-REASONING: tuple[Mode, ...] = ("short", "full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +56,15 @@ class Core:
 
     def __init__(self, worker: Worker, policy: Policy, metrics: Metrics) -> None:
         self.worker, self.policy, self.metrics = worker, policy, metrics
-        self.waiting = Waiting(policy.limits)
-        metrics.queue.set_function(lambda: len(self.waiting.items))
         self.budget = Escalations(policy.budget)
         self.cache: Recent[Verdict] = Recent(policy.cache.entries, policy.cache.ttl_s)
         self.draining = False
         self.traced = False
         self._rules = {route: policy.rules(route) for route in ROUTES}
-        self._hold = HELD_SHARE * max(rules.deadline_s for rules in self._rules.values())
+        every = self._rules.values()
+        self._hold = {mode: HELD_SHARE * max(rules.deadline(mode) for rules in every) for mode in MODES}
+        self.waiting = Waiting(policy.limits, min(rules.deadline() for rules in every))
+        metrics.queue.set_function(lambda: len(self.waiting.items))
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
         self._starts = 0
@@ -93,8 +93,9 @@ class Core:
         """
         rules = self._rules[ask.route]
         started = time.monotonic()
-        deadline = (ask.arrived or started) + min(ask.deadline_s or rules.deadline_s, rules.deadline_s)
         mode = ask.mode or rules.mode
+        longest = rules.deadline(mode)
+        deadline = (ask.arrived or started) + min(ask.deadline_s or longest, longest)
         characters = self._check(exchanges)
         self.waiting.admit(len(exchanges), characters, mode=mode, deadline=deadline)
         self._pay(len(exchanges), mode, rules, ask)
@@ -123,7 +124,7 @@ class Core:
 
     def _decided(self, verdict: Verdict, exchange: Exchange, rules: Rules, ask: Caller) -> Verdict:
         """What the rules make of a verdict; a deadline or mode of the caller's own opens no door."""
-        hurried = ask.deadline_s is not None and ask.deadline_s < rules.deadline_s
+        hurried = ask.deadline_s is not None and ask.deadline_s < rules.deadline(ask.mode)
         if hurried or ask.mode not in (None, rules.mode):
             rules = rules.model_copy(update={"fail_mode": "closed", "too_long": "block"})
         return decide(verdict, rules, exchange.characters)
@@ -262,7 +263,7 @@ class Core:
     async def _run(self, batch: Sequence[Item]) -> None:
         began = time.monotonic()
         mode = batch[0].mode
-        deadline = min(max(i.deadline for i in batch), began + self._hold)
+        deadline = min(max(i.deadline for i in batch), began + self._hold[mode])
         exchanges, steps = tuple(i.exchange for i in batch), batch[0].on_step is not None
         job = JudgeJob(next(self._numbers), exchanges, mode, deadline, steps, batch[0].tasks)
         if job.steps:  # it is alone; when it has an answer or its caller has left, no more steps are wanted

@@ -25,7 +25,8 @@ hiccup is not believed, a guard that slows down is noticed at its second slow ba
 LEADS = 8
 """How many of the most urgent exchanges are tried as the middle of the next batch."""
 BATCH_SHARE = 0.5
-"""A batch takes in no more than it is expected to judge within this share of the time that its first one has left."""
+"""A batch takes in no more than it is expected to judge within this share of the time that its first one has left, and
+of the shortest deadline that a request has unasked: several that reason must not hold up those that do not."""
 ADMITTED_SHARE = 0.5
 """A request is refused when it would wait longer than this share of its deadline."""
 
@@ -56,8 +57,12 @@ class Item:
 class Waiting:
     """The queue."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, shortest_s: float) -> None:
+        """Args:
+        limits: of the policy.
+        shortest_s: the shortest deadline that a request has unasked.
+        """
+        self.limits, self.shortest_s = limits, shortest_s
         self.items: list[Item] = []
         self.changed = asyncio.Event()
         self._rates: dict[Mode, float] = {}
@@ -153,7 +158,7 @@ class Waiting:
         rate = self._rates.get(lead.mode, 0.0)
         most = self.limits.batch_characters
         if rate > 0:
-            most = min(most, int(BATCH_SHARE * max(0.0, lead.deadline - now) / rate))
+            most = min(most, int(BATCH_SHARE * min(self.shortest_s, max(0.0, lead.deadline - now)) / rate))
         for item in ordered:
             size = max(longest, item.characters)
             fits = size * (len(batch) + 1) <= most
