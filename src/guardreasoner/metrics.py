@@ -145,11 +145,6 @@ def from_labels(predicted: Iterable[str | None], gold: Iterable[str | None], tas
     )
 
 
-def strict(texts: Iterable[str | None], gold: Iterable[str | None], task: Task) -> Tally:
-    """Count answer texts under the strict rule; gold None = the row is not part of the cell."""
-    return from_labels((strict_label(t, task) for t in texts), gold, task)
-
-
 def official(texts: Iterable[str | None], labels: Iterable[str | None], task: Task) -> Tally:
     """Count answer texts under the rule of the released script (`evaluate.py`, `cal_f1`), quirks included.
 

@@ -20,11 +20,21 @@ from guardreasoner.data.mix import USES
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.evaluate import calibrate_stage
+from guardreasoner.evaluate.run import evaluate
+from guardreasoner.export import onnx
 from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.guards.load import behind, load_guard
 from guardreasoner.records import dumps, read_jsonl, sha256
+from guardreasoner.teach.imported import import_traces
+from guardreasoner.teach.synthesize import synthesize
+from guardreasoner.train.dpo import run_dpo
+from guardreasoner.train.launch import launch
+from guardreasoner.train.mine import run_mine
 from guardreasoner.train.models import read_meta
 from guardreasoner.train.recipe import EvaluateConfig, Recipe
 from guardreasoner.train.sample import run_sample
+from guardreasoner.train.sft import run_sft
 from guardreasoner.types import Example
 
 Manifest = dict[str, Any]
@@ -83,10 +93,10 @@ def _one(
         "encoder": lambda: _encoder(recipe, root, data_dir, fresh),
         "synthesize": lambda: synthesize_stage(recipe, root, data_dir=data_dir, fresh=fresh),
         "sample": lambda: sample_stage(recipe, root, fresh=fresh),
-        "mine": lambda: _mine(recipe, root, fresh),
+        "mine": lambda: run_mine(recipe.mine, out=root, fresh=fresh),
         "dpo": lambda: _dpo(recipe, source, root, processes=processes, fresh=fresh),
         "export": lambda: _export(recipe, root, fresh),
-        "calibrate": lambda: _calibrate(recipe, root, fresh),
+        "calibrate": lambda: calibrate_stage.run(root, recipe.calibrate, first=recipe.sft.first_look, fresh=fresh),
         "evaluate": lambda: _evaluate(recipe, root, data_dir, fresh),
     }
     return stages[name]()
@@ -102,9 +112,6 @@ def _encoder(recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) -> 
 
 def synthesize_stage(recipe: Recipe, root: Path, *, data_dir: Path | None = None, fresh: bool = False) -> Manifest:
     """Traces for the recipe: published ones, or a teacher's for its seed sets or its data section."""
-    from guardreasoner.teach.imported import import_traces
-    from guardreasoner.teach.synthesize import synthesize
-
     if recipe.traces:
         return import_traces(recipe.traces, out=root, fresh=fresh)
     if recipe.seeds:
@@ -114,8 +121,6 @@ def synthesize_stage(recipe: Recipe, root: Path, *, data_dir: Path | None = None
 
 
 def _sft(recipe: Recipe, variant: str, source: str | Path, root: Path, *, processes: int, fresh: bool) -> Manifest:
-    from guardreasoner.train.sft import run_sft
-
     stage = recipe.folder(variant)
     if processes > 1 and (fresh or not (root / stage / "manifest.json").exists()):
         command = ["sft", str(source), "--out", str(root), "--variant", variant]
@@ -124,16 +129,12 @@ def _sft(recipe: Recipe, variant: str, source: str | Path, root: Path, *, proces
 
 
 def _dpo(recipe: Recipe, source: str | Path, root: Path, *, processes: int, fresh: bool) -> Manifest:
-    from guardreasoner.train.dpo import run_dpo
-
     if processes > 1 and (fresh or not (root / "dpo" / "manifest.json").exists()):
         return _launched(["dpo", str(source), "--out", str(root)], root / "dpo", processes=processes, fresh=fresh)
     return _done(run_dpo(recipe.dpo, recipe.model, out=root, fresh=fresh))
 
 
 def _launched(command: list[str], folder: Path, *, processes: int, fresh: bool) -> Manifest:
-    from guardreasoner.train.launch import launch
-
     launch([*command, *(["--fresh"] if fresh else [])], processes)
     return _read(folder / "manifest.json")
 
@@ -156,11 +157,9 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
     def open_model(name: str) -> tuple[Engine, Wire]:
         wire, model = read_meta(folders[name]).get("wire", recipe.model.wire), str(folders[name])
         if recipe.sample.engine == "onnx" and not (folders[name] / "genai_config.json").exists():
-            from guardreasoner.export.onnx import export
-
             target = root / "sample" / "models" / Path(name).name
             if not target.exists():
-                export(folders[name], target, precision="fp32", check=False)  # the weights that were trained
+                onnx.export(folders[name], target, precision="fp32", check=False)  # the weights that were trained
             model = str(target)
         return load_engine(recipe.sample.engine, model=model, seed=recipe.sample.seed), wire
 
@@ -176,10 +175,8 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
 
 def _model_folder(recipe: Recipe, root: Path, name: str) -> Path:
     """Where a model that samples lies; a hub id is left as it is."""
-    from guardreasoner.export.onnx import is_quantised
-
     if name not in ("sft", *recipe.variants):
-        if is_quantised(Path(name)):
+        if onnx.is_quantised(Path(name)):
             raise ConfigError(
                 f"sample.models: {name} is a quantised export, whose answers are not those of the trained weights; "
                 "name the checkpoint"
@@ -203,12 +200,6 @@ def _trained_on(recipe: Recipe, root: Path) -> Mapping[str, frozenset[str]]:
     }
 
 
-def _mine(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
-    from guardreasoner.train.mine import run_mine
-
-    return run_mine(recipe.mine, out=root, fresh=fresh)
-
-
 def final_checkpoint(recipe: Recipe, root: Path) -> Path:
     """The checkpoint that the recipe ends with."""
     return root / ("dpo" if "dpo" in recipe.stages else "sft") / "checkpoint"
@@ -219,25 +210,14 @@ def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
         from guardreasoner.export.encoder import run as export_encoder
 
         return export_encoder(root, fresh=fresh)
-    from guardreasoner.export.onnx import run
-
-    run(final_checkpoint(recipe, root), root, recipe.export, fresh=fresh)
+    onnx.run(final_checkpoint(recipe, root), root, recipe.export, fresh=fresh)
     return _read(root / "export" / "manifest.json")
-
-
-def _calibrate(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
-    from guardreasoner.evaluate.calibrate_stage import run
-
-    return run(root, recipe.calibrate, first=recipe.sft.first_look, fresh=fresh)
 
 
 def _evaluate(
     recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool, *, variant: str | None = None
 ) -> Manifest:
     """A variant's checkpoint is run as it is, and in `instant` where it learned labels alone: it has no reasoning."""
-    from guardreasoner.evaluate.run import evaluate
-    from guardreasoner.guards.load import behind, load_guard
-
     config = recipe.evaluate
     exported = (config.engine == "onnx" or "encoder" in recipe.stages) and variant is None
     folder = root / "export" / "model" if exported else final_checkpoint(recipe, root)

@@ -5,7 +5,7 @@ import pytest
 
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.evaluate.calibrate import Target, at_threshold, band, choose_threshold, fit, fit_guard
+from guardreasoner.evaluate.calibrate import Target, at_threshold, band, choose_threshold, fit, fit_verdicts
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Example, Exchange, Labels, Task
 
@@ -75,12 +75,12 @@ def test_a_guard_is_fitted_on_the_tasks_that_have_rows_of_both_labels():
         for kind in ("bad", "good")
         for i in range(30)
     ]
-    guard = ReasoningGuard("g", engine, mode="instant")
-    fits = fit_guard(guard, rows, mode="instant", target=Target("f1"))
+    verdicts = ReasoningGuard("g", engine, mode="instant").judge([row.exchange for row in rows])
+    fits = fit_verdicts(verdicts, rows, mode="instant", target=Target("f1"))
     assert [f.task for f in fits] == [Task.prompt_harm]
     assert fits[0].attained["f1"] == 1.0
     with pytest.raises(DataError, match="no task has 10 rows"):
-        fit_guard(guard, rows[:30], mode="instant", target=Target("f1"))
+        fit_verdicts(verdicts[:30], rows[:30], mode="instant", target=Target("f1"))
 
 
 def test_a_task_is_fitted_on_the_sources_that_are_named_for_it():
@@ -94,10 +94,10 @@ def test_a_task_is_fitted_on_the_sources_that_are_named_for_it():
         )
         for i in range(30)
     ]
-    guard = ReasoningGuard("g", engine, mode="instant")
-    (asked,) = fit_guard(guard, rows, mode="instant", target=Target("f1"), sources={"prompt_harm": ("asked",)})
+    verdicts = ReasoningGuard("g", engine, mode="instant").judge([row.exchange for row in rows])
+    (asked,) = fit_verdicts(verdicts, rows, mode="instant", target=Target("f1"), sources={"prompt_harm": ("asked",)})
     assert (asked.n, asked.positives, asked.auroc) == (60, 30, 1.0)
-    (every,) = fit_guard(guard, rows, mode="instant", target=Target("f1"), sources={"refusal": ("asked",)})
+    (every,) = fit_verdicts(verdicts, rows, mode="instant", target=Target("f1"), sources={"refusal": ("asked",)})
     assert every.n == 90
 
 

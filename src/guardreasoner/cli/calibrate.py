@@ -13,7 +13,7 @@ from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.labelled import parse_mapping, read_examples
 from guardreasoner.errors import ConfigError
-from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_guard
+from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_verdicts
 from guardreasoner.guards.calibration import Calibration, read_calibration
 from guardreasoner.guards.load import find_row, load_guard
 from guardreasoner.records import sha256, write_atomic
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     apart(args.out, [args.labelled])
     examples = read_examples(args.labelled, parse_mapping(args.map))
     with load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()}) as guard:
-        fits = fit_guard(guard, examples, mode=mode, target=target, budget=args.budget)
+        verdicts = guard.judge([e.exchange for e in examples])
+    fits = fit_verdicts(verdicts, examples, mode=mode, target=target, budget=args.budget)
     before = read_calibration(args.out).curves if args.out.exists() else {}
     own = _own(args.model or args.guard).curves
     pieces = {key: curve.piece for curve_set in (own, before) for key, curve in curve_set.items()}

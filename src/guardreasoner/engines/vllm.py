@@ -129,14 +129,12 @@ class VllmEngine:
     def _row(self, prompt: Prompt, plan: Plan, sample: int) -> _Request:
         encoded = self.encoder.encode(prompt)
         ids = list(encoded.ids)
-        row = _Request(ids, len(ids), self._seed(ids, sample), encoded.special)
+        seed = zlib.crc32(np.array([self.seed, sample, *ids], np.int64).tobytes())
+        row = _Request(ids, len(ids), seed, encoded.special)
         context = self.capabilities.context_tokens or 0
         if len(ids) + self._reserve(plan) > context:
             row.finish, row.error = "input_too_long", f"the prompt and the answer do not fit in {context} tokens"
         return row
-
-    def _seed(self, ids: Sequence[int], sample: int) -> int:
-        return zlib.crc32(np.array([self.seed, sample, *ids], np.int64).tobytes())
 
     def _reserve(self, plan: Plan) -> int:
         """Tokens that these steps need whatever is sampled; vLLM wants room for one more after a scored word."""

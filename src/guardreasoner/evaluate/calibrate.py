@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import ConfigError, DataError, need
-from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Curve
 from guardreasoner.metrics import expected_calibration_error
 from guardreasoner.types import TASKS, Example, Labels, Task, Verdict
@@ -95,31 +94,6 @@ def margins(verdicts: Sequence[Verdict], task: Task) -> Floats:
     return np.asarray(np.log(clipped) - np.log1p(-clipped), dtype=float)
 
 
-def fit_guard(
-    guard: Guard,
-    examples: Sequence[Example],
-    *,
-    mode: str,
-    target: Target,
-    targets: Mapping[Task, Target] | None = None,
-    sources: Mapping[str, Sequence[str]] | None = None,
-    budget: float = 0.0,
-) -> list[Fit]:
-    """Judge labelled rows with an uncalibrated guard and fit each task that both classes of which occur often enough.
-
-    Args:
-        guard: one whose `scores` are uncalibrated.
-        targets: the same for single tasks.
-        sources: sources whose rows a task is fitted on; all where it is not named.
-        budget: share of rows that `auto` may send on to reasoning; 0 = none.
-
-    Raises:
-        DataError: no task has enough rows of both labels, or the guard gives no scores.
-    """
-    verdicts = guard.judge([e.exchange for e in examples])
-    return fit_verdicts(verdicts, examples, mode=mode, target=target, targets=targets, sources=sources, budget=budget)
-
-
 def fit_verdicts(
     verdicts: Sequence[Verdict],
     examples: Sequence[Example],
@@ -130,7 +104,14 @@ def fit_verdicts(
     sources: Mapping[str, Sequence[str]] | None = None,
     budget: float = 0.0,
 ) -> list[Fit]:
-    """`fit_guard` on what the guard has said already, one verdict an example."""
+    """Fit each task of which both labels occur often enough.
+
+    Args:
+        verdicts: of an uncalibrated guard, one an example.
+        targets: the same as `target`, for single tasks.
+        sources: sources whose rows a task is fitted on; all where it is not named.
+        budget: share of rows that `auto` may send on to reasoning; 0 = none.
+    """
     fits = []
     for task in TASKS:
         x = margins(verdicts, task)

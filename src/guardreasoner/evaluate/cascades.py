@@ -93,7 +93,10 @@ def _curve(
     for share in steps:
         chosen = np.zeros(len(scores), bool)
         chosen[order[: round(share * len(scores))]] = True
-        cells = [_mixed(one, two, chosen[a:b]) for (one, two), a, b in zip(pairs, ends, ends[1:], strict=False)]
+        cells = [
+            replace(one, predicted=np.where(chosen[a:b], two.predicted, one.predicted))
+            for (one, two), a, b in zip(pairs, ends, ends[1:], strict=False)
+        ]
         points.append(
             Point(
                 share,
@@ -127,10 +130,6 @@ def _band(scores: Floats, chosen: NDArray[np.bool_], cut: float) -> tuple[float,
     low, high = scores[chosen].min(), scores[chosen].max()
     below, above = scores[scores < low].max(initial=0.0), scores[scores > high].min(initial=1.0)
     return float((low + below) / 2), float((high + above) / 2)
-
-
-def _mixed(one: Outcomes, two: Outcomes, second: NDArray[np.bool_]) -> Outcomes:
-    return replace(one, predicted=np.where(second, two.predicted, one.predicted))
 
 
 def _at_random(pairs: Sequence[tuple[Outcomes, Outcomes]], share: float) -> float:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.benchmarks import BENCHMARKS, find_benchmark, load_benchmark, local_file
+from guardreasoner.data.benchmarks import BENCHMARKS, load_benchmark, local_file
 from guardreasoner.data.labelled import parse_mapping, read_examples
 from guardreasoner.data.tables import stem_of
-from guardreasoner.errors import DataError, UnknownName
+from guardreasoner.errors import DataError
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_line, read_lines, read_predictions
-from guardreasoner.guards.replay import OFFICIAL
+from guardreasoner.guards.replay import OFFICIAL, benchmark_of
 from guardreasoner.records import read_object
 from guardreasoner.types import TASKS, Example
 
@@ -58,7 +58,7 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
     manifest_path = root / "manifest.json"
     if not manifest_path.exists():
         if files := sorted(root.glob(f"*/{OFFICIAL}")) or sorted(root.glob(OFFICIAL)):
-            found = tuple(read_predictions(path, _benchmark(path), data_dir) for path in files)
+            found = tuple(read_predictions(path, benchmark_of(path), data_dir) for path in files)
             return Run(root.name, root, found[0].guard, "full", found, {})
         raise DataError(
             f"{root} holds no finished run (no manifest.json); run `guardreasoner evaluate --out {root}` first"
@@ -67,15 +67,6 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
     found = tuple(_read(path, manifest, data_dir) for path in sorted((root / "verdicts").glob("*.jsonl")))
     guard = next((one.guard for one in found if one.guard), root.name)
     return Run(root.name, root, guard, str(manifest.get("config", {}).get("mode") or ""), found, manifest)
-
-
-def _benchmark(path: Path) -> str:
-    try:
-        return find_benchmark(path.parent.name).name
-    except UnknownName:
-        raise DataError(
-            f"must lie in a folder named after its benchmark ({', '.join(BENCHMARKS)})", file=str(path)
-        ) from None
 
 
 def _read(path: Path, manifest: Mapping[str, Any], data_dir: str | Path | None) -> Predictions:

@@ -189,7 +189,7 @@ def resample(
 
     def of(*index: NDArray[np.int64], axis: int = -1) -> Floats:
         drawn = [
-            np.broadcast_to(s.reshape(-1, *([1] * (index[0].ndim - 1))), (len(s), *_dropped(index[0], axis)))
+            np.broadcast_to(s.reshape(-1, *([1] * (index[0].ndim - 1))), (len(s), *np.delete(index[0].shape, axis)))
             for s in sums
         ]
         for i, at in zip(free, index, strict=True):
@@ -213,10 +213,6 @@ def resample(
         )
     interval = result.confidence_interval
     return value, interval.low, interval.high, result.bootstrap_distribution
-
-
-def _dropped(index: NDArray[np.int64], axis: int) -> tuple[int, ...]:
-    return tuple(np.delete(index.shape, axis))
 
 
 def bounded(value: float, low: float, high: float) -> Interval | None:

@@ -92,17 +92,19 @@ def _read(path: Path) -> Iterator[tuple[str, _StoredAnswer]]:
                 raise DataError(error.message, file=str(path), line=line) from None
             yield verdict.exchange_id, _StoredAnswer(verdict, None)
         elif isinstance(row.get("predict"), str) and isinstance(row.get("prompt"), str):
-            identity = f"{_benchmark(path)}:{index}"
+            identity = f"{benchmark_of(path)}:{index}"
             yield identity, _StoredAnswer(official_verdict(identity, row["predict"]), row["prompt"])
         else:
             raise DataError("neither a verdict nor an official prediction", file=str(path), line=line)
 
 
-def _benchmark(path: Path) -> str:
+def benchmark_of(path: Path) -> str:
+    """The benchmark that an official prediction file answers, by its folder."""
     try:
         return find_benchmark(path.parent.name).name
     except UnknownName:
-        raise ConfigError(f"{path} must lie in a folder named after its benchmark ({', '.join(BENCHMARKS)})") from None
+        wanted = f"must lie in a folder named after its benchmark ({', '.join(BENCHMARKS)})"
+        raise DataError(wanted, file=str(path)) from None
 
 
 def official_verdict(identity: str, text: str) -> Verdict:

@@ -124,7 +124,8 @@ def save_trained(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[st
     """Write the trained weights as a checkpoint: adapters merged in or by themselves, sharded ones gathered."""
     accelerator = trainer.accelerator
     bare = accelerator.unwrap_model(trainer.model)
-    state = accelerator.get_state_dict(trainer.model_wrapped) if _is_sharded(trainer) else None
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if merge:
         if state is not None:
             raise ConfigError("lora with fsdp or zero3 cannot be merged here; train adapters with distributed: ddp")
@@ -133,7 +134,3 @@ def save_trained(trainer: Any, tokenizer: Any, target: Path, *, meta: Mapping[st
     if trainer.is_world_process_zero():
         save_checkpoint(bare, tokenizer, target, meta=meta, state=state)
     accelerator.wait_for_everyone()
-
-
-def _is_sharded(trainer: Any) -> bool:
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

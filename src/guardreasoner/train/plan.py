@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import GuardReasonerError, need
+from guardreasoner.engines.hardware import multiplies_bf16
+from guardreasoner.engines.hf import not_loaded
+from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, need
 from guardreasoner.train.lengths import Lengths, lengths_of
+from guardreasoner.train.models import load_base
 from guardreasoner.train.recipe import Recipe, values
 from guardreasoner.train.settings import NAMED_BASES, DpoConfig, ModelConfig, SftConfig, TrainingConfig, accumulation
 
@@ -68,10 +71,6 @@ def parameters_of(config: Any) -> int:
 
 def config_of(model: ModelConfig) -> Any:
     """The transformers configuration of a base."""
-    from guardreasoner.engines.hf import not_loaded
-    from guardreasoner.errors import EngineError
-    from guardreasoner.train.models import load_base
-
     if model.base in NAMED_BASES:
         return load_base(model)[0].config
     from transformers import AutoConfig
@@ -195,7 +194,9 @@ def outlooks(
         lengths = lengths_of(recipe, out, data_dir)
     except GuardReasonerError as error:
         obstacles.append(str(error))
-    measured = model if _measurable(parameters) else None
+    import torch
+
+    measured = model if torch.cuda.is_available() or 0 < parameters <= MEASURABLE else None
     found: list[Outlook] = []
     for name in stages:
         try:
@@ -204,12 +205,6 @@ def outlooks(
         except GuardReasonerError as error:
             obstacles.append(f"{name}: {error}")
     return found, [*dict.fromkeys(obstacles), *_disk(found, out), *_number_format(recipe)]
-
-
-def _measurable(parameters: int) -> bool:
-    import torch
-
-    return torch.cuda.is_available() or 0 < parameters <= MEASURABLE
 
 
 def _stage(
@@ -303,8 +298,6 @@ def _disk(found: Sequence[Outlook], out: Path) -> list[str]:
 def _number_format(recipe: Recipe) -> list[str]:
     import torch
 
-    from guardreasoner.engines.hardware import multiplies_bf16
-
     wants = "bf16" in (recipe.sft.precision, recipe.dpo.precision)
     if wants and torch.cuda.is_available() and not multiplies_bf16(torch, "cuda"):
         return ["this GPU cannot compute in bf16; set precision: fp32, or auto"]
@@ -315,8 +308,6 @@ def print_outlook(
     recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
 ) -> None:
     """Print the outlook of a recipe."""
-    from guardreasoner.errors import ConfigError
-
     asked = [name for name in stages if name in ("sft", "sample", "dpo") or name.startswith(("sft-", "dpo-"))]
     if "sft" in asked and "sample" in stages:
         extra = [recipe.folder(name) for name in recipe.variants if name in recipe.sample.models]

@@ -10,9 +10,8 @@ that have none yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,9 +138,11 @@ def _sample_one(
     todo_bar = bar.add_task(f"sample {name}", total=len(todo))
     bar.start()
     try:
-        for tasks, group in _by_tasks(todo):
+        for tasks in dict.fromkeys(e.exchange.tasks for e in todo):
             plan = plan_for(tasks, config)
-            for chunk in _chunks(group, config.chunk):
+            group = [e for e in todo if e.exchange.tasks == tasks]
+            for start in range(0, len(group), config.chunk):
+                chunk = group[start : start + config.chunk]
                 prompts = [wire_format.render(e.exchange, wire) for e in chunk]
                 answers = engine.run(prompts, plan, n=config.k, temperature=config.temperature)
                 asked = [c for completions in answers for c in completions if c.finish != "input_too_long"]
@@ -162,16 +163,3 @@ def _sample_one(
     finally:
         bar.stop()
         engine.close()
-
-
-def _by_tasks(examples: Sequence[Example]) -> Iterator[tuple[tuple[Task, ...], list[Example]]]:
-    groups: dict[tuple[Task, ...], list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.exchange.tasks, []).append(example)
-    yield from groups.items()
-
-
-def _chunks(items: Sequence[Example], size: int) -> Iterator[list[Example]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk

@@ -15,6 +15,7 @@ from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_nouns, write_atomic
 from guardreasoner.run_folder import Counts
+from guardreasoner.train.attention import best_attention
 from guardreasoner.train.looks import Looks
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
@@ -131,7 +132,7 @@ def _looks(config: SftConfig, path: Path) -> Looks | None:
     return Looks(list(zip(examples, verdicts, strict=True)), config.seed)
 
 
-def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, packed: bool | None = None) -> Any:
+def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, packed: bool = True) -> Any:
     """Rows as an Arrow table, packed where the recipe and the machine say so."""
     import pyarrow as pa
     from datasets import Dataset
@@ -155,16 +156,9 @@ def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, pa
     dataset = Dataset(pa.concat_tables(chunks))
     if not len(dataset):
         raise ConfigError("no row is left to train on; see sft.only, sft.leave_out, sft.reasoning, sft.labels_only")
-    if sft_packs(config) if packed is None else packed:
+    if packed and (config.packing == "on" or (config.packing == "auto" and best_attention() == "flash_attention_2")):
         dataset = pack_dataset(dataset, config.max_tokens, "bfd")
     return dataset.add_column("length", [len(ids) for ids in dataset["input_ids"]])
-
-
-def sft_packs(config: SftConfig) -> bool:
-    """Whether rows are packed here."""
-    from guardreasoner.train.attention import best_attention
-
-    return config.packing == "on" or (config.packing == "auto" and best_attention() == "flash_attention_2")
 
 
 def _validation(config: SftConfig, maker: RowMaker, path: Path) -> list[TokenRow]:
