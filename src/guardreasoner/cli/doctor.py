@@ -18,28 +18,9 @@ from rich.text import Text
 
 from guardreasoner.cli.tables import show
 from guardreasoner.guards.ours import MINI_FOLDER, NANO_FOLDER
+from guardreasoner.yaml_files import packaged
 
-PURPOSES = {
-    "": "judging with the bundled guard",
-    "openai": "guards and teachers behind an API",
-    "hf": "published weights and checkpoints on transformers",
-    "encoders": "other people's encoder guards (GLiGuard, GLiNER Guard, Opir); nano needs none of it",
-    "vllm": "published weights on vLLM, on a GPU",
-    "serve": "the HTTP service, the playground, the proxy",
-    "data": "Parquet files, and benchmarks from the hub",
-    "eval": "reports, intervals, calibration",
-    "train": "training, and the export to ONNX",
-    "ray": "batch runs over several machines",
-    "tensorboard": "curves of a training run in TensorBoard",
-}
-"""Extra -> what it is for; a test compares it with the package's own list."""
-KEYS = {
-    "OPENAI_API_KEY": "gpt-4o and its kin, OpenAI moderation, teachers",
-    "ANTHROPIC_API_KEY": "claude-3-5-sonnet, teachers",
-    "GEMINI_API_KEY": "gemini-1-5-pro",
-    "HF_TOKEN": "gated models and benchmarks of the hub",
-}
-"""Variable -> what asks for it."""
+PURPOSES, KEYS = packaged("cli/doctor.yaml").values()
 DATA = "GUARDREASONER_DATA"
 
 

@@ -7,31 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guardreasoner.errors import printable
+from guardreasoner.yaml_files import packaged
 
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "user_input", "request", "question", "query", "instruction", "input", "user", "text", "goal",
-               "behavior", "sentence", "comment", "content", "message"),
-    "response": ("response", "model_response", "reply", "answer", "output", "completion", "generation", "assistant"),
-    "messages": ("messages", "conversation", "chat"),
-    "refusal": ("refusal", "refused", "is_refusal", "response_refusal_label"),
-    "prompt_harm": ("prompt_harm", "prompt_harm_label", "prompt_label"),
-    "response_harm": ("response_harm", "response_harm_label", "response_label"),
-}  # fmt: skip
-"""Field -> what others call it, the likeliest first."""
-LAST_WORDS: Mapping[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "request", "question", "query", "instruction"),
-    "response": ("response", "reply", "answer", "completion"),
-}
-"""Field -> the word that a longer name ends with (`model_answer`)."""
-LABELS = ("label", "labels", "toxicity", "toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "flagged",
-          "is_safe", "safe", "benign", "jailbreak", "is_jailbreak", "malicious", "injection", "verdict", "rating",
-          "class", "target", "y", "category")  # fmt: skip
-"""What a column of harm labels is called."""
-GOOD = frozenset(("safe", "benign", "harmless", "unharmful", "ok", "okay", "good", "clean", "normal", "neutral",
-                  "legitimate", "non-toxic", "not toxic", "nontoxic", "allowed", "pass"))  # fmt: skip
-READABLE = frozenset(("harmful", "unharmful", "unsafe", "safe", "harmless", "benign", "1", "0", "true", "false", "yes",
-                      "no", "", "none", "null", "nan", "n/a"))  # fmt: skip
-"""Values of a harm label that need no mapping."""
+WORDS = packaged("data/guesses.yaml")
 MOST_VALUES, LONGEST_VALUE = 8, 24
 """More or longer values than these are texts, not labels, and are not shown."""
 
@@ -60,7 +38,9 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
     found, by_lower = fitting_columns(columns, asked), _by_lower(columns)
     parts = [f"{field}={name}" for field, name in found.items() if field != name]
     if not any(field.endswith("_harm") or field == "refusal" for field in found):
-        label = next((by_lower[n] for n in LABELS if n in by_lower and by_lower[n] not in found.values()), None)
+        label = next(
+            (by_lower[n] for n in WORDS["labels"] if n in by_lower and by_lower[n] not in found.values()), None
+        )
         if label is not None:
             about = "response_harm" if "response" in found else "prompt_harm"
             parts.append(f"{about}={label}{_meanings(label, [row.get(label) for row in rows])}")
@@ -70,11 +50,11 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
 def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[str, str]:
     """Field -> the column that seems to hold it: those asked for, and what can be guessed from the columns' names."""
     found, by_lower = dict(asked), _by_lower(columns)
-    for field, names in NAMES.items():
+    for field, names in WORDS["names"].items():
         hit = next((by_lower[n] for n in names if n in by_lower and by_lower[n] not in found.values()), None)
         if hit is not None:
             found.setdefault(field, hit)
-    for field, words in LAST_WORDS.items():
+    for field, words in WORDS["last_words"].items():
         longer = (name for lower, name in by_lower.items() if re.split(r"[\W_]+", lower)[-1] in words)
         hit = next((name for name in longer if name not in found.values()), None)
         if hit is not None and not {field, "messages"} & found.keys():
@@ -96,9 +76,9 @@ def _meanings(column: str, cells: Sequence[Any]) -> str:
     if inverted and set(values) <= {"0", "1", "true", "false", "yes", "no"}:
         good = [v for v in values if v in ("1", "true", "yes")]
         return f":{(good or ['1'])[0]}=unharmful:*=harmful"
-    if set(values) <= READABLE:
+    if set(values) <= set(WORDS["readable"]):
         return ""
-    good = [v for v in values if v in GOOD]
+    good = [v for v in values if v in WORDS["good"]]
     if good:
         return "".join(f":{v}=unharmful" for v in good) + ":*=harmful"
     return f":{values[-1]}=harmful:*=unharmful"

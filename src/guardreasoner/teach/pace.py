@@ -6,26 +6,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from guardreasoner.engines.http import seconds
 
-HEADERS = (
-    ("requests", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("tokens", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    (
-        "requests",
-        "anthropic-ratelimit-requests-limit",
-        "anthropic-ratelimit-requests-remaining",
-        "anthropic-ratelimit-requests-reset",
-    ),
-    (
-        "tokens",
-        "anthropic-ratelimit-tokens-limit",
-        "anthropic-ratelimit-tokens-remaining",
-        "anthropic-ratelimit-tokens-reset",
-    ),
-)
-"""What is limited, then the headers for the limit, the remainder, and the time of the next reset."""
+FORMS = ("x-ratelimit-{part}-{what}", "anthropic-ratelimit-{what}-{part}")
+"""How servers name their headers: what is limited (requests, tokens), and the limit, the remainder or the reset."""
 
 
 @dataclass
@@ -86,13 +72,16 @@ class Pace:
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Read a reply's headers (names in lower case); unknown forms are ignored."""
-        for name, limit_key, left_key, reset_key in HEADERS:
+        for form, (what, bucket) in product(FORMS, self._buckets.items()):
+            limit, left, reset = (
+                headers.get(form.format(what=what, part=p), "") for p in ("limit", "remaining", "reset")
+            )
             try:
-                limit, left = float(headers[limit_key]), float(headers[left_key])
-            except (KeyError, ValueError):
+                most, rest = float(limit), float(left)
+            except ValueError:
                 continue
-            if limit > 0:
-                self._buckets[name].learn(limit, left, seconds(headers.get(reset_key, "")), self._ceilings[name])
+            if most > 0:
+                bucket.learn(most, rest, seconds(reset), self._ceilings[what])
 
     def hold(self, wait_s: float) -> None:
         """Let no call through for this long."""
