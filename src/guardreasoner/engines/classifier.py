@@ -81,7 +81,6 @@ class ClassifierEngine:
         return [[done[i]] * n for i in range(len(prompts))]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`."""
         return self.encoder.offsets(text)
 
     def close(self) -> None:

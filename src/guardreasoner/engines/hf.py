@@ -122,7 +122,6 @@ class HfEngine:
             )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`."""
         return self.encoder.offsets(text)
 
     def close(self) -> None:
@@ -144,7 +143,6 @@ class HfBatch:
         """(places, columns), int64: 1 where the column holds a token of the row."""
 
     def feed(self, asks: Mapping[int, Extension]) -> Mapping[int, Logits]:
-        """See `Batch.feed`."""
         if self.cache is None:
             return self._begin(asks)
         for place, row in enumerate(self.rows):

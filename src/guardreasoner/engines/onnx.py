@@ -86,7 +86,6 @@ class OnnxEngine:
         temperature: float = 0.0,
         on_text: OnText | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.run`."""
         return complete(
             prompts,
             plan,
@@ -99,7 +98,6 @@ class OnnxEngine:
         )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`."""
         return self.encoder.offsets(text)
 
     def close(self) -> None:

@@ -96,7 +96,6 @@ class SchemaEngine:
         return [[completion] * n for completion in done]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`."""
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return [(a, b) for a, b in found if b > a]
 

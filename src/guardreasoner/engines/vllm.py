@@ -98,7 +98,6 @@ class VllmEngine:
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
-        """See `Engine.run`."""
         copies = n if temperature > 0 else 1
         rows = [self._row(prompt, plan, sample) for prompt in prompts for sample in range(copies)]
         for start in range(0, len(rows), self.max_batch):
@@ -119,7 +118,6 @@ class VllmEngine:
         return [done[i * copies : (i + 1) * copies] * (n // copies) for i in range(len(prompts))]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Engine.offsets`."""
         return self.encoder.offsets(text)
 
     def close(self) -> None:
