@@ -54,7 +54,7 @@ def reproduce(
 
     Args:
         source: the recipe's name or file, for stages that are started in processes of their own.
-        data_dir: where the recipe's data folders lie.
+        data_dir: the folder of the recipe's data folders.
         variant: only this R-SFT variant, on the traces of the same folder, evaluated beside the run's own model
             (`DIR/evaluate-VARIANT`); `baseline-mix` is the label-only twin that every recipe has.
 
@@ -174,7 +174,7 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
 
 
 def _model_folder(recipe: Recipe, root: Path, name: str) -> Path:
-    """Where a model that samples lies; a hub id is left as it is."""
+    """The folder of a model that samples; a hub id is left unchanged."""
     if name not in ("sft", *recipe.variants):
         if onnx.is_quantised(Path(name)):
             raise ConfigError(

@@ -65,7 +65,7 @@ class RunFolder:
     Raises on opening:
         RunFolderError: another process holds it, it was made with another configuration (the key is named), or
             `fresh` would empty a folder that no run made.
-        ConfigError: an input lies in the folder, and would be overwritten.
+        ConfigError: an input is in the folder, and would be overwritten.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class RunFolder:
             if entry.name not in self._found:
                 _remove(entry)
         for folder in self._made:
-            with suppress(OSError):  # somebody else's files lie there
+            with suppress(OSError):  # it holds other files
                 folder.rmdir()
 
     def _acquire(self) -> IO[str]:

@@ -133,7 +133,7 @@ def _path(name: str, data: Path | None) -> Path | None:
 
 def _load(args: argparse.Namespace) -> dict[str, list[Example]]:
     mapping = parse_mapping(args.map)
-    data_folder(args.data)  # one that is not there is told, also where nothing is read from it
+    data_folder(args.data)  # a missing folder is an error, even where nothing is read from it
     if args.benchmark:
         names = list(dict.fromkeys(args.benchmark))
     elif data_folder(args.data) is None:
@@ -141,9 +141,9 @@ def _load(args: argparse.Namespace) -> dict[str, list[Example]]:
     else:
         names = [name for name in BENCHMARKS if local_file(name, args.data)]
         if absent := [name for name in BENCHMARKS if name not in names]:
-            print(f"note: not at hand: {', '.join(absent)}", file=sys.stderr)
+            print(f"note: not found: {', '.join(absent)}", file=sys.stderr)
     if not names:
-        raise DataError("no benchmark is at hand; `guardreasoner benchmarks` says what to do about it")
+        raise DataError("no benchmark was found; `guardreasoner benchmarks` says where to get them")
     loaded: dict[str, list[Example]] = {}
     for name in names:
         if title(name) in loaded:

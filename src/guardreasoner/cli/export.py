@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         metavar="RECIPE|CHECKPOINT",
-        help="a recipe whose run lies in --out, or a checkpoint folder",
+        help="a recipe whose run is in --out, or a checkpoint folder",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="writes DIR/export/model")
     parser.add_argument("--precision", choices=get_args(Precision), help="of the weights, instead of the recipe's own")

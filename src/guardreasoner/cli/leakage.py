@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     names = args.benchmark or [n for n in BENCHMARKS if local_file(n, args.data)]
     if not names:
-        raise DataError("no benchmark is at hand; give --benchmark FILE, or --data DIR with benchmarks/")
+        raise DataError("no benchmark was found; give --benchmark FILE, or --data DIR with benchmarks/")
     if args.out:
         apart(args.out, [*args.train, *(shipped(n) for n in names if is_file(n))])
     loaded = {title(n): load_benchmark(n, args.data) for n in names}

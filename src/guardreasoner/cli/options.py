@@ -14,7 +14,7 @@ from guardreasoner.types import MODES
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """The option that says where the benchmarks lie."""
+    """`--data`, the folder of the benchmarks."""
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
 
 

@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-hour", type=float, metavar="PRICE", help="what an hour of the machine that judged "
                         "costs, in dollars: gives the cost of 1,000 requests")  # fmt: skip
     parser.add_argument("--speed", action="append", type=Path, default=[], metavar="FILE", help="what `bench --json` "
-                        "printed: stands in place of the times of the runs; repeatable")  # fmt: skip
+                        "printed, used in place of the times in the runs; repeatable")  # fmt: skip
     parser.add_argument("--prices", type=Path, metavar="FILE", help="YAML of guard: {input, output, source, date}, "
                         "dollars per million tokens: the cost of guards behind an API")  # fmt: skip
     parser.add_argument("--training", action="append", type=Path, default=[], metavar="DIR", help="a folder with "

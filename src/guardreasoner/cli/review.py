@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from guardreasoner.review.app import Store, make_review_app
 
     if not 0 < args.port < 65536:
-        raise ConfigError("--port lies between 1 and 65535")
+        raise ConfigError("--port must be between 1 and 65535")
     reviewer = args.reviewer or _ask_name()
     store = Store(_review_folder(args.folder, args.data), reviewer)
     done = store.progress()

@@ -69,7 +69,7 @@ def records(path: Path, data: Path | None) -> Iterator[tuple[str, list[Record]]]
 def _print_row(row: Prediction, console: Console) -> None:
     gold = ", ".join(f"{task} {row.gold[task]}" for task in row.gold.tasks)
     console.print(Text(f"{shown(row.id)}, gold: {gold}"))
-    exchange = row.exchange or Exchange(row.id, "(the text is not at hand: give --data)", None)
+    exchange = row.exchange or Exchange(row.id, "(the text is not here; give --data)", None)
     print_verdict(console, exchange, row.verdict)
 
 

@@ -120,7 +120,7 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
 
 
 def load_written(config: DataConfig, data_dir: str | Path | None = None) -> dict[str, Written]:
-    """The reasoning that lies beside the rows of a mix, by row id.
+    """The written reasoning of the rows of a mix, by row id.
 
     Raises:
         ConfigError, DataError: as `load_mix`.
@@ -199,7 +199,7 @@ def _seed_rows(config: DataConfig, skipped: Counter[str]) -> Iterator[_MixRow]:
 
 
 def _row(values: Mapping[str, Any], stem: str, line: int, traces: Mapping[str, Written] | None = None) -> _MixRow:
-    """One row; `traces` = reasoning is wanted, here is that which lies in a file of its own."""
+    """One row; `traces` = reasoning is wanted, and this is what the separate file holds."""
     prompt, response = values.get("prompt") or "", values.get("response") or None
     if not isinstance(prompt, str) or not isinstance(response, str | None):
         raise TypeError("`prompt` and `response` are texts")

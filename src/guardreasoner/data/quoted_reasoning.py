@@ -51,7 +51,7 @@ _REFUSES = re.compile(r"\b(?:sorry|cannot|can['’]?t|won['’]?t|unable|not abl
 
 
 def quoted(examples: Iterable[Example], texts: Mapping[str, Written]) -> dict[str, Written]:
-    """The reasoning of these examples that can be told by quotation; the others have none."""
+    """The reasoning of the examples that can be explained by a quotation; the others get none."""
     familiar = Counter(w for made in texts.values() for step in _last(made).values() for w in set(_stems(step.text)))
     weights = _Weights(familiar, len(texts))
     found = {}

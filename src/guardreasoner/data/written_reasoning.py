@@ -16,7 +16,7 @@ from guardreasoner.records import read_jsonl
 from guardreasoner.types import TASKS, Labels, Step, Task
 
 FILE = Path("traces") / "traces.jsonl"
-"""Where traces by id lie in a data folder."""
+"""The file of traces in a data folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class Encoder:
         return tuple(full[:at])
 
     def _whole(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
-        """All segments in one piece, and the guarded ids that lie in judged text, wholly or in part."""
+        """All segments in one piece, and the guarded ids in judged text, whole or in part."""
         texts = [clean(s.text) if isinstance(s, Judged) else s.text for s in segments]
         encoding = self.tokenizer.encode("".join(texts), add_special_tokens=False)
         spans, start = [], 0

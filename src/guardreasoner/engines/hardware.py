@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 GENTLE = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""OpenMP threads that wait sleep. By default they spin, and a second job on the same cores brings both to a stand: on
-two cores with other work, two spinning threads took 56 s a step of training, one 7 s, two sleeping ones as long as one
-or less. Read by OpenMP once, when torch is loaded."""
+"""Makes waiting OpenMP threads sleep. By default they spin, and then a second job on the same cores slows both: on two
+cores with other work, a step of training took 56 s with two spinning threads, 7 s with one, and no more with two that
+sleep. OpenMP reads it once, when torch is loaded."""
 
 
 def wait_gently() -> None:

@@ -60,7 +60,7 @@ class HfEngine:
             model: hub id or folder; safetensors only, and no code of the repository is run.
             adapter: LoRA weights on top of the model, hub id or folder (needs peft).
             adapter_revision: commit of the adapter's hub id.
-            adapter_subfolder: where in the repository or folder they lie.
+            adapter_subfolder: their place in the repository or folder.
             device: cpu, cuda, cuda:1, ...; None = cuda where there is one.
             dtype: float32, bfloat16, float16, or auto: as stored, but float32 on a CPU that does not multiply bfloat16.
             kind: causal, or image-text for models that also see (used on text only).

@@ -5,7 +5,7 @@
                   text so far; words are scored by the server's log-probabilities.
 
 Judged text is sent as text, so special-token strings in it are split by a space, and the completion's notes say so.
-With the model's tokenizer at hand, token ids are sent instead and nothing is split.
+Given the model's tokenizer, the engine sends token ids instead and splits nothing.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def break_up(text: str, more: Sequence[str] = ()) -> tuple[str, int]:
     """Text whose special-token strings have a blank after their first character, and how many there were."""
     pattern = _pattern(tuple(more))
     text, count = pattern.subn(_broken, text)
-    for _ in range(3):  # a given string may come to stand anew where a blank was put
+    for _ in range(3):  # putting in a blank may form another of the strings
         text, again = pattern.subn(_broken, text)
         if not again:
             break

@@ -94,7 +94,7 @@ def _judged(folder: RunFolder, title: str, guard: Guard, examples: Sequence[Exam
 
 
 def _own(verdict: Verdict) -> Verdict:
-    """What the model itself said: where it failed and the verdict before it stood, nothing."""
+    """What the model itself said: nothing, where it failed and the first guard decided."""
     failed = verdict.notes.get("escalation_failed")
     return replace(verdict, status=failed, scores=dict.fromkeys(verdict.scores)) if failed else verdict
 

@@ -1,8 +1,8 @@
 """What two guards in a row would score, computed from two finished runs over the same rows.
 
-The first guard judges everything; the rows whose scores lie nearest to its cut go to the second. Scores alone choose
-those rows, never gold, so the curve needs no rows to fit on. It is drawn beside that of random rows in the same number:
-the gap between the two is what the first guard's scores are worth.
+The first guard judges everything; the rows whose scores are nearest to its threshold go to the second. Scores alone
+choose those rows, never gold, so the curve needs no rows to fit on. A second curve passes on as many random rows: the
+gap between the two is what the first guard's scores are worth.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def fit_stack(
         y: gold, True = positive, (n,).
         sources: of each row; those are left out one by one.
         budget: share of the rows that `auto` sends on.
-        threshold: the first guard's, around which the band lies.
+        threshold: of the first guard; the band is placed around it.
     """
     quality = need("sklearn.metrics", "eval")
     left_out, said = np.full(len(y), np.nan), np.zeros(len(y), bool)

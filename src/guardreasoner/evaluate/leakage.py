@@ -136,7 +136,7 @@ def leakage(
         raise ConfigError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
     near = NEAR[method] if threshold is None else threshold
     if not 0 < near <= 1:
-        raise ConfigError("the threshold of a near-duplicate lies between 0 and 1")
+        raise ConfigError("the threshold of a near-duplicate must be between 0 and 1")
     asked = [(name, e.exchange.id, e.exchange.prompt) for name, rows in benchmarks.items() for e in rows]
     replied = [
         (name, e.exchange.id, e.exchange.response)

@@ -1,7 +1,7 @@
 """A regression gate for continuous integration: is the new run at most `fail_below` F1 points worse, task by task?
 
 It tests non-inferiority, not the absence of a significant loss: a task passes only if the lower end of the 95% interval
-of (run minus baseline) lies above minus the margin. A small or noisy benchmark cannot show that however good the run
+of (run minus baseline) is above minus the margin. A small or noisy benchmark cannot show that however good the run
 is, so a task that does not pass is either `fail` (its rows could have shown non-inferiority and did not, or the loss is
 significant) or `undecided` (too few rows for this margin; the smallest margin that they support is printed). Both stop
 a pipeline, but only `fail` says that the guard got worse; with an unchanged guard that happens in at most 5% of runs,

@@ -193,7 +193,7 @@ class Average:
 def averaged(benchmarks: Iterable[str]) -> frozenset[str]:
     """The benchmarks that a mean is taken over: the paper's, where there are any.
 
-    `everyday` and files of one's own ask something else; beside the paper's they stand apart, in no mean.
+    `everyday` and users' own files ask something else, so beside the paper's they enter no mean.
     """
     names = frozenset(benchmarks)
     return names & BENCHMARKS.keys() or names

@@ -1,6 +1,6 @@
 """A model in the 4 bits that its base came in, with what training added beside them: none of those is rounded again.
 
-Rounding a small model to 4 bits spoils it. But where the base's own matrices lie on a 4-bit grid already (`train/grid`)
+Rounding a small model to 4 bits spoils it. But where the base's own matrices are on a 4-bit grid already (`train/grid`)
 and adapters changed each by a matrix of low rank only, the merged checkpoint W is known exactly in little room:
 
     W = step * code + offset + up @ down

@@ -1,6 +1,6 @@
 """Checkpoint to ONNX model folder: what the embedded engine loads.
 
-    model.onnx            the graph; its weights lie beside it in model.onnx.data
+    model.onnx            the graph; its weights are in model.onnx.data
     genai_config.json     sizes and tensor names, as onnxruntime-genai writes and reads them
     tokenizer.json        with tokenizer_config.json and the chat template, copied
 

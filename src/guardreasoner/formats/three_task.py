@@ -7,7 +7,7 @@
     vl       two tasks, GuardReasoner-VL's prompt    GuardReasoner-VL, text only
 
 Line breaks are taken from the text of the figures. The paper does not say what joins the two parts in `merged` (an
-empty line here), nor what stands for a missing reply (`None` here, as in GuardReasoner).
+empty line here), nor how a missing reply is written (`None` here, as in GuardReasoner).
 """
 
 from __future__ import annotations

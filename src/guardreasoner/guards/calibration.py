@@ -28,7 +28,7 @@ BARS = ("alone", "again", "pair")
 """In the order in which `piece` gives them."""
 ASIDE = 0.7
 """Log-odds more than a piece that a text needs where most of it is judged by itself, decoded or out of its quotation
-marks: what only stands around it is often no English."""
+marks: what is left around it is often no English."""
 DEFAULT_BAND = (0.35, 0.65)
 """Where an uncalibrated guard in mode `auto` escalates to reasoning."""
 
@@ -58,7 +58,7 @@ class Curve:
         return (logit(self.threshold) + self._above(bar) - self.params[1]) / self.params[0]
 
     def moved(self, probability: float, bar: str | None) -> float:
-        """P of a piece, moved so that its bar lies at the threshold; None = it is no piece."""
+        """P of a piece, moved so that its bar is at the threshold; None = it is no piece."""
         above = self._above(bar)
         return sigmoid(logit(probability) - above) if above else probability
 
@@ -68,7 +68,7 @@ class Curve:
         return self.piece[BARS.index(bar)] if bar in BARS else self.piece[0] + (ASIDE if bar == "around" else 0.0)
 
     def uncertain(self, probability: float) -> bool:
-        """Whether a probability lies inside the band."""
+        """Whether a probability is inside the band."""
         return self.band is not None and self.band[0] < probability < self.band[1]
 
 

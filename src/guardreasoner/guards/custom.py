@@ -92,7 +92,7 @@ def read_answer(answer: Answer, tasks: Sequence[Task]) -> tuple[Labels, dict[str
         else:
             score = float(value)
             if not 0.0 <= score <= 1.0:
-                raise ValueError("a probability lies between 0 and 1")
+                raise ValueError("a probability is between 0 and 1")
             scores[task.value], labels[task] = score, label(task, score >= THRESHOLD)
     return Labels.of(labels), scores
 

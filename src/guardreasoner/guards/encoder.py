@@ -38,7 +38,7 @@ WHOLES = (None, "around", "talk")
 MARKS = 3
 """[CLS] and two [SEP]."""
 SHORT, REACH = 64, 2.0
-"""Pieces of a text of at most so many tokens are judged only where the whole lies at most so many log-odds below its
+"""Pieces of a text of at most so many tokens are judged only where the whole is at most so many log-odds below its
 bar: in short texts harm among harmless sentences still moves the whole (`bench/short.py`)."""
 LONE, MANY = 0.7, 12
 """Log-odds above the threshold at which the whole of a text of `MANY` sentences decides alone: one that passes by less
@@ -55,7 +55,7 @@ class Scored:
 
     passage: Passage
     probabilities: dict[Task, float]
-    """P(positive) of each task that the passage is asked, a piece's moved so that its bar lies at the threshold."""
+    """P(positive) of each task that the passage is asked, a piece's moved so that its bar is at the threshold."""
     attack: float | None
     kinds: dict[str, float]
     tokens: int
@@ -214,7 +214,7 @@ class EncoderGuard(Judging):
         )
 
     def _unsteered(self, whole: Scored, curves: Mapping[Task, Curve], deadline: float | None) -> Scored:
-        """A whole, moved below the threshold where it lies above it only by what steers in it."""
+        """A whole, moved below the threshold where only an attempt to steer lifts it above."""
         task, exchange = Task.prompt_harm, whole.passage.exchange
         above = _above(task, whole, curves[task]) if task in whole.probabilities else -1.0
         if exchange.response is not None or (whole.attack or 0.0) < STEERS or not 0 <= above < STEERED:

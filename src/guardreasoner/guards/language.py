@@ -144,7 +144,7 @@ def _nameable(item: str) -> bool:
 
 
 def _sentence_of_another(items: Sequence[str]) -> bool:
-    """Whether what stands there like a list of names is none."""
+    """Whether what looks like a list of names is none."""
     words = [w for item in items for w in _WORD.findall(item.lower())]
     return len(items) < LISTED or sum(w in OTHER for w in words) >= MOST_OTHER * len(words)
 

@@ -123,7 +123,7 @@ def _pinned(row: GuardRow, revision: str | None, *, own: bool, adapter: Mapping[
     if not own and (loose or not row.revision):
         what = row.options["adapter"] if loose and row.revision else row.model
         raise ConfigError(
-            f"no commit of {what} is known to us, and what lies on the hub may change: give a revision, the commit or "
+            f"no commit of {what} is known to us, and the hub's files may change: give a revision, the commit or "
             'main to take what is there now (--revision main, revision="main")'
         )
     return row

@@ -62,4 +62,4 @@ def _series(found: list[tuple[str, str]], *, lines: bool) -> list[tuple[str, str
     if len(found) < 2 or None in names or len(stems) != 1 or len({n for n, _ in found}) < len(found) or whole:
         return []
     listed = lines and stems == {""} and found == sorted(found, key=lambda f: (len(f[0]), f[0]))
-    return [] if listed else found  # a numbered list reads as it stands
+    return [] if listed else found  # a numbered list needs no joining

@@ -21,7 +21,7 @@ class Reading:
     completion: Completion
     parsed: Parsed
     probabilities: Mapping[Task, float]
-    """P(positive) of each task that was scored, a piece's moved so that its bar lies at the threshold."""
+    """P(positive) of each task that was scored, a piece's moved so that its bar is at the threshold."""
     passes: int = 1
 
 

@@ -1,7 +1,7 @@
 """The guard that reasons: it prompts, plans, parses and calibrates, on any engine.
 
 The passages of an exchange (`guards.pieces`) are judged, each in as many windows as it needs, and the worst decides.
-`auto` judges everything in `instant`, and escalates to `full` only where a calibrated score lies in its band.
+`auto` judges everything in `instant`, and escalates to `full` only where a calibrated score is in its band.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ how why which who when where if as than
 _LASTS = "and or how what why which of write explain describe i can could do does please"
 NOUN_NEXT, BEFORE_NOUN = frozenset(_NOUNS_NEXT.split()), frozenset(_BEFORE_NOUNS.split())
 NEVER_LAST = NOUN_NEXT | frozenset(_LASTS.split())
-"""Words that tell in which order others were written: a noun follows them, they stand before an article, or hardly ever
+"""Words that show the order of a sentence: a noun follows them, they come before an article, or hardly ever
 end a sentence, and begin many."""
 _LETTERS = re.compile(r"[A-Za-z]+")
 _ON_KEYS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")
@@ -149,7 +149,7 @@ def less_a_letter(word: str) -> str:
 
 
 def backwards(words: Sequence[str]) -> int:
-    """Signs that words stand in reverse order, less those that they do not: `the of`, `How` at the end."""
+    """Signs of reversed word order, minus signs against it: `the of`, `How` at the end."""
     lower = [w.lower() for w in words]
     pairs = list(pairwise(lower))
     inside = sum((a in NOUN_NEXT and b in BEFORE_NOUN) - (a in BEFORE_NOUN and b in NOUN_NEXT) for a, b in pairs)

@@ -1,7 +1,7 @@
 """A review of training rows whose labels are disputed by whoever wrote their reasoning.
 
 The writer of a trace sees gold, and names the tasks in which gold is surely wrong (`disputed`). Those rows are reviewed
-first: people see them blind, and the writer's labels lie beside them as reviews signed `model`, a patch that can be
+first: people see them blind, and the writer's labels are kept apart as reviews signed `model`, a patch that can be
 applied, voted on or discarded. It is one opinion, and a machine's: read a sample before you trust either side.
 """
 
@@ -27,7 +27,7 @@ class Disputed:
     """One training row and what its trace says against its labels."""
 
     row: Mapping[str, Any]
-    """As it stands in the training files."""
+    """As it is in the training files."""
     trace: Mapping[str, Any]
     tasks: tuple[Task, ...]
 

@@ -27,7 +27,7 @@ class SynthesizeConfig:
 
     teacher: str = "openai"
     """`openai` (any OpenAI-compatible server), `anthropic`, `openai-batch`, a local engine (`vllm`, `hf`, `onnx`), or
-    `written`: no language model, but the reasoning that lies beside the rows."""
+    `written`: no language model, but the reasoning that comes with the rows."""
     quote: bool = False
     """`written` reasoning becomes shorter and quotes the judged text (`data.quoted_reasoning`); where it cannot, the
     example is left out."""
@@ -71,7 +71,7 @@ class SynthesizeConfig:
         if self.teacher not in TEACHERS:
             raise UnknownName("teacher", self.teacher, TEACHERS)
         if self.quote and self.teacher != "written":
-            raise ConfigError("synthesize.quote shortens reasoning that lies beside the rows; set teacher: written")
+            raise ConfigError("synthesize.quote shortens reasoning that comes with the rows; set teacher: written")
         if self.key is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", self.key):
             raise ConfigError(
                 "synthesize.key is the NAME of an environment variable (OPENAI_API_KEY), never the key itself"

@@ -120,7 +120,7 @@ def _write(
 
 
 def _copy(train: Sequence[Example], config: SynthesizeConfig, texts: Mapping[str, Written], folder: RunFolder) -> None:
-    """Reasoning that lies beside the rows; an example of which some task has none is kept with its labels only."""
+    """Copy the reasoning that comes with the rows; an example lacking it for some task keeps its labels only."""
     traces = []
     for example in train:
         made = texts.get(example.exchange.id) if _taught(example, config) else None

@@ -1,4 +1,4 @@
-"""What nano is trained on: labelled rows, the same rows joined and worn, and the order in which they are seen.
+"""What nano is trained on: labelled rows, and the labels that each row gets.
 
 A label is 1, 0, or None where nobody said. A row carries the three tasks, the kind of harm, and whether its text tries
 to steer a model (`attack`). Sources that annotate one task take the others from reasoning traces, where there are any;
@@ -86,7 +86,7 @@ def rows_of(
     if kind is None and source in config.kinds_from:
         kind = kind_of(values["category"])
     attack = _attack(values, " ".join(step for steps in trace.get("steps", {}).values() for step in steps))
-    if source in HATEFUL:  # a statement: it may stand as a request here, and as somebody's reply in `_said`
+    if source in HATEFUL:  # a statement: a request here, and a reply in `_said`
         return [EncoderRow(values["prompt"], None, labels, kind, 0.0, source, values["licence"])]
     response = values["response"] or None
     paired = bool(response) and (labels[1] is not None or labels[2] is not None)

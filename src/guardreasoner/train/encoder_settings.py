@@ -53,7 +53,7 @@ class EncoderConfig:
     warmup: float = 0.05
     weight_decay: float = 0.01
     smoothing: float = 0.02
-    """How far gold stands from 0 and 1."""
+    """Distance of the targets from 0 and 1."""
     kind_weight: float = 0.3
     attack_weight: float = 0.5
     epochs: int = 1

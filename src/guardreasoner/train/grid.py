@@ -1,4 +1,4 @@
-"""Matrices whose weights lie on a 4-bit grid, as GGUF's Q4_1 stores them."""
+"""Matrices with weights on a 4-bit grid, as GGUF's Q4_1 stores them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class MineConfig:
     """Of several tasks with right and wrong answers: the first of Request, Response, Completion (code), or the one with
     most wrong answers."""
     gamma: float = 0.2
-    """Weights lie in [1 - gamma, 1 + gamma] (`hard_sample_mining.py`: max_norm 0.2)."""
+    """Weights are in [1 - gamma, 1 + gamma] (`hard_sample_mining.py`: max_norm 0.2)."""
     weigh_by: Literal["source", "all"] = "source"
     """Over which pairs the difficulty is normalised: those of one data set (code), or all."""
     models: tuple[str, ...] = ()

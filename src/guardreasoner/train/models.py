@@ -51,7 +51,7 @@ def base_tokenizer(config: ModelConfig) -> Any:
 
     Raises:
         ConfigError: as `prepare_tokenizer`.
-        EngineError: there is none at hand.
+        EngineError: it cannot be loaded.
     """
     if config.base in NAMED_BASES:
         return load_base(config)[1]

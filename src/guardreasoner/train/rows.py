@@ -1,7 +1,7 @@
 """Examples become token rows: the same encoding in training as in use, and a label only where the model is to learn.
 
 A row is the prompt, the reasoning, and the answer block in the pieces in which engines force it. Unannotated verdicts
-are never predicted: a random word stands in their place.
+are never learned: a random word takes their place.
 """
 
 from __future__ import annotations

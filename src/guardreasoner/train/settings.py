@@ -154,7 +154,7 @@ class SftConfig(TrainingConfig):
     there. Paper: none."""
     packing: Literal["auto", "on", "off"] = "off"
     """Fill rows up to max_tokens with several examples that do not see each other (scripts: off); `auto` = where
-    flash-attention is at hand."""
+    flash-attention is installed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,7 +28,7 @@ def run_sft(
     """Train; returns the manifest (in the first process), or None in the others.
 
     Args:
-        out: the run's folder; `synthesize/traces.jsonl` lies in it.
+        out: the run's folder, with `synthesize/traces.jsonl`.
         stage: name of the folder to write (`sft`, or `sft-NAME` for a variant).
 
     Raises:

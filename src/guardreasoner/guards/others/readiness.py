@@ -67,7 +67,7 @@ def _weights(row: GuardRow) -> Iterator[str]:
 
 
 def cached(model: str, revision: str | None) -> bool:
-    """Whether a hub repository's weights lie in the hub's own cache."""
+    """Whether a hub repository's weights are in the hub's own cache."""
     root = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or _home()) / "hub")
     snapshots = root / f"models--{model.replace('/', '--')}" / "snapshots"
     found = [snapshots / revision] if revision else list(snapshots.glob("*"))
