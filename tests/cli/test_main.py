@@ -50,7 +50,7 @@ def test_alone_it_prints_every_command_in_a_group_on_a_screen(capsys):
         (["check", "hi", "--guard", "nanno"], 1, "there is no guard named 'nanno'; did you mean 'nano'?"),
         (["check", "hi", "--option", "threads=two"], 1, "not 'two'"),
         (["check", "hi", "--option", "budgets=3"], 1, "budgets"),
-        (["evaluate"], 2, "the following arguments are required: --out"),
+        (["stress"], 2, "the following arguments are required: --out"),
     ],
 )
 def test_what_is_typed_wrong_is_named_with_the_nearest_right_thing(capsys, words, code, message):

@@ -1,6 +1,7 @@
 """Running a guard over benchmarks: what is written, resuming, drawing, correcting, gating, replaying."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -289,9 +290,21 @@ def test_the_command_evaluates_a_file_of_ones_own(tmp_path, own, capsys):
     out = capsys.readouterr()
     assert "own" in out.out
     assert "40.00" in out.out
-    assert "own: 120 rows" in out.err
+    assert "own: 120 rows judged" in out.err
+    assert "decide nothing" not in out.out
     assert main(["evaluate", "--guard", "constant", *own, "--out", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["constant_f1"] == pytest.approx(40.0)
+
+
+def test_a_run_of_few_rows_says_how_little_it_tells_and_where_it_is(tmp_path, own, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--guard", "constant", *own, "--limit", "20"]) == 0
+    out = capsys.readouterr()
+    assert re.search(
+        r"^20 rows decide nothing: the F1 of prompt harm \(own\) lies anywhere from \d+ to \d+$", out.out, re.M
+    )
+    assert "kept in runs/constant; `guardreasoner report runs/constant --out report`" in out.err
+    assert (tmp_path / "runs" / "constant" / "scores.jsonl").exists()
 
 
 def test_the_gate_passes_an_unchanged_guard_and_stops_a_worse_one(tmp_path, own, capsys):

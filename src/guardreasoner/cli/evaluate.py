@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from guardreasoner.cli.options import add_data, add_guard, guard_options
-from guardreasoner.cli.show_scores import points_table, scores_table, stability_table
+from guardreasoner.cli.show_scores import NAMES, points_table, scores_table, stability_table
 from guardreasoner.cli.tables import print_json, show
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
@@ -29,9 +29,11 @@ from guardreasoner.evaluate.stability import KINDS, TEMPERATURE, read_stability,
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.others.conventions import InferringGuard, PaperRefusalsGuard
-from guardreasoner.types import Example
+from guardreasoner.types import Example, Score
 
 GATE_FAILED = 10
+FEW = 100
+"""Rows of a cell below which a table says how little its F1 tells."""
 SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
 
 
@@ -43,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "what label values mean: prompt_harm=label:unsafe=harmful:*=unharmful")  # fmt: skip
     add_data(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="N rows per task of a benchmark, "
-                        "stratified by gold")  # fmt: skip
+                        "stratified by gold; tasks share rows where they can")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument(
         "--labels",
@@ -66,7 +68,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="RUN", help="an earlier run to keep up with")
     parser.add_argument("--fail-below", type=float, metavar="X", help="exit 10 unless a loss of more than X F1 points "
                         "against the baseline is ruled out")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the folder of the run")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the folder of the run (default runs/GUARD)")
     parser.add_argument("--fresh", action="store_true", help="throw away what RUN holds")
     parser.add_argument("--json", action="store_true", help="one JSON object per cell instead of the table")
     add_guard(parser)
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     corrections = _corrections(args)
     examples = _load(args)
     options = guard_options(args)
+    out = args.out or Path("runs", re.sub(r"[^\w.-]+", "-", args.guard).strip("-."))
     guard = load_guard(args.guard, **options)
     if args.refusals == "paper":
         guard = PaperRefusalsGuard(guard)
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         result = evaluate(
             guard,
             examples,
-            args.out,
+            out,
             config={
                 "asked": args.guard,
                 "map": ",".join(args.map) if args.map else None,
@@ -106,15 +109,16 @@ def run(args: argparse.Namespace) -> int:
             repeat(
                 guard,
                 judged(examples, args.limit, args.seed),
-                args.out,
+                out,
                 times=args.repeat,
                 kinds=args.repeat_kind,
                 temperature=args.temperature,
                 progress=Shown(bars),
             )
     _print(result, as_json=args.json)
+    print(f"kept in {out}; `guardreasoner report {out} --out report` makes tables and a page of it", file=sys.stderr)
     if args.repeat is not None:
-        show(stability_table(read_stability(open_run(args.out, args.data))))
+        show(stability_table(read_stability(open_run(out, args.data))))
     return _gate(result, args.baseline, args.fail_below) if args.baseline else 0
 
 
@@ -187,7 +191,7 @@ class Shown:
             self.ids[name] = self.bars.add_task(name, total=total)
         self.bars.update(self.ids[name], completed=done)
         if done == total and self.bars.disable:
-            print(f"{name}: {total} rows", file=sys.stderr)
+            print(f"{name}: {total} rows judged", file=sys.stderr)
 
 
 def _print(result: Result, *, as_json: bool) -> None:
@@ -204,11 +208,18 @@ def _print(result: Result, *, as_json: bool) -> None:
 def _worries(result: Result) -> Sequence[str]:
     unread = sum(s.unparsed for s in result.scores)
     lines = [f"not read or not given: {unread} answers, each counted as wrong once"] if unread else []
-    below = [f"{m.task.value.replace('_', ' ')}" for m in result.averages if m.weighted_f1 < m.weighted_constant_f1]
+    below = [NAMES[m.task] for m in result.averages if m.weighted_f1 < m.weighted_constant_f1]
     if below:
         lines.append(f"below the guard that always says the positive label: {', '.join(below)}")
+    if few := min((s for s in result.scores if s.n < FEW), key=_vagueness, default=None):
+        between = f"lies anywhere from {few.ci[0]:.0f} to {few.ci[1]:.0f}" if few.ci else "may be tens of points off"
+        lines.append(f"{few.n} rows decide nothing: the F1 of {NAMES[few.task]} ({few.benchmark}) {between}")
     lacking = {str(s.extra["ranking"]) for s in result.scores if "ranking" in s.extra}
     return [*lines, *(f"without AUROC and intervals: {why}" for why in lacking)]
+
+
+def _vagueness(score: Score) -> tuple[int, float]:
+    return score.n, score.ci[0] - score.ci[1] if score.ci else 0.0
 
 
 def _gate(result: Result, baseline: Path, fail_below: float) -> int:
