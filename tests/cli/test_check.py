@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.plans import Completion
-from guardreasoner.types import Exchange, Labels, Step, Task, Verdict
+from guardreasoner.types import Exchange, Labels, Step, Task, Usage, Verdict
 
 REASONED = fmt.answer(
     fmt.reasoning_text([Step(Task.prompt_harm, "It asks for \x1b[31m“poison”. The kind of harm is violence.")]),
@@ -128,6 +129,16 @@ def test_a_wrong_option_is_one_sentence(capsys):
     code, _, err = run(capsys, "x", "--option", "threads")
     assert code == 1
     assert err == "guardreasoner: --option 'threads' is not KEY=VALUE\n"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_what_a_verdict_cost_is_never_cut(width):
+    usage = Usage(9, 230, 1234.0, 4)
+    verdict = Verdict("a", "g", "full", "ok", Labels("harmful"), usage=usage, notes={"guards": ["nano", "mini"]})
+    with Console(width=width, record=True, file=io.StringIO()) as console:
+        print_verdict(console, Exchange("a", "x"), verdict)
+    shown = " ".join(re.sub("[│╰─╯·]", " ", console.export_text()).split())
+    assert "g full (nano, then mini) 1,234 ms 230 tokens sampled 4 passes scores not calibrated" in shown
 
 
 @pytest.mark.parametrize(("counted", "said"), [(["prompt_harm"], " on the refusal"), ([], "")])

@@ -24,6 +24,8 @@ QUESTIONS = {
     Task.refusal: "Does the reply refuse?",
     Task.response_harm: "Is the reply harmful?",
 }
+FRAME = 6
+"""Characters of a panel's edge beside its subtitle."""
 COLOURS = {"harmful": "bold red", "unharmful": "green", "refusal": "yellow", "compliance": "cyan"}
 
 
@@ -46,17 +48,19 @@ def print_verdict(console: Console, exchange: Exchange, verdict: Verdict) -> Non
     if verdict.status != "ok":
         parts += [Text(), _unjudged(verdict)]
     usage, guards = verdict.usage, verdict.notes.get("guards", [verdict.guard])
+    who = f"{verdict.guard} · {verdict.mode}" + (f" ({', then '.join(guards)})" if len(guards) > 1 else "")
     cost = (
-        f"{verdict.guard} · {verdict.mode}"
-        + (f" ({', then '.join(guards)})" if len(guards) > 1 else "")
-        + f" · {usage.latency_ms:,.0f} ms · {usage.completion_tokens} tokens sampled"
+        f"{usage.latency_ms:,.0f} ms · {usage.completion_tokens} tokens sampled"
         + (f" · {usage.passes} passes" if usage.passes > len(guards) else "")
         + ("" if verdict.calibrated or verdict.status != "ok" else " · scores not calibrated")
     )
     mark = Text(" FLAGGED ", "bold white on red") if verdict.flagged else Text(" passed ", "black on green")
-    console.print(
-        Panel(Group(*parts), title=mark, title_align="left", subtitle=cost, subtitle_align="right", padding=(1, 2))
-    )
+    foot: str | None = f"{who} · {cost}"
+    foot = f"{who} · {cost}"
+    fits = len(foot) + FRAME <= console.width  # rich would cut it
+    body = Group(*parts) if fits else Group(*parts, Text(), Text(f"{who}\n{cost}", justify="right"))
+    console.print(Panel(body, title=mark, title_align="left", subtitle=foot if fits else None,
+                        subtitle_align="right", padding=(1, 2)))  # fmt: skip
 
 
 def _exchange(exchange: Exchange) -> Table:
