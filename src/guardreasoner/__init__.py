@@ -1,4 +1,4 @@
-"""GuardReasoner: a guard for LLM applications that reasons before it judges.
+"""GuardReasoner: a guard for LLM applications.
 
 from guardreasoner import load_guard
 

@@ -152,6 +152,18 @@ def test_weights_in_the_hubs_cache_make_a_guard_ready(bare):
     assert missing(row) == []
 
 
+def test_all_that_a_guard_lacks_is_named_at_once(monkeypatch):
+    monkeypatch.setattr("guardreasoner.guards.others.readiness.find_spec", lambda module: None)
+    wants = {
+        "gpt-4o": ["pip install", "set OPENAI_API_KEY"],
+        "claude-3-5-sonnet": ["taken down", "pip install", "set ANTHROPIC_API_KEY"],
+        "guardreasoner-vl-3b": ["pip install", "--revision", "weights"],
+        "wildguard": ["pip install", "weights", "prompt text"],
+    }
+    for name, starts in wants.items():
+        assert [lack[: len(start)] for lack, start in zip(missing(ROWS[name]), starts, strict=True)] == starts
+
+
 def test_an_adapter_and_a_prompt_text_are_wanted_too(bare):
     aegis = missing(ROWS["aegis-guard-permissive"])
     assert [lack.split(":")[0] for lack in aegis] == ["weights", "weights", "prompt text"]

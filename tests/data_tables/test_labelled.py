@@ -45,6 +45,10 @@ def test_a_csv_file_is_read_with_a_mapping(tmp_path):
         ),
         ('{"text": "a"}\n', r"mine.jsonl: there is no column 'prompt'; columns found: text; try --map prompt=text"),
         (
+            '{"prompt": "a", "labels": {"prompt_harm": "harmful"}}\n',
+            r"'labels' holds an object; write its labels as columns of the row: {\"prompt\"",
+        ),
+        (
             '{"id": "x", "prompt": "a", "refusal": ""}\n{"id": "x", "prompt": "b"}\n',
             r"line 2, field 'id': the id of line 1 again",
         ),

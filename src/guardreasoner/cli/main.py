@@ -101,7 +101,7 @@ def module_of(command: str) -> str:
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:
     """The whole parser; only the asked command's module is imported, so that `check` starts fast."""
-    parser = MainParser(prog="guardreasoner", description="A guard for LLM applications that reasons before it judges.")
+    parser = MainParser(prog="guardreasoner", description="A guard for LLM applications.")
     parser.add_argument("--version", action="version", version=f"guardreasoner {__version__}")
     sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for name, text in COMMANDS.items():

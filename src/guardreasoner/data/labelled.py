@@ -144,6 +144,11 @@ def _check_columns(
         wrong = f"no column holds labels ({', '.join(TASKS)})"
     else:
         return
+    if packed := next(
+        (n for n in found if any(isinstance(r.get(n), Mapping) and set(TASKS) & {*r[n]} for r in rows)), ""
+    ):
+        example = '{"prompt": ..., "prompt_harm": "harmful"}'
+        raise DataError(f"{packed!r} holds an object; write its labels as columns of the row: {example}", file=file)
     fits = fitting_map(rows, asked={k: c.name for k, c in asked.items()})
     hint = f"try --map {fits}" if fits else "say which is which: --map prompt=COLUMN,prompt_harm=COLUMN"
     raise DataError(f"{wrong}; {columns_found(found)}; {hint}", file=file)

@@ -26,13 +26,12 @@ LIBRARIES: dict[str, tuple[tuple[str, ...], str]] = {
 
 def missing(row: GuardRow) -> list[str]:
     """What keeps a guard from running here now, each with what to do about it; empty = it can run."""
-    if row.retired:
-        return [f"taken down on {row.retired}, now {row.current}: add --model {row.current}"]
     if row.format in ("constant", "replay"):
         return []
     if row.format == "cascade":
         return [] if row.options else ["give --option first=, second= and bands="]
-    lacks = list(_libraries(row))
+    lacks = [f"taken down on {row.retired}, now {row.current}: add --model {row.current}"] if row.retired else []
+    lacks += _libraries(row)
     if row.key and not os.environ.get(row.key, "").strip():
         lacks.append(f"set {row.key}")
     if row.unreleased:
@@ -57,12 +56,13 @@ def _weights(row: GuardRow) -> Iterator[str]:
     for model, revision in wanted:
         if not model:
             continue
-        if revision is None and not Path(model).is_absolute():
-            yield f"--revision: no commit of {model} is known"
         if Path(model).is_absolute():
             if not any((Path(model) / name).is_file() for name in ("genai_config.json", "config.json")):
                 yield f"no model in {model}"
-        elif not cached(model, revision):
+            continue
+        if revision is None:
+            yield f"--revision: no commit of {model} is known"
+        if not cached(model, revision):
             yield f"weights: download {model}" + (" (gated: accept its licence, set HF_TOKEN)" if row.gated else "")
 
 
