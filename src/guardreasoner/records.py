@@ -229,9 +229,9 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes its place, and what was there away, when the body ends without an error.
+    """An empty folder to fill; it replaces `path` when the body ends without an error.
 
-    It is filled beside its place; what a kill left there is thrown away the next time.
+    It is filled beside `path`; what a killed run left there is deleted the next time.
     """
     target = Path(path)
     work, old = (target.with_name(f".{target.name}.{what}") for what in ("unfinished", "old"))
@@ -282,7 +282,7 @@ class Appender:
         self._stream: IO[bytes] = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
 
     def append(self, row: Any) -> None:
-        """Write one row and hand it to the operating system."""
+        """Write one row and flush it."""
         self._stream.write(dumps(row).encode() + b"\n")
         self._stream.flush()
 

@@ -180,7 +180,7 @@ class RunFolder:
             stream.write(dumps({"at": now(), **values}) + "\n")
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder."""
         self._lock.close()
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from guardreasoner.guards.load import find_row, load_guard
 
 UNJUDGED = 11
 PLAIN_EVERY_S = 10.0
-"""How often progress is a line, where there is no terminal."""
+"""How often progress is a line, if there is no terminal."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -180,7 +180,7 @@ def progress_bars() -> Progress:
 
 
 class Shown:
-    """Progress as bars, or as one line per benchmark where there is no terminal."""
+    """Progress as bars, or as one line per benchmark if there is no terminal."""
 
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
@@ -202,10 +202,10 @@ def _print(result: Result, *, as_json: bool) -> None:
         return
     if not result.scores:
         raise DataError("the guard answers no task of these benchmarks")
-    show(scores_table(result.scores, result.averages), points_table(result.scores), *_worries(result))
+    show(scores_table(result.scores, result.averages), points_table(result.scores), *_warnings(result))
 
 
-def _worries(result: Result) -> Sequence[str]:
+def _warnings(result: Result) -> Sequence[str]:
     unread = sum(s.unparsed for s in result.scores)
     lines = [f"not read or not given: {unread} answers, each counted as wrong once"] if unread else []
     below = [NAMES[m.task] for m in result.averages if m.weighted_f1 < m.weighted_constant_f1]

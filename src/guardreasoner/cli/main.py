@@ -58,7 +58,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "seeds": "list the seed training sets",
     },
 }
-"""What a person comes for -> command -> what it does, in one line."""
+"""Purpose -> command -> what it does, in one line."""
 COMMANDS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 

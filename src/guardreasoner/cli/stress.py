@@ -91,5 +91,5 @@ def _print(result: Stress, *, each: bool, as_json: bool) -> None:
 
 
 def _shown(rate: Interval, rows: int) -> tuple[str, str, str]:
-    """Rate, interval and rows; dashes where there are none."""
+    """Rate, interval and rows; dashes if there are none."""
     return (f"{rate.value:.1f}%", f"{rate.low:.1f} to {rate.high:.1f}", str(rows)) if rows else ("–", "–", "0")

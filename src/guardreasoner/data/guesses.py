@@ -1,4 +1,4 @@
-"""Guess what the columns of an unknown labelled file mean: suggested in the error, never assumed."""
+"""Guesses what the columns of a labelled file mean. A guess is suggested in the error, never assumed."""
 
 from __future__ import annotations
 

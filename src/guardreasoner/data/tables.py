@@ -1,8 +1,8 @@
 """Files of rows, by suffix: JSON lines, a JSON list, CSV, TSV and Parquet; all but Parquet also under `.gz`.
 
 `read_table` yields each row with its line number, or, for a row that cannot be read, the error that says so. It skips a
-byte order mark, accepts upper-case suffixes, and reads an empty CSV cell as no value (None). What spreadsheets write is
-read too: semicolons in place of commas, a first line `sep=;`, UTF-16.
+byte order mark, accepts upper-case suffixes, and reads an empty CSV cell as no value (None). Files from
+spreadsheets are read too: semicolons in place of commas, a first line `sep=;`, UTF-16.
 """
 
 from __future__ import annotations

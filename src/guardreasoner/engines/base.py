@@ -20,7 +20,7 @@ GRACE_S = 0.25
 
 
 class DeadlinePassed(Exception):
-    """A batch saw its deadline pass in the middle of long prompts."""
+    """The deadline passed in the middle of long prompts."""
 
 
 OnText = Callable[[int, str], None]

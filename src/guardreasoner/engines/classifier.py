@@ -36,7 +36,7 @@ class ClassifierEngine:
             model: hub id or folder; safetensors only, and no code of the repository is run.
             function: softmax = exactly one label holds; sigmoid = each label by itself.
             labels: names in the order of the outputs; None = the config's `id2label`.
-            device: cpu, cuda, ...; None = cuda where there is one.
+            device: cpu, cuda, ...; None = cuda if there is one.
             dtype: auto (as stored), float32, bfloat16 or float16.
             max_batch: texts that run together.
             context_tokens: None = what the model's config says.

@@ -74,10 +74,10 @@ class Generation:
     plan: Plan
     settings: Settings
     sources: Sources
-    """What may be quoted."""
+    """The text that may be quoted."""
     sample: int = 0
     hear: Callable[[str], None] | None = None
-    """Called with the text so far, whenever it has grown."""
+    """Called with the text so far whenever it grows."""
     text: str = ""
     finish: Finish = "stop"
     error: str | None = None

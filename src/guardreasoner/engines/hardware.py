@@ -19,7 +19,7 @@ def wait_gently() -> None:
 
 
 def available_cores() -> int:
-    """Cores this process may use: by affinity, and by the control group's quota where there is one."""
+    """Cores this process may use: by affinity, and by the control group's quota if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

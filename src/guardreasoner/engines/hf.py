@@ -61,7 +61,7 @@ class HfEngine:
             adapter: LoRA weights on top of the model, hub id or folder (needs peft).
             adapter_revision: commit of the adapter's hub id.
             adapter_subfolder: their place in the repository or folder.
-            device: cpu, cuda, cuda:1, ...; None = cuda where there is one.
+            device: cpu, cuda, cuda:1, ...; None = cuda if there is one.
             dtype: float32, bfloat16, float16, or auto: as stored, but float32 on a CPU that does not multiply bfloat16.
             kind: causal, or image-text for models that also see (used on text only).
             max_batch: rows that decode together.

@@ -319,7 +319,7 @@ def seconds(text: str) -> float | None:
 
 
 def key_from(variable: str, *, required: bool = True) -> str:
-    """An API key from the environment; empty where there is none and none is required."""
+    """An API key from the environment; empty if there is none and none is required."""
     key = os.environ.get(variable, "").strip()
     if not key and required:
         raise ConfigError(f"{variable} is not set; put your API key there")

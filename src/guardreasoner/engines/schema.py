@@ -49,7 +49,7 @@ class SchemaEngine:
         name: str | None = None,
     ) -> None:
         """Args:
-        device: cpu, cuda, ...; None = cuda where there is one.
+        device: cpu, cuda, ...; None = cuda if there is one.
         max_batch: texts that run together.
         context_tokens: text and labels together; longer texts are judged in windows.
         """

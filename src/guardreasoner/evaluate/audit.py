@@ -174,7 +174,7 @@ def judge_with_steps(guard: ReasoningGuard, exchange: Exchange, reasoning: str) 
     The reasoning takes the place of the sampled part of `full`; the forced answer block follows as always.
     """
     if not guard.engine.capabilities.force:
-        raise ConfigError(f"engine {guard.engine.name} cannot force text, so steps cannot be put into its mouth")
+        raise ConfigError(f"engine {guard.engine.name} cannot force text, so it cannot be given steps")
     mode: Mode = "full" if reasoning else "instant"
     margins = {t: guard.calibration.curve(t, mode).margin() for t in TASKS}
     plan: Plan = wire_format.plan(mode, exchange.tasks, margins=margins)

@@ -87,7 +87,7 @@ class Fit:
 
 
 def margins(verdicts: Sequence[Verdict], task: Task) -> Floats:
-    """Log-probability margins behind the scores of an uncalibrated guard; NaN where there is none."""
+    """Log-probability margins behind the scores of an uncalibrated guard; NaN if there is none."""
     raw = [v.scores[task.value] for v in verdicts]
     p = np.array([np.nan if s is None else s for s in raw], dtype=float)
     clipped = np.clip(p, 1e-9, 1 - 1e-9)

@@ -191,7 +191,7 @@ class Average:
 
 
 def averaged(benchmarks: Iterable[str]) -> frozenset[str]:
-    """The benchmarks that a mean is taken over: the paper's, where there are any.
+    """The benchmarks that a mean is taken over: the paper's, if there are any.
 
     `everyday` and users' own files ask something else, so beside the paper's they enter no mean.
     """

@@ -1,4 +1,4 @@
-"""What an export costs in verdicts: labels and ranking against the checkpoint in float32, on labelled rows."""
+"""How an export compares with its checkpoint in float32: labels and ranking, on labelled rows."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Options:
     """What one row may set."""
 
     frame: Mapping[str, str] = field(default_factory=dict)
-    """Templates with holes by side (`prompt`, `response`); the side's text alone where there is none."""
+    """Templates with holes by side (`prompt`, `response`); the side's text alone if there is none."""
     harm_labels: tuple[str, ...] = ()
     """The labels that mean harm; empty = all of them (BeaverDam: 14 categories, each a kind of harm)."""
     finds: Literal["harm", "attack"] = "harm"

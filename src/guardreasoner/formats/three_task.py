@@ -87,7 +87,7 @@ def _conversation(exchange: Exchange) -> tuple[Segment, ...]:
 
 
 def parse(call: Call, completion: Completion, options: Options) -> Parsed:
-    """The block after the last `Answers:`, or, where there is none, each key's last verdict in the whole text."""
+    """The block after the last `Answers:`, or, if there is none, each key's last verdict in the whole text."""
     parsed = wire.parse(completion.text)
     labels, problem = parsed.labels, parsed.problem
     if problem == "no_block":

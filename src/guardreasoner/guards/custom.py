@@ -119,7 +119,7 @@ def load_object(name: str, *, mode: Mode = "auto", fail_mode: FailMode = "closed
 
 
 def as_guard(found: Any, *, name: str, fail_mode: FailMode = "closed") -> Guard:
-    """Any of the kinds of object that this page describes, as a guard."""
+    """Any object of the kinds above as a guard."""
     from guardreasoner.guards.interop import AnyGuardrailGuard, ModerateGuard
 
     if callable(getattr(found, "judge", None)):

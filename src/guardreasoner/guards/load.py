@@ -156,7 +156,7 @@ def _cascade(
             f"guard {row.name} needs first, second and bands, for example --option first=nano "
             """--option second=guardreasoner-8b --option bands='{"prompt_harm": [0.2, 0.8]}'"""
         )
-    _budgets(_mapping("budgets", options.get("budgets", {})))  # what is wrong is said now
+    _budgets(_mapping("budgets", options.get("budgets", {})))  # an error is raised now
     one, two = (
         {"fail_mode": fail_mode, **{k: v for k, v in options.items() if k in PARTS[place]}, **_named(place, given)}
         for place, given in (("first", first), ("second", second))

@@ -303,7 +303,7 @@ class ReasoningGuard(Judging):
             return checked_language(verdict, exchange, made.read, self.fail_mode) if self.english else verdict
         status: Status = "input_too_long" if broken is None else status_of(broken)
         harmful = [r for r in read if r.parsed.labels.harmful]
-        if harmful:  # what is known to be harmful decides, whatever became of the rest
+        if harmful:  # known harm decides, even if the rest could not be judged
             return known_harm(self._decided(blank, exchange, harmful), status)
         notes = notes_on(exchange, readings)
         if broken is None:

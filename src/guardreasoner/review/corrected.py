@@ -145,7 +145,7 @@ def _interval(
 
 
 def _unseen(rows: Sequence[Sealed], predicted: Mapping[str, bool], positive: str, population: int) -> Floats:
-    """What wrong labels could move in a stratum whose sample showed none: as many as Wilson's bound allows."""
+    """The most that wrong labels could change in a stratum whose sample showed none, by Wilson's bound."""
     if_flipped = [_change(s, bool(predicted[s.id]), opposite(str(s.gold), s.task), positive) for s in rows]
     most: Floats = wilson(0, len(rows)).high / 100 * (population - len(rows)) * np.mean(if_flipped, axis=0)
     return most

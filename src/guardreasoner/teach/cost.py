@@ -1,4 +1,4 @@
-"""What a teacher costs: prices, an estimate before the run, and a cap that is never exceeded."""
+"""The cost of a teacher: prices, an estimate before the run, and a cap that is never exceeded."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `yueliu1999/GuardReasonerTrain` has four splits with the columns instruction, input, output. Answers are kept as
 released, byte for byte: the reasoning is the output up to its answer block, and the block is trained unchanged. Gold
-labels are the block's, for the texts that exist: where there is no reply, the teacher's "refusal" and "unharmful" stay
+labels are the block's, for the texts that exist: if there is no reply, the teacher's "refusal" and "unharmful" stay
 in the answer but are not gold.
 """
 

@@ -1,4 +1,4 @@
-"""Rows made of several, and rows with disturbed letters: a guard learns to hold against dilution and misspelling."""
+"""Rows joined from several, and rows with misspellings, so that the guard finds harm in long or misspelt text."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _reply_inside(pools: _Pools, chosen: random.Random) -> EncoderRow:
 
 
 def _lent(pools: _Pools, chosen: random.Random) -> EncoderRow:
-    """A request with a reply from elsewhere, so that no label can be read off another."""
+    """A request with a reply to another one, so that no label follows from another."""
     row, share = _one(pools, chosen), chosen.random()
     if share < 0.4:
         return replace(

@@ -1,4 +1,4 @@
-"""Which rows train nano, which validate it, and how it is trained."""
+"""Which rows train nano, and which validate it."""
 
 from __future__ import annotations
 

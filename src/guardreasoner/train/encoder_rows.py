@@ -1,7 +1,7 @@
 """What nano is trained on: labelled rows, and the labels that each row gets.
 
 A label is 1, 0, or None where nobody said. A row carries the three tasks, the kind of harm, and whether its text tries
-to steer a model (`attack`). Sources that annotate one task take the others from reasoning traces, where there are any;
+to steer a model (`attack`). Sources that annotate one task take the others from reasoning traces, if there are any;
 labels that a trace disputes are left out.
 """
 

@@ -1,4 +1,4 @@
-"""What training costs on this machine: one pass through one and through two layers of the base, timed and weighed.
+"""What training costs on this machine: time and memory of a pass through one and through two layers of the base.
 
 The difference is a layer; the rest is embeddings, head and loss. So a base of any depth is measured in seconds, in the
 number format, attention and row lengths that the run will have.
@@ -22,7 +22,7 @@ from guardreasoner.train.settings import TrainingConfig
 from guardreasoner.train.trainer import recompute_layers, settled
 
 clock = time.monotonic
-"""What seconds are read from."""
+"""Measures seconds."""
 MOST_TOKENS = 4096
 """Tokens of a measured pass; a longer one is measured on fewer rows."""
 

@@ -1,4 +1,4 @@
-"""Base models and checkpoints: where a guard starts from, and how a trained one is laid down.
+"""Base models and checkpoints: where a guard starts from, and how a trained one is saved.
 
 A checkpoint is a transformers folder (safetensors, tokenizer) plus `guard.json`, which says how to talk to it: wire,
 format version, base, and the licence classes of the rows that its weights have seen.
@@ -115,7 +115,7 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """`guard.json` of a model folder; empty where there is none."""
+    """`guard.json` of a model folder; empty if there is none."""
     path = folder / "guard.json"
     return read_object(path) if path.exists() else {}
 

@@ -56,7 +56,7 @@ class Gold(NamedTuple):
     """What an example's answers are compared with."""
 
     words: tuple[str, str, str]
-    """The label words in the order of the answer block; `None` where there is none."""
+    """The label words in the order of the answer block; `None` if there is none."""
     tasks: tuple[Task, ...]
     """The tasks on which a pair may be made, in order of priority."""
 

@@ -330,7 +330,7 @@ def print_outlook(
 def _line(one: Outlook, processes: int) -> str:
     what = "answers" if one.stage == "sample" else "rows"
     steps = f"{one.steps:,} steps, " if one.steps else ""
-    here = "not to be said here" if one.seconds is None else f"about {one.seconds / 3600:.2f} device-hours here"
+    here = "no estimate here" if one.seconds is None else f"about {one.seconds / 3600:.2f} device-hours here"
     each = f"{one.memory_bytes / 1e9:.1f} GB per device" + (f" x {processes}" if processes > 1 else "")
     return (
         f"  {one.stage}: {one.rows:,} {what}, {one.tokens:,} tokens, {steps}{here} (H100: "

@@ -1,5 +1,4 @@
-"""What R-SFT and HS-DPO are asked: the base model, their hyper-parameters, batch arithmetic. No torch, so that recipes
-read fast."""
+"""Settings of R-SFT and HS-DPO: the base model, hyper-parameters, batch arithmetic. No torch, so recipes load fast."""
 
 from __future__ import annotations
 

@@ -359,7 +359,7 @@ def resident_bytes() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Most memory this process has held: of the GPU where there is one, else of the machine."""
+    """Most memory this process has held: of the GPU if there is one, else of the machine."""
     import resource
 
     if torch.cuda.is_available():
