@@ -110,7 +110,11 @@ class RunFolderError(GuardReasonerError):
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """Import an optional library, or say which extra brings it."""
+    """Import an optional library, or say which extra brings it.
+
+    Raises:
+        MissingDependency: the library is not installed.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

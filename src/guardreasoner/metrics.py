@@ -213,6 +213,9 @@ def ranking(scores: Sequence[float | None], gold: Sequence[str | None], task: Ta
     Returns:
         `scored_rows` (rows with a score), `auroc`, `auprc`, `ece`, `brier`, all in [0, 1]; None where a number has no
         meaning: no scores, or (`auroc`, `auprc`) one class only.
+
+    Raises:
+        MissingDependency: scikit-learn is not installed.
     """
     pairs = [
         (s, g == TASKS[task].positive) for s, g in zip(scores, gold, strict=True) if s is not None and g is not None

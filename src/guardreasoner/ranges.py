@@ -46,6 +46,9 @@ def check_range(name: str, value: Any, where: str) -> None:
     Args:
         name: of the option, flag or key; hyphens count as underscores.
         where: how the error names it.
+
+    Raises:
+        ConfigError: it is out of range.
     """
     if isinstance(value, Mapping):
         value = list(value.values())
@@ -75,7 +78,12 @@ def _range(name: str) -> tuple[str, float, float]:
 
 
 def build(kind: type[T], values: Any, where: str, extra: Mapping[str, Any] | None = None) -> T:
-    """A dataclass from plain values; `where` names them in errors."""
+    """A dataclass from plain values; `where` names them in errors.
+
+    Raises:
+        UnknownName: a key does not exist.
+        ConfigError: a value has the wrong type, or is out of range.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'the recipe'} must be a mapping of keys, not {_shown(values)}")
     hints = get_type_hints(kind)
@@ -90,7 +98,11 @@ def build(kind: type[T], values: Any, where: str, extra: Mapping[str, Any] | Non
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """A plain value as the type that a field or parameter declares."""
+    """A plain value as the type that a field or parameter declares.
+
+    Raises:
+        ConfigError: it is not of that type.
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return value

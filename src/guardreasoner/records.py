@@ -56,7 +56,11 @@ def to_dict(noun: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[T], row: Mapping[str, Any]) -> T:
-    """A noun from plain JSON values. Unknown fields are ignored, so that files of later versions can be read."""
+    """A noun from plain JSON values. Unknown fields are ignored, so that files of later versions can be read.
+
+    Raises:
+        DataError: a field is missing or cannot have the value it has.
+    """
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     nested = _NESTED.get(kind, {})
     try:
@@ -94,7 +98,11 @@ _ENCODER = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False)
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Line number (from 1), byte position and object of each line of a JSONL file; empty lines are skipped."""
+    """Line number (from 1), byte position and object of each line of a JSONL file; empty lines are skipped.
+
+    Raises:
+        DataError: the file cannot be read, a line is not UTF-8, not JSON, or not an object.
+    """
     position = 0
     try:
         with open(path, "rb") as stream:
@@ -121,7 +129,11 @@ def parse_line(content: bytes, *, file: str, line: int) -> dict[str, Any]:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """The object that a JSON file holds.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
     try:
         return _object(parse_json(Path(path).read_bytes(), file=str(path)), str(path))
     except OSError as error:
@@ -157,7 +169,11 @@ class HugeNumber:
 
 
 def parse_json(content: bytes, *, file: str, line: int | None = None) -> Any:
-    """The value that UTF-8 bytes of JSON hold; numbers beyond Python's own as `HugeNumber`."""
+    """The value that UTF-8 bytes of JSON hold; numbers beyond Python's own as `HugeNumber`.
+
+    Raises:
+        DataError: the bytes are not UTF-8, or not JSON.
+    """
     try:
         return _DECODER.decode(content.removeprefix(BOM_UTF8).decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -185,7 +201,11 @@ _LONGEST_INT = 4000
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of its pairs; a key twice is refused, for readers differ in which of the two they take."""
+    """The object of its pairs.
+
+    Raises:
+        KeyTwice: a key occurs twice; readers differ in which of the two they take, and only one would be judged.
+    """
     made = dict(pairs)
     if len(made) < len(pairs):
         raise KeyTwice

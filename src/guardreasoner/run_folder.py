@@ -35,14 +35,22 @@ class Counts:
         self.dropped[reason] += rows
 
     def as_dict(self) -> dict[str, Any]:
-        """The manifest's `counts`."""
+        """The manifest's `counts`.
+
+        Raises:
+            ValueError: rows are unaccounted for.
+        """
         if self.in_ != self.out + sum(self.dropped.values()):
             raise ValueError(f"counts do not add up: {self.in_} in, {self.out} out, {dict(self.dropped)} dropped")
         return {"in": self.in_, "out": self.out, "dropped": dict(sorted(self.dropped.items()))}
 
 
 def apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse to write over, or into a folder that holds, what is to be read; links are followed."""
+    """Refuse to write over, or into a folder that holds, what is to be read; links are followed.
+
+    Raises:
+        ConfigError: an input is `out`, or is in it.
+    """
     target = Path(out).resolve()
     for given in inputs:
         source = Path(given).resolve()

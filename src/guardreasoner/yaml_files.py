@@ -28,7 +28,11 @@ def packaged(place: str) -> Any:
 
 
 def read_text(path: str | Path) -> str:
-    """A text file of the user's; a byte order mark is skipped."""
+    """A text file of the user's; a byte order mark is skipped.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -47,7 +51,11 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What YAML text holds; `where` names it in errors."""
+    """What YAML text holds; `where` names it in errors.
+
+    Raises:
+        ConfigError: it is not YAML, or has a key twice.
+    """
     try:
         return yaml.load(text, Loader=_OnceEach)
     except yaml.YAMLError as error:

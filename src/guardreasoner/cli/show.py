@@ -78,7 +78,11 @@ def _print_panel(row: dict[str, Any], console: Console) -> None:
 
 
 def found(path: Path) -> list[Path]:
-    """The files of records in a run, a stage, or the file itself."""
+    """The files of records in a run, a stage, or the file itself.
+
+    Raises:
+        ConfigError: there are none.
+    """
     if path.is_file():
         return [path]
     names = ("traces.jsonl", "samples.jsonl", "preferences.jsonl")

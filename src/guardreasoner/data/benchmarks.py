@@ -195,7 +195,11 @@ _MISSPELT = {"xstestreponseharmful": "XSTestResponseHarmful"}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by name, whatever the case; the official misspelling `XSTestReponseHarmful` is accepted."""
+    """A benchmark by name, whatever the case; the official misspelling `XSTestReponseHarmful` is accepted.
+
+    Raises:
+        UnknownName: there is none of that name; the nearest is named.
+    """
     by_name = {n.lower(): b for n, b in BENCHMARKS.items()}
     lower = _MISSPELT.get(name.lower(), name).lower()
     if lower not in by_name:
@@ -214,7 +218,11 @@ def title(name: str) -> str:
 
 
 def data_folder(given: str | Path | None = None) -> Path | None:
-    """The folder that holds `benchmarks/` and `train/`: as given, or by `GUARDREASONER_DATA`; None = the hub."""
+    """The folder that holds `benchmarks/` and `train/`: as given, or by `GUARDREASONER_DATA`; None = the hub.
+
+    Raises:
+        ConfigError: the folder does not exist.
+    """
     named = given or os.environ.get("GUARDREASONER_DATA")
     if not named:
         return None

@@ -39,7 +39,12 @@ class Column:
 
 
 def parse_mapping(pairs: str | Sequence[str] | None, fields: Sequence[str] = FIELDS) -> dict[str, Column]:
-    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields."""
+    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields.
+
+    Raises:
+        ConfigError: a pair is not `field=column`, or a value is given no label of its task.
+        UnknownName: there is no such field.
+    """
     text = pairs if isinstance(pairs, str) else ",".join(pairs or ())
     mapping: dict[str, Column] = {}
     for pair in filter(None, (p.strip() for p in text.split(","))):

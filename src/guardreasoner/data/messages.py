@@ -53,7 +53,11 @@ def _part(part: Any, field: str) -> str:
 
 
 def read_message(message: Any, field: str) -> tuple[str, str]:
-    """Role and text of one message."""
+    """Role and text of one message.
+
+    Raises:
+        DataError: it is no message, its role is not known, or it holds what cannot be judged.
+    """
     if not isinstance(message, Mapping):
         raise DataError('a message is {"role", "content"}', field=field)
     role = message.get("role")

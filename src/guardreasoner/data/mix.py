@@ -130,7 +130,11 @@ def load_written(config: DataConfig, data_dir: str | Path | None = None) -> dict
 
 
 def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[Path]:
-    """The files a mix reads, in order, for a manifest's `inputs`."""
+    """The files a mix reads, in order, for a manifest's `inputs`.
+
+    Raises:
+        ConfigError: the folder is not there or holds no `.jsonl` file.
+    """
     if config.seeds:
         return []
     if config.folder is None:

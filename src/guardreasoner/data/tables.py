@@ -52,7 +52,11 @@ def stem_of(path: str | Path) -> str:
 
 
 def checked_suffix(path: str | Path, known: Iterable[str] = SUFFIXES) -> str:
-    """As `suffix_of`."""
+    """As `suffix_of`.
+
+    Raises:
+        ConfigError: the file's name ends in none of the known ones.
+    """
     suffix, names = suffix_of(path), list(known)
     if suffix not in names:
         raise ConfigError(f"{printable(str(path), 200)}: the name says no kind of table; known: {', '.join(names)}")
@@ -214,7 +218,12 @@ _READERS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_list, 
 
 
 def open_parquet(file: Path) -> Any:
-    """A `pyarrow.parquet.ParquetFile`."""
+    """A `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        MissingDependency: pyarrow is not installed.
+        DataError: it cannot be read, or two columns have one name.
+    """
     parquet = need("pyarrow.parquet", "data")
     try:
         table = parquet.ParquetFile(file)

@@ -63,7 +63,11 @@ def written(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Written:
 
 
 def check(gold: Labels, made: Written) -> None:
-    """Refuse a trace that argues against its row."""
+    """Refuse a trace that argues against its row.
+
+    Raises:
+        ValueError: an undisputed label differs from the row's.
+    """
     for task in TASKS:
         if task not in made.disputed and gold[task] and made.labels[task] not in (None, gold[task]):
             raise ValueError(f"the trace concludes {made.labels[task]} where the row's {task.value} is {gold[task]}")

@@ -66,7 +66,11 @@ class ClassifierEngine:
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
-        """See `Engine.run`. The plan is empty, or one `Choice` between labels."""
+        """See `Engine.run`. The plan is empty, or one `Choice` between labels.
+
+        Raises:
+            PlanUnsupported: the plan wants text.
+        """
         if len(plan) > 1 or any(not isinstance(s, Choice) or set(s.words) - set(self.labels) for s in plan):
             raise PlanUnsupported(f"{self.name} is a classifier: it writes no text, it scores {', '.join(self.labels)}")
         encoded = [self.encoder.encode(prompt) for prompt in prompts]

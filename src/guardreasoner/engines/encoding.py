@@ -132,7 +132,11 @@ class Encoder:
         return tuple(ids)
 
     def word(self, text: str) -> tuple[int, ...]:
-        """The ids of a word of a `Choice`."""
+        """The ids of a word of a `Choice`.
+
+        Raises:
+            PlanUnsupported: the tokenizer cannot write it.
+        """
         ids = self.continuation(text)
         if not ids or (self._unknown is not None and self.tokenizer.token_to_id(str(self._unknown)) in ids):
             raise PlanUnsupported(f"this model's tokenizer cannot write the word {text!r}")
@@ -223,7 +227,11 @@ class Encoder:
 
 
 def encoder_of(tokenizer: Any, **options: Any) -> Encoder:
-    """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template."""
+    """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template.
+
+    Raises:
+        ConfigError: the tokenizer has no `tokenizer.json`.
+    """
     if isinstance(tokenizer, Tokenizer):
         return Encoder(tokenizer, **options)
     backend = getattr(tokenizer, "backend_tokenizer", None)

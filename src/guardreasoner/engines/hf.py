@@ -214,7 +214,12 @@ class HfBatch:
 def load_model(
     model: str, kind: Kind, *, revision: str | None, dtype: str, device: str, attention: str | None = None
 ) -> Any:
-    """The weights, ready to run."""
+    """The weights, ready to run.
+
+    Raises:
+        ConfigError: the repository wants to run code of its own, or the options make no sense.
+        EngineError: the weights do not exist or are gated.
+    """
     transformers = need("transformers", "hf")
     need("safetensors", "hf")
     transformers.logging.set_verbosity_error()
@@ -249,7 +254,11 @@ def _stored(dtype: str, device: str) -> str:
 
 
 def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfolder: str = "") -> Any:
-    """A LoRA adapter merged into its base model."""
+    """A LoRA adapter merged into its base model.
+
+    Raises:
+        EngineError: there is no such adapter, it is not in safetensors, or its shapes are not the base model's.
+    """
     peft = need("peft", "hf")
     folder = Path(adapter)
     try:
@@ -271,7 +280,11 @@ def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfo
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:
-    """The tokenizer of a model."""
+    """The tokenizer of a model.
+
+    Raises:
+        EngineError: there is none.
+    """
     try:
         return need("transformers", "hf").AutoTokenizer.from_pretrained(
             model, revision=revision, trust_remote_code=False

@@ -85,6 +85,9 @@ class HttpClient:
         retries: attempts after the first.
         in_flight: calls at a time.
         backoff_s: wait before the first retry; doubles, with jitter, up to 30 s.
+
+        Raises:
+            MissingDependency: aiohttp is not installed.
         """
         self._http = need("aiohttp", "openai")
         self._root, self._headers, self._model, self._key = root.rstrip("/"), dict(headers), model, key
@@ -319,7 +322,11 @@ def seconds(text: str) -> float | None:
 
 
 def key_from(variable: str, *, required: bool = True) -> str:
-    """An API key from the environment; empty if there is none and none is required."""
+    """An API key from the environment; empty if there is none and none is required.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
     key = os.environ.get(variable, "").strip()
     if not key and required:
         raise ConfigError(f"{variable} is not set; put your API key there")

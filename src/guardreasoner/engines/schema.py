@@ -52,6 +52,11 @@ class SchemaEngine:
         device: cpu, cuda, ...; None = cuda if there is one.
         max_batch: texts that run together.
         context_tokens: text and labels together; longer texts are judged in windows.
+
+        Raises:
+            MissingDependency: the extra `encoders` is not installed.
+            ConfigError: there is no such library.
+            EngineError: the weights cannot be loaded.
         """
         if library not in MARKS:
             raise ConfigError(f"there is no library {library!r} for labels with the text; known: {', '.join(MARKS)}")

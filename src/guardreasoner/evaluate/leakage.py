@@ -131,6 +131,9 @@ def leakage(
 
     Args:
         benchmarks: name to examples.
+
+    Raises:
+        ConfigError: no such method, or a threshold outside (0, 1].
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; known: {', '.join(METHODS)}")

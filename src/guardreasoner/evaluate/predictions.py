@@ -109,7 +109,11 @@ def read_predictions(
 
 
 def read_lines(path: str | Path) -> Lines:
-    """All lines of a JSONL file; a last line without its end is named as such."""
+    """All lines of a JSONL file; a last line without its end is named as such.
+
+    Raises:
+        DataError: the file is empty, cannot be read, or a line is broken.
+    """
     lines: Lines = []
     try:
         lines.extend(read_jsonl(path))
@@ -255,7 +259,11 @@ def _read_verdicts(
 
 
 def read_line(row: dict[str, Any], benchmark: str, *, file: str | None = None, line: int | None = None) -> Prediction:
-    """One line of a verdict file."""
+    """One line of a verdict file.
+
+    Raises:
+        DataError: it is not a verdict.
+    """
     try:
         verdict = from_dict(Verdict, row)
         gold = from_dict(Labels, row.get("gold") or {})

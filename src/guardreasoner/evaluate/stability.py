@@ -93,6 +93,9 @@ def repeat(
         kinds: None = all that the guard can do.
         temperature: of the sampled repeats, above 0.
         progress: called with kind and benchmark, answers so far and in all.
+
+    Raises:
+        ConfigError: a number is out of range, or a kind was asked for that this guard cannot do.
     """
     if times < 1 or temperature <= 0:
         raise ConfigError("--repeat wants a number of times above 0, and a temperature above 0")

@@ -91,6 +91,11 @@ def export(
     """Write an ONNX model folder; `out` appears whole or not at all, and replaces what was there.
 
     `precision`, `rank` and `check` are those of `ExportConfig`.
+
+    Raises:
+        ConfigError: the checkpoint is no folder with config, safetensors and tokenizer.json, or of a kind that cannot
+            be exported.
+        EngineError: the exported model does not compute what the checkpoint computes.
     """
     source, target = Path(checkpoint), Path(out)
     config = read_config(source)

@@ -201,7 +201,11 @@ def _streamed(guard: Judging, exchange: Exchange) -> Iterator[Step | Verdict]:
 
 
 def validate(exchange: Exchange) -> None:
-    """Refuse an exchange in which there is nothing to judge."""
+    """Refuse an exchange in which there is nothing to judge.
+
+    Raises:
+        DataError: both texts are empty, one is no text, or it is no exchange at all.
+    """
     if not isinstance(exchange, Exchange):
         raise DataError(f"judge takes a list of Exchange objects, not a {kind_of(exchange)}")
     for name, text in (("prompt", exchange.prompt), ("response", exchange.response)):
@@ -233,7 +237,11 @@ def known_tasks(tasks: Collection[Task] | None) -> tuple[Task, ...]:
 
 
 def judge_all(guard: Guard, exchanges: Sequence[Exchange]) -> list[Verdict]:
-    """The verdicts of any guard, checked: one row that breaks a guard takes no other with it, and none is lost."""
+    """The verdicts of any guard, checked: one row that breaks a guard takes no other with it, and none is lost.
+
+    Raises:
+        GuardReasonerError: the guard as a whole failed, or answered with other verdicts than it was asked for.
+    """
     try:
         verdicts = guard.judge(exchanges) if exchanges else []
     except GuardReasonerError:

@@ -89,6 +89,9 @@ class ReasoningGuard(Judging):
         first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
         english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
         max_windows: more windows than this are `input_too_long`.
+
+        Raises:
+            ConfigError: the engine cannot do the mode, or there is no such wire.
         """
         if wire not in get_args(Wire):
             raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")

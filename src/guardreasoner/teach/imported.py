@@ -120,7 +120,11 @@ def _line(source: str, title: str, row: Table1) -> str:
 
 
 def read_row(row: Mapping[str, Any], *, id: str, source: str) -> tuple[Trace, str]:
-    """One published row and the form of its instruction (`official` or `synthesis`); errors quote nothing of it."""
+    """One published row and the form of its instruction (`official` or `synthesis`); errors quote nothing of it.
+
+    Raises:
+        DataError: `input` or `output` is not what the published rows are; nothing of it is quoted.
+    """
     instruction, text = row.get("instruction"), row.get("output")
     form = next((n for n, start in _FORMS.items() if str(instruction).lstrip().startswith(start)), None)
     if form is None:

@@ -91,7 +91,11 @@ def synthesize(
 
 
 def unique(examples: Sequence[Example]) -> list[Example]:
-    """The examples as a list, if every id is unique."""
+    """The examples as a list, if every id is unique.
+
+    Raises:
+        ConfigError: an id occurs twice.
+    """
     if len({e.exchange.id for e in examples}) != len(examples):
         raise ConfigError("two examples have the same id; ids must be unique, a run resumes by them")
     return list(examples)
@@ -185,7 +189,11 @@ def _finish(
 
 
 def estimate(data: DataConfig, config: SynthesizeConfig, *, data_dir: str | Path | None = None) -> str:
-    """What a run would cost, in a sentence; finds every error that can be found before the first call."""
+    """What a run would cost, in a sentence; finds every error that can be found before the first call.
+
+    Raises:
+        ConfigError: as `synthesize`.
+    """
     train, validation, _ = load_mix(data, data_dir)
     taught = [e for e in train if _taught(e, config)]
     rows = f"{len(train):,} training rows, {len(validation):,} validation rows"

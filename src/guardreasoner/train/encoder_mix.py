@@ -22,6 +22,9 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], 
 
     Args:
         data: the data folder with `train/`, and where they are there `traces/` and `everyday/`.
+
+    Raises:
+        ConfigError: the folder holds no rows.
     """
     root, chosen = Path(data), random.Random(config.seed)
     plain = [*_sources(root, config, chosen), *(_everyday(root, config) if config.everyday else ())]

@@ -307,7 +307,11 @@ def _number_format(recipe: Recipe) -> list[str]:
 def print_outlook(
     recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
 ) -> None:
-    """Print the outlook of a recipe."""
+    """Print the outlook of a recipe.
+
+    Raises:
+        ConfigError: something prevents the run; all of it is named.
+    """
     asked = [name for name in stages if name in ("sft", "sample", "dpo") or name.startswith(("sft-", "dpo-"))]
     if "sft" in asked and "sample" in stages:
         extra = [recipe.folder(name) for name in recipe.variants if name in recipe.sample.models]

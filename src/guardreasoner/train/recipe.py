@@ -104,6 +104,9 @@ class Recipe:
 
         Every recipe has the variant `baseline-mix`, the paper's label-only model on the same rows (Table 3), whether
         or not it is written down.
+
+        Raises:
+            UnknownName: the recipe has no variant of that name.
         """
         if name == "sft":
             return self.sft
