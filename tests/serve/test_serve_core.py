@@ -1,6 +1,8 @@
 """Between a request and its verdict: batching, deadlines, cascade, budget, cache, failures of the guard."""
 
 import concurrent.futures as futures
+import json
+import logging
 import socket
 import threading
 from functools import partial
@@ -280,6 +282,16 @@ def test_a_deadline_that_passes_while_the_guard_is_loaded_says_so(tmp_path):
         assert said.startswith("this could not be judged (the guard is still being loaded), and fail mode closed")
         assert up.seen == []
         (tmp_path / "go").touch()
+
+
+def test_the_log_says_what_was_decided_and_not_about_what(served, caplog):
+    with caplog.at_level(logging.INFO, "guardreasoner.serve"):
+        served.http.post("/v1/judge", json={"exchanges": [{"prompt": "bad secret"}, {"prompt": "fine"}]})
+        judge(served, "fine")
+        served.http.get("/v1/models")
+        until(lambda: len(caplog.messages) == 3)
+    assert [json.loads(m)["action"] for m in caplog.messages] == ["block", "pass", None]
+    assert "secret" not in caplog.text
 
 
 def test_metrics_say_what_happened():

@@ -56,7 +56,7 @@ class Service:
             )
         seconds = max(SHORTEST_DEADLINE_S, int(given[:9]) / 1000) if given else None
         state = request.scope["state"]
-        return Caller(route, state["caller"], mode, seconds, state["arrived"])
+        return Caller(route, state["caller"], mode, seconds, state["arrived"], actions=state["actions"])
 
     async def read(
         self, request: Request, route: Route, kind: type[M], *, table: FieldTable, many: str = ""

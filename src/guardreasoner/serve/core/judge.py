@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from guardreasoner.formats.guardreasoner import VERSION
@@ -49,6 +49,8 @@ class Caller:
     """`time.monotonic()` seconds; None = now."""
     tasks: tuple[Task, ...] | None = None
     """Ask only these, where the guard can leave the others out; None = all that make sense."""
+    actions: set[str] = field(default_factory=set)
+    """What was decided for it so far, for the log."""
 
 
 class Core:
@@ -127,7 +129,9 @@ class Core:
         hurried = ask.deadline_s is not None and ask.deadline_s < rules.deadline(ask.mode)
         if hurried or ask.mode not in (None, rules.mode):
             rules = rules.model_copy(update={"fail_mode": "closed", "too_long": "block"})
-        return decide(verdict, rules, exchange.characters)
+        decided = decide(verdict, rules, exchange.characters)
+        ask.actions.add(decided.notes["action"])
+        return decided
 
     def _span(self, route: Route, exchanges: int) -> AbstractContextManager[Any]:
         if not self.traced:

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guardreasoner.serve.decide import SEVERITY
 from guardreasoner.serve.door.keys import Keys, Names
 from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.log import log
@@ -95,12 +96,12 @@ class FrontDoor:
         answer = _Sending(send, closing=self.closing)
         scope["path"] = _SLASHES.sub("/", scope["path"].rstrip("/")) or "/"  # a base URL often ends in one too many
         route = self.routes.get(scope["path"], "other")
-        caller = ""
+        caller, actions = "", set[str]()
         self.inside += 1
         try:
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             caller = self._admit(scope["path"], route, headers)
-            scope.setdefault("state", {}).update(caller=caller, arrived=began, headers=headers)
+            scope.setdefault("state", {}).update(caller=caller, arrived=began, headers=headers, actions=actions)
             wire = self.wires.get(scope["path"])
             if wire is None or scope["method"] != "POST" or self.traced:
                 inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # the server sends no body
@@ -120,7 +121,9 @@ class FrontDoor:
         self.metrics.of(self.metrics.http, route, str(answer.code)).inc()
         if route not in OPERATIONS:
             milliseconds = (time.monotonic() - began) * 1000
-            log.info('{"route": "%s", "code": %d, "ms": %.1f, "key": "%s"}', route, answer.code, milliseconds, caller)
+            action = next((f'"{a}"' for a in SEVERITY if a in actions), "null")  # of all that was judged, the severest
+            line = '{"route": "%s", "code": %d, "action": %s, "ms": %.1f, "key": "%s"}'
+            log.info(line, route, answer.code, action, milliseconds, caller)
 
     def _admit(self, path: str, route: str, headers: Mapping[bytes, str]) -> str:
         """The name of who calls."""

@@ -104,7 +104,8 @@ function addRow(card, verdict, [name, title, positive]) {
   const meter = document.createElement("meter");
   meter.max = 1;
   meter.value = score;
-  const from = told.marks[verdict.mode]?.[name];
+  const alone = told.first && !verdict.notes.escalated?.includes(name); // then the first guard's instant P is shown
+  const from = told.marks[alone ? "instant" : verdict.mode]?.[name];
   const said = from ? `, ${positive} from ${from.toFixed(2)} on` : "";
   meter.setAttribute("aria-label", `P(${positive}), ${title}${said}`);
   const box = Object.assign(document.createElement("span"), { className: "bar", title: said.slice(2) });
