@@ -65,7 +65,7 @@ def test_the_variant_trains_on_the_same_traces_and_is_evaluated_apart_without_re
         asked.append((folder.removeprefix(str(tmp_path)), mode, engine))
         return Guard("twin", 7)
 
-    monkeypatch.setattr("guardreasoner.guards.load.load_guard", load)
+    monkeypatch.setattr(module, "load_guard", load)
     recipe = parse_recipe(RECIPE, name="x")
     stages = list(module.reproduce(recipe, "x", out=tmp_path, variant="baseline-mix"))
     assert asked == ["synthesize", "baseline-mix", ("/sft-baseline-mix/checkpoint", "instant", "hf")]
