@@ -115,7 +115,7 @@ def run_batch(
             counts = _judge(source, lines, opener, runner=runner or run_here, progress=progress, left=left)
         except BaseException:
             if lines.exists() and lines.stat().st_size:
-                run.tick()  # what was judged stays, and what it is of
+                run.tick()  # what was judged stays, and so does the record of what it is of
             else:
                 lines.unlink(missing_ok=True)
             raise

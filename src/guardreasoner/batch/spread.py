@@ -63,7 +63,7 @@ class RayJudge:
 
 
 def _start_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send usage reports
     ray, data = need("ray", "ray"), need("ray.data", "ray")
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")

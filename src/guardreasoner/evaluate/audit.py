@@ -59,7 +59,7 @@ class Dependence:
 
     task: Task
     own: Share
-    """Its own steps given back: the control, changes here are not about the steps."""
+    """The control: the guard is given its own steps, so changes here are not about the steps."""
     deleted: Share
     replaced: Share
     failed: int

@@ -60,7 +60,7 @@ class Predictions:
     notes: tuple[str, ...] = field(default=())
     """What could not be checked."""
     official: bool = False
-    """Read from official texts: a verdict that a text lacks was asked for and not given."""
+    """Read from official texts: where a text lacks a verdict, the guard was asked for it and gave none."""
 
     @property
     def answered(self) -> tuple[Task, ...]:

@@ -141,7 +141,7 @@ def _cascade(
     stacks: str | Path | None = None,
     **options: Any,
 ) -> Guard:
-    """`first` runs as it comes, in `instant`; mode, server and anything else said are the second guard's.
+    """`first` runs in `instant`, by its own row; mode, server and all other options are the second guard's.
 
     Each is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file of
     `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed.

@@ -18,7 +18,7 @@ from guardreasoner.review.disagreements import Sealed, write_folder
 from guardreasoner.types import TASKS, Labels, Review, Task
 
 MODEL = "model"
-"""The reviewer that the writer of traces is."""
+"""The name under which the writer of the traces reviews."""
 PATCH = f"reviews-{MODEL}.jsonl"
 
 

@@ -236,7 +236,7 @@ async def _teach(
     if left:
         raise ConfigError(
             f"the cost cap of ${config.max_cost:,.2f} is reached with {left:,} of {len(examples):,} examples to go "
-            f"(${budget.spent:,.4f} spent); raise synthesize.max_cost and run the same command to go on"
+            f"(${budget.spent:,.4f} spent); raise synthesize.max_cost and run the same command to continue"
         )
     return {
         "calls": state.calls,
