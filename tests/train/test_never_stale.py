@@ -106,7 +106,7 @@ def test_a_base_that_is_a_folder_is_an_input_of_training(run, tmp_path):
 
 def test_a_finished_stage_of_several_processes_is_compared_too(run, monkeypatch):
     """Nothing is launched for it, and a changed value is refused."""
-    monkeypatch.setattr("guardreasoner.train.launch.launch", lambda *_: pytest.fail("launched"))
+    monkeypatch.setattr(road, "launch", lambda *_: pytest.fail("launched"))
     recipe = replace(recipe_of(), sft=replace(QUICK_SFT, max_steps=1))
     shutil.rmtree(run / "sft")
     road._sft(recipe, "sft", "x.yaml", run, processes=1, fresh=False)
