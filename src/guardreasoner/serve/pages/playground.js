@@ -182,8 +182,9 @@ function showVerdict(card, verdict, milliseconds, asked) {
   for (const step of verdict.steps) addStep(card, step);
   const usage = verdict.usage;
   const parts = [
-    `${milliseconds.toFixed(0)} ms`,
-    `${usage.prompt_tokens} + ${usage.completion_tokens} tokens`,
+    milliseconds < 1000 ? `${milliseconds.toFixed(0)} ms` : `${(milliseconds / 1000).toFixed(1)} s`,
+    `${usage.prompt_tokens} tokens read`,
+    ...(usage.completion_tokens ? [`${usage.completion_tokens} written`] : []),
     `${usage.passes} ${usage.passes === 1 ? "pass" : "passes"}`,
   ];
   if (verdict.mode !== asked) parts.push(`mode ${verdict.mode}`);
