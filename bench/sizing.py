@@ -21,7 +21,7 @@ from pathlib import Path
 from load import Target, closed_loop
 from processes import free_port, running
 
-WORDS = (10, 40, 200, 500, 2000)
+WORDS = (10, 40, 200, 500, 2000, 4000)
 MODES = ("instant",)
 CALLERS = 2
 POLICY = "version: 1\nroutes: {judge: {deadline_s: 60}}\n"

@@ -232,7 +232,7 @@ class Verdict:
     text: str = ""
     """What the model wrote, whole."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """`disguise`, `unread`, `special_tokens`, `language`, `mode`, `disagreement`, `escalation_denied`, ..."""
+    """`disguise`, `unread`, `language`, `windows`, `mode`, `disagreement`, `escalation_denied`, ..."""
     usage: Usage = field(default_factory=Usage)
     """What it cost."""
     error: str | None = None

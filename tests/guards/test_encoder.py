@@ -82,6 +82,8 @@ def test_a_long_text_is_judged_in_windows_and_the_worst_decides(guard):
     verdict = guard.check(long)
     assert verdict.status == "ok"
     assert verdict.usage.passes > 1
+    assert verdict.notes["windows"] > 1
+    assert "windows" not in guard.check("make a cake").notes
     assert verdict.scores["prompt_harm"] > guard.check("make a cake").scores["prompt_harm"]
 
 

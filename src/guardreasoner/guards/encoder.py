@@ -26,7 +26,7 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration, Curve
-from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, edges, near, passages, unrefused
+from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, edges, near, passages, unrefused
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import whole_request
 from guardreasoner.guards.words import frequencies
@@ -166,7 +166,7 @@ class EncoderGuard(Judging):
         tokens, passes = sum(s.tokens for s in scored), sum(s.passes for s in scored)
         usage = Usage(tokens, 0, (time.monotonic() - started) * 1000, passes)
         blank = Verdict(exchange.id, self.name, "instant", "ok", usage=usage)
-        verdict = self._verdict(blank, scored, curves, undone=made.undone) if scored else blank
+        verdict = self._verdict(blank, scored, curves, made) if scored else blank
         if error is None:
             return checked_language(verdict, exchange, made.read, self.fail_mode)
         if verdict.flagged:
@@ -236,14 +236,16 @@ class EncoderGuard(Judging):
         return [self._score(passage, curves, deadline).lowered(task, LONE)]
 
     def _verdict(
-        self, blank: Verdict, scored: Sequence[Scored], curves: Mapping[Task, Curve], *, undone: Sequence[str]
+        self, blank: Verdict, scored: Sequence[Scored], curves: Mapping[Task, Curve], made: Passages
     ) -> Verdict:
         worst = {t: worst_of(t, found) for t in curves if (found := [s for s in scored if t in s.probabilities])}
         p = {t: s.probabilities[t] for t, s in worst.items()}
         labels = Labels.of({t: TASKS[t].positive if p[t] >= curves[t].threshold else TASKS[t].negative for t in worst})
         notes: dict[str, object] = {}
-        if undone:
-            notes["disguise"] = list(undone)
+        if made.undone:
+            notes["disguise"] = list(made.undone)
+        if made.windows > 1:
+            notes["windows"] = made.windows
         harms = [s for s in scored if s.kinds]
         main = max(harms, key=lambda s: sum(s.kinds.values()), default=None)
         return replace(

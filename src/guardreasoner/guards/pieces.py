@@ -95,6 +95,8 @@ class Passages:
     """All disguises that were found."""
     read: Exchange
     """The exchange with exact disguises undone."""
+    windows: int = 0
+    """That the whole needs."""
 
 
 def passages(
@@ -120,7 +122,8 @@ def passages(
         apart: whether each earlier message and the reply are judged by themselves too; the last turn always is.
         owner: kept in each passage.
     """
-    if windows(exchange, capacity, limit, offsets) is None:  # before anything is undone: this is cheap for any size
+    needed = windows(exchange, capacity, limit, offsets)
+    if needed is None:  # before anything is undone: this is cheap for any size
         return Passages((), False, (), exchange)
     variants = _variants(exchange)
     found: dict[tuple[str, str | None, tuple[object, ...]], Passage] = {}
@@ -146,7 +149,7 @@ def passages(
                 _add(found, replace(one, owner=owner), tasks, undone)
     kept = tuple(found.values())
     names = dict.fromkeys(name for _, undone in variants for name in undone)
-    return Passages(kept[:most], complete and len(kept) <= most, tuple(names), variants[0][0])
+    return Passages(kept[:most], complete and len(kept) <= most, tuple(names), variants[0][0], len(needed))
 
 
 def _around(variant: Exchange, variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> bool:
