@@ -13,7 +13,7 @@ from guardreasoner.evaluate.speed import Speed, as_row
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.guards.base import Judging
 from guardreasoner.records import write_jsonl
-from guardreasoner.report.build import build
+from guardreasoner.report.build import _points, build
 from guardreasoner.report.content import document
 from guardreasoner.report.cost import Cost, Price, cost_of, read_prices, read_speeds
 from guardreasoner.report.glance import glances
@@ -50,6 +50,21 @@ def test_misses_false_alarms_time_and_money_worked_by_hand():
     assert keywords.false_alarms.value == 30
     assert keywords.equal == {}
     assert "words" in ours.equal  # at its 10 misses in 20
+
+
+def test_runs_of_everyday_alone_and_samples_take_no_operating_points_from_the_others():
+    def judged(name, *benchmarks, n=40, **config):
+        gold, scores = [True] * n + [False] * n, list(np.linspace(0.9, 0.1, 2 * n))
+        made = entrant(name, *(cell(b, gold, [s >= 0.5 for s in scores], scores) for b in benchmarks))
+        return replace(made, run=replace(made.run, manifest={"config": config}))
+
+    whole = [judged("a", "ToxicChat", "everyday"), judged("b", "ToxicChat", "everyday"), judged("c", "everyday")]
+    sample = judged("sample", "ToxicChat", "everyday", n=4, limit=8)
+    found = {p.benchmarks: (list(p.guards), len(p.differences)) for p in _points([*whole, sample], P)}
+    assert found.keys() == {("ToxicChat",), ("everyday",)}
+    assert found["ToxicChat",][0] == ["a", "b"]
+    assert found["everyday",][0] == ["a", "b", "c"]
+    assert [p.benchmarks for p in _points([sample], P)] == [("ToxicChat",), ("everyday",)]
 
 
 def test_a_guard_with_a_price_for_tokens_costs_that_and_one_whose_tokens_are_unknown_stays_unknown(tmp_path):

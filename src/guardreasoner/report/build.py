@@ -130,17 +130,20 @@ def _twins(entrants: Sequence[Contestant], found: Standings, points: Sequence[Ta
 
 
 def _points(entrants: Sequence[Contestant], task: Task) -> Iterator[TaskPoints]:
-    """Over the cells that every guard with scores on this task has, and there over the rows that all of them judged:
-    those that enter means under one threshold, each other one by itself."""
-    scored = {e.label: {b: c for (t, b), c in e.cells.items() if t == task and c.scores is not None} for e in entrants}
-    scored = {label: cells for label, cells in scored.items() if cells}
-    names = [b for b in next(iter(scored.values()), {}) if all(b in cells for cells in scored.values())]
-    rows = {b: _in_all([cells[b].ids for cells in scored.values()]) for b in names}
-    names = [b for b in names if rows[b]]
-    together = averaged(names)
-    groups = [[b for b in names if b in together], *[[b] for b in names if b not in together]]
-    for group in filter(None, groups):
-        cells = {label: [own[b].only(rows[b]) for b in group] for label, own in scored.items()}
+    """The benchmarks that enter means under one threshold, each other one by itself: the guards with scores that judged
+    any of them, over the cells and rows that all of those judged. A sample is left out beside whole runs."""
+    whole = [e for e in entrants if e.run.limit is None] or entrants
+    scored = {e.label: {b: c for (t, b), c in e.cells.items() if t == task and c.scores is not None} for e in whole}
+    every = list(dict.fromkeys(b for cells in scored.values() for b in cells))
+    together = averaged(every)
+    apart = [[b] for b in every if b not in together]
+    for asked in filter(None, [[b for b in every if b in together], *apart]):
+        judged = {label: own for label, own in scored.items() if any(b in own for b in asked)}
+        group = [b for b in asked if all(b in own for own in judged.values())]
+        rows = {b: _in_all([own[b].ids for own in judged.values()]) for b in group}
+        if not (group := [b for b in group if rows[b]]):
+            continue
+        cells = {label: [own[b].only(rows[b]) for b in group] for label, own in judged.items()}
         guards = {label: found for label, own in cells.items() if (found := operating_points(own)) is not None}
         alike = [(cells[x], cells[y]) for x, y in combinations(cells, 2) if _same(cells[x], cells[y])]
         pairs = [d for x, y in alike for d in compare_points(x, y)]
