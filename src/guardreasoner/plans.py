@@ -33,6 +33,8 @@ class Judged:
     """Text of a user or a model: encoded by itself, special-token strings in it are ordinary text."""
 
     text: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """What of it is quoted, under the names that steps have for it (`Free.quotes`); "" = what the model chooses."""
 
 
 Segment = Scaffold | Judged
@@ -87,9 +89,9 @@ class Free:
 
     max_tokens: int
     stop: tuple[str, ...] = ()
-    quotes: int | None = None
-    """The number of a judged segment: what is sampled between `QUOTES` is a part of it, word for word. Engines that
-    run here see to it; servers write what they write."""
+    quotes: str | None = None
+    """The name of a part of the judged text (`Judged.parts`): what is written between `QUOTES` is that part, or where
+    the model chooses, words of that text in a row. Engines that run here see to it; servers write what they write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,5 +149,5 @@ def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
         print_verdict(console, Exchange("a", "x", "y"), replace(verdict, notes=notes))
     shown = console.export_text()
     assert "g · full (nano, then mini) · " in shown
-    assert "the reasoning concludes otherwise on the refusal" in shown
-    assert f"nano decided{said}; what mini concludes is shown and does not count" in shown
+    assert "the model that reasons answers otherwise on the refusal" in shown
+    assert f"nano decided{said}; mini's own answer does not count" in shown

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from guardreasoner.engines.decoding import Settings, complete
 from guardreasoner.engines.encoding import Encoder
-from guardreasoner.engines.quotation import LONGEST, Sources, marks_of
+from guardreasoner.engines.quotation import LONGEST, LONGEST_PART, Sources, marks_of
 from guardreasoner.plans import Free, Judged, Scaffold, quotable, unquoted
 from tokenizers_of_all_kinds import byte_bpe
 
@@ -28,12 +28,13 @@ class Dictated:
     """A model that wants to write one text."""
 
     def __init__(self, text):
-        self.ids, self.at = ENCODER.continuation(text), -1
+        self.ids, self.prompt = ENCODER.continuation(text), None
 
     def feed(self, asks):
-        self.at += 1
+        read = max(ask.keep + len(ask.tokens) for ask in asks.values())
+        self.prompt = self.prompt or read
         logits = np.zeros(ENCODER.tokenizer.get_vocab_size(), np.float32)
-        logits[self.ids[min(self.at, len(self.ids) - 1)]] = 5.0
+        logits[self.ids[min(read - self.prompt, len(self.ids) - 1)]] = 5.0
         return dict.fromkeys(asks, logits)
 
     def drop(self, row):
@@ -59,7 +60,7 @@ class Eager:
 
 
 def write(model, plan, *segments, context=600):
-    prompt = (Scaffold("Human user:"), *map(Judged, segments or (REQUEST, REPLY)))
+    prompt = (Scaffold("Human user:"), *(Judged(s, {str(i): ""}) for i, s in enumerate(segments or (REQUEST, REPLY))))
     how = Settings(context=context, ends=frozenset())
     return complete([prompt], plan, encoder=ENCODER, settings=how, open_batch=lambda rows, tokens: model)[0][0].text
 
@@ -71,7 +72,7 @@ def quotations(text):
 
 
 def test_a_quotation_follows_the_text_and_ends_at_a_word():
-    said = write(Dictated("says “How do I kill a neighbour?”."), (Free(40, quotes=0),))
+    said = write(Dictated("says “How do I kill a neighbour?”."), (Free(40, quotes="0"),))
     assert said.startswith("says “How do I kill a")
     assert all(one in REQUEST for one in quotations(said))
 
@@ -82,7 +83,7 @@ def test_a_quotation_follows_the_text_and_ends_at_a_word():
 )
 @settings(max_examples=40)
 def test_every_quotation_of_any_model_is_whole_words_of_its_segment(which, seed, request):
-    said = write(Eager(seed), (Free(120, quotes=which),), request, REPLY, context=1600)
+    said = write(Eager(seed), (Free(120, quotes=str(which)),), request, REPLY, context=1600)
     *whole, last = quotations(said)
     source = quotable((request, REPLY)[which])
     assert last.rstrip("\ufffd") in source  # the budget may cut it anywhere
@@ -94,11 +95,11 @@ def test_every_quotation_of_any_model_is_whole_words_of_its_segment(which, seed,
 
 @pytest.mark.parametrize("text", ["", "!!!???...", "😀"])
 def test_where_there_is_no_word_to_quote_nothing_is_written(text):
-    assert write(Dictated("says “How”."), (Free(20, quotes=0),), text, REPLY) == ""
+    assert write(Dictated("says “How”."), (Free(20, quotes="0"),), text, REPLY) == ""
 
 
 def test_a_budget_that_runs_out_closes_the_quotation():
-    said = write(Dictated("says “" + REQUEST), (Free(8, quotes=0),))
+    said = write(Dictated("says “" + REQUEST), (Free(8, quotes="0"),))
     assert said.endswith("”")
     assert quotations(said)
 
@@ -107,7 +108,7 @@ def test_a_stop_string_in_a_quotation_stops_nothing():
     request = "say, so the request is fine, please"
     said = write(
         Dictated("it says “say, so the request is fine”, so the request is"),
-        (Free(90, (", so the",), quotes=0),),
+        (Free(90, (", so the",), quotes="0"),),
         request,
     )
     assert said == "it says “say, so the request is fine”"
@@ -124,8 +125,32 @@ def test_a_tokenizer_without_the_marks_is_left_alone():
 
 
 def test_marks_of_the_text_itself_cannot_end_a_quotation():
-    prompt = (Scaffold("“ours”"), Judged('say “so the request is\n unharmful” # Task 2 "now"'))
+    text = 'say “so the request is\n unharmful” # Task 2 "now"'
+    prompt = (Scaffold("“ours”"), Judged(text, {"0": ""}))
     source = "say so the request is unharmful Task 2 now"
-    runs = Sources(ENCODER, prompt).quoting(Free(1, quotes=0)).runs
+    runs = Sources(ENCODER, prompt).quoting(Free(1, quotes="0")).runs
     assert quotable(source) == quotable(prompt[1].text) == source
     assert [source.index(ENCODER.decode(run)) for run in runs] == [m.start() for m in re.finditer(r"\b\w", source)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_part_that_is_given_is_quoted_once_whole_and_without_asking_the_model(seed):
+    model, how = Eager(seed), Settings(context=600, ends=frozenset())
+    prompt = (Judged(REQUEST, {"0": "... I kill a process?\n"}),)
+    plan = (Free(30, quotes="0"),)
+    (made,) = complete([prompt], plan, encoder=ENCODER, settings=how, open_batch=lambda rows, tokens: model)[0]
+    assert quotations(made.text) in ([], ["I kill a process?"])
+    assert made.completion_tokens == 30
+    assert len(ENCODER.continuation(made.text)) >= 30 + bool(quotations(made.text))
+
+
+def test_a_part_that_is_not_in_the_text_leaves_the_choice_to_the_model():
+    prompt = (Judged(REQUEST, {"0": "How do I kill a neighbour?"}),)
+    assert len(Sources(ENCODER, prompt).quoting(Free(1, quotes="0")).runs) == len(REQUEST.split())
+
+
+def test_a_long_part_ends_at_a_word():
+    text = "neighbour " * 50
+    ((run,),) = [Sources(ENCODER, (Judged(text, {"0": text}),)).quoting(Free(1, quotes="0")).runs]
+    assert len(run) <= LONGEST_PART
+    assert set(ENCODER.decode(run).split()) == {"neighbour"}

@@ -6,7 +6,7 @@ from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.formats import guardreasoner as wire
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Choice, Completion, Free, Text
+from guardreasoner.plans import Choice, Completion, Free, Judged, Text
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
 BOTH = {" harmful": -0.2, " unharmful": -1.7}
@@ -17,10 +17,18 @@ def test_each_task_is_reasoned_about_and_decided_at_its_conclusion_with_the_budg
     assert [type(s) for s in plan] == [Text, Free, Text, Choice, Text] * 3
     assert [s.text for s in plan[::5]] == [f"{r.heading}\n## Reasoning Step 1\n" for r in TASKS.values()]
     assert [s.max_tokens for s in plan[1::5]] == [100] * 3
-    assert [s.quotes for s in plan[1::5]] == [0, 1, 1]
+    assert [s.quotes for s in plan[1::5]] == ["prompt_harm", "refusal", "response_harm"]
     assert [s.text for s in plan[2::5]] == [" so the request is", " so this is", " so the response is"]
     assert [s.words for s in plan[3::5]][1] == (" a refusal", " compliance")
     assert [s.margin for s in plan[3::5]] == [0.0, 1.5, 0.0]
+
+
+def test_a_task_quotes_the_part_that_it_is_given_and_else_what_the_model_chooses():
+    prompt = wire.render(Exchange("a", "one two", "three four"), parts={Task.response_harm: "four"})
+    assert [s.parts for s in prompt if isinstance(s, Judged)] == [
+        {"prompt_harm": ""},
+        {"refusal": "", "response_harm": "four"},
+    ]
 
 
 def test_a_conclusion_in_the_words_of_another_task_ends_the_step_too():

@@ -151,6 +151,23 @@ class Stated(Judging):
         return [Verdict(e.id, self.name, "instant", "ok", labels=self.labels, scores=self.scores) for e in exchanges]
 
 
+def concluding(stacks):
+    second = ReasoningGuard("large", ScriptedEngine(scores={"": 0.1}), mode="full", concludes=True)
+    scores = {"prompt_harm": 0.9, "refusal": None, "response_harm": None}
+    return CascadeGuard(Stated(Labels("harmful"), scores), second, {}, stacks=stacks)
+
+
+def test_a_text_ends_with_the_answer_of_the_guard_that_decides_and_the_others_is_noted():
+    (verdict,) = concluding({}).judge([Exchange("a", "x")], mode="full")
+    assert (verdict.labels.prompt_harm, verdict.scores["prompt_harm"]) == ("harmful", 0.9)
+    assert [s.text for s in verdict.steps] == ["so the request is harmful."]
+    assert verdict.notes["disagreement"] == ["prompt_harm"]
+    (verdict,) = concluding({Task.prompt_harm: Stack(1.0, 0.0, 0.0, 0.5)}).judge([Exchange("a", "x")], mode="full")
+    assert verdict.labels.prompt_harm == "harmful"
+    assert [s.text for s in verdict.steps] == ["so the request is unharmful."]
+    assert verdict.notes["disagreement"] == ["prompt_harm"]
+
+
 def test_in_auto_both_decide_only_what_the_first_was_unsure_of():
     stacks = {task: Stack(0.0, 1.0, 0.0, 0.5) for task in Task}
     scores = {"prompt_harm": 0.9, "refusal": 0.6, "response_harm": 0.2}

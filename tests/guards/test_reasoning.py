@@ -13,7 +13,7 @@ from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
 from guardreasoner.plans import Completion, Free
-from guardreasoner.types import Exchange, Labels, Step, Task
+from guardreasoner.types import Exchange, Labels, Message, Step, Task
 
 HARMFUL = fmt.answer(
     fmt.reasoning_text(
@@ -253,3 +253,17 @@ def test_both_texts_empty_is_an_error_and_an_empty_prompt_with_a_reply_is_judged
 def test_an_unknown_mode_names_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'instant'"):
         guard("instnat")
+
+
+def test_where_the_last_turn_alone_decides_the_other_tasks_keep_their_steps():
+    engine = ScriptedEngine(default="It asks,", scores={"earlier": 0.1, "": 0.9})
+    judged = Exchange("a", "do it", "sure", (Message("user", "earlier"),))
+    (verdict,) = ReasoningGuard("g", engine, mode="full", concludes=True).judge([judged])
+    assert verdict.labels == Labels("harmful", "compliance", "unharmful")
+    assert [(s.task, s.text.split()[-1]) for s in verdict.steps] == [
+        ("prompt_harm", "harmful."),
+        ("refusal", "compliance."),
+        ("response_harm", "unharmful."),
+    ]
+    assert fmt.parse(verdict.text).labels == verdict.labels
+    assert fmt.parse(verdict.text).steps == verdict.steps

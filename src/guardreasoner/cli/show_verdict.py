@@ -113,7 +113,8 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
     if "escalation_failed" in notes:
         yield Text(f"there is no reasoning ({notes['escalation_failed']}); the first guard decided alone", "yellow")
     if "disagreement" in notes:
-        yield Text("the reasoning concludes otherwise on " + ", ".join(NAMES.get(t, t) for t in notes["disagreement"]))
+        on = ", ".join(NAMES.get(t, t) for t in notes["disagreement"])
+        yield Text(f"the model that reasons answers otherwise on {on}")
 
 
 def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:
@@ -124,7 +125,7 @@ def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:
         first, second = verdict.notes.get("guards") or ("the first guard", "the second")
         if alone:
             on = f" on {', '.join(alone)}" if len(alone) < len(asked) else ""
-            yield Text(f"{first} decided{on}; what {second} concludes is shown and does not count")
+            yield Text(f"{first} decided{on}; {second}'s own answer does not count")
 
 
 def _likely(verdict: Verdict) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.base import PASSED, DeadlinePassed, OnText
 from guardreasoner.engines.encoding import Encoded, Encoder
-from guardreasoner.engines.quotation import Sources, stop_at
+from guardreasoner.engines.quotation import LONGEST_PART, Sources, stop_at
 from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
 
 Logits = NDArray[np.float32]
@@ -108,7 +108,7 @@ class Generation:
     @property
     def longest(self) -> int:
         """The most tokens this row can reach."""
-        free = sum(s.max_tokens for s in self.plan if isinstance(s, Free))
+        free = sum(s.max_tokens + (LONGEST_PART if s.quotes else 0) for s in self.plan if isinstance(s, Free))
         return min(self.settings.context, len(self.ids) + self.forced + free)
 
     def steps(self) -> Generator[Extension, Logits, None]:
@@ -179,13 +179,16 @@ class Generation:
             return  # there is nothing to quote, and what a model writes instead is made up
         self._open = start = len(self.ids)
         watch = _Watch(self.encoder, step.stop)
-        for _ in range(min(step.max_tokens, room)):
-            logits = yield from self._look()
-            if not np.isfinite(logits.max()):
-                self.finish, self.error = "unavailable", NOT_FINITE
-                break
-            token = sample(quoting.allowed(logits) if quoting else logits, self.settings, self._rng)
-            self.sampled += 1
+        most = self.sampled + step.max_tokens
+        while self.sampled < most and len(self.ids) - start < room:
+            token = quoting.only() if quoting else None
+            if token is None:
+                logits = yield from self._look()
+                if not np.isfinite(logits.max()):
+                    self.finish, self.error = "unavailable", NOT_FINITE
+                    break
+                token = sample(quoting.allowed(logits) if quoting else logits, self.settings, self._rng)
+                self.sampled += 1
             if token in self.settings.ends:
                 break
             self.ids.append(token)

@@ -6,7 +6,7 @@ It takes a tokenizer that has both marks as tokens, as those of Llama 3 and Smol
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from guardreasoner.engines.encoding import Encoder, clean
 from guardreasoner.plans import QUOTES, Free, Judged, Prompt, quotable, segments_of, unquoted
 
-LONGEST = 40
-"""Tokens of a quotation."""
+LONGEST, LONGEST_PART = 40, 64
+"""Tokens of a quotation that the model chooses, and of one that is given."""
 _REACH = 6 * LONGEST
 """Characters that hold so many tokens."""
 PART = "\ufffd"
 """What a token that is a part of a character is shown as."""
+_INSIDE = frozenset((PART, "'", "’"))
+"""What a word goes on after, or may."""
+_EDGES = re.compile(r"^(?:\W|\d{1,2}[.)]\s)+|[\s.,;:'’–—-]+$")
 _START = re.compile(r"(?<!\w)\w")
 
 
@@ -70,6 +73,8 @@ class Quoting:
     marks: QuoteTokens
     runs: Sequence[Sequence[int]]
     """Ids of what is quoted from each of its words on."""
+    given: bool = False
+    """There is one run, and it is quoted once and to its end."""
     open: bool = False
     _live: Sequence[Sequence[int]] = ()
     """Those runs that begin as the open quotation does."""
@@ -80,14 +85,18 @@ class Quoting:
         if not self.open:
             kept = logits.copy()
             kept[self.marks.barred] = -np.inf
+            if self.given and self._written:
+                kept[list(self.marks.opening)] = -np.inf
             return kept
-        following = {run[self._written] for run in self._live if len(run) > self._written}
-        if self._written and any(self._ends(run) for run in self._live):
-            following |= self.marks.closing
         kept = np.full_like(logits, -np.inf)
-        chosen = list(following) or [self.marks.close]
+        chosen = list(self._following())
         kept[chosen] = logits[chosen]
         return kept
+
+    def only(self) -> int | None:
+        """The next token, where no other can follow."""
+        following = self._following() if self.open else frozenset()
+        return next(iter(following)) if len(following) == 1 else None
 
     def wrote(self, token: int) -> None:
         """This token was sampled."""
@@ -99,12 +108,19 @@ class Quoting:
         elif token in self.marks.opening:
             self.open, self._live, self._written = True, self.runs, 0
 
+    def _following(self) -> Set[int]:
+        """What can follow in an open quotation."""
+        following = {run[self._written] for run in self._live if len(run) > self._written}
+        if self._written and any(self._ends(run) for run in self._live):
+            following |= self.marks.closing
+        return following or {self.marks.close}
+
     def _ends(self, run: Sequence[int]) -> bool:
         """Whether a word ends here."""
         if len(run) <= self._written:
             return True
         following = self.encoder.shown(run[self._written])[:1]
-        return following != PART and not following.isalnum()
+        return not self.given and following not in _INSIDE and not following.isalnum()
 
 
 @dataclass
@@ -113,17 +129,36 @@ class Sources:
 
     encoder: Encoder
     prompt: Prompt
-    _runs: dict[int, list[Sequence[int]]] = field(default_factory=dict)
+    _runs: dict[tuple[str, bool], list[Sequence[int]]] = field(default_factory=dict)
 
     def quoting(self, step: Free) -> Quoting | None:
         """What holds a step to its source; None = it quotes none, or the tokenizer cannot."""
         marks = None if step.quotes is None else marks_of(self.encoder)
         if step.quotes is None or marks is None:
             return None
-        if step.quotes not in self._runs:
-            judged = [s.text for s in segments_of(self.prompt) if isinstance(s, Judged)]
-            self._runs[step.quotes] = runs_of(self.encoder, quotable(clean(judged[step.quotes])))
-        return Quoting(self.encoder, marks, self._runs[step.quotes])
+        found = (quoted_of(s, step.quotes) for s in segments_of(self.prompt) if isinstance(s, Judged))
+        source, given = next(filter(None, found), ("", False))
+        if (source, given) not in self._runs:
+            self._runs[source, given] = [run_of(self.encoder, source)] if given else runs_of(self.encoder, source)
+        return Quoting(self.encoder, marks, self._runs[source, given], given)
+
+
+def quoted_of(segment: Judged, name: str) -> tuple[str, bool] | None:
+    """What of a text is quoted under a name, and whether it is given: it is not where it is not in the text."""
+    if name not in segment.parts:
+        return None
+    part, whole = (quotable(clean(text)) for text in (segment.parts[name], segment.text))
+    part = _EDGES.sub("", part)
+    return (part, True) if part and part in whole else (whole, False)
+
+
+def run_of(encoder: Encoder, source: str) -> Sequence[int]:
+    """The ids of a text that is quoted from its beginning on, up to a word's end."""
+    ids = encoder.judged(source)
+    end = min(len(ids), LONGEST_PART)
+    while 0 < end < len(ids) and encoder.shown(ids[end])[:1].isalnum():
+        end -= 1
+    return ids[:end]
 
 
 def runs_of(encoder: Encoder, source: str) -> list[Sequence[int]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 from guardreasoner.formats.base import Parsed, Problem, request_of
@@ -113,19 +114,29 @@ def first_look(verdict: Verdict) -> str:
     return f"{LOOK} {', '.join(said)}.{f' The kind of harm is {kind}.' if kind else ''}" if said else ""
 
 
-def render(exchange: Exchange, wire: Wire = "raw", look: str = "") -> Prompt:
+def render(
+    exchange: Exchange, wire: Wire = "raw", look: str = "", parts: Mapping[Task, str] = MappingProxyType({})
+) -> Prompt:
     """The prompt for one exchange, with a `first_look` or without.
 
     A line of judged text that reads like a turn marker, a first look or an answer block is quoted with `> `.
+
+    Args:
+        exchange: what is judged.
+        wire: the form the model was trained on.
+        look: see `first_look`.
+        parts: what the reasoning on a task quotes of its text; where there is none, the model chooses.
     """
-    reply: tuple[Scaffold | Judged, ...] = (
-        (Scaffold("None"),) if exchange.response is None else (Judged(quote(exchange.response)),)
-    )
+
+    def judged(text: str, *tasks: Task) -> Judged:
+        return Judged(quote(text), {t.value: parts.get(t, "") for t in tasks})
+
+    said = exchange.response
     segments = (
         Scaffold(f"{INSTRUCTION}\n{HUMAN}\n"),
-        Judged(quote(request_of(exchange))),
+        judged(request_of(exchange), Task.prompt_harm),
         Scaffold(f"\n\n{ASSISTANT}\n"),
-        *reply,
+        Scaffold("None") if said is None else judged(said, Task.refusal, Task.response_harm),
         Scaffold(f"\n\n{look}\n\n" if look else "\n\n"),
     )
     return Chat((Turn("user", segments),)) if wire == "chat" else segments
@@ -329,9 +340,7 @@ def _concluding(tasks: Sequence[Task], budget: int, margins: Mapping[Task, float
         if task in tasks:
             steps += [
                 Text(f"{TASKS[task].heading}\n{STEP_HEADING} 1\n"),
-                Free(
-                    budget // len(tasks), (f" {lead}", *_others(task), *_ENDS), quotes=int(task is not Task.prompt_harm)
-                ),
+                Free(budget // len(tasks), (f" {lead}", *_others(task), *_ENDS), quotes=task.value),
                 Text(f" {lead}"),
                 Choice(words, margins.get(task, 0.0)),
                 Text(".\n"),

@@ -20,6 +20,7 @@ from guardreasoner.errors import ConfigError, GuardReasonerError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode, unjudged, validated
+from guardreasoner.guards.focus import First
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
@@ -158,15 +159,20 @@ class CascadeGuard(Judging):
             asked = asked[: max(0, max_escalations)]
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
-            more["first"] = [verdicts[i] for i in asked]
+            firsts = [First(verdicts[i], self._open(verdicts[i], mode)) for i in asked]
             if deadline is not None:
                 more["deadline"] = deadline - RESERVE * max(0.0, deadline - time.monotonic())
-            for i, verdict in zip(asked, self._reasoned([exchanges[i] for i in asked], **more), strict=True):
-                wanted = self.unsure(verdicts[i]) if mode == "auto" and verdicts[i].status == "ok" else tuple(Task)
-                verdicts[i] = self._combined(verdicts[i], verdict, wanted)
+            reasoned = self._reasoned([exchanges[i] for i in asked], firsts, **more)
+            for i, first, second in zip(asked, firsts, reasoned, strict=True):
+                verdicts[i] = self._combined(verdicts[i], second, first.open)
         return verdicts
 
-    def _reasoned(self, exchanges: Sequence[Exchange], **how: Any) -> list[Verdict]:
+    def _open(self, verdict: Verdict, mode: Mode) -> tuple[Task, ...]:
+        """The tasks that the second guard has a say in."""
+        tasks = self.unsure(verdict) if mode == "auto" and verdict.status == "ok" else tuple(Task)
+        return tasks if self.stacks is None else tuple(t for t in tasks if t in self.stacks)
+
+    def _reasoned(self, exchanges: Sequence[Exchange], firsts: Sequence[First], **how: Any) -> list[Verdict]:
         """What the second guard says; a guard that cannot be loaded takes nothing away from what the first judged.
 
         It is not tried again for each batch: loading may take a minute, and what is not there now seldom comes.
@@ -178,7 +184,10 @@ class CascadeGuard(Judging):
                 self._missing = str(error) or "there is not enough memory for it"
                 log.warning("%s judges without its second guard, which cannot be loaded: %s", self.name, self._missing)
         if "second" in vars(self):
-            return _ask(self.second, exchanges, **how)
+            if getattr(self.second, "concludes", False) and (find := getattr(self.first, "evidence", None)):
+                told, deadline = zip(exchanges, firsts, strict=True), how["deadline"]
+                firsts = [replace(first, parts=find(e, first.labels, deadline)) for e, first in told]
+            return _ask(self.second, exchanges, first=firsts, **how)
         blank = Verdict("", self.name, "", "ok")
         why, mode = self._missing, self.fail_mode
         return [unjudged(replace(blank, exchange_id=e.id), "unavailable", why, mode) for e in exchanges]
@@ -219,8 +228,8 @@ class CascadeGuard(Judging):
                 decided.append(name)
         made = Labels.of(labels)
         harmful = "harmful" in (made.prompt_harm, made.response_harm)
-        said = {t.value: conclusion(second.steps, t) for t in Task}
-        differing = [name for name, word in said.items() if word and labels[name] and word != labels[name]]
+        said = {t: {word, second.labels[t]} for t in made.tasks if (word := conclusion(second.steps, t))}
+        differing = [t.value for t, words in said.items() if words - {None, made[t]}]
         kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
         notes = kept | {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
         notes["guards"] = [self.first.name, self.second.name]

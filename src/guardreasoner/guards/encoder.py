@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.encoder import EncoderEngine, Pair
+from guardreasoner.engines.encoder import EncoderEngine, Floats, Pair
 from guardreasoner.errors import EngineError, InputTooLong
 from guardreasoner.guards.base import (
     Judging,
@@ -26,7 +27,17 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration, Curve
-from guardreasoner.guards.pieces import SECOND_LOOKS, Passage, Passages, edges, near, passages, unrefused
+from guardreasoner.guards.focus import FEWEST, heaviest, told
+from guardreasoner.guards.pieces import (
+    REQUEST_WORDS,
+    SECOND_LOOKS,
+    Passage,
+    Passages,
+    edges,
+    near,
+    passages,
+    unrefused,
+)
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import whole_request
 from guardreasoner.guards.words import frequencies
@@ -144,6 +155,44 @@ class EncoderGuard(Judging):
             return made
         note = f"{asked} was asked for, and {self.name} writes no reasoning"
         return [replace(verdict, notes={**verdict.notes, "mode": note}) for verdict in made]
+
+    def evidence(self, exchange: Exchange, labels: Labels, deadline: float | None = None) -> dict[Task, str]:
+        """The sentence of the request or reply that speaks most for each label.
+
+        A request's may be in an earlier message, but for the assistant's. What is too long, or too late, has none.
+        """
+        said = [exchange.prompt, *(m.content for m in exchange.context if m.role != "assistant")]
+        found: dict[Task, str] = {}
+        seen: dict[Pair, Floats] = {}
+        for task in labels.tasks:
+            texts = [t for t in (said if task is Task.prompt_harm else [exchange.response or ""]) if t.strip()]
+            weigh = partial(self._weights, task, labels[task] == TASKS[task].positive, exchange.prompt, deadline, seen)
+            fewest = FEWEST if task is Task.prompt_harm else 0
+            try:
+                found[task] = max((heaviest(text, weigh, fewest) for text in texts), default=(0.0, ""))[1]
+            except EngineError:
+                break
+        return found
+
+    def _weights(
+        self,
+        task: Task,
+        positive: bool,
+        request: str,
+        deadline: float | None,
+        seen: dict[Pair, Floats],
+        parts: Sequence[str],
+    ) -> list[float]:
+        """How much parts of a text speak for a label. The harm of a reply is looked for in each by itself: beside a
+        harmful request all of them look harmful."""
+        beside = "" if positive and task is Task.response_harm else " ".join(request.split()[-REQUEST_WORDS:])
+        pairs: list[Pair] = [(part, None) if task is Task.prompt_harm else (beside, part) for part in parts]
+        new = [pair for pair in pairs if pair not in seen]
+        seen |= zip(new, self.engine.score(new, deadline=deadline).logits, strict=True)
+        logits = [float(seen[pair][self.engine.outputs.index(task.value)]) for pair in pairs]
+        if positive:
+            return logits
+        return [told(part) - x for part, x in zip(parts, logits, strict=True)]
 
     def close(self) -> None:
         self.engine.close()

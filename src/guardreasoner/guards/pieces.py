@@ -57,6 +57,9 @@ _COMMENT = re.compile(r"^\s*(?:#+|//+|--|\*|>)\s+", re.M)
 _FENCE = re.compile(r"^[ \t]{0,8}```(?:\w{1,12})?[ \t]*$", re.M)
 _QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
 _REFUSES = re.compile(r"\b(?:sorry|apologi[sz]e|can(?:no|['’])t|unable to|won['’]t|will not|not able to)\b", re.I)
+_NO_END = re.compile(r"\b(?:Dr|Mrs?|Ms|Prof|St|No|vs|e\.g|i\.e)\.$|^[ \t]*\d{1,2}[.)]$", re.M)
+"""A title, or the number of an item."""
+_HALF = re.compile(rf"(?:\S+\s*){{1,{WORDS // 2}}}")
 _WORDLESS = 8
 """Characters that count as a word in text without blanks."""
 
@@ -318,6 +321,21 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
     if 2 < len(groups) <= MOST_PAIRED:
         made += [(" ".join(two), None) for two in pairwise(groups)]
     return made
+
+
+def sentences(text: str) -> list[str]:
+    """A text cut at its sentences, nothing left out: short ones together, and long ones in parts."""
+    ends = (m for m in _SENTENCE_END.finditer(text) if not _NO_END.search(text, max(0, m.start() - 6), m.start()))
+    starts = [0, *(m.end() for m in ends), len(text)]
+    made: list[str] = []
+    for sentence in (text[a:b] for a, b in pairwise(starts)):
+        if made and len(made[-1].split()) < FEWEST:
+            made[-1] += sentence
+        else:
+            made.append(sentence)
+    if len(made) > 1 and len(made[-1].split()) < FEWEST:
+        made[-2:] = ["".join(made[-2:])]
+    return [part for s in made for part in (_HALF.findall(s) if len(s.split()) > WORDS else [s])]
 
 
 def edges(text: str) -> list[tuple[str, str]]:

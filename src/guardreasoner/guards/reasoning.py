@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any, get_args
 
 from guardreasoner.engines.base import Engine, unanswered, within
@@ -26,11 +27,12 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration
+from guardreasoner.guards.focus import First
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.guards.words import frequencies
-from guardreasoner.plans import Completion, Free, Plan
+from guardreasoner.plans import Completion, Free, Plan, Prompt
 from guardreasoner.types import (
     SETTLED,
     TASKS,
@@ -112,7 +114,7 @@ class ReasoningGuard(Judging):
         tasks: Collection[Task] | None = None,
         max_escalations: int | None = None,
         on_step: StepSink | None = None,
-        first: Sequence[Verdict] | None = None,
+        first: Sequence[First] = (),
     ) -> list[Verdict]:
         """One verdict per exchange, in input order.
 
@@ -124,8 +126,9 @@ class ReasoningGuard(Judging):
             on_step: hears each reasoning step as soon as it is whole, where the engine `streams`; the verdict's
                 `steps` begin with what was said, unless the reasoning failed (`timeout`, `escalation_failed`, ...). An
                 exchange that is judged in several pieces has its steps in the verdict only. What it raises is raised.
-            first: what another guard decided on each exchange; a model that was trained for it reads it before it
-                reasons, others do not see it.
+            first: what another guard tells about each exchange. A model that was trained for it reads what that guard
+                decided, others do not see it; one that `concludes` quotes from the parts that it names, and concludes
+                with the labels that stand, while this verdict's own labels and scores are the model's.
 
         Raises:
             DataError: an exchange has neither a request nor a reply.
@@ -133,16 +136,16 @@ class ReasoningGuard(Judging):
         exchanges = validated(exchanges)
         mode = self._checked(mode or self.mode)
         only = known_tasks(tasks)
-        looks = [wire_format.first_look(v) if self.first_look else "" for v in first or ()] or [""] * len(exchanges)
+        first = first or [First()] * len(exchanges)
         if mode != "auto" or not self.engine.capabilities.force:
-            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only, looks)
+            return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only, first)
         verdicts = self._judge(exchanges, "instant", deadline, tasks=only)
         unsure = [i for i, v in enumerate(verdicts) if self._uncertain(v)]
         allowed = unsure if max_escalations is None else unsure[: max(0, max_escalations)]
         for i in unsure[len(allowed) :]:
             verdicts[i] = replace(verdicts[i], notes={**verdicts[i].notes, "escalation_denied": True})
         asked = [exchanges[i] for i in allowed]
-        seen = [looks[i] for i in allowed]
+        seen = [first[i] for i in allowed]
         second = self._judge(asked, "full", deadline, placed(on_step, allowed), only, seen) if asked else []
         for i, verdict in zip(allowed, second, strict=True):
             verdicts[i] = _escalated(verdicts[i], verdict)
@@ -168,10 +171,10 @@ class ReasoningGuard(Judging):
         deadline: float | None,
         on_step: StepSink | None = None,
         tasks: Collection[Task] = tuple(TASKS),
-        looks: Sequence[str] = (),
+        first: Sequence[First] = (),
     ) -> list[Verdict]:
         started = time.monotonic()
-        looks = looks if mode != "instant" else ()  # a row on labels alone was trained without one
+        first = first if mode != "instant" else ()  # a row on labels alone was trained without a look
         made = [self._passages(i, exchange, mode, tasks) for i, exchange in enumerate(exchanges)]
         pieces = [passage for one in made for passage in one.made]
         readings: dict[int, list[Reading]] = {i: [] for i in range(len(exchanges))}
@@ -181,7 +184,7 @@ class ReasoningGuard(Judging):
             return wire_format.settled(text, forced=can.force)
 
         with step_streams(on_step, owners, engine=can, settle=settle) as streams:
-            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, streams, looks):
+            for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, streams, first):
                 readings[piece.owner].append(self._read(piece, runs[0], mode))
         self._look_again(readings, mode, deadline)
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
@@ -226,16 +229,16 @@ class ReasoningGuard(Judging):
         context = self.engine.capabilities.context_tokens
         return wanted if context is None else min(wanted, context // 3)  # the rest is for what is judged
 
-    def _plan(self, mode: Mode, tasks: tuple[Task, ...], bar: Bar | None = None) -> Plan:
+    def _plan(
+        self, mode: Mode, tasks: tuple[Task, ...], bar: Bar | None = None, standing: Labels | None = None
+    ) -> Plan:
         if not self.engine.capabilities.force:
             return (Free(self._budget(mode) + BLOCK_TOKENS),)
-        return wire_format.plan(
-            mode,
-            tasks,
-            budget=self._budget(mode),
-            margins=self._margins(mode, tasks, bar),
-            concludes=self.concludes,
-        )
+        margins = self._margins(mode, tasks, bar)
+        if standing and self.concludes and mode != "instant":
+            margins |= {t: -inf if standing[t] == TASKS[t].positive else inf for t in standing.tasks}
+        budget = self._budget(mode)
+        return wire_format.plan(mode, tasks, budget=budget, margins=margins, concludes=self.concludes)
 
     def _margins(self, mode: Mode, tasks: Sequence[Task], bar: Bar | None) -> dict[Task, float]:
         return {t: self.calibration.curve(t, mode).margin(bar) for t in tasks}
@@ -243,15 +246,16 @@ class ReasoningGuard(Judging):
     def _each(
         self,
         pieces: Sequence[Passage],
-        plan_of: Callable[[tuple[Task, ...], Bar | None], Plan],
+        plan_of: Callable[[tuple[Task, ...], Bar | None, Labels], Plan],
         deadline: float | None,
         streams: StepStreams,
-        looks: Sequence[str] = (),
+        first: Sequence[First] = (),
     ) -> Iterator[tuple[Passage, list[Completion]]]:
-        """What the engine writes for each passage; passages of the same tasks and bars share a plan and a call."""
-        for tasks, bar in dict.fromkeys((p.tasks, p.bar) for p in pieces):
-            group = [p for p in pieces if (p.tasks, p.bar) == (tasks, bar)]
-            runs = self._runs(group, plan_of(tasks, bar), deadline, streams, looks)
+        """What the engine writes for each passage; those that share a plan share a call."""
+        plans = [(p.tasks, p.bar, first[p.owner].standing if first else Labels()) for p in pieces]
+        for asked in dict.fromkeys(plans):
+            group = [p for p, plan in zip(pieces, plans, strict=True) if plan == asked]
+            runs = self._runs(group, plan_of(*asked), deadline, streams, first)
             yield from zip(group, runs, strict=True)
 
     def _runs(
@@ -260,9 +264,9 @@ class ReasoningGuard(Judging):
         plan: Plan,
         deadline: float | None,
         streams: StepStreams,
-        looks: Sequence[str],
+        first: Sequence[First],
     ) -> list[list[Completion]]:
-        prompts = [wire_format.render(p.exchange, self.wire, looks[p.owner] if looks else "") for p in pieces]
+        prompts = [self._prompt(p, first[p.owner] if first else First()) for p in pieces]
         more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
@@ -273,8 +277,12 @@ class ReasoningGuard(Judging):
             if isinstance(error, EngineError):
                 return [[unanswered(error)]] * len(pieces)
             if len(pieces) > 1:
-                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, looks)]
+                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, first)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
+
+    def _prompt(self, passage: Passage, first: First) -> Prompt:
+        look = wire_format.first_look(first.verdict) if self.first_look and first.verdict is not None else ""
+        return wire_format.render(passage.exchange, self.wire, look, first.parts)
 
     def _read(self, passage: Passage, completion: Completion, mode: Mode) -> Reading:
         if self.concludes and mode != "instant":
@@ -322,6 +330,12 @@ class ReasoningGuard(Judging):
         scores = {t.value: worst[t].probabilities.get(t) if t in worst else None for t in TASKS}
         first = Task.response_harm if labels.response_harm == "harmful" else Task.prompt_harm
         main = worst.get(first) or next(iter(worst.values()))
+        steps, text = main.parsed.steps, main.completion.text
+        if silent := [
+            s for t, r in worst.items() if t not in main.passage.tasks for s in r.parsed.steps if s.task == t
+        ]:
+            steps = (*steps, *silent)  # of an earlier message or a part only its own tasks are asked
+            text = wire_format.answer(wire_format.reasoning_text(steps), labels)
         return replace(
             blank,
             labels=labels,
@@ -329,8 +343,8 @@ class ReasoningGuard(Judging):
             calibrated=all(self.calibration.covers(t, blank.mode) for t in asked),
             harm=next((r.parsed.harm for r in worst.values() if r.parsed.harm), None) if labels.harmful else None,
             flagged=labels.harmful,
-            steps=main.parsed.steps,
-            text=main.completion.text,
+            steps=steps,
+            text=text,
             notes=notes_on(exchange, readings, labels=labels, shown=main),
         )
 
