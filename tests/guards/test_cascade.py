@@ -14,7 +14,7 @@ from guardreasoner.guards.base import Judging
 from guardreasoner.guards.cascade import CascadeGuard, Stack, read_bands, read_stacks
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Completion
+from guardreasoner.plans import Completion, Judged
 from guardreasoner.types import Exchange, Labels, Step, Task, Verdict
 
 
@@ -150,6 +150,9 @@ class Stated(Judging):
     def judge(self, exchanges):
         return [Verdict(e.id, self.name, "instant", "ok", labels=self.labels, scores=self.scores) for e in exchanges]
 
+    def evidence(self, exchange, labels, deadline):
+        return {task: f"{labels[task]} in {exchange.prompt}" for task in labels.tasks}
+
 
 def concluding(stacks):
     second = ReasoningGuard("large", ScriptedEngine(scores={"": 0.1}), mode="full", concludes=True)
@@ -166,6 +169,17 @@ def test_a_text_ends_with_the_answer_of_the_guard_that_decides_and_the_others_is
     assert verdict.labels.prompt_harm == "harmful"
     assert [s.text for s in verdict.steps] == ["so the request is unharmful."]
     assert verdict.notes["disagreement"] == ["prompt_harm"]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "quoted"), [({}, "harmful in x"), ({Task.prompt_harm: STACK[Task.prompt_harm]}, "")]
+)
+def test_the_second_quotes_what_weighed_for_a_label_that_stands_and_else_chooses(stacks, quoted):
+    both, seen = concluding(stacks), []
+    run = both.second.engine.run
+    both.second.engine.run = lambda prompts, plan, **how: seen.extend(prompts) or run(prompts, plan, **how)
+    both.judge([Exchange("a", "x")], mode="full")
+    assert [s.parts for prompt in seen for s in prompt if isinstance(s, Judged)] == [{"prompt_harm": quoted}]
 
 
 def test_in_auto_both_decide_only_what_the_first_was_unsure_of():

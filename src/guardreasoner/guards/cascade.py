@@ -186,7 +186,7 @@ class CascadeGuard(Judging):
         if "second" in vars(self):
             if getattr(self.second, "concludes", False) and (find := getattr(self.first, "evidence", None)):
                 told, deadline = zip(exchanges, firsts, strict=True), how["deadline"]
-                firsts = [replace(first, parts=find(e, first.labels, deadline)) for e, first in told]
+                firsts = [replace(first, parts=find(e, first.standing, deadline)) for e, first in told]
             return _ask(self.second, exchanges, first=firsts, **how)
         blank = Verdict("", self.name, "", "ok")
         why, mode = self._missing, self.fail_mode

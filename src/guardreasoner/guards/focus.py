@@ -31,17 +31,13 @@ class First:
     open: Collection[Task] = tuple(Task)
     """The tasks that the other has a say in; in all others the first one's label stands."""
     parts: Mapping[Task, str] = field(default_factory=dict)
-    """What weighed most for the label of a task: the part of the text from which the other quotes."""
-
-    @property
-    def labels(self) -> Labels:
-        """All that was decided."""
-        return Labels() if self.verdict is None else self.verdict.labels
+    """What weighed most for a label that stands: the part of the text that the other quotes."""
 
     @property
     def standing(self) -> Labels:
         """The labels that the other cannot change: its reasoning concludes with them."""
-        return Labels.of({t: self.labels[t] for t in self.labels.tasks if t not in self.open})
+        labels = Labels() if self.verdict is None else self.verdict.labels
+        return Labels.of({t: labels[t] for t in labels.tasks if t not in self.open})
 
 
 def told(text: str) -> float:
