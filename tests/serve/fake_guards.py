@@ -114,7 +114,7 @@ class WordGuard(Judging):
 
 
 class EchoingGuard(WordGuard):
-    """Its steps quote what it read."""
+    """Its steps quote what it read; in `short` it says that it is two guards of different opinions."""
 
     name = "echoing"
 
@@ -124,7 +124,9 @@ class EchoingGuard(WordGuard):
         for step in steps if on_step is not None else ():
             on_step(index, step)
             time.sleep(0.2)
-        return replace(verdict, steps=steps, text="\n".join(s.text for s in steps))
+        two = {"guards": ["fast", "slow"], "escalated": ["refusal"], "disagreement": ["prompt_harm"]}
+        notes = two if mode == "short" else verdict.notes
+        return replace(verdict, steps=steps, text="\n".join(s.text for s in steps), notes=notes)
 
 
 class DilutedGuard(WordGuard):

@@ -58,6 +58,8 @@ def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
         assert all("flagged" in v and "harmful" in v and "0.970" in v and "tokens" in v for v in verdicts)
         assert all("policy: block the request" in v for v in verdicts)
         assert HOSTILE.replace("\u202e", "\\u202e") in verdicts[2]  # a step quotes the request; it is shown as text
+        assert "fast decided on request and reply; what slow concludes is shown and does not count" in verdicts[1]
+        assert "the reasoning concludes otherwise on request" in verdicts[1]
         assert page.value("document.title") == "guardreasoner playground"
         assert page.value("document.querySelectorAll('article img, article script').length") == 0
         assert page.value("document.querySelectorAll('meter').length") >= 8
