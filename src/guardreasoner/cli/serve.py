@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     )
     host, port = sock.getsockname()[:2]
     address = f"http://{_shown(host)}:{port}"
-    print(f"guardreasoner {args.guard} on {address} (playground at /), loading; a line says when it is ready",
+    print(f"serving {args.guard} on {address} (playground at /), loading; a line says when it is ready",
           file=sys.stderr, flush=True)  # fmt: skip
     serve(gate, sock, drain_s=args.drain)
     return 0
