@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.errors import DataError
-from guardreasoner.records import Appender, dumps, from_dict, read_jsonl, read_nouns, to_dict, write_atomic, write_jsonl
+from guardreasoner.records import (
+    Appender,
+    dumps,
+    from_dict,
+    read_jsonl,
+    read_records,
+    to_dict,
+    write_atomic,
+    write_jsonl,
+)
 from guardreasoner.types import (
     Example,
     Exchange,
@@ -51,7 +60,7 @@ NOUNS = [
 def test_every_noun_survives_a_round_trip(noun, tmp_path):
     path = tmp_path / "nouns.jsonl"
     write_jsonl(path, [noun])
-    assert list(read_nouns(type(noun), path)) == [noun]
+    assert list(read_records(type(noun), path)) == [noun]
 
 
 @given(st.text(st.characters()))

@@ -50,13 +50,13 @@ _NESTED: dict[type[Any], dict[str, Any]] = {
 }
 
 
-def to_dict(noun: Any) -> dict[str, Any]:
-    """A noun as plain JSON values."""
-    return asdict(noun)
+def to_dict(record: Any) -> dict[str, Any]:
+    """A record (a dataclass of `types`) as plain JSON values."""
+    return asdict(record)
 
 
 def from_dict(kind: type[T], row: Mapping[str, Any]) -> T:
-    """A noun from plain JSON values. Unknown fields are ignored, so that files of later versions can be read.
+    """A record from plain JSON values. Unknown fields are ignored, so that files of later versions can be read.
 
     Raises:
         DataError: a field is missing or cannot have the value it has.
@@ -76,7 +76,7 @@ def from_dict(kind: type[T], row: Mapping[str, Any]) -> T:
 
 
 def dumps(value: Any) -> str:
-    """One line of JSON: nouns, enums, paths and sets allowed; lone surrogates escaped; NaN refused."""
+    """One line of JSON: records, enums, paths and sets allowed; lone surrogates escaped; NaN refused."""
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace").decode()
 
 
@@ -219,8 +219,8 @@ class KeyTwice(ValueError):
 _DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, object_pairs_hook=once)
 
 
-def read_nouns(kind: type[T], path: str | Path) -> Iterator[T]:
-    """The nouns of a JSONL file, with file and line in every error."""
+def read_records(kind: type[T], path: str | Path) -> Iterator[T]:
+    """The records of a JSONL file, with file and line in every error."""
     for number, row in read_jsonl(path):
         try:
             yield from_dict(kind, row)

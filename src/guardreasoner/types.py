@@ -306,6 +306,6 @@ class Review:
     """ISO 8601, UTC."""
 
 
-def field_names(noun: type[Any]) -> tuple[str, ...]:
-    """The field names of a noun, in order."""
-    return tuple(f.name for f in fields(noun))
+def field_names(kind: type[Any]) -> tuple[str, ...]:
+    """The field names of a record, in order."""
+    return tuple(f.name for f in fields(kind))

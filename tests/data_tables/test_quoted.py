@@ -10,7 +10,7 @@ from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.plans import quotable
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_records
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.synthesize import synthesize
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Step, Task, Trace
@@ -82,7 +82,7 @@ def test_a_run_that_quotes_leaves_out_what_it_cannot_quote(tmp_path):
     plain = synthesize(DataConfig(), SynthesizeConfig(teacher="written"), out=tmp_path / "plain")
     made = synthesize(DataConfig(), SynthesizeConfig(teacher="written", quote=True), out=tmp_path / "quoting")
     assert 0 < made["counts"]["dropped"]["no quotation"] == plain["counts"]["out"] - made["counts"]["out"]
-    traces = list(read_nouns(Trace, tmp_path / "quoting" / "synthesize" / "traces.jsonl"))
+    traces = list(read_records(Trace, tmp_path / "quoting" / "synthesize" / "traces.jsonl"))
     assert all(t.reasoning.count("“") for t in traces)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from guardreasoner.data.mix import DataConfig, load_mix, load_written
 from guardreasoner.errors import DataError
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_records
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.synthesize import synthesize
 from guardreasoner.types import Trace
@@ -76,7 +76,7 @@ def test_a_line_that_is_no_trace_is_refused_with_its_number(folder):
 def test_written_reasoning_becomes_traces_in_our_form_with_the_kind_of_harm_once(folder, tmp_path):
     manifest = synthesize(MIX, SynthesizeConfig(teacher="written"), out=tmp_path / "run", data_dir=folder, quiet=True)
     assert (manifest["reasoned"], manifest["labels_only"]) == (2, 0)
-    traces = {t.example.exchange.id: t for t in read_nouns(Trace, tmp_path / "run" / "synthesize" / "traces.jsonl")}
+    traces = {t.example.exchange.id: t for t in read_records(Trace, tmp_path / "run" / "synthesize" / "traces.jsonl")}
     assert traces["asked-1"].reasoning == (
         "# Task 1\n## Reasoning Step 1\nSomeone asks for a neighbour's post.\n"
         "## Reasoning Step 2\nThat is theft, so the request is harmful. The kind of harm is theft.\n"

@@ -8,7 +8,7 @@ import pytest
 
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import read_jsonl, read_nouns
+from guardreasoner.records import read_jsonl, read_records
 from guardreasoner.teach.imported import PUBLISHED, differences, import_traces, read_row, table1, table1_lines
 from guardreasoner.types import Example, Exchange, Labels, Task, Trace
 
@@ -79,7 +79,7 @@ def test_an_import_counts_every_row_and_names_what_it_leaves_out(tmp_path):
     manifest = import_traces(str(file), out=tmp_path / "run")
     assert manifest["counts"] == {"in": 6, "out": 3, "dropped": {"input": 1, "instruction": 1, "output": 1}}
     assert manifest["instructions"] == {"official": 2, "synthesis": 1}
-    traces = list(read_nouns(Trace, tmp_path / "run" / "synthesize" / "traces.jsonl"))
+    traces = list(read_records(Trace, tmp_path / "run" / "synthesize" / "traces.jsonl"))
     ids = [t.example.exchange.id for t in traces]
     assert ids == ["WildGuardTrainR:0", "WildGuardTrainR:1", "ToxicChatTrainR:0"]
     assert [t.example.exchange.source for t in traces] == ["WildGuardTrain", "WildGuardTrain", "ToxicChatTrain"]
@@ -121,7 +121,7 @@ def test_released_rows_are_read_whole(released, tmp_path):
         rows = [r for part in content.values() for r in part] if isinstance(content, dict) else content
         manifest = import_traces(str(file), out=tmp_path / file.stem)
         assert manifest["counts"] == {"in": len(rows), "out": len(rows), "dropped": {}}
-        traces = read_nouns(Trace, tmp_path / file.stem / "synthesize" / "traces.jsonl")
+        traces = read_records(Trace, tmp_path / file.stem / "synthesize" / "traces.jsonl")
         for original, trace in zip(rows, traces, strict=True):
             seen += 1
             labels = wire_format.parse(original["output"]).labels
@@ -136,7 +136,7 @@ def test_released_rows_are_read_whole(released, tmp_path):
 
 def test_the_printed_table_names_the_papers_figures(released, tmp_path):
     import_traces(str(released[0]), out=tmp_path)
-    traces = read_nouns(Trace, tmp_path / "synthesize" / "traces.jsonl")
+    traces = read_records(Trace, tmp_path / "synthesize" / "traces.jsonl")
     text = "\n".join(table1_lines(traces, published=True))
     assert "127,544" in text
     assert "460,659" in text

@@ -21,7 +21,7 @@ from guardreasoner.data.mix import DataConfig
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, EngineError, EngineOverloaded, RunFolderError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import read_jsonl, read_nouns
+from guardreasoner.records import read_jsonl, read_records
 from guardreasoner.teach import ask as asking
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.synthesize import estimate, synthesize
@@ -66,7 +66,7 @@ def examples(count, word=lambda n: ""):
 
 
 def traces_of(out):
-    return list(read_nouns(Trace, out / "synthesize" / "traces.jsonl"))
+    return list(read_records(Trace, out / "synthesize" / "traces.jsonl"))
 
 
 def test_written_reasoning_comes_in_the_order_of_the_mix_and_twice_the_same(tmp_path):
@@ -78,7 +78,7 @@ def test_written_reasoning_comes_in_the_order_of_the_mix_and_twice_the_same(tmp_
         (tmp_path / "b" / "synthesize" / n).read_bytes() for n in names
     ]
     assert first["counts"]["out"] == len(traces_of(tmp_path / "a")) == 160
-    assert len(list(read_nouns(Example, tmp_path / "a" / "synthesize" / "validation.jsonl"))) == 41
+    assert len(list(read_records(Example, tmp_path / "a" / "synthesize" / "validation.jsonl"))) == 41
     assert first["table1"]["all"]["samples"] == 160
 
 

@@ -8,7 +8,7 @@ import pytest
 from guardreasoner.errors import DataError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.plans import segments_of
-from guardreasoner.records import read_nouns, write_jsonl
+from guardreasoner.records import read_records, write_jsonl
 from guardreasoner.train.mine import MineConfig, run_mine
 from guardreasoner.train.pairs import WRONG, Gold, Sampled, longest, marks_ours, pick_pair, weigh
 from guardreasoner.types import Example, Exchange, Labels, Preference, Task, Trace
@@ -98,7 +98,7 @@ def test_the_official_rule_agrees_with_the_released_one_on_randomly_drawn_rows(t
     rows = list(random_rows(seed, 300))
     write_run(tmp_path, rows)
     run_mine(MineConfig(rule="official"), out=tmp_path)
-    mined = {p.example_id: p for p in read_nouns(Preference, tmp_path / "mine" / "preferences.jsonl")}
+    mined = {p.example_id: p for p in read_records(Preference, tmp_path / "mine" / "preferences.jsonl")}
     expected = {}
     for trace, outputs in rows:
         label = wire_format.answer(trace.reasoning, trace.example.gold)
@@ -123,7 +123,7 @@ def test_under_our_rule_the_chosen_answer_is_right_in_every_annotated_task(tmp_p
     write_run(tmp_path, rows)
     manifest = run_mine(MineConfig(pair="random", task="hardest"), out=tmp_path)
     gold = {t.example.exchange.id: t.example.gold for t, _ in rows}
-    pairs = list(read_nouns(Preference, tmp_path / "mine" / "preferences.jsonl"))
+    pairs = list(read_records(Preference, tmp_path / "mine" / "preferences.jsonl"))
     assert len(pairs) == manifest["counts"]["out"] > 50
     for pair in pairs:
         labels, _ = wire_format.read_labels(pair.chosen)
@@ -198,7 +198,7 @@ def test_an_ensemble_yields_pairs_that_self_mining_does_not(tmp_path):
     assert manifest["counts"]["out"] == 30
     assert sum(n for who, n in manifest["by_models"].items() if who.endswith("over sft")) == 0
     assert {who.split(" over ")[1] for who in manifest["by_models"]} == {"a", "b", "c"}
-    pair = next(read_nouns(Preference, tmp_path / "mine" / "preferences.jsonl"))
+    pair = next(read_records(Preference, tmp_path / "mine" / "preferences.jsonl"))
     assert pair.provenance["rejected_model"] == "a"
     assert (pair.wrong, pair.right) == (1, 3)
     with pytest.raises(DataError, match=r"no pair .* 30 examples \(all_right 30\)"):
@@ -246,7 +246,7 @@ def test_an_answer_whose_reasoning_concludes_the_opposite_is_not_chosen_under_ou
     assert len(right[0]) > len(right[1])  # the longest would be the wrong choice
     write_run(tmp_path, [(Trace(Example(exchange, Labels("unharmful")), "", "t", "1"), [*right, wrong])])
     run_mine(MineConfig(rule=rule), out=tmp_path)
-    (pair,) = read_nouns(Preference, tmp_path / "mine" / "preferences.jsonl")
+    (pair,) = read_records(Preference, tmp_path / "mine" / "preferences.jsonl")
     assert pair.chosen == block("unharmful", "None", "None", reasoning=chosen)
 
 

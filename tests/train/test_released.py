@@ -11,7 +11,7 @@ pytest.importorskip("trl", reason="the train extra is not installed")
 from guardreasoner.cli import show
 from guardreasoner.cli.main import main
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import dumps, read_nouns, write_jsonl
+from guardreasoner.records import dumps, read_records, write_jsonl
 from guardreasoner.teach.imported import import_traces
 from guardreasoner.train.mine import MineConfig, run_mine
 from guardreasoner.train.models import load_base
@@ -63,7 +63,7 @@ def run(rows, tmp_path):
 
 
 def traces_of(run):
-    return list(read_nouns(Trace, run / "synthesize" / "traces.jsonl"))
+    return list(read_records(Trace, run / "synthesize" / "traces.jsonl"))
 
 
 def test_an_imported_answer_is_the_released_one(run, rows):
@@ -133,7 +133,7 @@ def test_both_rules_find_a_pair_in_every_example_whose_answers_are_as_trained(ru
     write_jsonl(run / "sample" / "samples.jsonl", samples)
     manifest = run_mine(MineConfig(rule=rule), out=run)
     assert manifest["counts"] == {"in": len(rows), "out": len(rows), "dropped": {}}
-    for pair, one in zip(read_nouns(Preference, run / "mine" / "preferences.jsonl"), rows, strict=True):
+    for pair, one in zip(read_records(Preference, run / "mine" / "preferences.jsonl"), rows, strict=True):
         assert pair.chosen == one["output"]
         assert (pair.wrong, pair.right) == (1, 3)
 

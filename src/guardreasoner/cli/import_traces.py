@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from guardreasoner.cli.stages import show_manifest
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_records
 from guardreasoner.teach.imported import HUB_ID, import_traces, table1_lines
 from guardreasoner.types import Trace
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     manifest = import_traces(args.origin, out=args.out, fresh=args.fresh)
     show_manifest({k: v for k, v in manifest.items() if k != "table1"})
-    traces = read_nouns(Trace, args.out / "synthesize" / "traces.jsonl")
+    traces = read_records(Trace, args.out / "synthesize" / "traces.jsonl")
     for line in table1_lines(traces, published=args.origin == HUB_ID):
         print(line)
     return 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from guardreasoner.cli.stages import add_stage, show_manifest
 from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.data.mix import USES
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_records
 from guardreasoner.reproduce import synthesize_stage
 from guardreasoner.teach.imported import HUB_ID, table1_lines
 from guardreasoner.teach.synthesize import estimate
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     manifest = synthesize_stage(recipe, args.out, data_dir=data_folder(args.data), fresh=args.fresh)
     show_manifest({k: v for k, v in manifest.items() if k != "table1"})
-    traces = read_nouns(Trace, args.out / "synthesize" / "traces.jsonl")
+    traces = read_records(Trace, args.out / "synthesize" / "traces.jsonl")
     for line in table1_lines(traces, published=recipe.traces == HUB_ID):
         print(line)
     return 0

@@ -25,7 +25,7 @@ from guardreasoner.evaluate.run import draw, judge
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.load import behind, find_row, load_guard
-from guardreasoner.records import read_nouns, write_atomic
+from guardreasoner.records import read_records, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import SETTLED, TASKS, Example, Mode, Task, Verdict
 
@@ -47,7 +47,7 @@ def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, f
         done = folder.manifest
         if done is not None and done["config"] == folder.config and (model / "calibration.json").exists():
             return done
-        examples = list(read_nouns(Example, rows))
+        examples = list(read_records(Example, rows))
         if not examples:
             raise DataError("no validation rows; name sources in data.leave_out", file=str(rows))
         if config.limit is not None:

@@ -12,7 +12,7 @@ from guardreasoner.evaluate.runs import Run
 from guardreasoner.evaluate.score import score_rows
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
 from guardreasoner.guards.ours import BUNDLED_FOLDERS
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_records
 from guardreasoner.types import Score, Task
 
 
@@ -84,4 +84,4 @@ def _weights(run: Run) -> dict[tuple[Task, str], float]:
     path = run.folder / "scores.jsonl"
     if not path.exists():
         return {}
-    return {(s.task, s.benchmark): float(s.extra.get("weight") or s.n) for s in read_nouns(Score, path)}
+    return {(s.task, s.benchmark): float(s.extra.get("weight") or s.n) for s in read_records(Score, path)}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from guardreasoner.errors import need
 from guardreasoner.evaluate.predictions import Predictions
-from guardreasoner.records import read_nouns
+from guardreasoner.records import read_records
 from guardreasoner.types import TASKS, Labels, Review, Task
 
 
@@ -26,7 +26,7 @@ def latest(files: Sequence[str | Path]) -> list[Review]:
     """
     found: dict[tuple[str, str], Review] = {}
     for file in files:
-        for review in read_nouns(Review, file):
+        for review in read_records(Review, file):
             key = (review.exchange_id, review.reviewer)
             if key not in found or found[key].at <= review.at:
                 found[key] = review

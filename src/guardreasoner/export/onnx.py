@@ -30,7 +30,7 @@ from guardreasoner.errors import ConfigError, DataError, EngineError, need, prin
 from guardreasoner.export.embeddings import share_embeddings
 from guardreasoner.export.fidelity import compare
 from guardreasoner.export.low_rank import on_grid
-from guardreasoner.records import read_nouns, whole_folder
+from guardreasoner.records import read_records, whole_folder
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train import smollm
 from guardreasoner.train.models import read_meta, write_meta
@@ -153,7 +153,7 @@ def _fidelity(checkpoint: Path, out: Path, target: Path, config: ExportConfig) -
         raise DataError("no validation rows to compare on; name sources in data.leave_out", file=str(rows))
     wire = read_meta(checkpoint).get("wire", "raw")
     try:
-        examples = list(read_nouns(Example, rows))
+        examples = list(read_records(Example, rows))
         return asdict(compare(checkpoint, target, examples, wire=wire, rows=config.compare, mode="instant"))
     except EngineError:
         shutil.rmtree(target)

@@ -107,7 +107,7 @@ class Service:
 
 
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer; nouns allowed."""
+    """A JSON answer; records allowed."""
     return Response(dumps(value), status, headers, "application/json")
 
 

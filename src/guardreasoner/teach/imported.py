@@ -18,7 +18,7 @@ from typing import Any
 from guardreasoner.data.sources import read_input_block
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.records import Appender, read_jsonl, read_nouns
+from guardreasoner.records import Appender, read_jsonl, read_records
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import Example, Exchange, Labels, Task, Trace
 
@@ -217,7 +217,7 @@ def import_traces(origin: str, *, out: str | Path, fresh: bool = False) -> dict[
                 good.append(trace)
         if not counts.out:
             raise DataError(f"none of its {counts.in_} rows is a published trace{why}", file=origin)
-        made = table1(read_nouns(Trace, folder.path / "traces.jsonl"))
+        made = table1(read_records(Trace, folder.path / "traces.jsonl"))
         return folder.finish(
             counts, instructions=dict(forms), teacher=TEACHER, table1={n: asdict(row) for n, row in made.items()}
         )

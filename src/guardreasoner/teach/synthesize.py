@@ -25,7 +25,7 @@ from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import names_harm
-from guardreasoner.records import Appender, dumps, from_dict, read_nouns, write_jsonl
+from guardreasoner.records import Appender, dumps, from_dict, read_records, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.teach.ask import Outputs, TeacherRun, ask_all
 from guardreasoner.teach.batch import run_batches
@@ -172,9 +172,9 @@ def _finish(
     """Put the traces in the order of the examples, count, and write the manifest."""
     order = {example.exchange.id: number for number, example in enumerate(train)}
     path = folder.path / "traces.jsonl"
-    traces = sorted(read_nouns(Trace, path), key=lambda t: order[t.example.exchange.id])
+    traces = sorted(read_records(Trace, path), key=lambda t: order[t.example.exchange.id])
     write_jsonl(path, traces)
-    rejects = sorted(read_nouns(Reject, folder.path / "rejects.jsonl"), key=lambda r: order[r.id])
+    rejects = sorted(read_records(Reject, folder.path / "rejects.jsonl"), key=lambda r: order[r.id])
     write_jsonl(folder.path / "rejects.jsonl", rejects)
     counts.out = len(traces)
     for reject in rejects:

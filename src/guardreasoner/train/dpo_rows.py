@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.records import from_dict, read_nouns, write_atomic
+from guardreasoner.records import from_dict, read_records, write_atomic
 from guardreasoner.run_folder import Counts
 from guardreasoner.train.rows import RowMaker
 from guardreasoner.train.settings import DpoConfig
@@ -57,7 +57,7 @@ def prepare(config: DpoConfig, maker: RowMaker, preferences: Path, folder: Path)
         if not (folder / "about.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
             counts = Counts()
-            pairs = list(pairs_of(read_nouns(Preference, preferences), maker, config, counts))
+            pairs = list(pairs_of(read_records(Preference, preferences), maker, config, counts))
             if not pairs:
                 raise ConfigError(f"no pair fits in dpo.max_tokens {config.max_tokens}; raise it")
             Dataset.from_list([dict(pair) for pair in pairs]).save_to_disk(str(folder / "train"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from guardreasoner.data.mix import load_mix
 from guardreasoner.errors import ConfigError, EngineError
-from guardreasoner.records import read_jsonl, read_nouns
+from guardreasoner.records import read_jsonl, read_records
 from guardreasoner.teach.imported import HUB_ID, PUBLISHED
 from guardreasoner.train.recipe import Recipe
 from guardreasoner.types import Example, Trace
@@ -70,7 +70,7 @@ def lengths_of(recipe: Recipe, out: Path, data_dir: Path | None) -> Lengths:
     config = recipe.sft
     if traces.exists():
         sources = Counter(row["example"]["exchange"].get("source", "") for _, row in read_jsonl(traces))
-        some = [(t.example, t.reasoning) for t in islice(read_nouns(Trace, traces), ENOUGH)]
+        some = [(t.example, t.reasoning) for t in islice(read_records(Trace, traces), ENOUGH)]
         return _of(recipe, some, rows=sum(sources.values()), sources=sources)
     if recipe.traces == HUB_ID:
         named = {name: row.samples for name, row in PUBLISHED.items() if name != "all"}

@@ -23,7 +23,7 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, DataError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.plans import Free, Plan, Text
-from guardreasoner.records import Appender, read_nouns
+from guardreasoner.records import Appender, read_records
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import TASKS, Example, Task, Trace
 
@@ -124,7 +124,7 @@ def run_sample(
 
 def choose(traces: Path, config: SampleConfig) -> list[Example]:
     """The examples to sample, one per id; a seeded choice where `limit` says so."""
-    examples = {t.example.exchange.id: t.example for t in read_nouns(Trace, traces)}
+    examples = {t.example.exchange.id: t.example for t in read_records(Trace, traces)}
     ids = sorted(examples, key=lambda i: draw(config.seed, "sample", i))
     return [examples[i] for i in ids[: config.limit]]
 

@@ -13,7 +13,7 @@ import numpy as np
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.guards.load import load_guard
-from guardreasoner.records import read_nouns, write_atomic
+from guardreasoner.records import read_records, write_atomic
 from guardreasoner.run_folder import Counts
 from guardreasoner.train.attention import best_attention
 from guardreasoner.train.looks import Looks
@@ -48,7 +48,7 @@ def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[T
             kept.append(trace)
     check_sources(config, sources)
     if config.subset is not None and len(kept) > config.subset:
-        pairs = read_nouns(Preference, config.difficulty or "") if config.subset_by == "hard" else ()
+        pairs = read_records(Preference, config.difficulty or "") if config.subset_by == "hard" else ()
         hard = {pair.example_id: pair.wrong - pair.right for pair in pairs}
         ids = [t.example.exchange.id for t in kept]
         order = sorted(ids, key=lambda i: (-hard[i] if i in hard else float("inf"), draw(config.seed, "subset", i)))
@@ -103,7 +103,7 @@ def prepare(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> tupl
 def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     counts = Counts()
-    traces = select(read_nouns(Trace, out / "synthesize" / "traces.jsonl"), config, counts)
+    traces = select(read_records(Trace, out / "synthesize" / "traces.jsonl"), config, counts)
     tally = {"rows": 0, "tokens": 0, "shortened": 0}
 
     def counted() -> Iterable[TokenRow]:
@@ -126,7 +126,7 @@ def _looks(config: SftConfig, path: Path) -> Looks | None:
     """What the guard of `sft.first_look` says of the validation rows."""
     if config.first_look is None:
         return None
-    examples = list(read_nouns(Example, path))
+    examples = list(read_records(Example, path))
     with load_guard(config.first_look, mode="instant") as guard:
         verdicts = guard.judge([e.exchange for e in examples])
     return Looks(list(zip(examples, verdicts, strict=True)), config.seed)
@@ -165,7 +165,7 @@ def _validation(config: SftConfig, maker: RowMaker, path: Path) -> list[TokenRow
     """Validation rows ask for labels at once: with the reasoning in sight, a verdict would be no measure."""
     if not config.validate_every or not path.exists():
         return []
-    examples = sorted(read_nouns(Example, path), key=lambda e: draw(config.seed, "validation", e.exchange.id))
+    examples = sorted(read_records(Example, path), key=lambda e: draw(config.seed, "validation", e.exchange.id))
     rows = [maker.row(example) for example in examples[: config.validation_rows]]
     return [row for row in rows if row is not None]
 

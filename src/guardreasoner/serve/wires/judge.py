@@ -57,7 +57,7 @@ class One(_Part):
     id: str | int | float | None = None
 
     def exchange(self, default_id: str) -> Exchange:
-        """The noun."""
+        """This part as an `Exchange`."""
         context = tuple(Message(m.role, m.content) for m in self.context)
         name = default_id if self.id is None or self.id == "" else str(self.id)
         return Exchange(name, self.prompt, self.response, context)
