@@ -15,14 +15,14 @@ from guardreasoner.data.benchmarks import (
     safe_rlhf_rows,
     title,
 )
-from guardreasoner.data.sources import Skip, input_block
+from guardreasoner.data.sources import SkippedRow, input_block
 from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.types import TASKS, Task
 
 
 def gold(name, row):
     taken = BENCHMARKS[name].row(row)
-    return taken.reason if isinstance(taken, Skip) else {k: v for k, v in taken.gold.as_dict().items() if v}
+    return taken.reason if isinstance(taken, SkippedRow) else {k: v for k, v in taken.gold.as_dict().items() if v}
 
 
 def test_there_are_11_sources_and_13_cells():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.batch.run import run_batch
 from guardreasoner.data.messages import as_exchange, read_turns
-from guardreasoner.data.rows import READ, WRITTEN, Given, exchange_of, line_of, plain, read_row, renamed
+from guardreasoner.data.rows import READ, WRITTEN, ReadRow, exchange_of, line_of, plain, read_row, renamed
 from guardreasoner.data.tables import (
     SUFFIXES,
     bounded_lines,
@@ -71,7 +71,7 @@ def test_any_value_in_any_field_is_judged_or_named_and_nothing_is_lost(row):
 @given(st.binary(max_size=60) | anything.map(lambda v: json.dumps(v).encode()))
 def test_any_bytes_are_a_row_or_a_named_error(content):
     row = read_line(content, "rows.jsonl", 3)
-    assert isinstance(read_row(row, file="rows.jsonl", line=3), Given | DataError)
+    assert isinstance(read_row(row, file="rows.jsonl", line=3), ReadRow | DataError)
 
 
 @given(st.lists(st.dictionaries(names, shaped, max_size=4) | anything, max_size=6))
@@ -107,7 +107,7 @@ def test_a_key_that_stands_twice_is_named_because_only_one_would_be_judged():
 def test_numbers_that_json_cannot_hold_pass_through_as_text_and_nan_as_null():
     content = '{"prompt": "a", "big": %s, "huge": 1e999, "nan": NaN, "less": -Infinity}' % ("9" * 5000)
     read = read_row(read_line(content.encode(), "f", 1), file="f", line=1)
-    assert isinstance(read, Given)
+    assert isinstance(read, ReadRow)
     assert read.passing == {"big": "9" * 5000, "huge": "1e999", "nan": None, "less": "-inf"}
 
 
@@ -140,7 +140,7 @@ def test_a_field_that_is_too_deep_is_that_rows_error():
 def test_users_fields_keep_their_values_beside_ours():
     row = {"prompt": "a", "labels": ["x"], "text": "mine", "error": "E42", "input_text": "older", "line": "L-17"}
     read = read_row(row, file="f", line=1)
-    assert isinstance(read, Given)
+    assert isinstance(read, ReadRow)
     line = line_of(read.passing, to_dict(Verdict("1", "g", "instant", "ok", text="ours")))
     assert (line["text"], line["input_text"], line["input_input_text"]) == ("ours", "mine", "older")
     assert (line["input_labels"], line["input_error"], line["input_line"]) == (["x"], "E42", "L-17")
@@ -287,8 +287,8 @@ def test_parquet_cells_that_python_cannot_hold_are_text(tmp_path):
     table = arrow.table({"prompt": ["a", "b"], "at": stamps, "day": arrow.array([0, 1], arrow.date32())})
     parquet.write_table(table, tmp_path / "a.parquet")
     read = [read_row(row, file="a", line=line) for line, row in read_table(tmp_path / "a.parquet")]
-    assert [r.exchange.prompt for r in read if isinstance(r, Given)] == ["a", "b"]
-    assert all(json.loads(dumps(r.passing))["day"].startswith("1970-01-0") for r in read if isinstance(r, Given))
+    assert [r.exchange.prompt for r in read if isinstance(r, ReadRow)] == ["a", "b"]
+    assert all(json.loads(dumps(r.passing))["day"].startswith("1970-01-0") for r in read if isinstance(r, ReadRow))
 
 
 def test_a_stream_of_lines_is_not_cut_at_other_line_ends():

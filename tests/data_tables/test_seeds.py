@@ -4,13 +4,13 @@ import pytest
 
 from guardreasoner.data import seeds
 from guardreasoner.data.seeds import SEEDS, find_seed, load_seed
-from guardreasoner.data.sources import Skip
+from guardreasoner.data.sources import SkippedRow
 from guardreasoner.errors import UnknownName
 
 
 def gold(name, row):
     taken = SEEDS[name].row(row)
-    if isinstance(taken, Skip):
+    if isinstance(taken, SkippedRow):
         return taken.reason
     return [{k: v for k, v in example.gold.as_dict().items() if v} for example in taken]
 

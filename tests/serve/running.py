@@ -19,7 +19,7 @@ import httpx
 from guardreasoner.serve.app import make_app
 from guardreasoner.serve.core.judge import Core
 from guardreasoner.serve.door.connection import FrontDoor
-from guardreasoner.serve.door.keys import Keys, Names
+from guardreasoner.serve.door.keys import HostNames, Keys
 from guardreasoner.serve.policy import policy_of
 from guardreasoner.serve.run import Server, configuration
 from patience import PATIENCE, until
@@ -52,7 +52,7 @@ def serving(
     *,
     guard: Callable[[], Any] = fake_guards.words,
     keys: Keys | None = None,
-    names: Names | None = None,
+    names: HostNames | None = None,
     upstream_key: str | None = None,
     wait: bool = True,
 ) -> Iterator[Served]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardreasoner.serve.chat.stream import Held
+from guardreasoner.serve.chat.stream import HeldReply
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_key
 from guardreasoner.serve.inprocess import InProcess
@@ -213,7 +213,7 @@ def test_a_word_is_found_however_an_upstream_mixes_the_places_in_which_it_speaks
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_the_order_of_its_pieces_every_place_is_judged_as_it_will_be_read(data):
-    held = Held(policy_of({"proxy": {"stride": 16, "span": 64}}).proxy)
+    held = HeldReply(policy_of({"proxy": {"stride": 16, "span": 64}}).proxy)
     names = ("content", "reasoning", "call 0", "call 1", "call 2")
     places = {name: data.draw(st.text("xyz ", max_size=90)) for name in names}
     hidden = data.draw(st.sampled_from(sorted(places)))

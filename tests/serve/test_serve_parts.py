@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from guardreasoner.records import dumps, to_dict
 from guardreasoner.serve.chat.conversation import read_messages
 from guardreasoner.serve.chat.reply import FINISHES, SPOKEN_FIELDS, read_reply, said
-from guardreasoner.serve.core.budget import Allowance, Escalations, Recent
+from guardreasoner.serve.core.budget import Allowance, Escalations, RecentEntries
 from guardreasoner.serve.core.frames import ChildSocket, Event, JudgeJob, pack
 from guardreasoner.serve.core.judge import Caller, Core
-from guardreasoner.serve.core.queue import Item, Waiting
+from guardreasoner.serve.core.queue import ExchangeQueue, QueuedExchange
 from guardreasoner.serve.core.worker import Frames
 from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import Limits, Policy, ReasoningBudget
-from guardreasoner.serve.run import Joining
+from guardreasoner.serve.run import JoiningTransport
 from guardreasoner.serve.service import whole
 from guardreasoner.types import Exchange, Labels, Message, Step, Task, Usage, Verdict, field_names
 
@@ -55,7 +55,7 @@ def test_what_one_key_may_not_spend_is_not_taken_from_the_others():
 
 def test_memory_is_bounded_in_number_and_time():
     clock = Clock()
-    recent = Recent(2, 10, clock)
+    recent = RecentEntries(2, 10, clock)
     for key in "abc":
         recent.put(key, key)
     assert [recent.get(k) for k in "abc"] == [None, "b", "c"]
@@ -64,25 +64,25 @@ def test_memory_is_bounded_in_number_and_time():
     assert [recent.get(k) for k in "bcd"] == ["b", None, "d"]
     clock.now = 11
     assert recent.get("d") is None
-    nothing = Recent(0, 10, clock)
+    nothing = RecentEntries(0, 10, clock)
     nothing.put("a", 1)
     assert len(nothing) == 0
 
 
-def item(characters: int, left: float = 2.0, mode="instant", **more) -> Item:
+def item(characters: int, left: float = 2.0, mode="instant", **more) -> QueuedExchange:
     loop = asyncio.get_running_loop()
-    return Item(Exchange("x", "y" * characters), mode, time.monotonic() + left, loop.create_future(), **more)
+    return QueuedExchange(Exchange("x", "y" * characters), mode, time.monotonic() + left, loop.create_future(), **more)
 
 
-def waiting(rate: float, **limits) -> Waiting:
+def waiting(rate: float, **limits) -> ExchangeQueue:
     """A queue that has learned a rate, in seconds per padded character."""
-    made = Waiting(Limits(**limits), 2.0)
+    made = ExchangeQueue(Limits(**limits), 2.0)
     learned = item(600)
     made.learn([learned], rate * learned.characters)
     return made
 
 
-async def picked(queue: Waiting, *items: Item) -> list[Item]:
+async def picked(queue: ExchangeQueue, *items: QueuedExchange) -> list[QueuedExchange]:
     for one in items:
         queue.add(one)
     return await queue.next()
@@ -307,7 +307,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 def test_the_head_of_an_answer_goes_out_with_its_body_and_waits_for_nothing_else():
     async def did(*writes: bytes, close: bool = False) -> list[bytes | str]:
         transport = Transport()
-        joining = Joining(transport, asyncio.get_running_loop())
+        joining = JoiningTransport(transport, asyncio.get_running_loop())
         for data in writes:
             joining.write(data)
         if close:

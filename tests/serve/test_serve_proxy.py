@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.serve.chat.stream import Held
+from guardreasoner.serve.chat.stream import HeldReply
 from guardreasoner.serve.door.keys import read_keys
 from guardreasoner.serve.policy import policy_of
 from patience import PATIENCE, until
@@ -381,7 +381,7 @@ def test_harm_beyond_one_window_is_found_and_every_character_was_in_a_window():
 
 
 def test_windows_cover_every_character_and_overlap():
-    held = Held(policy_of({"proxy": {"stride": 30, "span": 100}}).proxy)
+    held = HeldReply(policy_of({"proxy": {"stride": 30, "span": 100}}).proxy)
     whole = "".join(chr(33 + i % 90) for i in range(1234))
     held.add({"content": whole}, None)
     seen = []

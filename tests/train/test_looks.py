@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from guardreasoner.formats.guardreasoner import reasoning_text
-from guardreasoner.train.looks import WITHOUT, Looks
+from guardreasoner.train.looks import WITHOUT, FirstLooks
 from guardreasoner.types import Example, Exchange, Labels, Step, Task, Trace, Verdict
 
 
@@ -22,7 +22,7 @@ def trace(name, gold, *, response=None, harm=""):
 
 def test_a_look_is_right_as_often_as_the_guard_is_on_rows_of_that_label():
     wrong = [judged(f"w{i}", "harmful", 0.3) for i in range(2)]
-    looks = Looks([*wrong, *(judged(f"r{i}", "harmful", 0.95) for i in range(6)), judged("u", "unharmful", 0.1)])
+    looks = FirstLooks([*wrong, *(judged(f"r{i}", "harmful", 0.95) for i in range(6)), judged("u", "unharmful", 0.1)])
     said = [looks.of(trace(str(i), "harmful")) for i in range(4000)]
     told = [look for look in said if look]
     assert abs(len(told) / len(said) - (1 - WITHOUT)) < 0.02
@@ -32,17 +32,17 @@ def test_a_look_is_right_as_often_as_the_guard_is_on_rows_of_that_label():
 
 
 def test_a_request_with_a_reply_takes_no_look_from_a_request_alone():
-    looks = Looks([judged("a", "harmful", 0.95)])
+    looks = FirstLooks([judged("a", "harmful", 0.95)])
     assert {looks.of(trace(str(i), "harmful", response="z")) for i in range(20)} == {""}
 
 
 def test_the_kind_is_the_rows_own_where_the_guard_named_the_right_one_and_the_guards_where_it_was_wrong():
     right, wrong = judged("a", "harmful", 0.95, category="heroin"), judged("b", "harmful", 0.95, category="phishing")
     for row, kind in ((right, "weapons"), (wrong, "drugs")):
-        said = {Looks([row]).of(trace(str(i), "harmful", harm="pipe bombs")) for i in range(20)} - {""}
+        said = {FirstLooks([row]).of(trace(str(i), "harmful", harm="pipe bombs")) for i in range(20)} - {""}
         assert said == {f"First look: the request is harmful (sure). The kind of harm is {kind}."}
 
 
 def test_a_verdict_that_was_not_given_is_no_look():
     example, verdict = judged("a", "harmful", 0.95)
-    assert Looks([(example, replace(verdict, status="timeout"))]).of(trace("1", "harmful")) == ""
+    assert FirstLooks([(example, replace(verdict, status="timeout"))]).of(trace("1", "harmful")) == ""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from guardreasoner.cli.options import add_guard, guard_options
 from guardreasoner.cli.show_verdict import print_verdict
-from guardreasoner.data.rows import Given, line_of, read_row
+from guardreasoner.data.rows import ReadRow, line_of, read_row
 from guardreasoner.data.tables import bounded_lines, read_line
 from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.guards.base import Guard, judge_all, validate
@@ -26,7 +26,7 @@ from guardreasoner.types import Exchange, Verdict
 CHUNK = 32
 FAIL_ON = ("harmful", "refusal", "any")
 
-Rows = Iterator[tuple[int, Given | DataError]]
+Rows = Iterator[tuple[int, ReadRow | DataError]]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def _rows(args: argparse.Namespace) -> Rows:
         return _read(sys.stdin.buffer, "standard input")
     exchange = Exchange("check", args.text if args.prompt is None else args.prompt, args.response)
     validate(exchange)
-    return iter([(1, Given(exchange, {}))])
+    return iter([(1, ReadRow(exchange, {}))])
 
 
 def _read(stream: IO[bytes], name: str) -> Rows:

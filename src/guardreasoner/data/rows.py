@@ -28,7 +28,7 @@ DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ReadRow:
     """One row that was read."""
 
     exchange: Exchange
@@ -43,7 +43,7 @@ def read_row(
     line: int,
     columns: Mapping[str, str] | None = None,
     texts: bool = False,
-) -> Given | DataError:
+) -> ReadRow | DataError:
     """What a row holds, or what is wrong with it. Nothing is raised: one row's fault is that row's error.
 
     Args:
@@ -61,7 +61,7 @@ def read_row(
             own.pop("messages", None)  # passes through
         exchange = exchange_of(own, str(line))
         read = {names[name] for name in own if name == "id" or not texts}
-        return Given(exchange, {k: plain(v, printable(str(k), 40)) for k, v in row.items() if k not in read})
+        return ReadRow(exchange, {k: plain(v, printable(str(k), 40)) for k, v in row.items() if k not in read})
     except DataError as error:
         first, dot, rest = (error.field or "").partition("[")
         field = names.get(first, first) + dot + rest

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardreasoner.data.sources import Skip, Source, example_of, harm, is_safe, load_rows, take
+from guardreasoner.data.sources import SkippedRow, Source, example_of, harm, is_safe, load_rows, take
 from guardreasoner.errors import UnknownName
 from guardreasoner.types import Example
 
@@ -24,7 +24,7 @@ class Seed:
 
     name: str
     source: Source
-    row: Callable[[Row], tuple[Example, ...] | Skip]
+    row: Callable[[Row], tuple[Example, ...] | SkippedRow]
     """One upstream row -> its examples; SafeRLHF rows hold two replies."""
     paper_n: int | None
     """Samples in the released GuardReasonerTrain."""
@@ -38,7 +38,7 @@ def _word(value: Any) -> str | None:
     return None if value in (None, "", "None") else str(value)
 
 
-def wildguard_train(row: Row) -> tuple[Example, ...] | Skip:
+def wildguard_train(row: Row) -> tuple[Example, ...] | SkippedRow:
     """All three labels, null where not annotated; 48,783 rows have no reply."""
     labels = {
         "prompt_harm": _word(row.get("prompt_harm_label")),
@@ -46,36 +46,36 @@ def wildguard_train(row: Row) -> tuple[Example, ...] | Skip:
         "response_harm": _word(row.get("response_harm_label")),
     }
     if not any(labels.values()):
-        return Skip("no label")
+        return SkippedRow("no label")
     kind = str(row.get("subcategory") or ("adversarial" if row.get("adversarial") else "vanilla"))
     return (example_of(row["prompt"], row.get("response") or None, kind, **labels),)
 
 
-def aegis_train(row: Row) -> tuple[Example, ...] | Skip:
+def aegis_train(row: Row) -> tuple[Example, ...] | SkippedRow:
     """The most frequent of the annotators' labels (a tie: the first seen); `Safe` is unharmful, all else harmful.
 
     The released script has no filter on `text_type`: replies and dialogues are used as requests too.
     """
     votes = [row.get(f"labels_{i}") for i in range(int(row["num_annotations"]))]
     if not any(votes):
-        return Skip("no label")
+        return SkippedRow("no label")
     label = str(Counter(votes).most_common(1)[0][0])
     return (example_of(row["text"], prompt_harm=harm(label != "Safe"), category="" if label == "Safe" else label),)
 
 
-def beavertails_train(row: Row) -> tuple[Example, ...] | Skip:
+def beavertails_train(row: Row) -> tuple[Example, ...] | SkippedRow:
     """The reply's label from `is_safe`; the paper leaves the other two to the teacher."""
     return (is_safe({**row, "response": row["response"] or None}),)
 
 
-def toxic_chat_train(row: Row) -> tuple[Example, ...] | Skip:
+def toxic_chat_train(row: Row) -> tuple[Example, ...] | SkippedRow:
     """Human-annotated rows; `toxicity` decides."""
     if str(row["human_annotation"]).lower() not in ("true", "1"):
-        return Skip("no human annotation")
+        return SkippedRow("no human annotation")
     return (example_of(row["user_input"], prompt_harm=harm(int(row["toxicity"]) == 1)),)
 
 
-def safe_rlhf_train(row: Row) -> tuple[Example, ...] | Skip:
+def safe_rlhf_train(row: Row) -> tuple[Example, ...] | SkippedRow:
     """Both replies of a pair, each with its own label."""
     return tuple(
         example_of(row["prompt"], row[f"response_{i}"] or None, response_harm=harm(not row[f"is_response_{i}_safe"]))
@@ -127,7 +127,7 @@ def load_seed(name: str) -> tuple[list[Example], Counter[str]]:
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
     for taken in take(seed.row, load_rows(seed.source, seed.name), seed.name):
-        if isinstance(taken, Skip):
+        if isinstance(taken, SkippedRow):
             dropped[taken.reason] += 1
             continue
         for example in taken:

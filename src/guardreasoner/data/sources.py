@@ -50,7 +50,7 @@ class Source:
         return f"https://github.com/{self.repo}" if self.url else f"https://huggingface.co/datasets/{self.repo}"
 
 
-class Skip(NamedTuple):
+class SkippedRow(NamedTuple):
     """A row that the table's rule leaves out, and why."""
 
     reason: str

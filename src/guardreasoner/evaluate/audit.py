@@ -124,19 +124,19 @@ def _identity(case: Prediction) -> object:
     return case.prompt_hash or case.id
 
 
-class _Said(NamedTuple):
+class _Conclusion(NamedTuple):
     id: str
     task: Task
     answer: str
     conclusion: str | None
 
 
-def _conclusions(traced: Sequence[Prediction]) -> Iterator[_Said]:
+def _conclusions(traced: Sequence[Prediction]) -> Iterator[_Conclusion]:
     for case in traced:
         for task in TASKS:
             answer = case.verdict.labels[task]
             if answer is not None and any(s.task == task for s in case.verdict.steps):
-                yield _Said(case.id, task, answer, conclusion(case.verdict.steps, task))
+                yield _Conclusion(case.id, task, answer, conclusion(case.verdict.steps, task))
 
 
 def _share(hits: Sequence[bool]) -> Share:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.calibrate import CalibrateConfig, Fit, Target, as_asked, as_row, fit_verdicts, margins
-from guardreasoner.evaluate.fit_stack import Both, StackFit, as_file, as_text, fit_rows
+from guardreasoner.evaluate.fit_stack import StackFit, TwoAnswers, as_file, as_text, fit_rows
 from guardreasoner.evaluate.run import draw, judge
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Calibration
@@ -128,7 +128,7 @@ def _stacked(
     curves = {task: calibration.curve(task, "full") for task in TASKS}
     columns = {task: margins(second, task) for task in TASKS}
     rows = [
-        Both(
+        TwoAnswers(
             example.exchange.source,
             example.gold.as_dict(),
             verdict.scores,

@@ -120,7 +120,7 @@ def _sigmoid(x: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class TwoAnswers:
     """What two guards said of one row."""
 
     source: str
@@ -130,7 +130,7 @@ class Both:
     second: Mapping[str, float | None]
 
 
-def fit_rows(rows: Sequence[Both], *, budget: float, thresholds: Mapping[Task, float]) -> list[StackFit]:
+def fit_rows(rows: Sequence[TwoAnswers], *, budget: float, thresholds: Mapping[Task, float]) -> list[StackFit]:
     """Fit every task that has enough rows of either label.
 
     Args:
@@ -152,7 +152,7 @@ def fit_files(first: str | Path, second: str | Path, *, budget: float, threshold
     """Fit all tasks of two files or folders of verdicts."""
     one, two = _verdicts(Path(first)), _verdicts(Path(second))
     rows = [
-        Both(str(one[i].get("source") or i.rsplit("-", 1)[0]), one[i]["gold"], one[i]["scores"], two[i]["scores"])
+        TwoAnswers(str(one[i].get("source") or i.rsplit("-", 1)[0]), one[i]["gold"], one[i]["scores"], two[i]["scores"])
         for i in one
         if i in two
     ]

@@ -142,7 +142,7 @@ def _samples(guard: Guard) -> bool:
     return can is not None and bool(can.samples) and getattr(guard, "mode", "") != "instant"
 
 
-class _Warm:
+class _SampledEngine:
     """An engine whose every run draws at a temperature."""
 
     def __init__(self, engine: Any, temperature: float) -> None:
@@ -160,7 +160,7 @@ def _warm(guard: Any, temperature: float, number: int) -> Iterator[None]:
     """While the engine draws at a temperature, with another seed for each repeat: an engine that has one (`seed`) would
     draw the same again."""
     engine, seed = guard.engine, getattr(guard.engine, "seed", None)
-    guard.engine = _Warm(engine, temperature)
+    guard.engine = _SampledEngine(engine, temperature)
     if seed is not None:
         engine.seed = seed + number
     try:

@@ -30,7 +30,7 @@ from guardreasoner.serve.chat.conversation import (
     read_messages,
     worst,
 )
-from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.core.budget import RecentEntries
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.inprocess import InProcess, at_once
 from guardreasoner.serve.policy import Rules
@@ -54,7 +54,7 @@ class GuardReasonerMiddleware(_types.AgentMiddleware):  # type: ignore[misc, nam
         super().__init__()
         self.rules = Rules(**rules)
         self.judging = InProcess(guard, self.rules)
-        self.memory = Memory("langchain", Recent(50_000, 3600.0))
+        self.memory = Memory("langchain", RecentEntries(50_000, 3600.0))
 
     @_types.hook_config(can_jump_to=["end"])  # type: ignore[untyped-decorator]
     def before_model(self, state: Any, runtime: Any) -> Update:

@@ -15,7 +15,7 @@ from guardreasoner.errors import need
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.serve.chat.conversation import Memory
-from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.core.budget import RecentEntries
 from guardreasoner.serve.gateway import Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.inprocess import InProcess
 from guardreasoner.serve.policy import Rules
@@ -44,12 +44,12 @@ class GuardReasoner(_hooks.CustomGuardrail):  # type: ignore[misc, name-defined]
         self.judging = InProcess(guard, rules)
         self.gateway = Gateway(
             rules,
-            Memory("litellm", Recent(50_000, 3600.0)),
+            Memory("litellm", RecentEntries(50_000, 3600.0)),
             self.judging.ajudge,
             self.judging.count_unread,
             self.judging.lone,
         )
-        self.calls: Recent[RememberedCall] = Recent(10_000, 600.0)
+        self.calls: RecentEntries[RememberedCall] = RecentEntries(10_000, 600.0)
 
     async def apply_guardrail(
         self,

@@ -35,7 +35,7 @@ TASK_NAMES = {Task.prompt_harm: "Is the request harmful?", Task.refusal: "Is the
               Task.response_harm: "Is the reply harmful?"}  # fmt: skip
 
 
-class Answer(BaseModel):
+class ReviewAnswer(BaseModel):
     """What the page sends."""
 
     model_config = ConfigDict(extra="forbid")
@@ -108,7 +108,7 @@ class Store:
             for row in self.sealed.get(identity, ())
         ]
 
-    def answer(self, answer: Answer) -> dict[str, Any]:
+    def answer(self, answer: ReviewAnswer) -> dict[str, Any]:
         """Keep an answer, unless it is the one that is kept already; returns the row with gold and verdicts.
 
         Raises:
@@ -178,7 +178,7 @@ def make_review_app(store: Store) -> ASGIApp:
             return JSONResponse({"error": "there is no such row"}, 404)
 
     @app.post("/api/answer")
-    async def take(answer: Answer) -> Response:
+    async def take(answer: ReviewAnswer) -> Response:
         try:
             return JSONResponse(state(store.answer(answer)))
         except KeyError:
@@ -191,10 +191,10 @@ def make_review_app(store: Store) -> ASGIApp:
 
     app.add_exception_handler(RequestValidationError, malformed)
     app.router.routes.extend(page_routes("guardreasoner.review", PAGES))
-    return Door(app)
+    return LocalPagesOnly(app)
 
 
-class Door:
+class LocalPagesOnly:
     """Lets in only requests of this machine's own pages, and puts the policy on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -87,7 +87,7 @@ def _confidence(verdict: Verdict, task: Task) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RowToReview:
     """One row to review, with its stratum."""
 
     row: Contested
@@ -100,7 +100,7 @@ class Drawn:
 
 def draw(
     rows: Sequence[Contested], *, confident: int = 10, doubtful: int = 10, agreeing: int = 20, seed: int = 0
-) -> list[Drawn]:
+) -> list[RowToReview]:
     """The review sample, per cell: the most contested rows, and random ones of the rest."""
     drawn = []
     for cell in dict.fromkeys((r.benchmark, r.task) for r in rows):
@@ -114,11 +114,11 @@ def draw(
         rng = random.Random(f"{seed}:{cell}")
         for name, (group, wanted) in groups.items():
             picked = group if len(group) <= wanted else rng.sample(group, wanted)
-            drawn += [Drawn(r, name, len(group), len(picked)) for r in picked]
+            drawn += [RowToReview(r, name, len(group), len(picked)) for r in picked]
     return drawn
 
 
-def write_review(drawn: Sequence[Drawn], out: str | Path, *, seed: int = 0) -> int:
+def write_review(drawn: Sequence[RowToReview], out: str | Path, *, seed: int = 0) -> int:
     """Write `items.jsonl` (what reviewers see, in random order) and `sealed.jsonl` (what they must not see first).
 
     Raises:
@@ -151,7 +151,7 @@ def write_folder(out: str | Path, items: list[dict[str, Any]], sealed: Sequence[
     write_jsonl(Path(out) / SEALED, sealed)
 
 
-def _sealed(one: Drawn) -> Sealed:
+def _sealed(one: RowToReview) -> Sealed:
     row = one.row
     verdicts = tuple(_brief(label, verdict, row.task) for label, verdict in row.verdicts)
     return Sealed(

@@ -23,7 +23,7 @@ from guardreasoner.serve.core.frames import Opener
 from guardreasoner.serve.core.judge import Core
 from guardreasoner.serve.core.worker import Worker
 from guardreasoner.serve.door.connection import FrontDoor
-from guardreasoner.serve.door.keys import Keys, Names
+from guardreasoner.serve.door.keys import HostNames, Keys
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import ROUTES, Policy
@@ -46,7 +46,7 @@ def make_app(
     policy: Policy | None = None,
     *,
     keys: Keys | None = None,
-    names: Names | None = None,
+    names: HostNames | None = None,
     upstream_key: str | None = None,
 ) -> FrontDoor:
     """The whole server as an ASGI application.
@@ -84,7 +84,7 @@ def make_app(
     return FrontDoor(
         app,
         keys=keys or Keys({}),
-        names=names or Names(()),
+        names=names or HostNames(()),
         metrics=metrics,
         routes=labels,
         wires={r.path: r.endpoint for router in routers for r in router.routes if isinstance(r, Route)},

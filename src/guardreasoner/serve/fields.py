@@ -60,7 +60,7 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Loose:
+class LooseText:
     """A text outside any turn, and its path."""
 
     where: str
@@ -68,12 +68,12 @@ class Loose:
 
 
 @dataclass(slots=True)
-class Checked:
+class CheckedBody:
     """What a walk found."""
 
     kept: Any = None
     """The value to send on: without hidden characters."""
-    loose: list[Loose] = field(default_factory=list)
+    loose: list[LooseText] = field(default_factory=list)
     """To be judged by themselves."""
     refused: list[str] = field(default_factory=list)
     """Where there is something that cannot be judged, and why; never the thing itself."""
@@ -109,13 +109,13 @@ class FieldTable:
         for row in self.rows:
             self._root.at(row.path).rows.append(row)
 
-    def read(self, value: Any, where: str = "", path: str = "") -> Checked:
+    def read(self, value: Any, where: str = "", path: str = "") -> CheckedBody:
         """Check a body, or the part of one at `path`; never raises."""
-        found = Checked()
+        found = CheckedBody()
         found.kept = self._walk(value, self._root.at(path), where, path, found)
         return found
 
-    def _walk(self, value: Any, node: _Node, where: str, path: str, found: Checked) -> Any:
+    def _walk(self, value: Any, node: _Node, where: str, path: str, found: CheckedBody) -> Any:
         if value is None:
             return None
         for row in node.rows:
@@ -132,12 +132,14 @@ class FieldTable:
             items, below = node.items, f"{path}[]"
             return [self._walk(v, items, f"{where}[{i}]", below, found) for i, v in enumerate(value)]
         if harmless(value):
-            found.loose += [Loose(where, name) for name in names_in(value) if not coded(name)]
+            found.loose += [LooseText(where, name) for name in names_in(value) if not coded(name)]
         else:
             found.refused.append(f"{where or 'the body'} is not what this field may hold")
         return value
 
-    def _object(self, value: Mapping[Any, Any], node: _Node, where: str, path: str, found: Checked) -> dict[Any, Any]:
+    def _object(
+        self, value: Mapping[Any, Any], node: _Node, where: str, path: str, found: CheckedBody
+    ) -> dict[Any, Any]:
         kept: dict[Any, Any] = {}
         if "type" in node.names and (kind := value.get("type")) is not None:
             known = len(found.refused)
@@ -154,20 +156,20 @@ class FieldTable:
             if inner is None:
                 del kept[name]
             elif harmless(inner):
-                found.loose += [Loose(place, n) for n in names_in({name: inner}) if not coded(n)]
+                found.loose += [LooseText(place, n) for n in names_in({name: inner}) if not coded(n)]
             else:
                 found.refused.append(f"{place} is not a field that can be judged")
         return kept
 
 
-def _fits(value: Any, row: Field, where: str, found: Checked) -> tuple[bool, Any]:
+def _fits(value: Any, row: Field, where: str, found: CheckedBody) -> tuple[bool, Any]:
     """Whether a row takes a value, and what is kept of it; what must be judged or refused goes to `found`."""
     kind = row.kind
     if kind == "refused" or (kind == "off" and value is not False):
         found.refused.append(f"{where} cannot be judged")
     elif kind in ("json", "value"):
         if kind == "json" and not (harmless(value) and all(map(coded, names_in(value)))):
-            found.loose.append(Loose(where, json.dumps(value, ensure_ascii=False)))
+            found.loose.append(LooseText(where, json.dumps(value, ensure_ascii=False)))
         return True, seen(value)
     elif kind == "note":
         return True, value
@@ -187,7 +189,7 @@ def _fits(value: Any, row: Field, where: str, found: Checked) -> tuple[bool, Any
     elif len(value) > (row.longest or LONGEST):
         found.refused.append(f"{where} is longer than {row.longest or LONGEST} characters")
     elif kind == "label" and value.strip() and not coded(value):
-        found.loose.append(Loose(where, value))
+        found.loose.append(LooseText(where, value))
     return True, visible(value) if isinstance(value, str) else value
 
 

@@ -22,7 +22,7 @@ from guardreasoner.serve.chat.conversation import (
 )
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.fields import Field as Row
-from guardreasoner.serve.fields import FieldTable, Loose
+from guardreasoner.serve.fields import FieldTable, LooseText
 from guardreasoner.serve.policy import Rules
 from guardreasoner.types import Exchange, Message, Verdict
 
@@ -147,11 +147,11 @@ def _conversation(body: GuardrailRequest, rules: Rules) -> Conversation:
     rows = body.structured_messages
     talk = read_messages(rows, rules.trusted_roles) if rows else Conversation(())
     held = {text for _, text in _texts_in_order(rows or [])}
-    loose = [Loose(f"texts[{i}]", t) for i, t in enumerate(body.texts or []) if t and t not in held]
+    loose = [LooseText(f"texts[{i}]", t) for i, t in enumerate(body.texts or []) if t and t not in held]
     if body.tools and "tool" not in rules.trusted_roles:
-        loose.append(Loose("tools", read_value(body.tools)))
+        loose.append(LooseText("tools", read_value(body.tools)))
     if body.tool_calls and not rows:
-        loose.append(Loose("tool_calls", read_value(body.tool_calls)))
+        loose.append(LooseText("tool_calls", read_value(body.tool_calls)))
     return replace(talk, alone=(*talk.alone, *map(round_of, loose)))
 
 

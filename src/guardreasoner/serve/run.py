@@ -113,7 +113,7 @@ def configuration(gate: FrontDoor) -> uvicorn.Config:
     )
 
 
-class Joining:
+class JoiningTransport:
     """A connection that sends the head of an answer together with what comes right behind it.
 
     uvicorn writes head and body apart, which costs two packets and wakes the caller for the first one only to wait for
@@ -193,7 +193,7 @@ def receipt_protocol(seconds: float, most: int = sys.maxsize) -> type[asyncio.Pr
                 transport.abort()
                 return
             open_now.add(id(self))
-            self.transport = Joining(transport, self.loop)
+            self.transport = JoiningTransport(transport, self.loop)
             self._arm(transport.close)
 
         def data_received(self, data: bytes) -> None:

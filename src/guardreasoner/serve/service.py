@@ -18,7 +18,7 @@ from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused, header, read_json, shaped
 from guardreasoner.serve.door.metrics import Metrics
-from guardreasoner.serve.fields import Checked, FieldTable
+from guardreasoner.serve.fields import CheckedBody, FieldTable
 from guardreasoner.serve.policy import Policy, Route
 from guardreasoner.types import Exchange, Labels, Mode, Usage, Verdict, field_names
 
@@ -60,7 +60,7 @@ class Service:
 
     async def read(
         self, request: Request, route: Route, kind: type[M], *, table: FieldTable, many: str = ""
-    ) -> tuple[M, Checked]:
+    ) -> tuple[M, CheckedBody]:
         """The body as one of the wires' models, and what the walk over its fields found.
 
         Args:

@@ -23,7 +23,7 @@ WITHOUT = 0.1
 
 
 @dataclass(frozen=True)
-class Looks:
+class FirstLooks:
     """Where the looks of a run are drawn from."""
 
     judged: Sequence[tuple[Example, Verdict]]

@@ -28,7 +28,7 @@ MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Shape:
+class PassShape:
     """Rows of one pass."""
 
     rows: int
@@ -51,7 +51,7 @@ class Measured:
     """Activations that are kept for the backward pass, at the highest."""
 
 
-def measure(model_config: Any, config: TrainingConfig, shape: Shape) -> Measured:
+def measure(model_config: Any, config: TrainingConfig, shape: PassShape) -> Measured:
     """A pass of `shape` through a model of this configuration with random weights.
 
     Args:
@@ -61,7 +61,7 @@ def measure(model_config: Any, config: TrainingConfig, shape: Shape) -> Measured
     limit_threads(torch, config.threads)
     config = settled(config)
     rows = max(1, min(shape.rows, MOST_TOKENS // shape.length))
-    small = Shape(rows, shape.length, shape.answer)
+    small = PassShape(rows, shape.length, shape.answer)
     depth = int(model_config.num_hidden_layers)
     one, two = (_measured(model_config, config, small, layers) for layers in (1, 2))
     scale = shape.rows / rows
@@ -81,7 +81,7 @@ def measure(model_config: Any, config: TrainingConfig, shape: Shape) -> Measured
     )
 
 
-def _measured(model_config: Any, config: TrainingConfig, shape: Shape, layers: int) -> dict[str, float]:
+def _measured(model_config: Any, config: TrainingConfig, shape: PassShape, layers: int) -> dict[str, float]:
     model = _model(model_config, layers, best_attention())
     head = head_of(model)
     ids = _ids(model, shape.rows, shape.length)

@@ -24,7 +24,7 @@ from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.pairs import (
     Gold,
     Marks,
-    Picked,
+    PickedPair,
     Rule,
     Sampled,
     at_random,
@@ -83,11 +83,11 @@ class Case(NamedTuple):
     rows: list[Row]
 
 
-class Found(NamedTuple):
+class FoundPair(NamedTuple):
     """A pair before its texts are read: both answers by row and place in it."""
 
     case: Case
-    picked: Picked
+    picked: PickedPair
     chosen: tuple[Row, int]
     rejected: tuple[Row, int]
 
@@ -137,9 +137,9 @@ def read_cases(traces: Path, samples: Path, config: MineConfig) -> list[Case]:
     return [case for case in cases.values() if case.rows]
 
 
-def find_pairs(cases: Sequence[Case], config: MineConfig, *, line: Line, counts: Counts) -> list[Found]:
+def find_pairs(cases: Sequence[Case], config: MineConfig, *, line: Line, counts: Counts) -> list[FoundPair]:
     """The pair of every hard example, in the order of the traces; the others are counted by reason."""
-    pairs: list[Found] = []
+    pairs: list[FoundPair] = []
     for case in cases:
         counts.in_ += 1
         if case.gold is None:
@@ -160,11 +160,11 @@ def find_pairs(cases: Sequence[Case], config: MineConfig, *, line: Line, counts:
             counts.drop(picked)
             continue
         counts.out += 1
-        pairs.append(Found(case, picked, answers[picked.chosen], answers[picked.rejected]))
+        pairs.append(FoundPair(case, picked, answers[picked.chosen], answers[picked.rejected]))
     return pairs
 
 
-def weights_of(pairs: Sequence[Found], config: MineConfig) -> list[float]:
+def weights_of(pairs: Sequence[FoundPair], config: MineConfig) -> list[float]:
     """alpha of each pair, normalised within its source or over all."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
@@ -177,7 +177,7 @@ def weights_of(pairs: Sequence[Found], config: MineConfig) -> list[float]:
     return weights
 
 
-def preference(pair: Found, weight: float, config: MineConfig, *, trace: Line, line: Line) -> Preference:
+def preference(pair: FoundPair, weight: float, config: MineConfig, *, trace: Line, line: Line) -> Preference:
     """The record of a pair, its texts read by position."""
     (chosen, place), (rejected, other) = pair.chosen, pair.rejected
     row = line(chosen.position)
@@ -236,7 +236,7 @@ def _nothing(counts: Counts) -> str:
     )
 
 
-def _about(pairs: Sequence[Found], weights: Sequence[float], cases: Sequence[Case]) -> dict[str, Any]:
+def _about(pairs: Sequence[FoundPair], weights: Sequence[float], cases: Sequence[Case]) -> dict[str, Any]:
     """Pairs by task and by who wrote them, and the range of the weights."""
     authors = Counter(f"{pair.chosen[0].model} over {pair.rejected[0].model}" for pair in pairs)
     return {

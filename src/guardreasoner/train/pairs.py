@@ -42,7 +42,7 @@ class Sampled(NamedTuple):
     """Characters."""
 
 
-class Picked(NamedTuple):
+class PickedPair(NamedTuple):
     """One pair, as indices into the answers of its example."""
 
     task: Task
@@ -113,7 +113,7 @@ def pick_pair(
     choose: Callable[[Sequence[int]], int],
     hardest: bool = False,
     sound: Callable[[int], bool] = lambda _: True,
-) -> Picked | str:
+) -> PickedPair | str:
     """One pair of an example's answers, or the reason why there is none.
 
     Args:
@@ -126,7 +126,7 @@ def pick_pair(
     """
     annotated = [_NUMBER[t] for t in gold.tasks]
     split = unsound = False
-    found: list[Picked] = []
+    found: list[PickedPair] = []
     for task in gold.tasks:
         number = _NUMBER[task]
         right = [i for i, s in enumerate(samples) if s.marks[number] == RIGHT]
@@ -140,7 +140,7 @@ def pick_pair(
             fit = [i for i in whole if sound(i)]
             unsound = unsound or len(fit) < len(whole)
         if fit:
-            found.append(Picked(task, choose(fit), choose(wrong), len(wrong), len(right)))
+            found.append(PickedPair(task, choose(fit), choose(wrong), len(wrong), len(right)))
             if not hardest:
                 break
     if found:

@@ -129,13 +129,13 @@ def look(
     passes = steps * config.batch / config.micro_batch
     seconds, activations = None, 0.0
     if model is not None:
-        from guardreasoner.train.measure import Shape, measure
+        from guardreasoner.train.measure import PassShape, measure
 
-        usual = Shape(config.micro_batch * sides, int(length), lengths.answer)
+        usual = PassShape(config.micro_batch * sides, int(length), lengths.answer)
         cost = measure(model, config, usual)
         seconds = passes * cost.train_s + steps * processes * cost.step_s
         seconds += rows / config.micro_batch * cost.forward_s * reference
-        highest = Shape(config.micro_batch * sides, min(config.max_tokens, lengths.longest), lengths.answer)
+        highest = PassShape(config.micro_batch * sides, min(config.max_tokens, lengths.longest), lengths.answer)
         activations = cost.kept_bytes * highest.rows * highest.length / (usual.rows * usual.length)
     trained = parameters if config.lora is None else parameters // 100
     checkpoint = 4 * parameters + 8 * trained

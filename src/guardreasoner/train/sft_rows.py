@@ -16,7 +16,7 @@ from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_records, write_atomic
 from guardreasoner.run_folder import Counts
 from guardreasoner.train.attention import best_attention
-from guardreasoner.train.looks import Looks
+from guardreasoner.train.looks import FirstLooks
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.trainer import first_process_first
@@ -68,7 +68,7 @@ def check_sources(config: SftConfig, known: Iterable[str]) -> None:
 
 
 def rows_of(
-    traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts, looks: Looks | None = None
+    traces: Iterable[Trace], maker: RowMaker, config: SftConfig, counts: Counts, looks: FirstLooks | None = None
 ) -> Iterator[TokenRow]:
     """The rows of some traces: with reasoning, on labels alone, or both, by the shares of the recipe."""
     for trace in traces:
@@ -122,14 +122,14 @@ def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> 
     write_atomic(folder / "about.json", json.dumps(about))
 
 
-def _looks(config: SftConfig, path: Path) -> Looks | None:
+def _looks(config: SftConfig, path: Path) -> FirstLooks | None:
     """What the guard of `sft.first_look` says of the validation rows."""
     if config.first_look is None:
         return None
     examples = list(read_records(Example, path))
     with load_guard(config.first_look, mode="instant") as guard:
         verdicts = guard.judge([e.exchange for e in examples])
-    return Looks(list(zip(examples, verdicts, strict=True)), config.seed)
+    return FirstLooks(list(zip(examples, verdicts, strict=True)), config.seed)
 
 
 def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, packed: bool = True) -> Any:

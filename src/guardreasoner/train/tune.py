@@ -36,7 +36,7 @@ HELD_OUT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class TunedTask:
     """One task on one set of rows, before and after."""
 
     task: str
@@ -65,7 +65,7 @@ def tune(
     target: Target,
     mapping: Mapping[str, Column] | None = None,
     seed: int = 0,
-) -> list[Measure]:
+) -> list[TunedTask]:
     """Write a guard folder fitted to labelled rows; `out` must not be there.
 
     Args:
@@ -94,14 +94,14 @@ def tune(
     everyday = _by_task(engine, read_examples(shipped("everyday")))
     calibration = read_calibration(base / "calibration.json") if (base / "calibration.json").exists() else Calibration()
     weight, bias, curves = engine.weight.astype(float), engine.bias.astype(float), dict(calibration.curves)
-    measures: list[Measure] = []
+    measures: list[TunedTask] = []
     for task, rows in fitted.items():
         head, old = engine.outputs.index(task.value), calibration.curve(task, "instant")
         kept, held = _split(rows, seed)
         w, b, curve = _fit(kept, weight[head], bias[head], old, target=target, seed=seed)
         for name, some in (("own, held out", held), ("everyday", everyday[task])):
             before = _measure(some, weight[head], bias[head], old)
-            measures.append(Measure(task.value, name, len(some.truth), before, _measure(some, w, b, curve)))
+            measures.append(TunedTask(task.value, name, len(some.truth), before, _measure(some, w, b, curve)))
         weight[head], bias[head], curves[task, "instant"] = w, b, curve
     _write(base, out, engine, weight, bias, Calibration(curves, f"{calibration.fitted_on}; tuned on {labelled.name}"))
     about = {"rows": labelled.name, "target": asdict(target), "measures": [asdict(m) for m in measures]}

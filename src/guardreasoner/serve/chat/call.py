@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from guardreasoner.records import dumps
-from guardreasoner.serve.chat.conversation import Conversation, Examined, Memory, Round, worst
+from guardreasoner.serve.chat.conversation import Conversation, JudgedConversation, Memory, Round, worst
 from guardreasoner.serve.chat.reply import LABELS
 from guardreasoner.serve.core.judge import Caller
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
@@ -54,7 +54,7 @@ class ChatCall:
         """Decided verdicts on parts of the request."""
         return await self.service.core.judge_all(exchanges, self.ask)
 
-    async def judge_reply(self, text: str, found: Examined) -> Verdict:
+    async def judge_reply(self, text: str, found: JudgedConversation) -> Verdict:
         """The verdict on what the upstream said, or on a window of it: with the request that it answers, and by itself.
 
         The time for it begins now. Overload is a verdict here, not a refusal.
@@ -64,7 +64,7 @@ class ChatCall:
         verdict = worst_reply(await self.service.core.settle(asked, ask))
         return verdict if found.verdict is None else _with_request(verdict, found.verdict)
 
-    def _exchanges(self, text: str, found: Examined) -> list[Exchange]:
+    def _exchanges(self, text: str, found: JudgedConversation) -> list[Exchange]:
         turn = self._last
         said = (turn.response or "")[-REQUEST_CHARACTERS:] + text
         prompt = turn.prompt[-REQUEST_CHARACTERS:]
@@ -128,7 +128,7 @@ class ChatCall:
             raise Refused(status, f"the upstream answered {answer.status_code}", "upstream_error", more)
         return answer
 
-    def report(self, found: Examined, replies: Sequence[Verdict], dropped: int = 0) -> Body:
+    def report(self, found: JudgedConversation, replies: Sequence[Verdict], dropped: int = 0) -> Body:
         """What goes to the client beside the reply: the verdicts, and what was not passed on."""
         return {
             "request": None if found.verdict is None else brief(found.verdict),
@@ -138,7 +138,7 @@ class ChatCall:
             "dropped": dropped,
         }
 
-    def word(self, found: Examined, replies: Sequence[Verdict]) -> str:
+    def word(self, found: JudgedConversation, replies: Sequence[Verdict]) -> str:
         """The verdict in one word, for a header: blocked, unjudged, flagged or passed."""
         verdicts = [*([] if found.verdict is None else [found.verdict]), *replies]
         if any(blocks(v, REPLY_TASKS) for v in replies):

@@ -15,9 +15,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from guardreasoner.serve.chat.fields import REQUEST
-from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.core.budget import RecentEntries
 from guardreasoner.serve.decide import blocks
-from guardreasoner.serve.fields import Loose
+from guardreasoner.serve.fields import LooseText
 from guardreasoner.serve.policy import Rules
 from guardreasoner.types import SETTLED, Exchange, Message, Verdict
 
@@ -78,7 +78,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class JudgedConversation:
     """What came of a conversation."""
 
     verdict: Verdict | None
@@ -121,7 +121,7 @@ def read_messages(messages: Any, trusted: Sequence[str] = ()) -> Conversation:
     return Conversation(tuple(turns), tuple(alone), tuple(unread), tuple(checked.kept))
 
 
-def round_of(loose: Loose) -> Round:
+def round_of(loose: LooseText) -> Round:
     """A text outside any round, judged by itself."""
     return Round(loose.text, None, (), where=loose.where)
 
@@ -190,7 +190,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 async def examine(
     conversation: Conversation, rules: Rules, memory: Memory, judge: Judge, *, lone: bool = True
-) -> Examined:
+) -> JudgedConversation:
     """Judge what was not judged before: instructions and earlier rounds by themselves, the last one in its window."""
     earlier = conversation.turns[:-1]
     alone = [t for t in conversation.alone if _says(t) and memory.recall(t.prompt, t.response) is not False]
@@ -205,7 +205,7 @@ async def examine(
         if blocks(verdict) and (verdict.status not in SETTLED or any(turn is t for t in alone)):
             stops.append(verdict)
     if stops:
-        return Examined(worst(stops))
+        return JudgedConversation(worst(stops))
     cut = {
         place
         for number, turn in enumerate(earlier)
@@ -214,16 +214,16 @@ async def examine(
         for place in conversation.turns[n].places
     }
     if not conversation.turns:
-        return Examined(None, passed_unjudged=open_count)
+        return JudgedConversation(None, passed_unjudged=open_count)
     last = exchange_of(conversation, len(conversation.turns) - 1, rules, frozenset(cut))
     if not (last.prompt or last.response):
-        return Examined(None, frozenset(cut), last.context, open_count)
+        return JudgedConversation(None, frozenset(cut), last.context, open_count)
     (verdict,) = await _judge_rounds([(conversation.turns[-1], last)], judge, lone)
     if not blocks(verdict):
         memory.keep(last.prompt, last.response, verdict)
     if cut.intersection(conversation.turns[-1].places):  # the last round goes on from one that was blocked
         verdict = _as_blocked(verdict)
-    return Examined(verdict, frozenset(cut), last.context, open_count + (verdict.fail_mode == "open"))
+    return JudgedConversation(verdict, frozenset(cut), last.context, open_count + (verdict.fail_mode == "open"))
 
 
 async def _judge_rounds(rounds: Sequence[tuple[Round, Exchange]], judge: Judge, lone: bool) -> list[Verdict]:
@@ -242,7 +242,7 @@ class Memory:
     """Which rounds one caller had judged, and whether they were blocked; holds digests, no text."""
 
     key: str
-    kept: Recent[bool]
+    kept: RecentEntries[bool]
 
     def recall(self, prompt: str, response: str | None) -> bool | None:
         """Whether a round was blocked; None = it was not judged, or too long ago."""

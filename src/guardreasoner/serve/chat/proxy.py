@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from guardreasoner.serve.chat.call import RETRYABLE, Body, ChatCall, unjudged
-from guardreasoner.serve.chat.conversation import Examined, Memory, examine, read_messages, round_of
+from guardreasoner.serve.chat.conversation import JudgedConversation, Memory, examine, read_messages, round_of
 from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.chat.relay import data, relay
-from guardreasoner.serve.chat.reply import Heard, read_reply, said
-from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.chat.reply import UpstreamReply, read_reply, said
+from guardreasoner.serve.core.budget import RecentEntries
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused, header, read_json
@@ -44,7 +44,7 @@ NO_UPSTREAM = (
 def router(service: Service) -> APIRouter:
     """The route; where no upstream is configured it says how to have one."""
     routes = APIRouter()
-    turns: Recent[bool] = Recent(TURNS, TURN_TTL_S)
+    turns: RecentEntries[bool] = RecentEntries(TURNS, TURN_TTL_S)
 
     @routes.post("/v1/chat/completions", name="proxy", summary="OpenAI chat completions, judged on both sides.")
     async def chat(request: Request) -> Response:
@@ -57,7 +57,7 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _call(service: Service, request: Request, body: Any, turns: Recent[bool]) -> ChatCall:
+def _call(service: Service, request: Request, body: Any, turns: RecentEntries[bool]) -> ChatCall:
     rules = service.policy.rules("proxy")
     if not isinstance(body, dict):
         raise Refused(400, "the body must be an object", "bad_request")
@@ -82,7 +82,7 @@ def _authorization(service: Service, request: Request) -> str | None:
     return None if service.keyed else header(request, b"authorization")
 
 
-async def _examined(call: ChatCall, upstream: asyncio.Task[httpx.Response] | None) -> Examined:
+async def _examined(call: ChatCall, upstream: asyncio.Task[httpx.Response] | None) -> JudgedConversation:
     """The conversation's verdict; an upstream that was asked meanwhile is dropped when it must stop."""
     try:
         found = await examine(call.talk, call.rules, call.memory, call.judge, lone=call.lone)
@@ -96,7 +96,7 @@ async def _examined(call: ChatCall, upstream: asyncio.Task[httpx.Response] | Non
     return found
 
 
-async def _start(call: ChatCall) -> tuple[Examined, httpx.Response | None]:
+async def _start(call: ChatCall) -> tuple[JudgedConversation, httpx.Response | None]:
     """Request verdict and upstream's answer, one after the other or side by side; no answer where it is blocked."""
     early = asyncio.create_task(call.open()) if call.service.policy.proxy.parallel else None
     found = await _examined(call, early)
@@ -147,7 +147,7 @@ async def _whole(call: ChatCall) -> Response:
     return reply(content, headers={HEADER: call.word(found, verdicts)})
 
 
-async def _read(call: ChatCall, answer: httpx.Response) -> Heard:
+async def _read(call: ChatCall, answer: httpx.Response) -> UpstreamReply:
     limit = call.service.policy.proxy.reply_characters * REPLY_BYTES_PER_CHARACTER
     parts, size = [], 0
     try:
@@ -174,7 +174,7 @@ async def _streamed(call: ChatCall) -> Response:
     return StreamingResponse(relay(call, found, answer), media_type="text/event-stream", headers=headers)
 
 
-def _blocked(call: ChatCall, found: Examined) -> Response:
+def _blocked(call: ChatCall, found: JudgedConversation) -> Response:
     """What a blocked request gets: a reply that says so, or an error, as the policy wants."""
     verdict = found.verdict
     assert verdict is not None

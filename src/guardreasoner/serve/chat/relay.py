@@ -15,10 +15,10 @@ import httpx
 
 from guardreasoner.records import dumps
 from guardreasoner.serve.chat.call import Body, ChatCall
-from guardreasoner.serve.chat.conversation import Examined
+from guardreasoner.serve.chat.conversation import JudgedConversation
 from guardreasoner.serve.chat.events import EventReader, EventTooLong, ServerSent
 from guardreasoner.serve.chat.reply import LABELS, read_reply, said, unclear
-from guardreasoner.serve.chat.stream import Held
+from guardreasoner.serve.chat.stream import HeldReply
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.limits import Refused
 from guardreasoner.types import SETTLED, Verdict
@@ -27,7 +27,7 @@ ENVELOPE = ("id", "object", "created", *LABELS)
 Queue = asyncio.Queue[ServerSent | Refused | None]
 
 
-async def relay(call: ChatCall, found: Examined, answer: httpx.Response) -> AsyncIterator[str]:
+async def relay(call: ChatCall, found: JudgedConversation, answer: httpx.Response) -> AsyncIterator[str]:
     """The stream as it may be sent."""
     events: Queue = asyncio.Queue(maxsize=256)
     reader = asyncio.create_task(_read_events(answer, events))
@@ -85,9 +85,9 @@ async def _read_events(answer: httpx.Response, events: Queue) -> None:
 class _Relay:
     """What is known of a stream so far."""
 
-    def __init__(self, call: ChatCall, found: Examined) -> None:
+    def __init__(self, call: ChatCall, found: JudgedConversation) -> None:
         self.call, self.found = call, found
-        self.held: dict[int, Held] = {}
+        self.held: dict[int, HeldReply] = {}
         self.envelope: Body = {"object": "chat.completion.chunk"}
         self.dropped = 0
         self._labels: tuple[Any, ...] | None = None
@@ -106,7 +106,7 @@ class _Relay:
         await self._take_envelope({k: v for k, v in heard.body.items() if k in ENVELOPE})
         usage, choices = heard.body.get("usage"), heard.body["choices"]
         for choice in choices:
-            own = self.held.setdefault(choice["index"], Held(self.call.service.policy.proxy))
+            own = self.held.setdefault(choice["index"], HeldReply(self.call.service.policy.proxy))
             if len(self.held) > self.call.service.policy.limits.items:
                 return unclear("it has too many choices")
             if not own.cut:
@@ -139,7 +139,7 @@ class _Relay:
             async for text in self._advance(index, choice, ended or choice.finished):
                 yield text
 
-    async def _advance(self, index: int, choice: Held, finished: bool) -> AsyncIterator[str]:
+    async def _advance(self, index: int, choice: HeldReply, finished: bool) -> AsyncIterator[str]:
         if choice.cut:
             return
 
@@ -163,7 +163,7 @@ class _Relay:
         elif finished and choice.verdict is not None and choice.length <= choice.settings.span:
             self.call.remember("\n".join(choice.texts.values()), choice.verdict)
 
-    def _chunk(self, piece: Body, choice: Held, usage: Body | None = None, *, last: bool = False) -> str:
+    def _chunk(self, piece: Body, choice: HeldReply, usage: Body | None = None, *, last: bool = False) -> str:
         more: Body = {"usage": usage} if usage else {}
         if last:
             verdicts = [choice.verdict] if choice.verdict is not None else []

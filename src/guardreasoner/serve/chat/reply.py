@@ -43,7 +43,7 @@ COUNTED = frozenset((
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class UpstreamReply:
     """A reply, or a chunk of one."""
 
     body: Body
@@ -57,7 +57,7 @@ def unclear(what: str) -> Refused:
     return Refused(502, f"the upstream's answer cannot be read: {what}", "upstream_not_understood")
 
 
-def read_reply(reply: Any, side: Side = "message") -> Heard:
+def read_reply(reply: Any, side: Side = "message") -> UpstreamReply:
     """A whole reply, or with `delta` a chunk of a stream.
 
     Raises:
@@ -84,7 +84,7 @@ def read_reply(reply: Any, side: Side = "message") -> Heard:
     kept["choices"] = [choice for choice, _ in read]
     if isinstance(reply.get("usage"), Mapping):
         kept["usage"] = _counts(reply["usage"])
-    return Heard(kept, sum(n for _, n in read) + (not harmless(_rest(reply))))
+    return UpstreamReply(kept, sum(n for _, n in read) + (not harmless(_rest(reply))))
 
 
 def said(message: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ Look = Callable[[str], Awaitable[Verdict]]
 
 
 @dataclass(slots=True)
-class Held:
+class HeldReply:
     """One reply (choice) of a stream."""
 
     settings: Proxy

@@ -53,7 +53,7 @@ class Escalations:
         return True
 
 
-class Recent(Generic[V]):
+class RecentEntries(Generic[V]):
     """The newest entries, each for a limited time. `entries` 0 = nothing is kept."""
 
     def __init__(self, entries: int, ttl_s: float, clock: Clock = time.monotonic) -> None:

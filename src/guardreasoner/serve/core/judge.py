@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from guardreasoner.formats.guardreasoner import VERSION
-from guardreasoner.serve.core.budget import Escalations, Recent
+from guardreasoner.serve.core.budget import Escalations, RecentEntries
 from guardreasoner.serve.core.frames import JudgeJob
-from guardreasoner.serve.core.queue import BASE_CHARACTERS, Item, Waiting
+from guardreasoner.serve.core.queue import BASE_CHARACTERS, ExchangeQueue, QueuedExchange
 from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker, ended
 from guardreasoner.serve.decide import decide
 from guardreasoner.serve.door.limits import Overloaded, Refused
@@ -59,13 +59,13 @@ class Core:
     def __init__(self, worker: Worker, policy: Policy, metrics: Metrics) -> None:
         self.worker, self.policy, self.metrics = worker, policy, metrics
         self.budget = Escalations(policy.budget)
-        self.cache: Recent[Verdict] = Recent(policy.cache.entries, policy.cache.ttl_s)
+        self.cache: RecentEntries[Verdict] = RecentEntries(policy.cache.entries, policy.cache.ttl_s)
         self.draining = False
         self.traced = False
         self._rules = {route: policy.rules(route) for route in ROUTES}
         every = self._rules.values()
         self._hold = {mode: HELD_SHARE * max(rules.deadline(mode) for rules in every) for mode in MODES}
-        self.waiting = Waiting(policy.limits, min(rules.deadline() for rules in every))
+        self.waiting = ExchangeQueue(policy.limits, min(rules.deadline() for rules in every))
         metrics.queue.set_function(lambda: len(self.waiting.items))
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
@@ -228,7 +228,7 @@ class Core:
         on_step: StepSink | None,
     ) -> Verdict:
         loop = asyncio.get_running_loop()
-        item = Item(exchange, mode, deadline, loop.create_future(), on_step=on_step, tasks=tasks)
+        item = QueuedExchange(exchange, mode, deadline, loop.create_future(), on_step=on_step, tasks=tasks)
         self.waiting.add(item)
         timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._late, item)
         try:
@@ -242,7 +242,7 @@ class Core:
             timer.cancel()
             item.future.cancel()
 
-    def _late(self, item: Item) -> None:
+    def _late(self, item: QueuedExchange) -> None:
         if item.future.done():
             return
         status: Status = "timeout" if self.worker.loaded.is_set() else "unavailable"
@@ -264,7 +264,7 @@ class Core:
                 continue
             await self._run(batch)
 
-    async def _run(self, batch: Sequence[Item]) -> None:
+    async def _run(self, batch: Sequence[QueuedExchange]) -> None:
         began = time.monotonic()
         mode = batch[0].mode
         deadline = min(max(i.deadline for i in batch), began + self._hold[mode])
@@ -282,7 +282,7 @@ class Core:
         self.metrics.of(self.metrics.seconds, mode, "judge").observe(ended - began)
         self.waiting.learn(batch, time.monotonic() - began)
 
-    def _answer(self, batch: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+    def _answer(self, batch: Sequence[QueuedExchange], verdicts: Sequence[Verdict]) -> None:
         """Wake who waits for these; but where more is waiting, the guard gets that before any answer is written."""
         self.waiting.judged()  # who is woken may ask for more at once
         if self.waiting.items:
@@ -290,7 +290,7 @@ class Core:
         else:
             _resolve(batch, verdicts)
 
-    def _failed(self, batch: Sequence[Item], error: GuardBroken) -> None:
+    def _failed(self, batch: Sequence[QueuedExchange], error: GuardBroken) -> None:
         """One exchange must not take its neighbours down: each of a failed batch is tried once more by itself."""
         self.waiting.judged()
         for item in batch:
@@ -303,7 +303,7 @@ class Core:
                 self.waiting.add(item)
 
 
-def _resolve(batch: Sequence[Item], verdicts: Sequence[Verdict]) -> None:
+def _resolve(batch: Sequence[QueuedExchange], verdicts: Sequence[Verdict]) -> None:
     for item, verdict in zip(batch, verdicts, strict=True):
         if not item.future.done():
             item.future.set_result(verdict)
@@ -313,7 +313,7 @@ def _numbered(on_step: StepSink | None, number: int) -> StepSink | None:
     return None if on_step is None else lambda _, step: on_step(number, step)
 
 
-def _unsaid(item: Item) -> StepSink | None:
+def _unsaid(item: QueuedExchange) -> StepSink | None:
     """Where the steps of one try go: what an earlier try has said is not said again."""
     on_step, before, heard = item.on_step, item.said, itertools.count()
     if on_step is None:

@@ -32,7 +32,7 @@ ADMITTED_SHARE = 0.5
 
 
 @dataclass(eq=False, slots=True)
-class Item:
+class QueuedExchange:
     """One exchange that waits or is being judged."""
 
     exchange: Exchange
@@ -54,7 +54,7 @@ class Item:
         self.characters = BASE_CHARACTERS + self.exchange.characters
 
 
-class Waiting:
+class ExchangeQueue:
     """The queue."""
 
     def __init__(self, limits: Limits, shortest_s: float) -> None:
@@ -63,7 +63,7 @@ class Waiting:
         shortest_s: the shortest deadline that a request has unasked.
         """
         self.limits, self.shortest_s = limits, shortest_s
-        self.items: list[Item] = []
+        self.items: list[QueuedExchange] = []
         self.changed = asyncio.Event()
         self._rates: dict[Mode, float] = {}
         """Seconds per padded character of a batch that are expected, by mode."""
@@ -87,12 +87,12 @@ class Waiting:
         if wait > 0 and (wait > ADMITTED_SHARE * (deadline - now) or wait + own > deadline - now):
             raise Overloaded(wait)
 
-    def add(self, item: Item) -> None:
+    def add(self, item: QueuedExchange) -> None:
         """Let an exchange wait."""
         self.items.append(item)
         self.changed.set()
 
-    async def next(self) -> list[Item]:
+    async def next(self) -> list[QueuedExchange]:
         """Wait for something to judge; returns a batch, which is no longer waiting."""
         while True:
             self._drop()
@@ -105,7 +105,7 @@ class Waiting:
             self.changed.clear()
             await self.changed.wait()
 
-    def learn(self, batch: Sequence[Item], seconds: float) -> None:
+    def learn(self, batch: Sequence[QueuedExchange], seconds: float) -> None:
         """Remember how long a batch took."""
         mode = batch[0].mode
         recent = self._recent.setdefault(mode, deque(maxlen=REMEMBERED))
@@ -120,7 +120,7 @@ class Waiting:
         """Remember whether an `auto` verdict was uncertain."""
         self._share += 0.02 * (float(yes) - self._share)
 
-    def estimate(self, batch: Sequence[Item]) -> float:
+    def estimate(self, batch: Sequence[QueuedExchange]) -> float:
         """Seconds that a batch takes; 0 while nothing is known."""
         return self._rates.get(batch[0].mode, 0.0) * _padded(batch)
 
@@ -136,9 +136,9 @@ class Waiting:
         now = time.monotonic()
         self.items = [i for i in self.items if not i.future.done() and i.deadline > now]
 
-    def _pick(self, now: float) -> list[Item]:
+    def _pick(self, now: float) -> list[QueuedExchange]:
         ordered = sorted(self.items, key=lambda i: i.deadline)
-        best: list[Item] = []
+        best: list[QueuedExchange] = []
         for lead in ordered[:LEADS]:
             batch = self._around(lead, ordered, now)
             seconds = self.estimate(batch)
@@ -150,7 +150,7 @@ class Waiting:
                 best = batch
         return best
 
-    def _around(self, lead: Item, ordered: Sequence[Item], now: float) -> list[Item]:
+    def _around(self, lead: QueuedExchange, ordered: Sequence[QueuedExchange], now: float) -> list[QueuedExchange]:
         """The lead and what can be judged with it: same mode, few enough, not much longer, and done well in time."""
         batch, longest = [lead], lead.characters
         if lead.alone or lead.on_step is not None:
@@ -171,5 +171,5 @@ class Waiting:
         return batch
 
 
-def _padded(batch: Sequence[Item]) -> int:
+def _padded(batch: Sequence[QueuedExchange]) -> int:
     return len(batch) * max(i.characters for i in batch)

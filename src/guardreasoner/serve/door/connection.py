@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardreasoner.serve.decide import SEVERITY
-from guardreasoner.serve.door.keys import Keys, Names
+from guardreasoner.serve.door.keys import HostNames, Keys
 from guardreasoner.serve.door.limits import Overloaded, Refused
 from guardreasoner.serve.door.log import log
 from guardreasoner.serve.door.metrics import Metrics
@@ -58,7 +58,7 @@ class FrontDoor:
         app: ASGIApp,
         *,
         keys: Keys,
-        names: Names,
+        names: HostNames,
         metrics: Metrics,
         routes: Mapping[str, str],
         wires: Mapping[str, Endpoint],

@@ -102,7 +102,7 @@ def check_exposure(host: str, keys: Keys) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class HostNames:
     """The host names by which the server may be called; empty = any well-formed one."""
 
     allowed: Sequence[str]
@@ -126,7 +126,7 @@ class Names:
         return origin.netloc.lower() == host.lower() or (bool(origin.hostname) and origin.hostname in self.allowed)
 
 
-def names_for(host: str, hosts: Sequence[str]) -> Names:
+def names_for(host: str, hosts: Sequence[str]) -> HostNames:
     """The names of a server that listens on `host`: those of the policy, and the loopback names on loopback."""
     closed = bool(hosts) or is_loopback(host)
-    return Names(tuple(h.lower() for h in (*hosts, *LOOPBACK_NAMES)) if closed else ())
+    return HostNames(tuple(h.lower() for h in (*hosts, *LOOPBACK_NAMES)) if closed else ())

@@ -41,19 +41,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class Earlier(_Part):
+class EarlierMessage(_Part):
     """One earlier message."""
 
     role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: str
 
 
-class One(_Part):
+class JudgeItem(_Part):
     """One exchange to judge."""
 
     prompt: str = ""
     response: str | None = None
-    context: list[Earlier] = []
+    context: list[EarlierMessage] = []
     id: str | int | float | None = None
 
     def exchange(self, default_id: str) -> Exchange:
@@ -63,15 +63,15 @@ class One(_Part):
         return Exchange(name, self.prompt, self.response, context)
 
 
-class Request_(One):  # noqa: N801 - `Request` is starlette's
+class JudgeRequest(JudgeItem):
     """The body: one exchange, or `exchanges`."""
 
-    exchanges: list[One] | None = None
+    exchanges: list[JudgeItem] | None = None
     mode: Mode | None = None
     stream: bool = False
 
     @model_validator(mode="after")
-    def _one_or_many(self) -> Request_:
+    def _one_or_many(self) -> JudgeRequest:
         if self.exchanges is not None and (
             self.prompt or self.response is not None or self.context or self.id is not None
         ):
@@ -85,9 +85,9 @@ def router(service: Service) -> APIRouter:
     """The route."""
     routes = APIRouter()
 
-    @routes.post("/v1/judge", name="judge", **described(Request_, "Judge one exchange or many."))
+    @routes.post("/v1/judge", name="judge", **described(JudgeRequest, "Judge one exchange or many."))
     async def judge(request: Request) -> Response:
-        body, _ = await service.read(request, "judge", Request_, table=FIELDS, many="exchanges")
+        body, _ = await service.read(request, "judge", JudgeRequest, table=FIELDS, many="exchanges")
         ask = service.ask(request, "judge", body.mode)
         asked = [body] if body.exchanges is None else body.exchanges
         exchanges = [one.exchange(f"{i}") for i, one in enumerate(asked)]

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.serve.chat.conversation import Memory
-from guardreasoner.serve.core.budget import Recent
+from guardreasoner.serve.core.budget import RecentEntries
 from guardreasoner.serve.door.limits import read_json, shaped
 from guardreasoner.serve.gateway import FIELDS, Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.service import Service, described, reply
@@ -33,8 +33,8 @@ class Params(BaseModel):
 def router(service: Service) -> APIRouter:
     """The route."""
     routes = APIRouter()
-    calls: Recent[RememberedCall] = Recent(CALLS, CALL_TTL_S)
-    turns: Recent[bool] = Recent(TURNS, TURN_TTL_S)
+    calls: RecentEntries[RememberedCall] = RecentEntries(CALLS, CALL_TTL_S)
+    turns: RecentEntries[bool] = RecentEntries(TURNS, TURN_TTL_S)
     unread = service.metrics.unjudged.labels("litellm", "open", "unreadable")
 
     @routes.post(

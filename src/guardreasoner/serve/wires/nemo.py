@@ -23,7 +23,7 @@ from guardreasoner.serve.chat.conversation import (
     worst,
 )
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
-from guardreasoner.serve.fields import Checked, Field, FieldTable, visible
+from guardreasoner.serve.fields import CheckedBody, Field, FieldTable, visible
 from guardreasoner.serve.policy import Rules
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import SETTLED, Exchange, Task
@@ -78,7 +78,7 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-async def _check(service: Service, request: Request, body: CheckBody, checked: Checked) -> dict[str, Any]:
+async def _check(service: Service, request: Request, body: CheckBody, checked: CheckedBody) -> dict[str, Any]:
     rules = service.policy.rules("nemo")
     talk = read_messages(body.messages, rules.trusted_roles)
     service.let_pass("nemo", talk.unread)
