@@ -141,7 +141,7 @@ def _operations(app: FastAPI, service: Service) -> None:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/playground.json", name="playground", include_in_schema=False)
-    async def told() -> Response:
+    async def playground() -> Response:
         own, guard = core.policy.rules("judge").thresholds, core.worker.guard
         return reply({"first": guard.first, "marks": {m: {**tasks, **own} for m, tasks in guard.thresholds.items()}})
 

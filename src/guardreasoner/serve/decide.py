@@ -46,13 +46,13 @@ def decide(verdict: Verdict, rules: Rules, characters: int = 0) -> Verdict:
             actions[task] = rules.action
     if kind is not None and kind.action == "support":
         actions.setdefault(Task.prompt_harm, "support")
-    told: dict[str, KindAction] = {t.value: a for t, a in actions.items()}
+    by_task: dict[str, KindAction] = {t.value: a for t, a in actions.items()}
     part = verdict.status if verdict.status != "ok" else verdict.notes.get("unread")
     if part:  # harm was found in what was read, or not; the rest was not judged
-        told["unread"] = _unjudged(part, rules, characters)
-    action: KindAction = next(a for a in SEVERITY if a == "pass" or a in told.values())
+        by_task["unread"] = _unjudged(part, rules, characters)
+    action: KindAction = next(a for a in SEVERITY if a == "pass" or a in by_task.values())
     notes = {**verdict.notes, "flagged": [t.value for t in tasks]}
-    notes |= {"actions": told} if told else {}
+    notes |= {"actions": by_task} if by_task else {}
     notes |= {"review": True} if any(_within(verdict, t, band) for t, band in rules.review.items()) else {}
     if rules.thresholds and not verdict.calibrated:
         notes["thresholds"] = "the guard's labels decided: its scores are not calibrated"
@@ -69,13 +69,13 @@ def _unjudged(status: Status, rules: Rules, characters: int) -> Action:
 
 
 def _done(verdict: Verdict, action: KindAction, rules: Rules) -> Verdict:
-    """The verdict with the action taken; in shadow mode it is only told."""
+    """The verdict with the action taken; in shadow mode it is only noted."""
     flagged = action != "pass"
     mode: FailMode | None = "open" if rules.shadow or action not in STOPS else "closed"
     verdict = replace(verdict, fail_mode=None if verdict.status == "ok" else mode)
     if rules.shadow:
-        told = {"shadow": {"action": action, "flagged": flagged}, "action": "pass"}
-        return replace(verdict, flagged=False, notes={**verdict.notes, **told})
+        notes = {**verdict.notes, "shadow": {"action": action, "flagged": flagged}, "action": "pass"}
+        return replace(verdict, flagged=False, notes=notes)
     return replace(verdict, flagged=flagged, notes={**verdict.notes, "action": action})
 
 
@@ -98,10 +98,10 @@ def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
         policy: the policy.
         named: the kinds that the guard tells without reasoning (its verdicts' `kinds`).
     """
-    told = f", and tells only {', '.join(named)}" if named else ""
+    others = f", and tells only {', '.join(named)}" if named else ""
     return [
         f"the policy's kind {kind.match!r} can never match on route {route}: in mode instant this guard writes nothing "
-        f"about the kind of harm{told}"
+        f"about the kind of harm{others}"
         for route in ROUTES
         for kind in policy.rules(route).kinds
         if policy.rules(route).mode == "instant" and not any(kind.match.casefold() in n.casefold() for n in named)
@@ -111,11 +111,11 @@ def unmatchable(policy: Policy, named: Sequence[str]) -> list[str]:
 def _kind(verdict: Verdict, rules: Rules) -> KindRule | None:
     """The first row that speaks of the verdict's kind of harm."""
     harm = (verdict.harm or "").casefold()
-    told: Mapping[str, float] = getattr(verdict, "kinds", None) or {}
 
     def named(kind: KindRule) -> bool:
         word = kind.match.casefold()
-        return word in harm or any(word in name.casefold() and p >= kind.probability for name, p in told.items())
+        likely = (name.casefold() for name, p in verdict.kinds.items() if p >= kind.probability)
+        return word in harm or any(word in name for name in likely)
 
     return next(filter(named, rules.kinds), None)
 

@@ -251,7 +251,7 @@ class Policy(Rules):
             try:
                 self._rules[route] = Rules(**{**shared, **self.routes.get(route, {})})
             except ValidationError as error:
-                raise _told(error, f"routes.{route}") from None
+                raise _first_error(error, f"routes.{route}") from None
         self._digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def rules(self, route: Route) -> Rules:
@@ -287,14 +287,14 @@ def policy_of(data: Any, where: str = "policy") -> Policy:
     try:
         return Policy(**{str(k): v for k, v in data.items()})
     except ValidationError as error:
-        told = _told(error, "")
+        problem = _first_error(error, "")
     except ConfigError as error:
-        told = error
-    told.args = (f"{where}: {told}",)
-    raise told from None
+        problem = error
+    problem.args = (f"{where}: {problem}",)
+    raise problem from None
 
 
-def _told(error: ValidationError, prefix: str) -> ConfigError:
+def _first_error(error: ValidationError, prefix: str) -> ConfigError:
     """The first complaint as one sentence, without the value that caused it."""
     first = error.errors(include_input=False, include_url=False)[0]
     path = [*([prefix] if prefix else []), *(str(p) for p in first["loc"])]

@@ -1,7 +1,8 @@
 """Run a server: sockets, signals, and an orderly end.
 
 On SIGTERM or SIGINT the server reports it at `/readyz`, asks every caller to reconnect elsewhere (`connection: close`),
-keeps answering for a moment, then closes its door and finishes the requests inside. A second SIGINT ends it at once.
+keeps answering for a moment, then accepts no more and finishes the requests that it has. A second SIGINT ends
+it at once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from guardreasoner.serve.door.log import log
 from guardreasoner.serve.policy import ROUTES, Limits
 
 DRAIN_S = 1.0
-"""How long the door stays open after the signal."""
+"""Seconds after the signal in which connections are still accepted."""
 GRACE_S = 5.0
 """Beyond the longest deadline, for answers that are being sent."""
 
@@ -56,9 +57,9 @@ class Server(uvicorn.Server):
             return
         self.core.draining = self.gate.closing = True
         log.info("stopping: no new work after %.1f s", self.drain_s)
-        self._loop.call_later(self.drain_s, self._close_door)
+        self._loop.call_later(self.drain_s, self._stop_accepting)
 
-    def _close_door(self) -> None:
+    def _stop_accepting(self) -> None:
         self.should_exit = True
 
     async def startup(self, sockets: Any = None) -> None:

@@ -68,7 +68,7 @@ class Conversation:
     """The messages as they may be sent on."""
 
     def chain(self, number: int) -> tuple[int, ...]:
-        """The rounds that hang together with one of them."""
+        """A round with those that its tool calls connect it to."""
         first = last = number
         while self.turns[first].linked and first:
             first -= 1

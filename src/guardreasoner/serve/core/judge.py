@@ -125,7 +125,7 @@ class Core:
         return decided
 
     def _decided(self, verdict: Verdict, exchange: Exchange, rules: Rules, ask: Caller) -> Verdict:
-        """What the rules make of a verdict; a deadline or mode of the caller's own opens no door."""
+        """What the rules make of a verdict; a deadline or mode of the caller's own makes no rule weaker."""
         hurried = ask.deadline_s is not None and ask.deadline_s < rules.deadline(ask.mode)
         if hurried or ask.mode not in (None, rules.mode):
             rules = rules.model_copy(update={"fail_mode": "closed", "too_long": "block"})

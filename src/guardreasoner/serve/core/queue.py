@@ -45,7 +45,7 @@ class QueuedExchange:
     tasks: tuple[Task, ...] | None = None
     """Ask only these; None = all that make sense."""
     said: int = 0
-    """Steps that `on_step` has heard."""
+    """Steps that `on_step` was called with."""
     since: float = field(default_factory=time.monotonic)
     characters: int = field(init=False)
     """What it costs to judge."""

@@ -147,8 +147,8 @@ class Worker:
 
         Args:
             job: what to judge.
-            on_verdicts: hears the verdicts, in order, as they arrive.
-            on_step: hears each reasoning step.
+            on_verdicts: called with the verdicts, in order, as they arrive.
+            on_step: called with each reasoning step.
 
         Raises:
             GuardBroken: there is no process.
