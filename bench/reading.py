@@ -45,6 +45,11 @@ def turned(labels: Labels) -> Labels:
     return Labels.of({t: other[t][found] for t in TASKS if (found := labels[t]) is not None})
 
 
+def wrong(labels: Labels, gold: Labels) -> list[str]:
+    """The tasks whose label is not gold's."""
+    return [t.value for t in gold.tasks if labels[t] not in (None, gold[t])]
+
+
 def concluding(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Steps whose conclusions are turned round."""
     made = []
@@ -71,9 +76,11 @@ def draw(args: argparse.Namespace) -> None:
     """Judge, mix, write."""
     rng = random.Random(args.seed)
     exchanges: list[Exchange] = []
+    gold: dict[Exchange, Labels] = {}
     for name, count in SOURCES.items():
-        rows = [e.exchange for e in load_benchmark(name, data_dir=args.data)]
-        exchanges += rng.sample(rows, count)
+        examples = rng.sample(load_benchmark(name, data_dir=args.data), count)
+        exchanges += [e.exchange for e in examples]
+        gold |= {e.exchange: e.gold for e in examples}
     guard = load_guard(args.guard, mode="full") if args.guard else load_guard(mode="full")
     judged = list(zip(exchanges, guard.judge(exchanges), strict=True))
     real = [(e, v) for e, v in judged if v.status == "ok" and v.steps]
@@ -91,7 +98,10 @@ def draw(args: argparse.Namespace) -> None:
     rng.shuffle(rows)
     args.out.mkdir(parents=True, exist_ok=True)
     write_jsonl(args.out / "sheet.jsonl", [shown(i, e, v) for i, (e, v, _) in enumerate(rows)])
-    key = [{"id": f"r{i:03}", "exchange_id": e.id, "sort": sort} for i, (e, _, sort) in enumerate(rows)]
+    key = [
+        {"id": f"r{i:03}", "exchange_id": e.id, "sort": sort, "wrong": wrong(v.labels, gold[e])}
+        for i, (e, v, sort) in enumerate(rows)
+    ]
     write_jsonl(args.out / "key.jsonl", key)
     print(f"{len(judged)} judged, {len(real)} with reasoning, {2 * CONTROLS} controls: {args.out / 'sheet.jsonl'}")
 
@@ -117,12 +127,13 @@ def score(args: argparse.Namespace) -> None:
     if missing:
         raise SystemExit(f"{len(missing)} rows have no mark of some reader, first {missing[0]}")
     real = [i for i in key if key[i]["sort"] == "real"]
-    for mark in MARKS:
-        asked = [i for i in real if all(r[i].get(mark) is not None for r in readers)]
+    right = [i for i in real if not key[i].get("wrong")]
+    for name, mark, among in (*((m, m, real) for m in MARKS), ("supports, no label wrong", "supports", right)):
+        asked = [i for i in among if all(r[i].get(mark) is not None for r in readers)]
         both = sum(all(r[i][mark] for r in readers) for i in asked)
         alike = sum(len({r[i][mark] for r in readers}) == 1 for i in asked)
         each = ", ".join(f"{sum(bool(r[i][mark]) for i in asked)}" for r in readers)
-        print(f"{mark:12} both yes {share(both, len(asked))}; each {each}; agree on {alike}")
+        print(f"{name:12} both yes {share(both, len(asked))}; each {each}; agree on {alike}")
     sorts: Sequence[str] = sorted({str(row["sort"]) for row in key.values()} - {"real"})
     for sort in sorts:
         rows = [i for i in key if key[i]["sort"] == sort]

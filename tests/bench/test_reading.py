@@ -27,10 +27,15 @@ def test_a_control_concludes_the_other_way_and_quotes_the_same():
     ]
     labels = reading.turned(Labels("unharmful", "refusal"))
     assert all(conclusion(turned, t) == labels[t] for t in labels.tasks)
+    assert reading.wrong(labels, Labels("harmful", "refusal", "harmful")) == ["refusal"]
 
 
 def test_marks_are_counted_for_real_verdicts_and_controls_apart(tmp_path):
-    key = [{"id": "r0", "sort": "real"}, {"id": "r1", "sort": "real"}, {"id": "r2", "sort": "another row's reasoning"}]
+    key = [
+        {"id": "r0", "sort": "real", "wrong": []},
+        {"id": "r1", "sort": "real", "wrong": ["refusal"]},
+        {"id": "r2", "sort": "another row's reasoning"},
+    ]
     (tmp_path / "key.jsonl").write_text("".join(json.dumps(row) + "\n" for row in key))
     good = {"grammatical": True, "true": True, "supports": True, "kind": None}
     for name, last in (("a", True), ("b", False)):
@@ -39,5 +44,6 @@ def test_marks_are_counted_for_real_verdicts_and_controls_apart(tmp_path):
     command = [sys.executable, reading.__file__, "score", tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     said = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
     assert "supports     both yes 1 of 2, 50.0%" in said
+    assert "supports, no label wrong both yes 1 of 1, 100.0%" in said
     assert "another row's reasoning: reader 1 caught 0 of 1" in said
     assert "another row's reasoning: reader 2 caught 1 of 1" in said
