@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from guardreasoner.data.everyday import TEST_DOMAINS
 from guardreasoner.errors import ConfigError
 from guardreasoner.records import read_jsonl
 from guardreasoner.train.encoder_joins import joined, worn
-from guardreasoner.train.encoder_rows import EncoderRow, everyday_rows, plain_questions, read_traces, rows_of
+from guardreasoner.train.encoder_rows import (
+    EncoderRow,
+    contrast_rows,
+    everyday_rows,
+    plain_questions,
+    read_traces,
+    rows_of,
+)
 from guardreasoner.train.encoder_settings import EncoderData
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Message
 
@@ -27,7 +35,8 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], 
         ConfigError: the folder holds no rows.
     """
     root, chosen = Path(data), random.Random(config.seed)
-    plain = [*_sources(root, config, chosen), *(_everyday(root, config) if config.everyday else ())]
+    ours = (*(_everyday(root, config) if config.everyday else ()), *(_contrasts(config) if config.contrasts else ()))
+    plain = [*_sources(root, config, chosen), *ours]
     if not plain:
         raise ConfigError(f"{root} holds no row to train on; give the data folder with --data DIR")
     rows = plain + joined(plain, round(config.joined * len(plain)), chosen)
@@ -62,6 +71,12 @@ def _everyday(root: Path, config: EncoderData) -> Iterator[EncoderRow]:
         if path.stem not in TEST_DOMAINS and path.stem not in config.leave_out:
             made = [row for _, values in read_jsonl(path) for row in everyday_rows(values)]
             yield from made * config.repeat.get("everyday", 1)
+
+
+def _contrasts(config: EncoderData) -> Iterator[EncoderRow]:
+    rows = [values for _, values in read_jsonl(Path(str(files("guardreasoner.data"))) / "contrasts.jsonl")]
+    made = dict.fromkeys(row for values in rows for row in contrast_rows(values))  # replies share requests
+    yield from [*made] * config.repeat.get("contrasts", 1)
 
 
 def validation_rows(data: str | Path, config: EncoderData) -> list[Example]:

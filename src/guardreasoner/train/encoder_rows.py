@@ -75,6 +75,13 @@ def everyday_rows(values: Mapping[str, Any]) -> list[EncoderRow]:
     return [_request(whole)] if values["response"] is None else [_request(whole), whole]
 
 
+def contrast_rows(values: Mapping[str, Any]) -> list[EncoderRow]:
+    """A row of `data/contrasts.jsonl`, and where it has a reply its request alone."""
+    labels = _three(label_of(t, values.get(t.value)) for t in TASKS)
+    whole = EncoderRow(values["prompt"], values.get("response"), labels, values.get("category"), 0.0, "contrasts")
+    return [_request(whole)] if whole.response is None else [_request(whole), whole]
+
+
 def rows_of(
     values: Mapping[str, Any], traces: Mapping[str, Mapping[str, Any]], config: EncoderData, chosen: random.Random
 ) -> list[EncoderRow]:

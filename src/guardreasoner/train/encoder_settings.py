@@ -24,6 +24,8 @@ class EncoderData:
     """Most validation rows of a source."""
     everyday: bool = True
     """Whether everyday rows train (its test domains never do)."""
+    contrasts: bool = False
+    """Whether the twins train that were written for nano and come with the package (`data/contrasts.jsonl`)."""
     kinds_from: tuple[str, ...] = ()
     """Sources whose `category` names the kind of harm."""
     alone: float = 0.5
