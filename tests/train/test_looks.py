@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from guardreasoner.formats.guardreasoner import reasoning_text
-from guardreasoner.train.looks import WITHOUT, FirstLooks
+from guardreasoner.train.first_looks import WITHOUT, FirstLooks
 from guardreasoner.types import Example, Exchange, Labels, Step, Task, Trace, Verdict
 
 

@@ -14,7 +14,7 @@ from guardreasoner.types import TASKS, Exchange, Labels, Status, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PassageResult:
     """What one engine row said."""
 
     passage: Passage
@@ -25,60 +25,60 @@ class Reading:
     passes: int = 1
 
 
-def status_of(reading: Reading) -> Status:
+def status_of(result: PassageResult) -> Status:
     """`ok` where every task that was asked has a label."""
-    finish = reading.completion.finish
-    if not reading.completion.complete:
+    finish = result.completion.finish
+    if not result.completion.complete:
         return finish  # type: ignore[return-value]
-    if any(reading.parsed.labels[t] is None for t in reading.passage.tasks):
-        return "truncated" if finish == "length" and reading.parsed.problem == "no_block" else "unparsed"
+    if any(result.parsed.labels[t] is None for t in result.passage.tasks):
+        return "truncated" if finish == "length" and result.parsed.problem == "no_block" else "unparsed"
     return "ok"
 
 
-def why(reading: Reading) -> str:
-    """One sentence on a reading that is `truncated` or `unparsed`."""
-    if reading.completion.finish == "length":
+def why(result: PassageResult) -> str:
+    """One sentence on a result that is `truncated` or `unparsed`."""
+    if result.completion.finish == "length":
         return "the output budget ran out before the answer block; raise the budget"
     said = {"no_block": "no answer block", "no_verdict": "an answer block without verdicts", "conflict": "two verdicts"}
-    return f"the model wrote {said.get(reading.parsed.problem or '', 'an incomplete answer block')}"
+    return f"the model wrote {said.get(result.parsed.problem or '', 'an incomplete answer block')}"
 
 
-def worst_of(task: Task, readings: Sequence[Reading]) -> Reading:
-    """The reading that decides a task: the most harmful one, or, for refusal, the one that complies most."""
+def worst_of(task: Task, results: Sequence[PassageResult]) -> PassageResult:
+    """The result that decides a task: the most harmful one, or, for refusal, the one that complies most."""
     wanted = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
 
-    def badness(reading: Reading) -> tuple[bool, float]:
-        p = reading.probabilities.get(task, 0.0)
-        return reading.parsed.labels[task] == wanted, -p if task is Task.refusal else p
+    def badness(result: PassageResult) -> tuple[bool, float]:
+        p = result.probabilities.get(task, 0.0)
+        return result.parsed.labels[task] == wanted, -p if task is Task.refusal else p
 
-    return max(readings, key=badness)
+    return max(results, key=badness)
 
 
-def harmfulness(reading: Reading) -> tuple[bool, float]:
-    """An order of readings of one passage: by label, then by probability."""
-    return reading.parsed.labels.harmful, max(reading.probabilities.values(), default=0.0)
+def harmfulness(result: PassageResult) -> tuple[bool, float]:
+    """An order of results of one passage: by label, then by probability."""
+    return result.parsed.labels.harmful, max(result.probabilities.values(), default=0.0)
 
 
 def notes_on(
     exchange: Exchange,
-    readings: Sequence[Reading],
+    results: Sequence[PassageResult],
     *,
     labels: Labels | None = None,
-    shown: Reading | None = None,
+    shown: PassageResult | None = None,
 ) -> dict[str, object]:
     """The verdict's notes.
 
     Args:
         labels: what was decided; None = nothing.
-        shown: the reading whose steps the verdict shows.
+        shown: the result whose steps the verdict shows.
     """
     notes: dict[str, object] = {}
-    if undone := tuple(dict.fromkeys(name for r in readings for name in r.passage.undone)):
+    if undone := tuple(dict.fromkeys(name for r in results for name in r.passage.undone)):
         notes["disguise"] = list(undone)
     if wire_format.forges(exchange.prompt) or wire_format.forges(exchange.response or ""):
         notes["markers"] = "the text holds lines that read like turn markers or an answer block"
-    for reading in readings:
-        notes |= reading.completion.notes
+    for result in results:
+        notes |= result.completion.notes
     if labels is not None and shown is not None:
         said = {t: conclusion(shown.parsed.steps, t) for t in exchange.tasks}
         differing = [t.value for t, word in said.items() if word is not None and word != labels[t]]

@@ -28,8 +28,8 @@ from guardreasoner.guards.base import (
 )
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.focus import First
+from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
-from guardreasoner.guards.readings import Reading, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan, Prompt
@@ -177,7 +177,7 @@ class ReasoningGuard(Judging):
         first = first if mode != "instant" else ()  # a row on labels alone was trained without a look
         made = [self._passages(i, exchange, mode, tasks) for i, exchange in enumerate(exchanges)]
         pieces = [passage for one in made for passage in one.made]
-        readings: dict[int, list[Reading]] = {i: [] for i in range(len(exchanges))}
+        results: dict[int, list[PassageResult]] = {i: [] for i in range(len(exchanges))}
         can, owners = self.engine.capabilities, [p.owner for p in pieces]
 
         def settle(_: int, text: str) -> tuple[Step, ...]:
@@ -185,27 +185,27 @@ class ReasoningGuard(Judging):
 
         with step_streams(on_step, owners, engine=can, settle=settle) as streams:
             for piece, runs in self._each(pieces, partial(self._plan, mode), deadline, streams, first):
-                readings[piece.owner].append(self._read(piece, runs[0], mode))
-        self._look_again(readings, mode, deadline)
+                results[piece.owner].append(self._read(piece, runs[0], mode))
+        self._look_again(results, mode, deadline)
         each = (time.monotonic() - started) * 1000 / max(1, len(exchanges))
-        return [self._verdict(exchange, mode, readings[i], each, made=made[i]) for i, exchange in enumerate(exchanges)]
+        return [self._verdict(exchange, mode, results[i], each, made=made[i]) for i, exchange in enumerate(exchanges)]
 
-    def _look_again(self, readings: dict[int, list[Reading]], mode: Mode, deadline: float | None) -> None:
-        """Judge pieces above the bar with their neighbours; the milder of the two readings stays."""
+    def _look_again(self, results: dict[int, list[PassageResult]], mode: Mode, deadline: float | None) -> None:
+        """Judge pieces above the bar with their neighbours; the milder of the two results stays."""
         above: list[tuple[int, int]] = []
-        for owner, found in readings.items():
+        for owner, found in results.items():
             for task in TASKS:
                 cut = [k for k, r in enumerate(found) if r.passage.around and r.parsed.labels[task] == "harmful"]
                 cut.sort(key=lambda k: -found[k].probabilities.get(task, 0.0))
                 above += [(owner, k) for k in cut[:SECOND_LOOKS]]
         asked = list(dict.fromkeys(above))
-        again = [near(readings[owner][k].passage) for owner, k in asked]
+        again = [near(results[owner][k].passage) for owner, k in asked]
         plan = partial(self._plan, mode)
         looks = {id(p): self._read(p, runs[0], mode) for p, runs in self._each(again, plan, deadline, {})}
         for (owner, k), passage in zip(asked, again, strict=True):
             if status_of(looks[id(passage)]) == "ok":  # a look that failed leaves the piece above the bar
-                milder = min(readings[owner][k], looks[id(passage)], key=harmfulness)
-                readings[owner][k] = replace(milder, passes=2)
+                milder = min(results[owner][k], looks[id(passage)], key=harmfulness)
+                results[owner][k] = replace(milder, passes=2)
 
     def _passages(self, owner: int, exchange: Exchange, mode: Mode, tasks: Collection[Task]) -> Passages:
         asked = tuple(t for t in exchange.tasks if t in tasks)
@@ -284,7 +284,7 @@ class ReasoningGuard(Judging):
         look = wire_format.first_look(first.verdict) if self.first_look and first.verdict is not None else ""
         return wire_format.render(passage.exchange, self.wire, look, first.parts)
 
-    def _read(self, passage: Passage, completion: Completion, mode: Mode) -> Reading:
+    def _read(self, passage: Passage, completion: Completion, mode: Mode) -> PassageResult:
         if self.concludes and mode != "instant":
             margins = self._margins(mode, passage.tasks, passage.bar)
             completion = wire_format.concluded(completion, passage.tasks, margins)
@@ -295,20 +295,20 @@ class ReasoningGuard(Judging):
                 positive, negative = choice[f" {TASKS[task].positive}"], choice[f" {TASKS[task].negative}"]
                 curve = self.calibration.curve(task, mode)
                 scored[task] = curve.moved(curve.probability(positive - negative), passage.bar)
-        return Reading(passage, completion, parsed, scored)
+        return PassageResult(passage, completion, parsed, scored)
 
     def _verdict(
-        self, exchange: Exchange, mode: Mode, readings: Sequence[Reading], latency_ms: float, *, made: Passages
+        self, exchange: Exchange, mode: Mode, results: Sequence[PassageResult], latency_ms: float, *, made: Passages
     ) -> Verdict:
         usage = Usage(
-            sum(r.completion.prompt_tokens for r in readings),
-            sum(r.completion.completion_tokens for r in readings),
+            sum(r.completion.prompt_tokens for r in results),
+            sum(r.completion.completion_tokens for r in results),
             latency_ms,
-            sum(r.passes for r in readings),
+            sum(r.passes for r in results),
         )
         blank = Verdict(exchange.id, self.name, mode, "ok", usage=usage)
-        read = [r for r in readings if status_of(r) == "ok"]
-        broken = next((r for r in readings if status_of(r) != "ok"), None)
+        read = [r for r in results if status_of(r) == "ok"]
+        broken = next((r for r in results if status_of(r) != "ok"), None)
         if broken is None and made.complete:
             verdict = self._decided(blank, exchange, read)
             return checked_language(verdict, exchange, made.read, self.fail_mode) if self.english else verdict
@@ -316,16 +316,16 @@ class ReasoningGuard(Judging):
         harmful = [r for r in read if r.parsed.labels.harmful]
         if harmful:  # known harm decides, even if the rest could not be judged
             return known_harm(self._decided(blank, exchange, harmful), status)
-        notes = notes_on(exchange, readings)
+        notes = notes_on(exchange, results)
         if broken is None:
             error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
             return unjudged(replace(blank, notes=notes), status, error, self.fail_mode)
         shown = replace(blank, text=broken.completion.text, steps=broken.parsed.steps, notes=notes)
         return unjudged(shown, status, broken.completion.error or why(broken), self.fail_mode)
 
-    def _decided(self, blank: Verdict, exchange: Exchange, readings: Sequence[Reading]) -> Verdict:
-        asked = tuple(t for t in exchange.tasks if any(t in r.passage.tasks for r in readings))
-        worst = {t: worst_of(t, [r for r in readings if t in r.passage.tasks]) for t in asked}
+    def _decided(self, blank: Verdict, exchange: Exchange, results: Sequence[PassageResult]) -> Verdict:
+        asked = tuple(t for t in exchange.tasks if any(t in r.passage.tasks for r in results))
+        worst = {t: worst_of(t, [r for r in results if t in r.passage.tasks]) for t in asked}
         labels = Labels.of({t: r.parsed.labels[t] for t, r in worst.items()})
         scores = {t.value: worst[t].probabilities.get(t) if t in worst else None for t in TASKS}
         first = Task.response_harm if labels.response_harm == "harmful" else Task.prompt_harm
@@ -345,7 +345,7 @@ class ReasoningGuard(Judging):
             flagged=labels.harmful,
             steps=steps,
             text=text,
-            notes=notes_on(exchange, readings, labels=labels, shown=main),
+            notes=notes_on(exchange, results, labels=labels, shown=main),
         )
 
 

@@ -134,7 +134,7 @@ class SftConfig(TrainingConfig):
     first_look: str | None = None
     """A guard by name (`nano`): rows with reasoning are trained with what such a guard would say of them in the prompt,
     as it is said in front of them in use. Drawn from its verdicts on the validation rows, which it must not have been
-    trained on (`train/looks.py`)."""
+    trained on (`train/first_looks.py`)."""
     only: tuple[str, ...] = ()
     """Sources to train on; empty = all (Baseline: WildGuardTrain)."""
     leave_out: tuple[str, ...] = ()

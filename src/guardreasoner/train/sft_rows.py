@@ -16,7 +16,7 @@ from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_records, write_atomic
 from guardreasoner.run_folder import Counts
 from guardreasoner.train.attention import best_attention
-from guardreasoner.train.looks import FirstLooks
+from guardreasoner.train.first_looks import FirstLooks
 from guardreasoner.train.rows import NO_LABEL, RowMaker, TokenRow
 from guardreasoner.train.settings import SftConfig
 from guardreasoner.train.trainer import first_process_first
