@@ -19,7 +19,7 @@ const $ = (id) => document.getElementById(id);
 let running = null;
 let guard = "";
 let told = { first: "", marks: {} }; // of two guards the first; mode -> task -> P from which on the label is positive
-const LONGEST_WAIT_S = 30; // a guard that is busy for longer is an error to read
+const LONGEST_WAIT_S = 30; // for a guard that is busy
 
 // Characters that hide or reorder text are shown by their number.
 function visible(text) {
@@ -223,10 +223,9 @@ async function* eventsOf(answer) {
   }
 }
 
-// Seconds after which to ask again; 0 = not at all.
-function busyFor(answer) {
-  const seconds = answer.status === 429 ? Number(answer.headers.get("retry-after")) : 0;
-  return seconds < LONGEST_WAIT_S ? seconds : 0;
+// Whether to ask again soon: what the server expects may be too much, and what takes longer is for a person to read.
+function busy(answer) {
+  return answer.status === 429 && Number(answer.headers.get("retry-after")) < LONGEST_WAIT_S;
 }
 
 function pause(seconds, signal) {
@@ -243,9 +242,9 @@ async function judge(mode, exchange, signal) {
   try {
     const post = () => fetch("/v1/judge", { method: "POST", headers: headers(), body, signal });
     let answer = await post();
-    for (let wait = busyFor(answer); wait && performance.now() - start < 1000 * LONGEST_WAIT_S; wait = busyFor(answer)) {
+    while (busy(answer) && performance.now() - start < 1000 * LONGEST_WAIT_S) {
       card.querySelector(".verdict").textContent = "the guard is busy …";
-      await pause(wait, signal);
+      await pause(1, signal);
       answer = await post();
     }
     if (!answer.ok) {
