@@ -28,6 +28,12 @@ def at(cell, threshold):
     return f1, fpr, 100 - recall
 
 
+def mean(pairs):
+    """Of values with weights, to be read."""
+    values, weights = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
+    return f"{np.average(values, weights=weights):5.1f}" if values else "–"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -39,11 +45,9 @@ def main():
     print(f"{args.task.value}: everyday F1, FPR, missed; {len(rest)} benchmarks F1, FPR")
     for threshold in TRIED:
         shown = "{:5.1f} {:5.1f} {:5.1f}".format(*at(cells[EVERYDAY], threshold)) if EVERYDAY in cells else "–"
-        scored = [(cell, at(cell, threshold)) for cell in rest]
-        f1 = np.average([x[0] for _, x in scored], weights=[c.n for c, _ in scored])
-        mixed = [(x[1], c.n) for c, x in scored if not c.all_positive]
-        fpr = np.average([x for x, _ in mixed], weights=[n for _, n in mixed])
-        print(f"  {threshold:.2f}   {shown}   {f1:5.1f} {fpr:5.1f}")
+        scored = [(*at(cell, threshold), cell) for cell in rest]
+        f1, fpr = mean((x[0], x[3].n) for x in scored), mean((x[1], x[3].n) for x in scored if not x[3].all_positive)
+        print(f"  {threshold:.2f}   {shown}   {f1} {fpr}")
 
 
 if __name__ == "__main__":
