@@ -200,7 +200,7 @@ _LONGEST_INT = 4000
 """Digits; Python refuses to read more than 4,300, against attacks by arithmetic."""
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of its pairs.
 
     Raises:
@@ -216,7 +216,7 @@ class KeyTwice(ValueError):
     """A JSON object has a key twice."""
 
 
-_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, object_pairs_hook=once)
+_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, object_pairs_hook=unique_keys)
 
 
 def read_records(kind: type[T], path: str | Path) -> Iterator[T]:

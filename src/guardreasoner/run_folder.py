@@ -45,7 +45,7 @@ class Counts:
         return {"in": self.in_, "out": self.out, "dropped": dict(sorted(self.dropped.items()))}
 
 
-def apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
+def refuse_overwriting(out: str | Path, inputs: Iterable[str | Path]) -> None:
     """Refuse to write over, or into a folder that holds, what is to be read; links are followed.
 
     Raises:
@@ -96,7 +96,7 @@ class RunFolder:
         """
         self.path = Path(out) / stage
         self.stage, self.kind = stage, kind or stage
-        apart(self.path, inputs)
+        refuse_overwriting(self.path, inputs)
         self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._found = {entry.name for entry in self.path.iterdir()}

@@ -25,7 +25,7 @@ from guardreasoner.data.tables import WRITABLE, checked_suffix, columns_of, suff
 from guardreasoner.errors import ConfigError, DataError, need, printable
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.records import dumps, parse_line, to_dict
-from guardreasoner.run_folder import RunFolder, apart
+from guardreasoner.run_folder import RunFolder, refuse_overwriting
 
 Opener = Callable[[], Guard]
 Progress = Callable[[float, int], None]
@@ -142,7 +142,7 @@ def _check(source: Path, out: Path, asked: Mapping[str, str]) -> None:
         need("pyarrow.parquet", "data")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; give a file as OUT")
-    apart(out, [source])
+    refuse_overwriting(out, [source])
 
 
 def _check_columns(columns: Sequence[str], asked: Mapping[str, str], file: str) -> None:

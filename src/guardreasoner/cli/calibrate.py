@@ -17,7 +17,7 @@ from guardreasoner.evaluate.calibrate import Fit, Target, as_row, fit_verdicts
 from guardreasoner.guards.calibration import Calibration, read_calibration
 from guardreasoner.guards.load import find_row, load_guard
 from guardreasoner.records import sha256, write_atomic
-from guardreasoner.run_folder import apart
+from guardreasoner.run_folder import refuse_overwriting
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibration:
         raise ConfigError("--calibration makes no sense here: the fit starts from uncalibrated scores")
     mode = "instant" if args.mode == "auto" else args.mode
-    apart(args.out, [args.labelled])
+    refuse_overwriting(args.out, [args.labelled])
     examples = read_examples(args.labelled, parse_mapping(args.map))
     with load_guard(args.guard, **{**guard_options(args), "mode": mode, "calibration": Calibration()}) as guard:
         verdicts = guard.judge([e.exchange for e in examples])

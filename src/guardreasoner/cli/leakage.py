@@ -20,7 +20,7 @@ from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.statistics import outcomes
 from guardreasoner.records import write_jsonl
-from guardreasoner.run_folder import apart
+from guardreasoner.run_folder import refuse_overwriting
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if not names:
         raise DataError("no benchmark was found; give --benchmark FILE, or --data DIR with benchmarks/")
     if args.out:
-        apart(args.out, [*args.train, *(shipped(n) for n in names if is_file(n))])
+        refuse_overwriting(args.out, [*args.train, *(shipped(n) for n in names if is_file(n))])
     loaded = {title(n): load_benchmark(n, args.data) for n in names}
     prompts, responses = read_training(args.train)
     print(f"{len(prompts):,} training requests, {len(responses):,} replies", file=sys.stderr)

@@ -11,7 +11,7 @@ from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.calibrate import Target
 from guardreasoner.guards.load import find_row
-from guardreasoner.run_folder import apart
+from guardreasoner.run_folder import refuse_overwriting
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     row = find_row(args.guard)
     if row.format != "encoder":
         raise ConfigError(f"{args.guard} has no heads to tune; tune starts from nano, or from a folder that tune wrote")
-    apart(args.out, [row.model, args.labelled])
+    refuse_overwriting(args.out, [row.model, args.labelled])
     measures = tune(
         Path(row.model),
         args.labelled,

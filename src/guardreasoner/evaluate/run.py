@@ -25,7 +25,7 @@ from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.ranges import check_ranges
 from guardreasoner.records import Appender, sha256, to_dict, write_jsonl
-from guardreasoner.run_folder import Counts, RunFolder, apart
+from guardreasoner.run_folder import Counts, RunFolder, refuse_overwriting
 from guardreasoner.types import TASKS, Example, Labels, Score
 
 CHUNK = 32
@@ -77,7 +77,7 @@ def evaluate(
     check_ranges(limit=limit, seed=seed)
     bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
     notes = [wrong for title, examples in benchmarks.items() if (wrong := _strange(title, examples)) is not None]
-    apart(out, [*inputs, *corrections])
+    refuse_overwriting(out, [*inputs, *corrections])
     with RunFolder(out, "", config=bound, fresh=fresh, resumable_keys=("benchmarks",), kind="evaluate") as run:
         picked, tell = judged(benchmarks, limit, seed), run.ticking(progress)
         predictions = [

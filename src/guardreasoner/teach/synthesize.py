@@ -81,9 +81,9 @@ def synthesize(
             texts = load_written(data, data_dir)
             if config.quote:
                 texts = quoted(train, texts)
-                told = [e for e in train if e.exchange.id in texts]
-                counts.drop("no quotation", len(train) - len(told))
-                train = told
+                quoting = [e for e in train if e.exchange.id in texts]
+                counts.drop("no quotation", len(train) - len(quoting))
+                train = quoting
             _copy(train, config, texts, folder)
         else:
             raise ConfigError("examples of your own have no reasoning beside them; choose another synthesize.teacher")

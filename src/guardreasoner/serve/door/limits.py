@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from guardreasoner.records import KeyTwice, once
+from guardreasoner.records import KeyTwice, unique_keys
 from guardreasoner.serve.policy import Limits, wanted
 
 M = TypeVar("M", bound=BaseModel)
@@ -184,7 +184,7 @@ def _checked(value: Any, depth: int, escapes: bool) -> Any:
 
 
 _STRINGS = re.compile(rb'"(?:[^"\\]+|\\.)*+"')
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=once)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=unique_keys)
 
 
 def _encodable(text: str) -> bool:

@@ -18,7 +18,7 @@ from pydantic import Field as Default
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.records import once
+from guardreasoner.records import unique_keys
 from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import read_messages, spoken, worst
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
@@ -82,7 +82,7 @@ def _carried(message: Mapping[str, Any]) -> Exchange:
     if not content.strip():
         raise Refused(400, "the last message holds no text", "empty")
     try:
-        value = json.loads(content, object_pairs_hook=once)
+        value = json.loads(content, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or not set(value) <= {"prompt", "response"} or not value:
