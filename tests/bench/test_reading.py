@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "bench"))
-
-import reading
 from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.types import Labels, Step, Task
+
+SPEC = spec_from_file_location("reading", Path(__file__).parents[2] / "bench" / "reading.py")
+reading = module_from_spec(SPEC)  # bench/ has names that tests/ has too, so it is not on the path
+SPEC.loader.exec_module(reading)
 
 STEPS = (
     Step(Task.prompt_harm, "The request says “so the request is harmful.”, so the request is unharmful."),
