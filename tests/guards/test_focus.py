@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner.guards.focus import MOST, First, heaviest
+from guardreasoner.guards.focus import MOST, FirstVerdict, heaviest
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.pieces import sentences
 from guardreasoner.types import Exchange, Labels, Message, Task, Verdict
@@ -96,5 +96,5 @@ def test_what_is_too_late_or_too_long_names_no_part(nano):
 
 def test_labels_stand_where_the_second_has_no_say():
     verdict = Verdict("a", "nano", "instant", "ok", Labels("harmful", "refusal", "unharmful"))
-    assert First(verdict, (Task.refusal,)).standing == Labels("harmful", None, "unharmful")
-    assert First(verdict).standing == First().standing == Labels()
+    assert FirstVerdict(verdict, (Task.refusal,)).standing == Labels("harmful", None, "unharmful")
+    assert FirstVerdict(verdict).standing == FirstVerdict().standing == Labels()

@@ -20,7 +20,7 @@ from guardreasoner.errors import ConfigError, GuardReasonerError, UnknownName
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode, unjudged, validated
-from guardreasoner.guards.focus import First
+from guardreasoner.guards.focus import FirstVerdict
 from guardreasoner.guards.steps import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
@@ -159,7 +159,7 @@ class CascadeGuard(Judging):
             asked = asked[: max(0, max_escalations)]
         if asked:
             more |= {"mode": self.reasons if mode == "auto" else mode, "on_step": placed(on_step, asked)}
-            firsts = [First(verdicts[i], self._open(verdicts[i], mode)) for i in asked]
+            firsts = [FirstVerdict(verdicts[i], self._open(verdicts[i], mode)) for i in asked]
             if deadline is not None:
                 more["deadline"] = deadline - RESERVE * max(0.0, deadline - time.monotonic())
             reasoned = self._reasoned([exchanges[i] for i in asked], firsts, **more)
@@ -172,7 +172,7 @@ class CascadeGuard(Judging):
         tasks = self.unsure(verdict) if mode == "auto" and verdict.status == "ok" else tuple(Task)
         return tasks if self.stacks is None else tuple(t for t in tasks if t in self.stacks)
 
-    def _reasoned(self, exchanges: Sequence[Exchange], firsts: Sequence[First], **how: Any) -> list[Verdict]:
+    def _reasoned(self, exchanges: Sequence[Exchange], firsts: Sequence[FirstVerdict], **how: Any) -> list[Verdict]:
         """What the second guard says; a guard that cannot be loaded takes nothing away from what the first judged.
 
         It is not tried again for each batch: loading may take a minute, and what is not there now seldom comes.
@@ -185,8 +185,8 @@ class CascadeGuard(Judging):
                 log.warning("%s judges without its second guard, which cannot be loaded: %s", self.name, self._missing)
         if "second" in vars(self):
             if getattr(self.second, "concludes", False) and (find := getattr(self.first, "evidence", None)):
-                told, deadline = zip(exchanges, firsts, strict=True), how["deadline"]
-                firsts = [replace(first, parts=find(e, first.standing, deadline)) for e, first in told]
+                asked, deadline = zip(exchanges, firsts, strict=True), how["deadline"]
+                firsts = [replace(first, parts=find(e, first.standing, deadline)) for e, first in asked]
             return _ask(self.second, exchanges, first=firsts, **how)
         blank = Verdict("", self.name, "", "ok")
         why, mode = self._missing, self.fail_mode

@@ -27,7 +27,7 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration, Curve
-from guardreasoner.guards.focus import FEWEST, heaviest, told
+from guardreasoner.guards.focus import FEWEST, content_weight, heaviest
 from guardreasoner.guards.pieces import (
     REQUEST_WORDS,
     SECOND_LOOKS,
@@ -192,7 +192,7 @@ class EncoderGuard(Judging):
         logits = [float(seen[pair][self.engine.outputs.index(task.value)]) for pair in pairs]
         if positive:
             return logits
-        return [told(part) - x for part, x in zip(parts, logits, strict=True)]
+        return [content_weight(part) - x for part, x in zip(parts, logits, strict=True)]
 
     def close(self) -> None:
         self.engine.close()

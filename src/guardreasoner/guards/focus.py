@@ -17,14 +17,14 @@ MOST = 64
 """Parts of a text that are weighed at once: of a longer one first longer parts, then the sentences of the heaviest."""
 FEWEST = 10
 """A sentence of a request of fewer words comes with those around it: alone it does not say what it is about."""
-MOST_TOLD, TOLD = 6, 0.2
+MOST_WORDS, WORD_WEIGHT = 6, 0.2
 """Where there is no harm and no refusal to be found, each word of five letters or more adds so much to the weight of a
 sentence, up to so many: most weigh nearly the same, and greetings and openings would be among the heaviest."""
 _WORD = re.compile(r"[^\W\d_]{5,}")
 
 
 @dataclass(frozen=True, slots=True)
-class First:
+class FirstVerdict:
     """What a guard that judged first tells the one behind it about an exchange."""
 
     verdict: Verdict | None = None
@@ -40,9 +40,9 @@ class First:
         return Labels.of({t: labels[t] for t in labels.tasks if t not in self.open})
 
 
-def told(text: str) -> float:
+def content_weight(text: str) -> float:
     """How much a text says of what it is about."""
-    return TOLD * min(MOST_TOLD, len(_WORD.findall(text)))
+    return WORD_WEIGHT * min(MOST_WORDS, len(_WORD.findall(text)))
 
 
 def heaviest(text: str, weigh: Callable[[Sequence[str]], Sequence[float]], fewest: int = 0) -> tuple[float, str]:

@@ -27,7 +27,7 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.focus import First
+from guardreasoner.guards.focus import FirstVerdict
 from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
@@ -114,7 +114,7 @@ class ReasoningGuard(Judging):
         tasks: Collection[Task] | None = None,
         max_escalations: int | None = None,
         on_step: StepSink | None = None,
-        first: Sequence[First] = (),
+        first: Sequence[FirstVerdict] = (),
     ) -> list[Verdict]:
         """One verdict per exchange, in input order.
 
@@ -136,7 +136,7 @@ class ReasoningGuard(Judging):
         exchanges = validated(exchanges)
         mode = self._checked(mode or self.mode)
         only = known_tasks(tasks)
-        first = first or [First()] * len(exchanges)
+        first = first or [FirstVerdict()] * len(exchanges)
         if mode != "auto" or not self.engine.capabilities.force:
             return self._judge(exchanges, "full" if mode == "auto" else mode, deadline, on_step, only, first)
         verdicts = self._judge(exchanges, "instant", deadline, tasks=only)
@@ -171,7 +171,7 @@ class ReasoningGuard(Judging):
         deadline: float | None,
         on_step: StepSink | None = None,
         tasks: Collection[Task] = tuple(TASKS),
-        first: Sequence[First] = (),
+        first: Sequence[FirstVerdict] = (),
     ) -> list[Verdict]:
         started = time.monotonic()
         first = first if mode != "instant" else ()  # a row on labels alone was trained without a look
@@ -249,7 +249,7 @@ class ReasoningGuard(Judging):
         plan_of: Callable[[tuple[Task, ...], Bar | None, Labels], Plan],
         deadline: float | None,
         streams: StepStreams,
-        first: Sequence[First] = (),
+        first: Sequence[FirstVerdict] = (),
     ) -> Iterator[tuple[Passage, list[Completion]]]:
         """What the engine writes for each passage; those that share a plan share a call."""
         plans = [(p.tasks, p.bar, first[p.owner].standing if first else Labels()) for p in pieces]
@@ -264,9 +264,9 @@ class ReasoningGuard(Judging):
         plan: Plan,
         deadline: float | None,
         streams: StepStreams,
-        first: Sequence[First],
+        first: Sequence[FirstVerdict],
     ) -> list[list[Completion]]:
-        prompts = [self._prompt(p, first[p.owner] if first else First()) for p in pieces]
+        prompts = [self._prompt(p, first[p.owner] if first else FirstVerdict()) for p in pieces]
         more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
         try:
             watched = None if self.engine.capabilities.keeps_deadline else deadline
@@ -280,7 +280,7 @@ class ReasoningGuard(Judging):
                 return [r for p in pieces for r in self._runs([p], plan, deadline, streams, first)]
             return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
 
-    def _prompt(self, passage: Passage, first: First) -> Prompt:
+    def _prompt(self, passage: Passage, first: FirstVerdict) -> Prompt:
         look = wire_format.first_look(first.verdict) if self.first_look and first.verdict is not None else ""
         return wire_format.render(passage.exchange, self.wire, look, first.parts)
 
