@@ -5,6 +5,7 @@ import binascii
 import codecs
 import gzip
 import json
+import re
 import time
 import zlib
 
@@ -25,6 +26,12 @@ def each(change, sign=""):
 
 def letters(first):
     return lambda c: chr(ord(first) + ord(c.lower()) - 97)
+
+
+def squared(letter):
+    """Row and column of a letter in a square without j."""
+    at = "abcdefghiklmnopqrstuvwxyz".index(letter)
+    return f"{at // 5 + 1}{at % 5 + 1}"
 
 
 def pressed(letter):
@@ -105,6 +112,47 @@ DISGUISED = {
     "masked": PLAIN.replace("ants", "*nts").replace("itch", "i*ch").replace("wind", "w*nd"),
     "letters put in": " ".join(w if len(w) < 4 else f"{w[:3]}z{w[3:]}" for w in PLAIN.split()),
     "words in reverse order": " ".join(PLAIN.split()[::-1]),
+    "CJK shapes": PLAIN.lower().translate(
+        str.maketrans("abcdefghiklmnopqrstuvwxy", "卂乃匚ᗪ乇千Ꮆ卄丨Ҝㄥ爪几ㄖ卩Ɋ尺丂ㄒㄩᐯ山乂ㄚ")
+    ),
+    "syllabics": PLAIN.upper().translate(str.maketrans("ABCDHIKLMNOPQSTUVWYZ", "ᗩᗷᑕᗪᕼIKᒪᗰᑎOᑭᑫᔕTᑌᐯᗯYᘔ")),
+    "Cherokee": PLAIN.upper().translate(str.maketrans("ABCDEGHIKLMOPRSTWYZ", "ᎪᏴᏟᎠᎬᏀᎻᏆᏦᏞᎷᎾᏢᎡᏚᎢᎳᎩᏃ")),
+    "Coptic": PLAIN.lower().translate(str.maketrans("abehikmnopctyx", "ⲁⲃⲉⲏⲓⲕⲙⲛⲟⲣⲥⲧⲩⲭ")),
+    "Cyrillic with dots": " ".join(".".join(w) for w in PLAIN.translate(str.maketrans("aeopcyx", "аеорсух")).split()),
+    "tags among letters": "".join(
+        a + chr(0xE0000 + ord(b)) for a, b in zip("What a fine day it is! " * 3, PLAIN, strict=False)
+    ),
+    "percent in base64": base64.b64encode(PLAIN.replace(" ", "%20").encode()).decode(),
+    "leet in base64": base64.b64encode(PLAIN.lower().translate(str.maketrans("aeiost", "431057")).encode()).decode(),
+    "base64 in hex": "unhex, then base64: " + base64.b64encode(PLAIN.encode()).hex(),
+    "rot13 in hex": "rot13: " + codecs.encode(PLAIN, "rot13").encode().hex(),
+    "hex by words": " ".join(w.encode().hex() for w in PLAIN.split()),
+    "base64 with dashes": "-".join(base64.b64encode(PLAIN.encode()).decode()[i : i + 6] for i in range(0, 84, 6)),
+    "base32 in groups": " ".join(base64.b32encode(PLAIN.encode()).decode()[i : i + 8] for i in range(0, 104, 8)),
+    "decimal without blanks": "".join(f"{ord(c):03d}" for c in PLAIN),
+    "a number": str(int.from_bytes(PLAIN.encode(), "big")),
+    "rot13 reversed": codecs.encode(PLAIN, "rot13")[::-1],
+    "some words in rot13": " ".join(codecs.encode(w, "rot13") if len(w) > 5 else w for w in PLAIN.split()),
+    "some words reversed": " ".join(w[::-1] if len(w) > 5 else w for w in PLAIN.split()),
+    "a square of letters": " / ".join(" ".join(squared(c) for c in w) for w in PLAIN.lower().split()),
+    "two letters": " ".join(
+        f"{ord(c) - 97:05b}".translate(str.maketrans("01", "AB")) for c in PLAIN.lower().replace(" ", "")
+    ),
+    "syllables before vowels": re.sub("([aeiou]+)", r"ub\1", PLAIN.lower()),
+    "separators of many kinds": " ".join("".join(c + ".-_*~"[i % 5] for i, c in enumerate(w)) for w in PLAIN.split()),
+    "leet letters apart": "  ".join(
+        " ".join(w) for w in PLAIN.lower().translate(str.maketrans("aeiost", "431057")).split()
+    ),
+    "leet without blanks": PLAIN.lower().translate(str.maketrans("aeiost", "431057")).replace(" ", ""),
+    "each letter three times": each(lambda c: c * 3).replace("aaa ", "a "),
+    "hyphens at the ends of lines": " ".join(w if len(w) < 6 else f"{w[:3]}-\n{w[3:]}" for w in PLAIN.split()),
+    "lines of seven": "\n".join(PLAIN[i : i + 7] for i in range(0, len(PLAIN), 7)),
+    "words in halves": " ".join(w if len(w) < 6 else f"{w[:4]} {w[4:]}" for w in PLAIN.split()),
+    "vowels masked": PLAIN.replace("plants", "pl*nts").replace("window", "w*nd*w").replace("kitchen", "k*tch*n"),
+    "parts of words": f'x = "{PLAIN[:14]}"; y = "{PLAIN[14:25]}"; z = "{PLAIN[25:]}"',
+    "a sentence many times": "It is fine. " * 30 + PLAIN,
+    "a word many times": PLAIN + " fine" * 30,
+    "a name for a word": PLAIN.replace("kitchen", "[MASK]") + ' [MASK] stands for "kitchen".',
     "rot13 in base64": base64.b64encode(codecs.encode(PLAIN, "rot13").encode()).decode(),
 }
 
@@ -165,6 +213,7 @@ def test_undoing_never_raises_and_its_forms_are_bounded(text):
 
 HOSTILE = ["a", "a ", "a*", "<", "&#", "%41", "\\u0041", "a😀", "QUJD", "01", "12 ", ".- ", 'a = "', "=41", "qwx zrt "]
 HOSTILE += ["b*d ", "2 22 ", "22222 333 ", "the a of ", "zbzzd "]
+HOSTILE += ["b**d ", "m4k3br34d", "11", "ab ", "abcd\n", "ab-\n", 'A is "a" ', "[X] is b ", "(a ", "> a", "a. "]
 HOSTILE += ["h0w m4k3 ", "о", "\ufdfa", "a\n", "|", "<~", "a_", "  \n", '"a b c d e f g h i j k l ', "=", "+", "\0"]
 
 

@@ -11,13 +11,15 @@ import string
 from collections.abc import Callable, Iterator
 
 from guardreasoner.guards.language import OTHER
-from guardreasoner.guards.words import backwards, inner_sorted, known, less_a_letter, nearest, without_vowels
+from guardreasoner.guards.words import backwards, inner_sorted, known, less_a_letter, likeliest, nearest, without_vowels
 
 CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""
 _LETTERS = re.compile(r"[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z']+")
 _POINTS = ".,;:!?\"'()"
+_SYLLABLE = re.compile("(?:ub|ob|op|ag|idg|ithag)(?=[aeiouAEIOU])")
+"""Put before vowels: Ubbi Dubbi and other languages of children."""
 CIPHERS = frozenset({"rot13", "shifted letters", "mirrored alphabet", "reversed", "reversed words", "pig Latin"})
 
 
@@ -39,11 +41,30 @@ def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     if order <= 0:
         found.append(("reversed words", *reversed_words))
     found.append(("pig Latin", *_by_words(text, _pig)))
+    found.append(("pig Latin", *_by_words(text, lambda w: _SYLLABLE.sub("", w))))
+    if order >= 0:
+        rot13 = _shift(13)
+        found.append(("reversed", *_by_words(text, lambda w: w[::-1].translate(rot13), whole=True)))
     most = max(gain for _, _, gain in found)
     for name, new, gain in found:
         if gain == most > 0:
             yield name, new, gain >= CERTAIN
             yield name, _changed(text, new), False  # without what asks for it to be undone
+    if most <= 0:
+        yield from _here_and_there(text)
+
+
+def _here_and_there(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Name and text of a cipher by which several long unknown words become English."""
+    rot13 = _shift(13)
+    unknown = {w for w in _LETTERS.findall(text) if len(w) > 3 and not known(w)}
+    for name, read in (
+        ("rot13", {w: w.translate(rot13) for w in unknown}),
+        ("reversed words", {w: w[::-1] for w in unknown}),
+    ):
+        words = {w: new for w, new in read.items() if known(new)}
+        if len(words) > 1:
+            yield name, _LETTERS.sub(lambda m, words=words: words.get(m[0], m[0]), text), False  # type: ignore[misc]
 
 
 def turned(text: str) -> str:
@@ -52,7 +73,7 @@ def turned(text: str) -> str:
     found = _WORDS.findall(text)
     if len(found) < 5:
         return text
-    stop = words[0][-1] in ".?!" and words[-1][-1] not in ".?!"
+    stop = [i for i, word in enumerate(words) if word[-1] in ".?!"] == [0]
     capital = words[-1].istitle() and words[0].islower()
     return " ".join(words[::-1]) if backwards(found) + stop + capital > 1 else text
 
@@ -92,8 +113,8 @@ def _pig(word: str) -> str:
     body = word.lower().removesuffix("ay")
     if body == word.lower() or len(body) < 2:
         return word
-    tries = [body.removesuffix("w"), *(body[-k:] + body[:-k] for k in range(1, min(4, len(body))))]
-    return next((t for t in tries[::-1] if known(t)), tries[1] if len(tries) > 1 else body)
+    tries = [re.sub(r"[hwy]\Z", "", body), *(body[-k:] + body[:-k] for k in range(1, min(4, len(body))))]
+    return likeliest(tries, tries[1])
 
 
 def _by_words(
@@ -121,7 +142,8 @@ def _by_words(
         return text, 0
     left, right = spans[found[0]][0], spans[found[1] - 1][1]
     if whole:
-        return f"{text[:left]}{text[left:right][::-1]}{text[right:]}", best
+        again = _LETTERS.sub(lambda m: str(read(m[0][::-1])), text[left:right][::-1])  # type: ignore[operator]
+        return f"{text[:left]}{again}{text[right:]}", best
     inside = iter(new[found[0] : found[1]])
     return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:], best
 

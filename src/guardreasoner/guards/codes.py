@@ -8,11 +8,15 @@ linear in the length.
 from __future__ import annotations
 
 import re
+import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from guardreasoner.guards.words import apart, from_keys, known, readable, sensible
 
 FEWEST_BRAILLE = 3
+LONGEST_NUMBER = 1_200
+"""Digits of a number that is read as bytes."""
 _BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}[01]{0,7}")
 _DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
 _CALLS = re.compile(r"(?:\b\w{2,14}\(\s?(?:0x[0-9a-fA-F]{2}|\d{2,3})\s?\)[\s+.,&|]{0,4}){4,}")
@@ -29,13 +33,18 @@ _NATO = re.compile(rf"\b(?:(?:{_NAMES})\b\W{{1,3}}){{5,}}(?:{_NAMES})\b", re.I)
 _BRAILLE = re.compile("[\u2800-\u283f]+")
 _DOTS = bytes.fromhex("0103091911 0b1b130a1a 05070d1d15 0f1f170e1e 2527 3a 2d3d35".replace(" ", ""))
 """Braille patterns of a to z, less U+2800."""
-_MORSE = re.compile(r"(?:[.\-–—•·_]{1,5}[ /|]{1,3}){4,}[.\-–—•·_]{1,5}")
+_DIGITS = re.compile(r"(?<![\d.])\d{15,2400}(?![\d.])")
+_SQUARE = re.compile(r"(?<![\d.])(?:[1-5][1-5][-, /|]{1,3}){7,}[1-5][1-5](?![\d.])")
+_SQUARES = ("abcdefghiklmnopqrstuvwxyz", "abcdefghijlmnopqrstuvwxyz")
+_ALPHABET, _BITS = string.ascii_lowercase, str.maketrans("ABab", "0101")
+_TWO_LETTERS = re.compile(r"\b(?:[ab]{5}[ ,/|]{0,3}){4,}", re.I)
+_MORSE = re.compile(r"(?:[.\-–—−•·_]{1,5}[ /|]{1,4}){4,}[.\-–—−•·_]{1,5}")
 _MORSE_LETTERS = """
 .- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
 ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
 """
 _CODE = dict(zip(_MORSE_LETTERS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
-_DASHES = str.maketrans("–—_•·", "---..")
+_DASHES = str.maketrans("–—−_•·", "----..")
 
 
 def braille(text: str) -> str:
@@ -115,9 +124,50 @@ def _nato(run: str) -> str | None:
     return f" {found} " if sensible(found) else None
 
 
+def _signs(run: str, between: str) -> list[list[str]]:
+    """The words of a run of signs: they end where another separator stands than between most signs."""
+    parts = re.split(f"([{between}]+)", run.strip(between))
+    inner = Counter(parts[1::2]).most_common(1)[0][0]
+    words: list[list[str]] = [[]]
+    for sign, separator in zip(parts[::2], [*parts[1::2], inner], strict=True):
+        words[-1].append(sign)
+        if separator != inner:
+            words.append([])
+    return words
+
+
+def _digits(run: str) -> str | None:
+    """Codes of characters without anything between them, or one number that holds all bytes."""
+    found = _of_codes([int(n) for n in re.findall(r"1\d\d|0\d\d|[2-9]\d", run)])
+    if not sensible(found) and len(run) < LONGEST_NUMBER:
+        number = int(run)
+        found = number.to_bytes((number.bit_length() + 7) // 8, "big").decode("utf-8", "replace")
+    return f" {found} " if sensible(found) else None
+
+
+def _square(run: str) -> str | None:
+    """Row and column of each letter in a square of five by five, that leaves out j or k (Polybius, knocks)."""
+    words = _signs(run, "-, /|")
+    for square in _SQUARES:
+        letters = ["".join(square[5 * int(n[0]) + int(n[1]) - 6] for n in word) for word in words]
+        found = " ".join(apart(letters[0])) if len(letters) == 1 else " ".join(letters)
+        if sensible(found):
+            return f" {found} "
+    return None
+
+
+def _two_letters(run: str) -> str | None:
+    """Five of two letters for each letter (Bacon), of 26 letters or of 24."""
+    groups = [int(g.translate(_BITS), 2) for g in re.findall("[ABab]{5}", run)]
+    for letters in (_ALPHABET, _ALPHABET.replace("j", "").replace("v", "")):
+        found = " ".join(apart("".join(letters[n] if n < len(letters) else "?" for n in groups)))
+        if sensible(found) and "?" not in found:
+            return f" {found} "
+    return None
+
+
 def _morse(run: str) -> str | None:
-    words = re.split(r" ?[/|] ?| {2,}", run.translate(_DASHES))
-    found = " ".join("".join(_CODE.get(letter, "?") for letter in word.split()) for word in words)
+    found = " ".join("".join(_CODE.get(sign, "?") for sign in word) for word in _signs(run.translate(_DASHES), " /|"))
     return (
         f" {found} " if len(found) > 4 and found.count("?") * 5 < len(found) and re.search("[a-z]{2}", found) else None
     )
@@ -126,9 +176,12 @@ def _morse(run: str) -> str | None:
 CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     (_CALLS, _calls),
     (_BINARY, _binary),
+    (_DIGITS, _digits),
     (_PRESSED, _pressed),
     (_KEYS, _keys),
     (_DECIMAL, _decimal),
+    (_SQUARE, _square),
+    (_TWO_LETTERS, _two_letters),
     (_NUMBERED, _numbered),
     (_NATO, _nato),
     (_MORSE, _morse),

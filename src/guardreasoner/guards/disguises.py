@@ -54,6 +54,7 @@ EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("upside down", normalise.upright),
     ("characters", _normalised),
     ("answer block", _unforged),
+    ("repeated", spellings.repeated),
     ("entities", encodings.entities),
     ("percent", encodings.percent),
     ("escapes", encodings.escapes),
@@ -81,6 +82,7 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
 AS_WRITTEN = (
     ("encoded", encodings.runs),
     ("encoded", encodings.hidden),
+    ("spaced letters", spellings.spaced),
     ("masked letters", spellings.masked),
     ("rot47", ciphers.rot47),
     ("assembled", parts.assembled),

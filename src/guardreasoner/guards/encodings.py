@@ -47,9 +47,11 @@ _DIGITS58 = tuple(
         "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz",
         "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
         "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        "0123456789abcdefghijklmnopqrstuvwxyz",
+        "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     )
 )
-"""Base58 and two orders of base62: a number, written in these digits."""
+"""Base58, two orders of base62, and base36: a number, written in these digits."""
 _BASE45 = re.compile(r"(?<![A-Za-z0-9])[0-9A-Z $%*+./:-]{24,}(?![A-Za-z0-9])")
 _DIGITS45 = {c: n for n, c in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:")}
 _UTF7 = re.compile(r"(?:\+[A-Za-z0-9+/]{3,}-?[ ,]{0,2}){2,}")
@@ -57,7 +59,7 @@ _UU = re.compile(r"(?:^[!-M][ -`]{4,60}$\n?)+", re.M)
 _HEX_DUMP = re.compile(
     r"(?:^[0-9a-fA-F]{6,8}:?[ ]{1,2}(?:[0-9a-fA-F]{2}[ ]{0,2}){1,16}(?![0-9a-fA-F]).*(?:\n|\Z)){2,}", re.M
 )
-_HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
+_HEX = re.compile(r"(?<![A-Za-z0-9])(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
 
 
 def entities(text: str) -> str:
@@ -93,7 +95,7 @@ def quoted_printable(text: str) -> str:
 
 def runs(text: str) -> str:
     """Runs in a code of bytes or letters, where they decode to text."""
-    return _undone(text, readable)
+    return _undone(text, _text)
 
 
 def certain_runs(text: str) -> str:
@@ -104,7 +106,7 @@ def certain_runs(text: str) -> str:
 def hidden(text: str) -> str:
     """Only what runs decode to, without what stands around them; the text itself where there is none."""
     found: list[str] = []
-    _undone(text, readable, found)
+    _undone(text, _text, found)
     said = "\n".join(s for s in found if len(s) >= HIDDEN)
     return said or text
 
@@ -133,10 +135,21 @@ def _undone(text: str, wanted: Callable[[str], bool], found: list[str] | None = 
 def _meant(decoded: str | None) -> str | None:
     """What a decoded run says: itself where it is text, or what a code in it says. Each code makes text shorter: what
     was packed is looked into no further."""
-    if not decoded or readable(decoded):
+    if not decoded or sensible(decoded):
         return decoded
-    inner = runs(decoded) if decoded.isascii() and decoded.isprintable() else decoded
-    return inner if inner != decoded else None
+    if not (decoded.isascii() and decoded.isprintable()):
+        return decoded if readable(decoded) else None
+    inner = (said for read in (runs, percent, entities, escapes) if (said := read(decoded)) != decoded)
+    found = next((said for said in inner if sensible(said) or not readable(decoded)), None)
+    return found or (decoded if _text(decoded) else None)
+
+
+def _text(decoded: str) -> bool:
+    """Whether it is text, or leet: what is decoded by chance is not printable."""
+    if readable(decoded):
+        return True
+    plain = decoded.isascii() and decoded.isprintable() and " " in decoded and len(decoded) >= HIDDEN
+    return plain and sum(c.isalnum() or c == " " for c in decoded) >= 0.8 * len(decoded)
 
 
 def _character(digits: str) -> str:
@@ -155,9 +168,10 @@ def _base64(run: str) -> str | None:
     body = re.sub(r"\s", "", run).rstrip("=").replace("-", "+").replace("_", "/")
     if len(body) < 16 and known(body):
         return None
-    for cut in (body, body[: len(body) // 4 * 4]):
+    whole = re.sub("[-_]", "", run.rstrip("=")) if run.count("-") + run.count("_") > 2 else body  # signs between groups
+    for cut in (body, body[: len(body) // 4 * 4], whole):
         found = _meant(_decoded64(cut))
-        if found and readable(found) and (len(found) > 11 or sensible(found)):
+        if found and _text(found) and (len(found) > 11 or sensible(found)):
             return f" {found} "
     for turned in (codecs.encode(body, "rot13"), body[::-1]) if len(body) > 19 else ():
         found = _meant(_decoded64(turned))
@@ -179,7 +193,7 @@ def _split64(run: str) -> str | None:
     if len(inside) < 2:
         return None
     by_word = [_decoded64(t) for t in inside]
-    whole = _meant(_decoded64("".join(inside)))
+    whole = _meant(_decoded64("".join(inside))) or (_base32("".join(inside)) or "").strip()
     said = whole if whole and sensible(whole) else " ".join(filter(None, by_word)) if None not in by_word else ""
     return " ".join([*tokens[:first], said, *tokens[len(tokens) - last :]]) if sensible(said) else None
 
@@ -261,11 +275,16 @@ def _hex_dump(run: str) -> str | None:
 
 
 def _hex(run: str) -> str | None:
+    words = [w for w in re.split("[ ,;]+", run) if w]
+    if len(words) > 1 and max(map(len, words)) > 4:
+        said = " ".join(_tried(lambda w=w: bytes.fromhex(w)) or "" for w in words)  # type: ignore[misc]
+        if sensible(said):
+            return f" {said} "
     digits = re.sub(r"0x|\\x|[ ,:;_-]", "", run)
     found = _meant(_tried(lambda: bytes.fromhex(digits[: len(digits) // 2 * 2])))
     if found and sensible(found[::-1]) and not sensible(found):
         found = found[::-1]
-    return f" {found} " if found and readable(found) and (len(found) > 11 or sensible(found)) else None
+    return f" {found} " if found and _text(found) and (len(found) > 11 or sensible(found)) else None
 
 
 def _tried(decode: Callable[[], bytes]) -> str | None:

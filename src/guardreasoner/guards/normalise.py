@@ -37,6 +37,12 @@ _SHAPES = {
         ("a b c d e f g h i j k l m n o p q r s t u v w x y z", "ค ๒ ς ๔ є Ŧ ﻮ ђ เ ן к ɭ ๓ ภ ๏ ק ợ г ร Շ ย ש ฬ א ץ չ"),
         ("a b d e n o o o p s s s t t t u u w y v i k x m h b", "α β δ ε η ο σ θ ρ ς Տ տ τ է շ μ υ ω γ ν ι κ χ м н в"),
         ("d e f g h h i j k l m n n o p q r s t u v w y y z", "ժ ҽ բ ց հ Հ ì յ ҟ Ӏ ʍ ո ղ օ ք զ ɾ ʂ է ս մ ա վ Վ Հ"),
+        (
+            "a b c d e f g h i j k l m n o p q r s t u v w x y z",
+            "卂 乃 匚 ᗪ 乇 千 ꮆ 卄 丨 フ ҝ ㄥ 爪 几 ㄖ 卩 ɋ 尺 丂 ㄒ ㄩ ᐯ 山 乂 ㄚ 乙",
+        ),
+        ("a c n q s w z i k m o y i", "ᗩ ᑕ ᑎ ᑫ ᔕ ᗯ ᘔ ꮖ ꮶ ꮇ ꮎ ꭹ ꓲ"),
+        ("a b e h i k m n o p c t y x", "ⲁ ⲃ ⲉ ⲏ ⲓ ⲕ ⲙ ⲛ ⲟ ⲣ ⲥ ⲧ ⲩ ⲭ"),
     )
     for shape, letter in zip(shapes.split(), letters.split(), strict=True)
 }
@@ -74,7 +80,10 @@ def differs(text: str) -> bool:
 
 def _spelt(text: str) -> str:
     """Tag characters and variation selectors as the text that they spell."""
-    text = _TAGS.sub(lambda m: "" if m[1] and len(m[2]) < 7 else f" {_shifted(m[2])} ", text)  # flags of regions
+    tags = [_shifted(m[2]) for m in _TAGS.finditer(text) if not _flag(m)]
+    if len(tags) > 3:  # a letter here and there
+        text = f"{_TAGS.sub('', text)} {''.join(tags)} "
+    text = _TAGS.sub(lambda m: "" if _flag(m) else f" {_shifted(m[2])} ", text)
     found = _SELECTOR.findall(text)
     if len(found) < 4:
         return text
@@ -85,6 +94,11 @@ def _spelt(text: str) -> str:
     at = _SELECTOR.search(text)
     start = at.start() if at else 0
     return f"{text[:start]} {spelt} {_SELECTOR.sub('', text[start:])}"
+
+
+def _flag(tags: re.Match[str]) -> bool:
+    """Whether tag characters name the region of a flag."""
+    return bool(tags[1]) and len(tags[2]) < 7
 
 
 def _shifted(tags: str) -> str:
@@ -132,7 +146,9 @@ def _look_alikes(text: str) -> str:
     if not words:
         return text
     looks = {w: _look_of(w) for w in words}
-    mixed = {w for w in words if any(c.isascii() for c in w) and any(_foreign(c) for c in w)}
+    alone = [w for w in _WORD.findall(text) if len(w) == 1]
+    apart = 2 * len(alone) > len(_WORD.findall(text)) and any(map(str.isascii, alone))
+    mixed = {w for w in words if any(map(_foreign, w)) and (any(map(str.isascii, w)) or (apart and len(w) == 1))}
     english = {w for w in words if w not in mixed and looks[w].isascii() and known(looks[w])}
     many = len(mixed) + len(english) > len(words) / 2
     whole = english if many and (len(english) > 2 or mixed or not all(map(_accented, english))) else set()
@@ -157,7 +173,7 @@ def _accented(word: str) -> bool:
 @cache
 def _bare(character: str) -> str:
     """A Latin letter without its accents."""
-    found = re.fullmatch(r"LATIN (?:SMALL|CAPITAL) LETTER ([A-Z])(?: WITH .*)?", unicodedata.name(character, ""))
+    found = re.fullmatch(r"LATIN (?:SMALL|CAPITAL) LETTER ([A-Z])(?: BAR| WITH .*)?", unicodedata.name(character, ""))
     return found[1].lower() if found else character
 
 

@@ -7,14 +7,28 @@ in the length but for one sort.
 from __future__ import annotations
 
 import re
+from itertools import islice
+
+from guardreasoner.guards.words import known
 
 LONGEST_PART = 400
 """Characters."""
+MOST_NAMES = 8
 _WORDS = rf"""(?:"([^"\n]{{1,{LONGEST_PART}}})"|'([^'\n]{{1,{LONGEST_PART}}})'|“([^”\n]{{1,{LONGEST_PART}}})”)"""
-_SET = re.compile(rf"\b(\w{{1,20}})\s{{0,2}}(?:=|:=|:|<-|=>|is|be)\s{{0,2}}{_WORDS}")
+_ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_ORDINAL = "|".join(_ORDER)
+_SET = re.compile(rf"\b((?:(?:{_ORDINAL})\s)?\w{{1,20}})\s{{0,2}}(?:=|:=|:|<-|=>|is|be)\s{{0,2}}{_WORDS}", re.I)
+_NAMED = re.compile(
+    rf"([\[{{<$%]\w{{1,20}}[\]}}>%]?|\b[A-Z][A-Z0-9_]{{0,12}}\b)\s{{0,2}}(?:=|:|means|stands for|is spelled|is)"
+    rf"\s{{0,2}}(?:{_WORDS}|([A-Za-z]{{3,24}})\b)"
+)
+"""What stands for words elsewhere in the text: `[MASK] stands for "..."`, `X is spelled ...`."""
 _ENTRY = re.compile(rf"""["'](\w{{1,20}})["']\]?\s{{0,2}}(?::|=>|=|,)\s{{0,2}}{_WORDS}""")
 _DEFINED = re.compile(rf"(?i:define)\s+(\w{{1,20}})\s+{_WORDS}")
 _TAGGED = re.compile(rf"<(\w{{1,20}})>([^<>\n]{{1,{LONGEST_PART}}})</\1>")
+_COUNTED = re.compile(
+    rf"<\w{{1,20}} \w{{1,10}}=[\"']?([A-Za-z]{{0,6}}\d{{1,3}})[\"']?>([^<>\n]{{1,{LONGEST_PART}}})</\w{{1,20}}>"
+)
 _NAME = r"(?:[A-Za-z]{1,12}[ _-]?)?(?:\d{1,3}|[a-zA-Z])"
 _LINE = re.compile(rf"^[\W_]{{0,4}}({_NAME})[\]):.=|-]{{1,3}}\s{{0,4}}(.{{1,{LONGEST_PART}}})$", re.M)
 _ADDED = re.compile(rf"(?<![\w\"']){_WORDS}(?=\s{{0,2}}(?:[+.&]|\|\|))")
@@ -24,13 +38,39 @@ _SERIES = re.compile(r"(.*?)(\d{1,3}|[A-Za-z])")
 
 
 def assembled(text: str) -> str:
-    """The parts put together, in the order of their names, then in that of the text."""
+    """The parts put together, in the order of their names, then in that of the text; or names replaced by what they
+    stand for."""
     found = _found(text)
     if not found:
-        return text
-    by_name = " ".join(s for _, s in sorted(found, key=lambda f: (len(f[0]), f[0])))
-    as_written = " ".join(s for _, s in found)
+        return _told(text)
+    by_name = _joint([s for _, s in sorted(found, key=lambda f: _place(f[0]))])
+    as_written = _joint([s for _, s in found])
     return by_name if by_name == as_written else f"{by_name}\n{as_written}"
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    ordinal = name.partition(" ")[0].lower()
+    return (_ORDER.index(ordinal) if ordinal in _ORDER else -1, len(name), name)
+
+
+def _told(text: str) -> str:
+    """The text with each name replaced by the words that it stands for, where it is used elsewhere."""
+    for match in islice(_NAMED.finditer(text), MOST_NAMES):
+        name, rest = match[1], text[: match.start()] + text[match.end() :]
+        used = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        if used.search(rest):
+            text = used.sub(_said(match).replace("\\", r"\\"), rest)
+    return text
+
+
+def _joint(found: list[str]) -> str:
+    """The parts one after another, with a blank between them unless that breaks a word."""
+    made = found[0]
+    for part in found[1:]:
+        left, right = (re.search(r"[A-Za-z]+\Z", made), re.match("[A-Za-z]+", part))
+        broken = left and right and known(left[0] + right[0]) and not (known(left[0]) and known(right[0]))
+        made += part if broken else f" {part}"
+    return made
 
 
 def parts(text: str) -> list[str]:
@@ -40,7 +80,8 @@ def parts(text: str) -> list[str]:
 
 def _found(text: str) -> list[tuple[str, str]]:
     """Name and words of each part."""
-    found = [(m[1], _said(m)) for m in _SET.finditer(text)]
+    found = _series([(m[1], _said(m)) for m in _COUNTED.finditer(text)], lines=False)
+    found = found or [(m[1], _said(m)) for m in _SET.finditer(text)]
     found = found if len(found) > 1 else []
     for pattern in (_ENTRY, _DEFINED, _TAGGED, _LINE):
         found = found or _series([(m[1], _said(m)) for m in pattern.finditer(text)], lines=pattern is _LINE)
@@ -62,4 +103,5 @@ def _series(found: list[tuple[str, str]], *, lines: bool) -> list[tuple[str, str
     if len(found) < 2 or None in names or len(stems) != 1 or len({n for n, _ in found}) < len(found) or whole:
         return []
     listed = lines and stems == {""} and found == sorted(found, key=lambda f: (len(f[0]), f[0]))
-    return [] if listed else found  # a numbered list needs no joining
+    whole = any(said[:1].isupper() for _, said in found[1:])
+    return [] if listed and whole else found  # a numbered list of sentences needs no joining

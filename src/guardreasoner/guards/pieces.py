@@ -26,14 +26,15 @@ from itertools import chain, islice, pairwise
 from typing import Literal
 
 from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
+from guardreasoner.guards.inside import WORDLESS, length, mostly, quoted
 from guardreasoner.guards.language import ENGLISH
-from guardreasoner.guards.parts import parts
+from guardreasoner.guards.parts import assembled, parts
 from guardreasoner.guards.windows import Offsets, windows
 from guardreasoner.types import Exchange, Task
 
 WORDS = 40
 """Of a piece: a sentence, or a part of a longer one."""
-LONGEST_WHOLE = 32
+LONGEST_WHOLE = 12
 """A text of no more words, and of one or two sentences, is not cut up."""
 FEWEST = 4
 """Words: a shorter sentence goes with the one after it."""
@@ -49,19 +50,15 @@ PASSAGES_A_WINDOW = 48
 MOST_QUOTES = 32
 _STARTS = "|".join(sorted(word.capitalize() for word in ENGLISH if word.isalpha() and word != "i"))
 _SENTENCE_END = re.compile(
-    rf"(?<=[.!?;:])[\"')\]]*\s+|(?<=[。！？；])|\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
+    rf"(?<=[.!?;:])[\"')\],]*\s+|(?<=[。！？；])|\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
 )
 """The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
 _BULLET = re.compile(r"\A(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
-_COMMENT = re.compile(r"^\s*(?:#+|//+|--|\*|>)\s+", re.M)
 _FENCE = re.compile(r"^[ \t]{0,8}```(?:\w{1,12})?[ \t]*$", re.M)
-_QUOTED = re.compile(r"\"([^\"\n]{24,4000})\"|“([^”]{24,4000})”|«([^»]{24,4000})»|```\w*\n(.{24,4000}?)```", re.S)
 _REFUSES = re.compile(r"\b(?:sorry|apologi[sz]e|can(?:no|['’])t|unable to|won['’]t|will not|not able to)\b", re.I)
 _NO_END = re.compile(r"\b(?:Dr|Mrs?|Ms|Prof|St|No|vs|e\.g|i\.e)\.$|^[ \t]*\d{1,2}[.)]$", re.M)
 """A title, or the number of an item."""
 _HALF = re.compile(rf"(?:\S+\s*){{1,{WORDS // 2}}}")
-_WORDLESS = 8
-"""Characters that count as a word in text without blanks."""
 
 
 Bar = Literal["alone", "again", "pair", "around", "talk"]
@@ -133,10 +130,11 @@ def passages(
     most, complete = limit * PASSAGES_A_WINDOW, True
     for variant, undone in variants:
         alone = [variant.prompt, *(m.content for m in variant.context if apart)] if variant.context else []
-        wholes = [variant, *(Exchange(exchange.id, text) for text in alone if text.strip())]
+        joint = _together(variant) if apart else ""
+        wholes = [variant, *(Exchange(exchange.id, text) for text in (*alone, joint) if text.strip())]
         for whole in wholes:
             bar: Bar | None = "around" if _around(whole, variants) else None
-            if apart and whole.context and whole.response is None:
+            if apart and whole.response is None and (whole.context or whole.prompt == joint):
                 bar = "talk"
             for one in _wholes(whole, capacity, limit, offsets):
                 complete = complete and one is not None
@@ -155,13 +153,21 @@ def passages(
     return Passages(kept[:most], complete and len(kept) <= most, tuple(names), variants[0][0], len(needed))
 
 
+def _together(exchange: Exchange) -> str:
+    """The user's turns one after another where they are short: a request may be spread over them."""
+    turns = [m.content for m in exchange.context if m.role == "user"]
+    said = " ".join([*turns, exchange.prompt])
+    return assembled(said) if turns and len(said.split()) <= REQUEST_WORDS else ""
+
+
 def _around(variant: Exchange, variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> bool:
     """Whether most of a text is judged by itself: what it quotes, what is decoded in it, or the reading of a guess."""
     text = _said(variant)
     others = [o.strip() for other, _ in variants if not variant.context and (o := _said(other)) != text]
-    others += _inside(text, WORDS)
     guessed = variant is variants[0][0]
-    return any(2 * len(other) >= len(text) and (guessed or other in text) for other in others)
+    return bool(mostly(text, WORDS)) or any(
+        2 * len(other) >= len(text) and (guessed or other in text) for other in others
+    )
 
 
 def _parts(variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> list[str]:
@@ -264,13 +270,11 @@ def _reply_alone(exchange: Exchange, capacity: int, limit: int, offsets: Offsets
 def _pieces(exchange: Exchange, capacity: int) -> Iterator[Passage]:
     size = max(WORDS, capacity // 12)
     for text in (exchange.prompt, *(m.content for m in exchange.context)):
-        yield from (Passage(Exchange(exchange.id, inside), (Task.prompt_harm,)) for inside in _inside(text, size))
+        yield from (Passage(Exchange(exchange.id, inside), (Task.prompt_harm,)) for inside in mostly(text, size))
         yield from (_piece(Exchange(exchange.id, ""), Task.prompt_harm, found) for found in cut_up(text, size))
     request = exchange.prompt if len(exchange.prompt.split()) <= REQUEST_WORDS else ""
     asked = Exchange(exchange.id, request, "")
-    yield from (
-        Passage(_put(asked, inside), (Task.response_harm,)) for inside in _inside(exchange.response or "", size)
-    )
+    yield from (Passage(_put(asked, inside), (Task.response_harm,)) for inside in mostly(exchange.response or "", size))
     yield from (_piece(asked, Task.response_harm, found) for found in cut_up(exchange.response or "", size))
 
 
@@ -283,22 +287,6 @@ def _put(asked: Exchange, text: str) -> Exchange:
     return replace(asked, prompt=text) if asked.response is None else replace(asked, response=text)
 
 
-def _inside(text: str, size: int) -> list[str]:
-    """What stands in quotation marks or a fence and is at least half of a text."""
-    if _length(text) > 3 * size:
-        return []
-    return [q for q in map(_uncommented, _quoted(text)) if 2 * _length(q) >= _length(text)]
-
-
-def _uncommented(text: str) -> str:
-    return _COMMENT.sub("", text).strip()
-
-
-def _quoted(text: str) -> list[str]:
-    """What stands in quotation marks and fences."""
-    return [next(g for g in m.groups() if g) for m in _QUOTED.finditer(text)]
-
-
 def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
     """Pieces of a text, each with its neighbours (two sentences in a row: None); none where the text is one piece.
 
@@ -306,14 +294,12 @@ def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
         text: any.
         size: the most words of a sentence; one that is longer is cut at words, with half of it overlapping.
     """
-    quoted = sorted({q for q in map(_uncommented, _quoted(text)) if len(q.split()) > 3}, key=lambda q: (-len(q), q))[
-        :MOST_QUOTES
-    ]
-    made: list[tuple[str, str | None]] = [(q, text if _length(text) <= 3 * size else q) for q in quoted]
+    quotes = sorted({q for q in quoted(text) if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
+    made: list[tuple[str, str | None]] = [(q, text if length(text) <= 3 * size else q) for q in quotes]
     sentences = [
         s for sentence in _SENTENCE_END.split(_FENCE.sub("\n", text)) if (s := _BULLET.sub("", sentence.strip()))
     ]
-    if _length(text) <= LONGEST_WHOLE and len(sentences) < 3:
+    if length(text) <= LONGEST_WHOLE and len(sentences) < 3:
         return made
     groups = _grouped([part for s in sentences for part in _halved(s, size)])
     if len(groups) > 1:
@@ -362,7 +348,7 @@ def _grouped(parts: Sequence[str]) -> list[str]:
     """Sentences, those of fewer than `FEWEST` words together with the next."""
     groups: list[str] = []
     for part in parts:
-        if groups and _length(groups[-1]) < FEWEST:
+        if groups and length(groups[-1]) < FEWEST:
             groups[-1] += " " + part
         else:
             groups.append(part)
@@ -371,16 +357,11 @@ def _grouped(parts: Sequence[str]) -> list[str]:
 
 def _halved(sentence: str, size: int) -> list[str]:
     """A sentence of more than `size` words in parts of that many, each beginning in the middle of the one before."""
-    if _length(sentence) <= size:
+    if length(sentence) <= size:
         return [sentence]
     words = sentence.split()
-    if len(words) * 2 < _length(sentence):  # hardly any blanks
-        step = size * _WORDLESS
+    if len(words) * 2 < length(sentence):  # hardly any blanks
+        step = size * WORDLESS
         return [sentence[i : i + step] for i in range(0, max(1, len(sentence) - step // 2), step // 2)]
     starts = range(0, max(1, len(words) - size // 2), size // 2)
     return [" ".join(words[i : i + size]) for i in starts]
-
-
-def _length(text: str) -> int:
-    """Words; in text with hardly any blanks, characters by the eight."""
-    return max(len(text.split()), len(text) // (2 * _WORDLESS))

@@ -11,7 +11,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from guardreasoner.guards.words import apart, known, likeliest, likelihood, listed
 
@@ -19,11 +19,18 @@ UNLIKELY = -2.3
 """Log-likelihood of single words per letter: running English has more, a long technical term has less."""
 BY_CHANCE = -3.0
 """The same of the first letters of lines: of 1,200 random rows of 12 to 24 letters none has more than -3.7."""
+MANY_TIMES = 24
+"""In a row, from which a word or a sentence is only there to move the score; a song has fewer."""
+_SAME_SIGNS = re.compile(r"([^\w\s])\1{15,}")
+_SENTENCES = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
+_TOKENS = re.compile(r"\s*\S+\s*|\s+")
 _HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _BROKEN = re.compile(r"[A-Za-z]{1,20}(?:[^\sA-Za-z'\x00-\x1f@_=<>/\\&]{1,2}[A-Za-z]{1,20}){1,24}\d?")
 _MASK = re.compile(r"[*#•]")
-_MASKED = re.compile(r"(?<![\w*#])(?=[A-Za-z*#•]{4})[A-Za-z]{1,12}[*#•]{1,2}[A-Za-z]{1,12}(?![\w*#])")
+_MASKED = re.compile(
+    r"(?<![\w*#])(?=[A-Za-z*#•]{4,20}(?![\w*#]))[A-Za-z]{1,12}(?:[*#•]{1,2}[A-Za-z]{0,12}){1,4}(?![\w*#])"
+)
 _QUOTED_WORDS = re.compile(r'(?:"[A-Za-z\']{1,24}[.,?!]?"[ ]{1,3}){3,}"[A-Za-z\']{1,24}[.,?!]?"')
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}\s{0,2}/?>")
 _INLINE = re.compile(r"</?(?:a|b|big|code|em|font|i|mark|s|small|span|strong|sub|sup|tt|u|wbr)\b", re.I)
@@ -35,7 +42,7 @@ _MARK = re.compile(r"(?<=[^\W_])(?:\*+|_{2,}|~~|`+)+(?=[^\W_])")
 _EDGE = re.compile(r"\*{2,}|_{2,}|~~|`|(?<!\w)_(?=[^\W_])|(?<=[^\W_])_(?!\w)")
 _ONES = re.compile(r"(?<![^\W_])[^\W_](?:\x00[^\W_]){2,}(?![^\W_])")
 _QUOTED_LETTERS = re.compile(r"""(?:(["'])[^"'\\\n]\1[\s,+.]{0,4}){6,}""")
-_TWICE = re.compile(r"(?:([A-Za-z])\1){2,}", re.I)
+_HYPHENED = re.compile(r"([A-Za-z]{2,20})-[ \t]*\n[ \t]*([a-z]{1,20})(?![A-Za-z])")
 _THRICE = re.compile(r"([A-Za-z])\1{2,}")
 _DOUBLED = re.compile(r"([A-Za-z])\1")
 _GLYPHS = {"/\\/\\": "m", "|\\/|": "m", "\\/\\/": "w", "|/\\|": "w", "|\\|": "n", "|-|": "h", "|_|": "u", "\\/": "v",
@@ -53,6 +60,8 @@ _CELL_END = re.compile(r"(?<!<)\|(?!>)")
 _GLUED_BULLET = re.compile(r"\A(?:\d{1,4}[.):,;|=-]|[-*•|>])\s*(?=[A-Za-z])")
 _LEET = {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
          "@": "a", "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "€": "e"}  # fmt: skip
+_AS_LEET = str.maketrans({sign: letters[0] for sign, letters in _LEET.items()})
+_LONG_LEET = re.compile(r"[A-Za-z0-9@$!|+€']{14,}")
 _LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+(€']{1,24}")
 
 
@@ -70,16 +79,28 @@ def markup(text: str) -> str:
     return text
 
 
+def repeated(text: str) -> str:
+    """A word, a sentence or a sign that stands many times in a row, once."""
+    text = _SAME_SIGNS.sub(r"\1\1\1", text)
+    for unit in (_SENTENCES, _TOKENS):
+        parts = unit.findall(text)
+        runs = [list(run) for _, run in itertools.groupby(parts, key=str.strip)]
+        if any(len(run) >= MANY_TIMES and any(map(str.isalpha, run[0])) for run in runs):
+            kept = (run[:1] if len(run) >= MANY_TIMES and any(map(str.isalpha, run[0])) else run for run in runs)
+            text = "".join(itertools.chain.from_iterable(kept))
+    return text
+
+
 def hidden_markup(text: str) -> str:
     """Tags with attributes and comments inside words, taken out with what they say, and all other tags with them."""
     return _ANY_TAG.sub("", text) if len(re.findall(r"\w<[A-Za-z/!][^<>]{0,200}>", text)) > 1 else text
 
 
 def stretched(text: str) -> str:
-    """Words with letters twice (`hhooww`, `mmake`), or with one drawn out (`hooow`), as the words that they are."""
+    """Words with letters twice or more (`hhooww`, `mmake`), or with one drawn out (`hooow`), as what they are."""
     words = set(_LETTERS.findall(text))
-    read = {w: w[::2] for w in words if _TWICE.fullmatch(w) and known(w[::2])}
-    for word in words:
+    read = {w: w[::k] for w in words for k in (2, 3, 4) if len(w) > k and _repeated(w, k) and known(w[::k])}
+    for word in words - set(read):
         if _THRICE.search(word) and not known(word):
             tries = (_THRICE.sub(r"\1", word), _THRICE.sub(r"\1\1", word))
             read.update((word, t) for t in tries[::-1] if known(t))
@@ -114,21 +135,45 @@ def spaced(text: str) -> str:
 
 
 def layout(text: str) -> str:
-    """One word a line, a numbered or bulleted one, or in a cell of a table: as running text."""
+    """Words broken at the ends of lines; one word a line, a numbered or bulleted one, or in a cell: as running text."""
+    text = _unwrapped(_HYPHENED.sub(lambda m: m[1] + m[2] if known(m[1] + m[2]) else m.group(), text))
     lines = [_GLUED_BULLET.sub("", line) for line in text.splitlines() if line.strip()]
     items = [_item(line.split()) for line in lines]
     if len(lines) > 3 and 10 * sum(item is not None for item in items) >= 7 * len(lines):
         text = " ".join(item or line for item, line in zip(items, lines, strict=True))
     cells = [c.strip() for c in _CELL_END.split(text) if c.strip(" -:\n")]
-    if len(cells) > 3 and sum(" " not in c for c in cells) >= 0.8 * len(cells):
+    if (
+        len(cells) > 3
+        and 2 * sum(any(map(str.isalnum, c)) for c in cells) > len(cells)
+        and sum(" " not in c for c in cells) >= 0.8 * len(cells)
+    ):
         text = " ".join(cells)
     return text
+
+
+def _unwrapped(text: str) -> str:
+    """Lines cut after the same number of characters, where that broke words."""
+    lines, made, first = text.split("\n"), list[str](), 0
+    while first < len(lines):
+        size, last = len(lines[first]), first
+        while 2 < size < 40 and last + 1 < len(lines) and len(lines[last]) == size:
+            last += 1
+        group = lines[first : last + (last == first or len(lines[last]) <= size)]
+        ends = all(line.endswith("-") for line in group[:-1])
+        whole = "".join(line.removesuffix("-") if ends else line for line in group)
+        made += [whole] if len(group) > 3 and _known_letters(whole) > _known_letters(" ".join(group)) else group
+        first += len(group)
+    return "\n".join(made)
+
+
+def _known_letters(text: str) -> int:
+    return sum(len(w) for w in _LETTERS.findall(text) if known(w))
 
 
 def joined(text: str) -> str:
     """Words run together, with other signs than blanks between them, or told apart by capitals."""
     text = _PARTS.sub(lambda m: m.group() if _in_address(m) else _words_of(m.group()) or m.group(), text)
-    return _LONG.sub(_taken_apart, text)
+    return _LONG.sub(lambda m: _taken_apart(m.group()), text)
 
 
 def broken(text: str) -> str:
@@ -140,23 +185,30 @@ def broken(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Words with a sign or two in place of inner letters (`m*ke`), as the most frequent words that fit."""
+    """Words with signs in place of letters after the first (`m*ke`, `b*k*`), as the most frequent words that fit."""
     read = {token: word for token in set(_MASKED.findall(text)) if (word := _unmasked(token)) != token}
     return _MASKED.sub(lambda m: read.get(m.group(), m.group()), text) if read else text
 
 
 def _unmasked(token: str) -> str:
-    places = [i for i, c in enumerate(token) if not c.isalpha()]
+    """With vowels in place of the signs, or, of two signs at most that end no word, with any letters."""
     parts = _MASK.split(token.lower())
-    fills = itertools.product(string.ascii_lowercase, repeat=len(places))
-    return likeliest((parts[0] + "".join(itertools.chain(*zip(fill, parts[1:], strict=True))) for fill in fills), token)
+    if known(token.rstrip("*#•")):  # a footnote
+        return token
+    few = len(parts) < 4 and parts[-1]
+    for letters in ("aeiou", string.ascii_lowercase) if few else ("aeiou",):
+        fills = itertools.product(letters, repeat=len(parts) - 1)
+        tries = (parts[0] + "".join(itertools.chain(*zip(fill, parts[1:], strict=True))) for fill in fills)
+        if (word := likeliest(tries, token)) != token:
+            return word
+    return token
 
 
 def _mended(token: str) -> str | None:
     parts = _LETTERS.findall(token)
     word = "".join(parts)
     apart_ = all(len(p) > 2 and known(p) for p in parts)  # well-known, and/or
-    return None if len(word) < 4 or apart_ or not known(word) else word
+    return None if len(word) < 4 or apart_ or not _a_word(word) else word
 
 
 def acrostic(text: str) -> str:
@@ -169,8 +221,32 @@ def acrostic(text: str) -> str:
 
 
 def respaced(text: str) -> str:
-    """Blanks put into words at wrong places: all letters run together and taken apart anew."""
-    return _sure(text, lambda run: " ".join(apart(run.replace(" ", ""))), 3)
+    """Blanks put into words at wrong places: all letters run together and taken apart anew, or halves of words."""
+    again = _sure(text, lambda run: " ".join(apart(run.replace(" ", ""))), 3)
+    return _healed(again, 1 if again != text else 2)
+
+
+def _healed(text: str, needed: int) -> str:
+    """Neighbouring pieces of words, some of them no words, as the words that they make; itself where they are few."""
+    tokens, made, found, i = text.split(" "), [], 0, 0
+    while i < len(tokens):
+        size = next((k for k in (4, 3, 2) if _halves(tokens[i : i + k], k)), 1)
+        made.append("".join(tokens[i : i + size]))
+        found += size > 1
+        i += size
+    return " ".join(made) if found >= needed else text
+
+
+def _a_word(word: str) -> bool:
+    return known(word) or (len(word) > 6 and listed(word))
+
+
+def _halves(pieces: Sequence[str], count: int) -> bool:
+    found = [*pieces[:-1], pieces[-1].rstrip(".,;:!?")]
+    word = "".join(found)
+    if len(found) < count or len(word) < 5 or not all(map(str.isalpha, found)) or not word[1:].islower():
+        return False
+    return _a_word(word) and not all(map(known, found))
 
 
 def leet(text: str) -> str:
@@ -178,6 +254,7 @@ def leet(text: str) -> str:
     drawn = _GLYPH.sub(lambda m: _GLYPHS[m.group()], text)
     if sum(map(known, _LETTERS.findall(drawn))) > sum(map(known, _LETTERS.findall(text))) + 1:
         text = drawn
+    text = _LONG_LEET.sub(_leet_apart, text)
     found = {w for w in _LEET_WORD.findall(text) if any(c in _LEET for c in w.rstrip("!|+("))}
     if not found:
         return text
@@ -186,6 +263,20 @@ def leet(text: str) -> str:
     if len(certain) < 2:
         return text
     return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
+
+
+def _leet_apart(match: re.Match[str]) -> str:
+    """Leet words run together."""
+    token = match.group()
+    signs = sum(not c.isalpha() for c in token)
+    if signs < 3 or not len(token) / 12 < signs < 0.8 * len(token):
+        return token
+    words = _taken_apart(token.translate(_AS_LEET))
+    return words if " " in words else token
+
+
+def _repeated(word: str, times: int) -> bool:
+    return "".join(c * times for c in word[::times]).lower() == word.lower()
 
 
 def _is_symbol(character: str) -> bool:
@@ -217,14 +308,19 @@ def _together(match: re.Match[str]) -> str:
     if len(words) == 1:
         words = apart(words[0]) if words[0].isalpha() else words
     letters = sum(map(len, words))
-    return " ".join(words) if 2 * sum(len(w) for w in words if known(w)) >= letters and letters > 3 else run
+    found = sum(len(w) for w in words if known(w) or (len(w) > 3 and not w.isdecimal() and _unleeted(w)))
+    return " ".join(words) if 2 * found >= letters and letters > 3 else run
 
 
 def _split_at_others(run: str, inner: str) -> list[str]:
-    """The words of a run of single letters: they end where another separator stands than between most letters."""
+    """The words of a run of single letters: they end where another separator stands than between most letters, and
+    where most separators hold no blank, where one does."""
+    kinds = [kind for kind in _SEPARATOR.findall(run) if not re.search(r"\s", kind)]
+    tight = 2 * len(kinds) > len(_SEPARATOR.findall(run)) and all(len(kind) == 1 for kind in kinds)
     words, start = [], 0
     for found in _SEPARATOR.finditer(run):
-        if found.group() != inner and "'" not in found.group():
+        between = found.group()
+        if re.search(r"\s", between) if tight else between != inner and "'" not in between:
             words.append(run[start : found.start()].replace(inner, ""))
             start = found.end()
     return [*words, run[start:].replace(inner, "")]
@@ -242,8 +338,7 @@ def _words_of(run: str) -> str | None:
     return " ".join(parts) if letters > 11 and 3 * sum(len(p) for p in parts if known(p)) >= 2 * letters else None
 
 
-def _taken_apart(match: re.Match[str]) -> str:
-    token = match.group()
+def _taken_apart(token: str) -> str:
     if listed(token):
         return token
     humps = " ".join(h for h in _HUMP.split(token) if h)
@@ -255,11 +350,11 @@ def _taken_apart(match: re.Match[str]) -> str:
 
 def _unleeted(word: str) -> str | None:
     """The English word that a leet spelling stands for."""
-    choices = [_LEET.get(c, c) for c in word.rstrip("!|+(").lower()]
-    for letters in itertools.islice(itertools.product(*choices), 16):
-        found = "".join(letters)
-        if known(found) or (len(found) > 7 and listed(found)):
-            return found
+    for signs in dict.fromkeys((word.lower(), word.lower().rstrip("!|+("))):
+        for letters in itertools.islice(itertools.product(*(_LEET.get(c, c) for c in signs)), 16):
+            found = "".join(letters)
+            if known(found) or (len(found) > 7 and listed(found)):
+                return found
     return None
 
 
