@@ -3,11 +3,12 @@
 Harm among harmless sentences hardly moves the score of the whole, so its surroundings are taken away:
 
 - the whole, in windows, once as it reads with exact disguises undone and once for each guess (`guards.disguises`);
-- the last turn of a conversation and each earlier message or tool result, by itself; the conversation around them must
-  then pass the bar of a piece;
+- the last turn of a conversation, each earlier message or tool result, and the user's short turns put together; the
+  conversation around them, and these together, must then pass the bar of a piece;
 - a reply by itself, as well as with its request;
 - pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences. Such
-  contents that are most of a text (a request to be translated, a comment in a block of code) count as a message.
+  contents that are most of a text (a request to be translated, a comment in a block of code, the words in tags or
+  between the markers of turns, `guards.inside`) count as a message.
 
 A piece is out of its context and one of many, so it must pass a bar of its own (`Curve.piece`), the same whatever the
 length. A sentence above it is judged again with its neighbours, and decides only where that passes another.
