@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 from importlib.resources import files
@@ -27,10 +28,14 @@ CALLERS = 2
 POLICY = "version: 1\nroutes: {judge: {deadline_s: 60}}\n"
 
 
+PROSE = re.compile(r"[A-Za-z' ,.;:?!-]+")
+
+
 def sentences() -> list[str]:
-    """Harmless requests of the bundled rows."""
+    """Harmless requests of the bundled rows, those in plain words: code and numbers side by side would be read as a
+    disguise, which ordinary text is not."""
     rows = map(json.loads, (files("guardreasoner") / "data" / "smoke.jsonl").read_text(encoding="utf-8").splitlines())
-    return [row["prompt"] for row in rows if row["prompt_harm"] == "unharmful"]
+    return [r["prompt"] for r in rows if r["prompt_harm"] == "unharmful" and PROSE.fullmatch(r["prompt"])]
 
 
 def text(words: int, number: int, pool: list[str]) -> str:
