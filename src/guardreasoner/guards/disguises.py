@@ -82,7 +82,8 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
 AS_WRITTEN = (
     ("encoded", encodings.runs),
     ("encoded", encodings.hidden),
-    ("spaced letters", spellings.spaced),
+    ("characters", normalise.smuggled),
+    ("spaced letters", spellings.spaced_by_marks),
     ("masked letters", spellings.masked),
     ("rot47", ciphers.rot47),
     ("assembled", parts.assembled),

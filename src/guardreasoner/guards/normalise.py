@@ -41,7 +41,7 @@ _SHAPES = {
             "a b c d e f g h i j k l m n o p q r s t u v w x y z",
             "卂 乃 匚 ᗪ 乇 千 ꮆ 卄 丨 フ ҝ ㄥ 爪 几 ㄖ 卩 ɋ 尺 丂 ㄒ ㄩ ᐯ 山 乂 ㄚ 乙",
         ),
-        ("a c n q s w z i k m o y i", "ᗩ ᑕ ᑎ ᑫ ᔕ ᗯ ᘔ ꮖ ꮶ ꮇ ꮎ ꭹ ꓲ"),
+        ("a c n q s w z i k m o y i b k", "ᗩ ᑕ ᑎ ᑫ ᔕ ᗯ ᘔ ꮖ ꮶ ꮇ ꮎ ꭹ ꓲ ƅ ĸ"),
         ("a b e h i k m n o p c t y x", "ⲁ ⲃ ⲉ ⲏ ⲓ ⲕ ⲙ ⲛ ⲟ ⲣ ⲥ ⲧ ⲩ ⲭ"),
     )
     for shape, letter in zip(shapes.split(), letters.split(), strict=True)
@@ -73,6 +73,12 @@ def upright(text: str) -> str:
     return f"{stretch[::-1]}\n{stretch}"
 
 
+def smuggled(text: str) -> str:
+    """Only what tag characters and variation selectors spell; the text itself where they spell nothing."""
+    tags = "".join(_shifted(m[2]) for m in _TAGS.finditer(text) if not _flag(m))
+    return tags or _selected(text) or text
+
+
 def differs(text: str) -> bool:
     """Whether normalising changes more than typography (narrow spaces, ellipses)."""
     return not text.isascii() and normalise(text) != text.translate(_TYPOGRAPHY)
@@ -84,16 +90,20 @@ def _spelt(text: str) -> str:
     if len(tags) > 3:  # a letter here and there
         text = f"{_TAGS.sub('', text)} {''.join(tags)} "
     text = _TAGS.sub(lambda m: "" if _flag(m) else f" {_shifted(m[2])} ", text)
-    found = _SELECTOR.findall(text)
-    if len(found) < 4:
-        return text
-    spelt = bytes(ord(c) - 0xFE00 if c < "\uff00" else ord(c) - 0xE0100 + 16 for c in found).decode("utf-8", "replace")
-    readable = sum(c.isprintable() and c != "\ufffd" for c in spelt)
-    if readable < 0.8 * len(spelt):
+    spelt = _selected(text)
+    if not spelt:
         return text
     at = _SELECTOR.search(text)
     start = at.start() if at else 0
     return f"{text[:start]} {spelt} {_SELECTOR.sub('', text[start:])}"
+
+
+def _selected(text: str) -> str:
+    """What variation selectors spell, or nothing."""
+    found = _SELECTOR.findall(text)
+    spelt = bytes(ord(c) - 0xFE00 if c < "\uff00" else ord(c) - 0xE0100 + 16 for c in found).decode("utf-8", "replace")
+    readable = sum(c.isprintable() and c != "\ufffd" for c in spelt)
+    return spelt if len(found) > 3 and readable >= 0.8 * len(spelt) else ""
 
 
 def _flag(tags: re.Match[str]) -> bool:
@@ -163,7 +173,8 @@ def _look_of(word: str) -> str:
         return first
     choices = [tuple(dict.fromkeys((_SHAPES.get(c, _look(c)), _look(c), _bare(c)))) for c in word.lower()]
     tries = ("".join(letters) for letters in islice(product(*choices), 64))
-    return next((t for t in tries if t.isascii() and known(t)), first)
+    likely = "".join(c[0] for c in choices)
+    return next((t for t in tries if t.isascii() and known(t)), likely if likely.isascii() else first)
 
 
 def _accented(word: str) -> bool:
@@ -180,5 +191,7 @@ def _bare(character: str) -> str:
 def _foreign(character: str) -> bool:
     """Whether a letter belongs to no Latin alphabet, or looks like an ASCII letter that it is not."""
     return ord(character) >= _FIRST_NAMED and (
-        not unicodedata.name(character, "LATIN").startswith("LATIN") or _look(character) != character
+        character in _SHAPES
+        or not unicodedata.name(character, "LATIN").startswith("LATIN")
+        or _look(character) != character
     )

@@ -50,6 +50,7 @@ _GLYPHS = {"/\\/\\": "m", "|\\/|": "m", "\\/\\/": "w", "|/\\|": "w", "|\\|": "n"
            "/-\\": "a", "]-[": "h", "}{": "h", "|_": "l"}  # fmt: skip
 _GLYPH = re.compile("|".join(map(re.escape, sorted(_GLYPHS, key=len, reverse=True))))
 _SPACED = re.compile(r"(?<![^\W_])[^\W_](?:(?:[^\w]|_){1,4}[^\W_](?![^\W_])){3,}")
+_MARKED_LETTERS = re.compile(r"(?<![^\W_])[^\W_][*_~`](?=[^\W_](?![^\W_]))")
 _SEPARATOR = re.compile(r"(?:[^\w]|_)+")
 _LONG = re.compile(r"[A-Za-z']{14,}")
 _PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:[,;:.!?]?\1[A-Za-z0-9']+){2,}")
@@ -132,6 +133,11 @@ def spaced(text: str) -> str:
     if '"' in text or "'" in text:
         text = _QUOTED_LETTERS.sub(lambda m: "".join(re.findall(r"""["']([^"'])["']""", m.group())) + " ", text)
     return _SPACED.sub(_together, text)
+
+
+def spaced_by_marks(text: str) -> str:
+    """The same, where marks of Markdown stand among the separators: they are taken out as such."""
+    return spaced(text) if len(_MARKED_LETTERS.findall(text)) > 2 else text
 
 
 def layout(text: str) -> str:
