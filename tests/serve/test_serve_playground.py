@@ -58,8 +58,8 @@ def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
         assert all("flagged" in v and "harmful" in v and "0.970" in v and "tokens" in v for v in verdicts)
         assert all("policy: block the request" in v for v in verdicts)
         assert HOSTILE.replace("\u202e", "\\u202e") in verdicts[2]  # a step quotes the request; it is shown as text
-        assert "fast decided on request and reply; what slow concludes is shown and does not count" in verdicts[1]
-        assert "the reasoning concludes otherwise on request" in verdicts[1]
+        assert "fast decided on request and reply; slow's own answer does not count" in verdicts[1]
+        assert "the model that reasons answers otherwise on request" in verdicts[1]
         assert page.value("document.title") == "guardreasoner playground"
         assert page.value("document.querySelectorAll('article img, article script').length") == 0
         assert page.value("document.querySelectorAll('meter').length") >= 8
@@ -148,7 +148,7 @@ def test_the_first_click_on_full_shows_what_mini_wrote_and_that_nano_decided(tmp
         page.picture(picture_folder(tmp_path) / "playground-bundled.png")
         assert page.value("document.querySelectorAll('.steps li').length") >= 1
         who = page.value("document.querySelector('.who').innerText")
-        assert "nano decided; what mini concludes is shown and does not count" in who
+        assert "nano decided; mini's own answer does not count" in who
         choose(page, "instant")
         page.press("Enter", CTRL)
         page.until(DONE)

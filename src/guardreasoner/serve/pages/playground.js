@@ -131,8 +131,8 @@ function deciders(verdict, asked) {
   const alone = judged.filter(([task]) => !escalated.includes(task));
   const on = alone.length < judged.length ? ` on ${alone.map(([, title]) => title).join(" and ")}` : "";
   const said = [second && !alone.length ? `${first} and ${second} decided` : `${first} decided${on}`];
-  if (second && alone.length) said[0] += `; what ${second} concludes is shown and does not count`;
-  if (disagreement.length) said.push(`the reasoning concludes otherwise on ${named((task) => disagreement.includes(task))}`);
+  if (second && alone.length) said[0] += `; ${second}'s own answer does not count`;
+  if (disagreement.length) said.push(`the model that reasons answers otherwise on ${named((task) => disagreement.includes(task))}`);
   if (asked === "auto" && verdict.mode !== "instant") said.push("at once it was unsure, so it went on to reasoning");
   for (const action of new Set(Object.values(actions))) {
     const what = named((task) => actions[task] === action);
