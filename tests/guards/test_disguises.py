@@ -153,6 +153,7 @@ DISGUISED = {
     "a sentence many times": "It is fine. " * 30 + PLAIN,
     "a word many times": PLAIN + " fine" * 30,
     "a name for a word": PLAIN.replace("kitchen", "[MASK]") + ' [MASK] stands for "kitchen".',
+    "a letter put in": PLAIN.replace("kitchen", "kitxchen"),
     "rot13 in base64": base64.b64encode(codecs.encode(PLAIN, "rot13").encode()).decode(),
 }
 

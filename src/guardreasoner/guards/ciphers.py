@@ -11,12 +11,23 @@ import string
 from collections.abc import Callable, Iterator
 
 from guardreasoner.guards.language import OTHER
-from guardreasoner.guards.words import backwards, inner_sorted, known, less_a_letter, likeliest, nearest, without_vowels
+from guardreasoner.guards.words import (
+    backwards,
+    inner_sorted,
+    known,
+    less_a_letter,
+    likeliest,
+    listed,
+    nearest,
+    without_vowels,
+)
 
 CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""
 _LETTERS = re.compile(r"[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z']+")
+_ALONE = re.compile(r"(?<![\w'’@/.#-])[a-z]{6,20}(?![\w'’@/])")
+"""A word that may hold one letter too many, though no other does."""
 _POINTS = ".,;:!?\"'()"
 _SYLLABLE = re.compile("(?:ub|ob|op|ag|idg|ithag)(?=[aeiouAEIOU])")
 """Put before vowels: Ubbi Dubbi and other languages of children."""
@@ -91,11 +102,14 @@ def rot47(text: str) -> str:
 
 
 def lossy(text: str) -> Iterator[tuple[str, str]]:
-    """Name and text of what a stretch of misspelt words may have been: the most frequent words that fit."""
+    """Name and text of what misspelt words may have been: the most frequent words that fit."""
     words = [w for w in _LETTERS.findall(text) if len(w) > 1]
+    english = OTHER.isdisjoint(map(str.lower, words))  # many a German word is an English one and a letter
+    if english:
+        yield "letters put in", _ALONE.sub(lambda m: m[0] if listed(m[0]) else less_a_letter(m[0]), text)
     if sum(not known(w) for w in words) > 1:
         yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
-        if OTHER.isdisjoint(map(str.lower, words)):  # many a German word is an English one and a letter
+        if english:
             yield "letters put in", _by_words(text, less_a_letter, needed=2)[0]
         yield "vowels dropped", _by_words(text, lambda w: nearest(w, without_vowels))[0]
 
