@@ -28,6 +28,8 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z']+")
 _ALONE = re.compile(r"(?<![\w'’@/.#-])[a-z]{6,20}(?![\w'’@/])")
 """A word that may hold one letter too many, though no other does."""
+LONGEST_MENDED = 600
+"""Characters of a text in which such a word is looked for: a longer one often holds a word that no list has."""
 _POINTS = ".,;:!?\"'()"
 _SYLLABLE = re.compile("(?:ub|ob|op|ag|idg|ithag)(?=[aeiouAEIOU])")
 """Put before vowels: Ubbi Dubbi and other languages of children."""
@@ -105,7 +107,7 @@ def lossy(text: str) -> Iterator[tuple[str, str]]:
     """Name and text of what misspelt words may have been: the most frequent words that fit."""
     words = [w for w in _LETTERS.findall(text) if len(w) > 1]
     english = OTHER.isdisjoint(map(str.lower, words))  # many a German word is an English one and a letter
-    if english:
+    if english and len(text) < LONGEST_MENDED:
         yield "letters put in", _ALONE.sub(lambda m: m[0] if listed(m[0]) else less_a_letter(m[0]), text)
     if sum(not known(w) for w in words) > 1:
         yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
