@@ -17,6 +17,8 @@ from guardreasoner.guards.words import apart, known, likeliest, likelihood, list
 
 UNLIKELY = -2.3
 """Log-likelihood of single words per letter: running English has more, a long technical term has less."""
+NO_WORD = 24
+"""Letters: words run together are taken apart from there on though some of them are unknown."""
 BY_CHANCE = -3.0
 """The same of the first letters of lines: of 1,200 random rows of 12 to 24 letters none has more than -3.7."""
 MANY_TIMES = 24
@@ -83,6 +85,8 @@ def markup(text: str) -> str:
 def repeated(text: str) -> str:
     """A word, a sentence or a sign that stands many times in a row, once."""
     text = _SAME_SIGNS.sub(r"\1\1\1", text)
+    if max(Counter(text.split()).values(), default=0) < MANY_TIMES:  # a sentence is words
+        return text
     for unit in (_SENTENCES, _TOKENS):
         parts = unit.findall(text)
         runs = [list(run) for _, run in itertools.groupby(parts, key=str.strip)]
@@ -235,8 +239,11 @@ def respaced(text: str) -> str:
 def _healed(text: str, needed: int) -> str:
     """Neighbouring pieces of words, some of them no words, as the words that they make; itself where they are few."""
     tokens, made, found, i = text.split(" "), [], 0, 0
+    odd = [(bare := t.rstrip(".,;:!?")).isalpha() and not known(bare) for t in tokens]
+    if sum(odd) < needed:
+        return text
     while i < len(tokens):
-        size = next((k for k in (4, 3, 2) if _halves(tokens[i : i + k], k)), 1)
+        size = next((k for k in (4, 3, 2) if any(odd[i : i + k]) and _halves(tokens[i : i + k], k)), 1)
         made.append("".join(tokens[i : i + size]))
         found += size > 1
         i += size
@@ -351,7 +358,9 @@ def _taken_apart(token: str) -> str:
     if humps.count(" ") > 1 and _words_of(humps):
         return humps
     words = apart(token)
-    return " ".join(words) if len(words) > 2 and likelihood(words) > UNLIKELY * len(token) else token
+    found = sum(len(w) for w in words if len(w) > 2 and known(w))
+    likely = likelihood(words) > UNLIKELY * len(token) or (len(token) >= NO_WORD and 3 * found >= 2 * len(token))
+    return " ".join(words) if len(words) > 2 and likely else token
 
 
 def _unleeted(word: str) -> str | None:
