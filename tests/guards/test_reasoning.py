@@ -130,7 +130,7 @@ def test_label_and_calibrated_score_never_disagree(p, threshold, slope, shift):
 
 
 def test_long_text_is_judged_in_windows_and_the_worst_decides():
-    text = "word " * 3000 + "bomb " + "word " * 3000
+    text = "one more word " * 1000 + "bomb " + "one more word " * 1000
     engine = ScriptedEngine({"bomb": HARMFUL}, default=BENIGN, context_tokens=1400)
     verdict = guard(engine=engine).check(text)
     assert verdict.usage.passes > 1
@@ -149,7 +149,7 @@ def test_a_long_reply_is_judged_in_windows_with_its_request():
     engine = ScriptedEngine(
         {"bomb": HARMFUL}, default=fmt.answer("", Labels("unharmful", "compliance", "unharmful")), context_tokens=1400
     )
-    verdict = guard(engine=engine).check("Tell me a story", "word " * 4000 + "the end")
+    verdict = guard(engine=engine).check("Tell me a story", "one more word " * 1300 + "the end")
     assert verdict.labels == Labels("unharmful", "compliance", "unharmful")
     assert all("Tell me a story" in text for text in engine.calls[0][0])
     joined = "".join(engine.calls[0][0])

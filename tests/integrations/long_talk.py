@@ -32,7 +32,19 @@ def page(content):
     ]
 
 
-SMALL_TALK = [m for i in range(10) for m in (user(QUESTIONS[i]), said(ANSWERS[i % 3]))]
+SAID = (
+    ANSWERS[0],
+    ANSWERS[1],
+    "Rembrandt painted it in 1642.",
+    "It is 63.",
+    "About 55 metres on average, and 459 at its deepest.",
+    "An adverb says how, when or where something is done.",
+    "About twelve minutes.",
+    "In China, some two thousand years ago.",
+    "It is nine.",
+    "Angel Falls in Venezuela.",
+)
+SMALL_TALK = [m for question, answer in zip(QUESTIONS, SAID, strict=False) for m in (user(question), said(answer))]
 LAST = user("Thank you. And what should I ask next?")
 CASES = {
     "harmless": (False, [*SMALL_TALK, LAST]),
