@@ -167,6 +167,9 @@ def test_a_mapping_of_values_is_checked(text, message):
         ("Prompt,toxicity\na,toxic\nb,non-toxic\n",
          "'prompt=Prompt,prompt_harm=toxicity:non-toxic=unharmful:*=harmful'"),
         ("user_input,is_toxic\na,1.0\nb,0.0\n", "prompt=user_input,prompt_harm=is_toxic"),
+        ("question,bot_answer,user_verdict,answer_verdict\na,b,ok,bad\nc,d,bad,ok\n",
+         "'prompt=question,response=bot_answer,response_harm=answer_verdict:ok=unharmful:*=harmful,"
+         "prompt_harm=user_verdict:ok=unharmful:*=harmful'"),
     ],
 )  # fmt: skip
 def test_the_error_of_another_file_names_its_columns_and_a_map_that_fits(tmp_path, content, fits):
@@ -175,6 +178,12 @@ def test_the_error_of_another_file_names_its_columns_and_a_map_that_fits(tmp_pat
         read_examples(path)
     assert f"columns found: {content.splitlines()[0].replace(',', ', ')}; try --map {fits}" in str(error.value)
     assert read_examples(path, parse_mapping(fits.strip("'")))
+
+
+def test_what_was_asked_for_is_not_suggested_again(tmp_path):
+    path = write(tmp_path, "other.csv", "question,bot_answer,mark\na,b,ok\n")
+    with pytest.raises(DataError, match="say which is which: --map"):
+        read_examples(path, parse_mapping("prompt=question,response=bot_answer"))
 
 
 def test_labels_of_the_reply_without_a_reply_are_told_before_anything_is_judged(tmp_path):

@@ -38,13 +38,17 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
     found, by_lower = fitting_columns(columns, asked), _by_lower(columns)
     parts = [f"{field}={name}" for field, name in found.items() if field != name]
     if not any(field.endswith("_harm") or field == "refusal" for field in found):
-        label = next(
-            (by_lower[n] for n in WORDS["labels"] if n in by_lower and by_lower[n] not in found.values()), None
-        )
-        if label is not None:
-            about = "response_harm" if "response" in found else "prompt_harm"
-            parts.append(f"{about}={label}{_meanings(label, [row.get(label) for row in rows])}")
-    return _quoted(",".join(parts))
+        free = {lower: name for lower, name in by_lower.items() if name not in found.values()}
+        exact = next((free[n] for n in WORDS["labels"] if n in free), None)
+        longer = {  # user_verdict, answer_verdict: of several for a task the first
+            "response_harm" if {*WORDS["names"]["response"]} & {*_words(lower)} else "prompt_harm": name
+            for lower, name in free.items()
+            if _words(lower)[-1] in WORDS["labels"]
+        }
+        labels = {"response_harm" if "response" in found else "prompt_harm": exact} if exact else longer
+        parts += [f"{task}={name}{_meanings(name, [row.get(name) for row in rows])}" for task, name in labels.items()]
+    told = {f"{field}={name}" for field, name in asked.items()}
+    return _quoted(",".join(parts)) if {*parts} - told else ""
 
 
 def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[str, str]:
@@ -55,11 +59,15 @@ def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[st
         if hit is not None:
             found.setdefault(field, hit)
     for field, words in WORDS["last_words"].items():
-        longer = (name for lower, name in by_lower.items() if re.split(r"[\W_]+", lower)[-1] in words)
+        longer = (name for lower, name in by_lower.items() if _words(lower)[-1] in words)
         hit = next((name for name in longer if name not in found.values()), None)
         if hit is not None and not {field, "messages"} & found.keys():
             found[field] = hit
     return found
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[\W_]+", name)
 
 
 def _by_lower(columns: Iterable[str]) -> dict[str, str]:
