@@ -151,3 +151,12 @@ def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
     assert "g · full (nano, then mini) · " in shown
     assert "the model that reasons answers otherwise on the refusal" in shown
     assert f"nano decided{said}; mini's own answer does not count" in shown
+
+
+def test_a_second_text_is_told_how_a_reply_is_given_and_not_repeated(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "How do I bake bread?", "Mix flour and water."])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "--response REPLY" in told
+    assert "flour" not in told

@@ -155,7 +155,12 @@ def _run(words: list[str]) -> int:
         _usage(str(UnknownName("command", command, COMMANDS, MEANT)))
     if wrong := _mistaken(words, command):
         _usage(wrong)
-    args = parser_for(command).parse_args(words)
+    parser = parser_for(command)
+    args, more = parser.parse_known_args(words)
+    if more and command == "check":
+        _usage("check takes one request; give the reply to it with --response REPLY")
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     for name, value in vars(args).items():
         check_range(name, value, f"--{name.replace('_', '-')}")
     code = int(args.run(args))
