@@ -55,7 +55,6 @@ def print_verdict(console: Console, exchange: Exchange, verdict: Verdict) -> Non
         + ("" if verdict.calibrated or verdict.status != "ok" else " · scores not calibrated")
     )
     mark = Text(" FLAGGED ", "bold white on red") if verdict.flagged else Text(" passed ", "black on green")
-    foot: str | None = f"{who} · {cost}"
     foot = f"{who} · {cost}"
     fits = len(foot) + FRAME <= console.width  # rich would cut it
     body = Group(*parts) if fits else Group(*parts, Text(), Text(f"{who}\n{cost}", justify="right"))

@@ -88,11 +88,9 @@ def repeated(text: str) -> str:
     if max(Counter(text.split()).values(), default=0) < MANY_TIMES:  # a sentence is words
         return text
     for unit in (_SENTENCES, _TOKENS):
-        parts = unit.findall(text)
-        runs = [list(run) for _, run in itertools.groupby(parts, key=str.strip)]
-        if any(len(run) >= MANY_TIMES and any(map(str.isalpha, run[0])) for run in runs):
-            kept = (run[:1] if len(run) >= MANY_TIMES and any(map(str.isalpha, run[0])) else run for run in runs)
-            text = "".join(itertools.chain.from_iterable(kept))
+        runs = (list(run) for _, run in itertools.groupby(unit.findall(text), key=str.strip))
+        once = (run[:1] if len(run) >= MANY_TIMES and any(map(str.isalpha, run[0])) else run for run in runs)
+        text = "".join(itertools.chain.from_iterable(once))
     return text
 
 
