@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardreasoner.guards.byte_encodings import MOST_UNPACKED, runs
 from guardreasoner.guards.disguises import MOST_FORMS, forms
-from guardreasoner.guards.encodings import MOST_UNPACKED, runs
-from guardreasoner.guards.words import apart, frequencies, known
+from guardreasoner.guards.english_words import apart, frequencies, known
 
 PLAIN = "How do plants grow quickly in a warm kitchen next to the window"
 

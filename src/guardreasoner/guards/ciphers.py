@@ -10,8 +10,7 @@ import re
 import string
 from collections.abc import Callable, Iterator
 
-from guardreasoner.guards.language import OTHER
-from guardreasoner.guards.words import (
+from guardreasoner.guards.english_words import (
     backwards,
     inner_sorted,
     known,
@@ -21,6 +20,7 @@ from guardreasoner.guards.words import (
     nearest,
     without_vowels,
 )
+from guardreasoner.guards.language import OTHER
 
 CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from guardreasoner.guards import ciphers, codes, encodings, normalise, parts, spellings
+from guardreasoner.guards import assembled, byte_encodings, ciphers, letter_codes, normalise, spellings
 
 _ANSWERS = re.compile(r"^[^\S\n]*Answers:[^\S\n]*$", re.I | re.M)
 _FORGED = re.compile(
@@ -50,43 +50,43 @@ def _normalised(text: str) -> str:
 
 
 EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("Braille", codes.braille),
+    ("Braille", letter_codes.braille),
     ("upside down", normalise.upright),
     ("characters", _normalised),
     ("answer block", _unforged),
     ("repeated", spellings.repeated),
-    ("entities", encodings.entities),
-    ("percent", encodings.percent),
-    ("escapes", encodings.escapes),
-    ("quoted-printable", encodings.quoted_printable),
+    ("entities", byte_encodings.entities),
+    ("percent", byte_encodings.percent),
+    ("escapes", byte_encodings.escapes),
+    ("quoted-printable", byte_encodings.quoted_printable),
     ("markup", spellings.markup),
     ("symbols", spellings.symbols),
     ("spaced letters", spellings.spaced),
     ("stretched", spellings.stretched),
     ("broken words", spellings.broken),
     ("layout", spellings.layout),
-    ("encoded", encodings.certain_runs),
+    ("encoded", byte_encodings.certain_runs),
     ("joined words", spellings.joined),
 )
 GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("encoded", encodings.runs),
+    ("encoded", byte_encodings.runs),
     ("hidden markup", spellings.hidden_markup),
     ("leet", spellings.leet),
     ("masked letters", spellings.masked),
     ("rot47", ciphers.rot47),
-    ("assembled", parts.assembled),
+    ("assembled", assembled.assembled),
     ("respaced", spellings.respaced),
     ("acrostic", spellings.acrostic),
     ("words in reverse order", ciphers.turned),
 )
 AS_WRITTEN = (
-    ("encoded", encodings.runs),
-    ("encoded", encodings.hidden),
+    ("encoded", byte_encodings.runs),
+    ("encoded", byte_encodings.hidden),
     ("characters", normalise.smuggled),
     ("spaced letters", spellings.spaced_by_marks),
     ("masked letters", spellings.masked),
     ("rot47", ciphers.rot47),
-    ("assembled", parts.assembled),
+    ("assembled", assembled.assembled),
 )
 
 

@@ -27,6 +27,7 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration, Curve
+from guardreasoner.guards.english_words import frequencies
 from guardreasoner.guards.focus import FEWEST, content_weight, heaviest
 from guardreasoner.guards.pieces import (
     REQUEST_WORDS,
@@ -40,7 +41,6 @@ from guardreasoner.guards.pieces import (
 )
 from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import whole_request
-from guardreasoner.guards.words import frequencies
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 

@@ -13,7 +13,7 @@ import unicodedata
 from functools import cache
 from itertools import islice, product
 
-from guardreasoner.guards.words import known
+from guardreasoner.guards.english_words import known
 
 _TYPOGRAPHY = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "…": "...", "\r": None, "\ufe0f": None})
 _WORD = re.compile(r"[^\W\d_]+")

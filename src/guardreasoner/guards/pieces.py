@@ -8,7 +8,7 @@ Harm among harmless sentences hardly moves the score of the whole, so its surrou
 - a reply by itself, as well as with its request;
 - pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences. Such
   contents that are most of a text (a request to be translated, a comment in a block of code, the words in tags or
-  between the markers of turns, `guards.inside`) count as a message.
+  between the markers of turns, `guards.enclosed`) count as a message.
 
 A piece is out of its context and one of many, so it must pass a bar of its own (`Curve.piece`), the same whatever the
 length. A sentence above it is judged again with its neighbours, and decides only where that passes another.
@@ -26,10 +26,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import Literal
 
+from guardreasoner.guards.assembled import assembled, parts
 from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
-from guardreasoner.guards.inside import WORDLESS, length, mostly, quoted
+from guardreasoner.guards.enclosed import WORDLESS, length, mostly, quoted
 from guardreasoner.guards.language import ENGLISH
-from guardreasoner.guards.parts import assembled, parts
 from guardreasoner.guards.windows import Offsets, windows
 from guardreasoner.types import Exchange, Task
 

@@ -27,11 +27,11 @@ from guardreasoner.guards.base import (
     validated,
 )
 from guardreasoner.guards.calibration import Calibration
+from guardreasoner.guards.english_words import frequencies
 from guardreasoner.guards.focus import FirstVerdict
 from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
-from guardreasoner.guards.words import frequencies
 from guardreasoner.plans import Completion, Free, Plan, Prompt
 from guardreasoner.types import (
     SETTLED,

@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from guardreasoner.guards.words import apart, known, likeliest, likelihood, listed
+from guardreasoner.guards.english_words import apart, known, likeliest, likelihood, listed
 
 UNLIKELY = -2.3
 """Log-likelihood of single words per letter: running English has more, a long technical term has less."""

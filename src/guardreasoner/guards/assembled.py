@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from itertools import islice
 
-from guardreasoner.guards.words import known
+from guardreasoner.guards.english_words import known
 
 LONGEST_PART = 400
 """Characters."""

@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from guardreasoner.guards.words import apart, from_keys, known, readable, sensible
+from guardreasoner.guards.english_words import apart, from_keys, known, readable, sensible
 
 FEWEST_BRAILLE = 3
 LONGEST_NUMBER = 1_200
