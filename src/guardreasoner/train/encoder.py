@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from guardreasoner.data.kinds import kinds
+from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.errors import need
 from guardreasoner.records import sha256, write_jsonl
 from guardreasoner.run_folder import RunFolder
@@ -226,6 +227,7 @@ def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         begin, spent = saved["step"], saved["seconds"]
+    fast = multiplies_bf16(torch)
     model.train()
     started = last = time.monotonic()
     kept: list[float] = []
@@ -235,7 +237,7 @@ def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate_at(step, len(plan), config.warmup)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is the same after a resume
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             logits = model(*padded([encoded[i] for i in chosen]))
         loss = loss_of(logits.float(), gold[chosen], kind[chosen], config)
         loss.backward()
