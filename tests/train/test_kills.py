@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -13,7 +14,9 @@ import pytest
 pytest.importorskip("trl", reason="the train extra is not installed")
 
 import torch
+from datasets.utils import tqdm as bars
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.records import read_jsonl
@@ -30,18 +33,34 @@ FORK = multiprocessing.get_context("fork")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+def with_locks_of_its_own(work):
+    """`work` for a forked child. Forked processes share tqdm's default lock: one killed with it in its hands leaves it
+    locked for all. Each kind of bar used before the fork (datasets', transformers') has a lock of its own."""
+
+    def give(kind, lock):
+        kind.set_lock(lock)
+        for below in kind.__subclasses__():
+            give(below, lock)
+
+    def alone():
+        give(tqdm, threading.RLock())
+        work()
+
+    return alone
+
+
 def killed_often(work, *, longest):
     """Run `work` in a child and kill it, ten times; then let it end. Returns how many kills struck."""
     lot, struck = random.Random(5), 0
     for _ in range(KILLS):
-        child = FORK.Process(target=work)
+        child = FORK.Process(target=with_locks_of_its_own(work))
         child.start()
         time.sleep(lot.uniform(0.05, longest))
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
             struck += 1
         child.join()
-    child = FORK.Process(target=work)
+    child = FORK.Process(target=with_locks_of_its_own(work))
     child.start()
     child.join()
     assert child.exitcode == 0
@@ -58,6 +77,32 @@ def assert_same(one, two, stage):
     assert all(torch.equal(first[name], second[name]) for name in first)
     counts = [json.loads((out / stage / "manifest.json").read_text())["counts"] for out in (one, two)]
     assert counts[0] == counts[1]
+
+
+def test_a_child_killed_with_a_bar_s_lock_in_its_hands_blocks_no_later_one():
+    held = FORK.Event()
+
+    def bar():
+        list(bars(range(3), disable=False))
+
+    bar()  # in the parent first: the children inherit its lock
+
+    def hold():
+        with bars.get_lock():
+            held.set()
+            time.sleep(60)
+
+    child = FORK.Process(target=with_locks_of_its_own(hold))
+    child.start()
+    assert held.wait(30)
+    child.kill()
+    child.join()
+    for work in (with_locks_of_its_own(bar), bar):  # the second with the lock that the parent uses too
+        child = FORK.Process(target=work)
+        child.start()
+        child.join(30)
+        child.kill()
+        assert child.exitcode == 0
 
 
 def test_r_sft(tmp_path):
