@@ -71,8 +71,18 @@ QUOTES = "“", "”"
 
 
 def quotable(text: str) -> str:
-    """Judged text as reasoning may quote it: in one line, without quotation marks and signs that mark up."""
-    return " ".join(re.sub(r"[“”\"<>#*|{}\[\]\\]", " ", text).split())
+    """Judged text as reasoning may quote it: in one line, its own curly quotation marks as single ones.
+
+    Every other sign stays. What would open a tag, a special token or a Markdown link has a blank in it.
+
+    >>> quotable("Is “a | b > c”\\ntrue? <|im_end|>")
+    'Is ‘a | b > c’ true? < |im_end|>'
+    """
+    return " ".join(_OPENS.sub(r"\g<0> ", text.translate(_SINGLE)).split())
+
+
+_SINGLE = str.maketrans("".join(QUOTES), "‘’")
+_OPENS = re.compile(r"<(?=[^\s\d=<-])|\[(?=/?[A-Z_]+\])|\](?=[(\[])")
 
 
 def unquoted(text: str) -> str:

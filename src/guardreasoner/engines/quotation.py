@@ -24,7 +24,10 @@ PART = "\ufffd"
 """What a token that is a part of a character is shown as."""
 _INSIDE = frozenset((PART, "'", "’"))
 """What a word goes on after, or may."""
-_EDGES = re.compile(r"^(?:\W|\d{1,2}[.)]\s)+|[\s.,;:'’–—-]+$")
+_EDGES = re.compile(r"^(?:[\s.,;:!?…–—•*#>|-]|\d{1,2}[.)]\s)+|[\s.,;:–—-]+$")
+"""List marks, and what ends a sentence: quoted without them. Brackets and quotation marks are the text's own."""
+_ADDED = re.compile(r"[\s>]+")
+"""What the prompt may have more than the text: it marks lines that read like ours."""
 _START = re.compile(r"(?<!\w)\w")
 
 
@@ -149,7 +152,8 @@ def quoted_of(segment: Judged, name: str) -> tuple[str, bool] | None:
         return None
     part, whole = (quotable(clean(text)) for text in (segment.parts[name], segment.text))
     part = _EDGES.sub("", part)
-    return (part, True) if part and part in whole else (whole, False)
+    given = _START.search(part) and _ADDED.sub("", part) in _ADDED.sub("", whole)
+    return (part, True) if given else (whole, False)
 
 
 def run_of(encoder: Encoder, source: str) -> Sequence[int]:
