@@ -232,7 +232,8 @@ class Verdict:
     text: str = ""
     """What the model wrote, whole."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """`disguise`, `unread`, `language`, `windows`, `mode`, `disagreement`, `escalation_denied`, ..."""
+    """`disguise`, `unread`, `language`, `windows`, `mode`, `escalation_denied`, ...; `disagreement` = {task: what the
+    model that reasons answers} where that is not the label."""
     usage: Usage = field(default_factory=Usage)
     """What it cost."""
     error: str | None = None

@@ -145,11 +145,11 @@ def test_what_a_verdict_cost_is_never_cut(width):
 def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
     verdict = Verdict("a", "g", "full", "ok", Labels("harmful", "refusal"), steps=(Step(Task.prompt_harm, "It asks."),))
     with Console(width=200, record=True, file=io.StringIO()) as console:
-        notes = {"escalated": counted, "guards": ["nano", "mini"], "disagreement": ["refusal"]}
+        notes = {"escalated": counted, "guards": ["nano", "mini"], "disagreement": {"refusal": "compliance"}}
         print_verdict(console, Exchange("a", "x", "y"), replace(verdict, notes=notes))
     shown = console.export_text()
     assert "g · full (nano, then mini) · " in shown
-    assert "the model that reasons answers otherwise on the refusal" in shown
+    assert "the model that reasons answers otherwise: compliance on the refusal" in shown
     assert f"nano decided{said}; mini's own answer does not count" in shown
 
 

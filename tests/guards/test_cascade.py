@@ -136,7 +136,7 @@ def test_the_block_of_the_text_says_what_was_decided_and_reasoning_that_disagree
     assert verdict.labels.prompt_harm == "harmful"
     assert "so the request is unharmful." in verdict.text
     assert verdict.text.endswith("Answers: \nRequest: harmful\nCompletion: None\nResponse: None\n")
-    assert verdict.notes["disagreement"] == ["prompt_harm"]
+    assert verdict.notes["disagreement"] == {"prompt_harm": "unharmful"}
 
 
 class Stated(Judging):
@@ -164,11 +164,11 @@ def test_a_text_ends_with_the_answer_of_the_guard_that_decides_and_the_others_is
     (verdict,) = concluding({}).judge([Exchange("a", "x")], mode="full")
     assert (verdict.labels.prompt_harm, verdict.scores["prompt_harm"]) == ("harmful", 0.9)
     assert [s.text for s in verdict.steps] == ["so the request is harmful."]
-    assert verdict.notes["disagreement"] == ["prompt_harm"]
+    assert verdict.notes["disagreement"] == {"prompt_harm": "unharmful"}
     (verdict,) = concluding({Task.prompt_harm: Stack(1.0, 0.0, 0.0, 0.5)}).judge([Exchange("a", "x")], mode="full")
     assert verdict.labels.prompt_harm == "harmful"
     assert [s.text for s in verdict.steps] == ["so the request is unharmful."]
-    assert verdict.notes["disagreement"] == ["prompt_harm"]
+    assert verdict.notes["disagreement"] == {"prompt_harm": "unharmful"}
 
 
 @pytest.mark.parametrize(

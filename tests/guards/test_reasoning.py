@@ -108,7 +108,7 @@ def test_the_block_holds_the_label_of_the_calibrated_score_and_a_disagreement_is
     verdict = guard(calibration=calibration).check("bomb")
     assert verdict.labels.prompt_harm == "unharmful"
     assert verdict.calibrated
-    assert verdict.notes["disagreement"] == ["prompt_harm"]
+    assert verdict.notes["disagreement"] == {"prompt_harm": "harmful"}
     assert "Request: unharmful" in verdict.text
 
 

@@ -124,7 +124,7 @@ class EchoingGuard(WordGuard):
         for step in steps if on_step is not None else ():
             on_step(index, step)
             time.sleep(0.2)
-        two = {"guards": ["fast", "slow"], "escalated": ["refusal"], "disagreement": ["prompt_harm"]}
+        two = {"guards": ["fast", "slow"], "escalated": ["refusal"], "disagreement": {"prompt_harm": "harmful"}}
         notes = two if mode == "short" else verdict.notes
         return replace(verdict, steps=steps, text="\n".join(s.text for s in steps), notes=notes)
 

@@ -263,24 +263,39 @@ def test_a_request_waits_while_the_guard_is_loaded_and_is_judged(tmp_path):
         assert answer.result().json()["flagged"] is True
 
 
-def test_a_deadline_that_passes_while_the_guard_is_loaded_says_so(tmp_path):
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/judge", {"prompt": "hello"}),
+        ("/v1/judge", {"prompt": "hello", "stream": True}),
+        ("/v1/moderations", {"input": "hello"}),
+        ("/v1/checks", {"messages": [{"role": "user", "content": "hello"}]}),
+        ("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hello"}]}),
+    ],
+)
+def test_a_deadline_that_passes_while_the_guard_is_loaded_is_503_and_asks_to_come_again(tmp_path, path, body):
+    slow = partial(fake_guards.loading, str(tmp_path))
     with (
         upstream() as up,
-        serving(
-            {"deadline_s": 0.3, "proxy": {"upstream": up.url}},
-            guard=partial(fake_guards.loading, str(tmp_path)),
-            wait=False,
-        ) as served,
+        serving({"deadline_s": 0.3, "proxy": {"upstream": up.url}}, guard=slow, wait=False) as served,
     ):
-        verdict = judge(served, "hello").json()
-        assert (verdict["status"], verdict["error"]) == ("unavailable", "the guard is still being loaded")
-        assert (verdict["flagged"], verdict["fail_mode"]) == (True, "closed")
-        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
-        answer = served.http.post("/v1/chat/completions", json=body)
+        answer = served.http.post(path, json=body)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"]["code"] == "unjudged_unavailable"
         said = answer.json()["error"]["message"]
         assert said.startswith("this could not be judged (the guard is still being loaded), and fail mode closed")
         assert up.seen == []
+        (tmp_path / "go").touch()
+        until(lambda: served.core.ready)
+        assert served.http.post(path, json=body).status_code == 200
+
+
+def test_under_open_what_comes_while_the_guard_is_loaded_passes_marked(tmp_path):
+    slow = partial(fake_guards.loading, str(tmp_path))
+    with serving({"deadline_s": 0.3, "fail_mode": "open"}, guard=slow, wait=False) as served:
+        verdict = judge(served, "hello").json()
+        assert (verdict["status"], verdict["error"]) == ("unavailable", "the guard is still being loaded")
+        assert (verdict["flagged"], verdict["fail_mode"]) == (False, "open")
         (tmp_path / "go").touch()
 
 

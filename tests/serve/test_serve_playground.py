@@ -157,6 +157,24 @@ def test_the_first_click_on_full_shows_what_mini_wrote_and_that_nano_decided(tmp
 
 
 @pytest.mark.slow
+def test_an_example_and_then_the_button_judge_once():
+    with serving(guard=fake_guards.echoing) as served, browser() as page:
+        page.open(served.url)
+        count = "(path, ...more) => (asked += path === '/v1/judge', real(path, ...more))"
+        page.value(f"window.asked = 0; window.real = fetch; window.fetch = {count}; 0")
+        choose(page, "full")
+        page.value("document.querySelectorAll('#examples button')[1].click()")
+        for _ in range(2):
+            page.value("document.querySelector('#form button').click()")
+        page.until(DONE)
+        assert page.value("asked") == 1
+        page.value("document.querySelector('#form button').click()")  # it has been judged: this asks again
+        page.until("asked === 2")
+        page.value("document.querySelectorAll('#examples button')[2].click()")  # and so does another text, at once
+        page.until(f"asked === 3 && {DONE}")
+
+
+@pytest.mark.slow
 def test_where_the_guard_is_busy_the_page_asks_again_by_itself(monkeypatch):
     with serving(guard=fake_guards.echoing) as served, browser() as page:
         page.open(served.url)

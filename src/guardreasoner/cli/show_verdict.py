@@ -111,9 +111,9 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(f"form of the prompt: {notes['wire']}")
     if "escalation_failed" in notes:
         yield Text(f"there is no reasoning ({notes['escalation_failed']}); the first guard decided alone", "yellow")
-    if "disagreement" in notes:
-        on = ", ".join(NAMES.get(t, t) for t in notes["disagreement"])
-        yield Text(f"the model that reasons answers otherwise on {on}")
+    if isinstance(others := notes.get("disagreement"), Mapping):
+        said = ", ".join(f"{word} on {NAMES.get(t, t)}" for t, word in others.items())
+        yield Text(f"the model that reasons answers otherwise: {said}")
 
 
 def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:

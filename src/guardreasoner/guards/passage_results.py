@@ -81,7 +81,7 @@ def notes_on(
         notes |= result.completion.notes
     if labels is not None and shown is not None:
         said = {t: conclusion(shown.parsed.steps, t) for t in exchange.tasks}
-        differing = [t.value for t, word in said.items() if word is not None and word != labels[t]]
+        differing = {t.value: word for t, word in said.items() if word is not None and word != labels[t]}
         if differing:
             notes["disagreement"] = differing
     return notes

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from guardreasoner.records import dumps
 from guardreasoner.serve.core.judge import Caller, Core
+from guardreasoner.serve.decide import blocks
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused, header, read_json, shaped
 from guardreasoner.serve.door.metrics import Metrics
@@ -96,14 +97,25 @@ class Service:
         """Decided verdicts, unless the caller leaves first.
 
         Raises:
-            Refused: as `Core.judge`.
+            Refused: as `Core.judge` and `loaded`.
             ClientDisconnect: the caller left; the work is cancelled.
         """
-        return await until_gone(request, self.core.judge(exchanges, ask))
+        return self.loaded(await until_gone(request, self.core.judge(exchanges, ask)))
 
     async def judge_all(self, request: Request, exchanges: Sequence[Exchange], ask: Caller) -> list[Verdict]:
         """As `judge`, for any number of exchanges (`Core.judge_all`)."""
-        return await until_gone(request, self.core.judge_all(exchanges, ask))
+        return self.loaded(await until_gone(request, self.core.judge_all(exchanges, ask)))
+
+    def loaded(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """The verdicts, unless the guard was still being loaded and they let nothing pass.
+
+        Raises:
+            Refused: 503: whoever asks again in a moment gets a verdict.
+        """
+        early = [] if self.core.worker.loaded.is_set() else [v for v in verdicts if v.status == "unavailable"]
+        if any(map(blocks, early)):
+            raise unjudged(early[0])
+        return verdicts
 
 
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -123,6 +135,13 @@ def page_routes(package: str, pages: Mapping[str, tuple[str, str]]) -> list[rout
         path: Response((folder / name).read_text("utf-8"), media_type=kind) for path, (name, kind) in pages.items()
     }
     return [routing.Route(path, text, methods=["GET"], name="playground") for path, text in texts.items()]
+
+
+def unjudged(verdict: Verdict) -> Refused:
+    """The message to a caller when nothing unjudged may pass."""
+    why = verdict.error or verdict.status
+    message = f"this could not be judged ({why}), and fail mode closed lets nothing unjudged pass"
+    return Refused(503, message, f"unjudged_{verdict.status}", {"retry-after": "1"})
 
 
 def whole(verdict: Verdict) -> dict[str, Any]:

@@ -158,13 +158,6 @@ def worst_reply(verdicts: Sequence[Verdict]) -> Verdict:
     return worst(stops or verdicts)
 
 
-def unjudged(verdict: Verdict) -> Refused:
-    """The message to a caller when nothing unjudged may pass."""
-    why = verdict.error or verdict.status
-    message = f"this could not be judged ({why}), and fail mode closed lets nothing unjudged pass"
-    return Refused(503, message, f"unjudged_{verdict.status}", {"retry-after": "1"})
-
-
 def _with_request(verdict: Verdict, request: Verdict) -> Verdict:
     """A reply's verdict with what was found about its request, where the guard was not asked again."""
     labels, scores = dict(verdict.labels.as_dict()), dict(verdict.scores)

@@ -19,7 +19,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from guardreasoner.serve.chat.call import RETRYABLE, Body, ChatCall, unjudged
+from guardreasoner.serve.chat.call import RETRYABLE, Body, ChatCall
 from guardreasoner.serve.chat.conversation import JudgedConversation, Memory, examine, read_messages, round_of
 from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.chat.relay import data, relay
@@ -29,7 +29,7 @@ from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.door.connection import until_gone
 from guardreasoner.serve.door.limits import Refused, header, read_json
 from guardreasoner.serve.fields import coded
-from guardreasoner.serve.service import Service, brief, reply
+from guardreasoner.serve.service import Service, brief, reply, unjudged
 
 TURNS, TURN_TTL_S = 50_000, 3600.0
 REPLY_BYTES_PER_CHARACTER = 16

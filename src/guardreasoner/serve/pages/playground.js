@@ -16,7 +16,7 @@ const EXAMPLES = [
 const TOLD = ["action", "actions", "flagged", "guards", "escalated", "disagreement"]; // in words of their own
 const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
 const $ = (id) => document.getElementById(id);
-let running = null;
+let running = null; // what is being judged: its controller, and what was asked
 let guard = "";
 let told = { first: "", marks: {} }; // of two guards the first; mode -> task -> P from which on the label is positive
 const LONGEST_WAIT_S = 30; // for a guard that is busy
@@ -124,7 +124,7 @@ function plain(value) {
 
 // Who decided, what the reasoning counts for, and what the policy makes of it.
 function deciders(verdict, asked) {
-  const { guards, escalated = [], disagreement = [], actions = {} } = verdict.notes;
+  const { guards, escalated = [], disagreement = {}, actions = {} } = verdict.notes;
   const [first, second] = guards ?? [told.first || verdict.guard];
   const named = (wanted) => TASKS.filter(([task]) => wanted(task)).map(([, title]) => title).join(" and ");
   const judged = TASKS.filter(([task]) => verdict.labels[task] !== null);
@@ -132,7 +132,8 @@ function deciders(verdict, asked) {
   const on = alone.length < judged.length ? ` on ${alone.map(([, title]) => title).join(" and ")}` : "";
   const said = [second && !alone.length ? `${first} and ${second} decided` : `${first} decided${on}`];
   if (second && alone.length) said[0] += `; ${second}'s own answer does not count`;
-  if (disagreement.length) said.push(`the model that reasons answers otherwise on ${named((task) => disagreement.includes(task))}`);
+  const otherwise = TASKS.filter(([task]) => disagreement[task]).map(([task, title]) => `${disagreement[task]} on ${title}`);
+  if (otherwise.length) said.push(`the model that reasons answers otherwise: ${otherwise.join(", ")}`);
   if (asked === "auto" && verdict.mode !== "instant") said.push("at once it was unsure, so it went on to reasoning");
   for (const action of new Set(Object.values(actions))) {
     const what = named((task) => actions[task] === action);
@@ -225,7 +226,7 @@ async function* eventsOf(answer) {
 
 // Whether to ask again soon: what the server expects may be too much, and what takes longer is for a person to read.
 function busy(answer) {
-  return answer.status === 429 && Number(answer.headers.get("retry-after")) < LONGEST_WAIT_S;
+  return [429, 503].includes(answer.status) && Number(answer.headers.get("retry-after")) < LONGEST_WAIT_S;
 }
 
 function pause(seconds, signal) {
@@ -243,7 +244,7 @@ async function judge(mode, exchange, signal) {
     const post = () => fetch("/v1/judge", { method: "POST", headers: headers(), body, signal });
     let answer = await post();
     while (busy(answer) && performance.now() - start < 1000 * LONGEST_WAIT_S) {
-      card.querySelector(".verdict").textContent = "the guard is busy …";
+      card.querySelector(".verdict").textContent = answer.status === 503 ? "the guard is being loaded …" : "the guard is busy …";
       await pause(1, signal);
       answer = await post();
     }
@@ -270,22 +271,27 @@ function chosenModes() {
 }
 
 async function judgeAll() {
-  running?.abort();
-  const own = (running = new AbortController());
-  $("results").replaceChildren();
   const exchange = { prompt: $("prompt").value };
   if ($("response").value) exchange.response = $("response").value;
+  const modes = chosenModes();
+  const asked = JSON.stringify([exchange, modes, $("key").value]);
+  if (running?.asked === asked) return; // an example was clicked, which judges it, and then the button
+  running?.abort();
+  const own = (running = Object.assign(new AbortController(), { asked }));
+  $("results").replaceChildren();
   $("hint").hidden = Boolean(exchange.prompt.trim() || exchange.response?.trim());
   $("hint").textContent = "Write a request or a reply first, or click an example.";
   if (!$("hint").hidden) return;
-  const modes = chosenModes();
   showCode(exchange, modes[0]);
   $("stop").disabled = false;
   for (const mode of modes) {
     if (own.signal.aborted) break; // one after the other, so that each is timed by itself
     await judge(mode, exchange, own.signal);
   }
-  if (running === own) $("stop").disabled = true;
+  if (running === own) {
+    $("stop").disabled = true;
+    running = null;
+  }
 }
 
 for (const [name, prompt, response] of EXAMPLES) {

@@ -108,7 +108,8 @@ async def _stream(service: Service, request: Request, exchange: Exchange, ask: C
 
     async def work() -> None:
         try:
-            events.put_nowait(await service.core.judge([exchange], ask, lambda _, step: events.put_nowait(step)))
+            verdicts = await service.core.judge([exchange], ask, lambda _, step: events.put_nowait(step))
+            events.put_nowait(service.loaded(verdicts))
         except Exception as error:
             events.put_nowait(error)
 
