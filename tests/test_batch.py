@@ -402,6 +402,7 @@ def test_fresh_leaves_what_a_link_in_the_run_folder_points_to(tmp_path):
         ("broken.parquet", "out.jsonl", "is no Parquet file"),
         ("semicolons.csv", "out.jsonl", "no column is called prompt, response or messages; columns found: frage, id"),
         ("semicolons.csv", "out.jsonl", "try --map 'prompt=COLUMN,response=COLUMN'"),
+        ("misspelt.csv", "out.jsonl", "columns found: promt, reponse; try --map 'prompt=promt,response=reponse'"),
         ("other.tsv", "out.jsonl", "columns found: Prompt, text; try --map 'prompt=Prompt'"),
     ],
 )
@@ -409,6 +410,7 @@ def test_what_cannot_be_read_or_written_is_told_before_a_guard_is_loaded(tmp_pat
     for name in ("in.txt", "in.jsonl", "broken.parquet"):
         write(tmp_path / name, rows(1))
     (tmp_path / "semicolons.csv").write_text("frage;id\nhi;1\n")
+    (tmp_path / "misspelt.csv").write_text("promt,reponse\nhi,you\n")
     (tmp_path / "other.tsv").write_text("Prompt\ttext\nhi\tyou\n")
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises((ConfigError, DataError), match=error.replace(".", r"\.")):

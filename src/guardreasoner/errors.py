@@ -34,8 +34,13 @@ class ConfigError(GuardReasonerError):
     """A recipe, flag or option is wrong."""
 
 
-SHOWN = 26
-"""Names that an error lists."""
+SHOWN, LONGEST_NAME = 26, 80
+"""Names that an error lists, and characters of one that are compared."""
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
+    """Of some names the one that a misspelt name is likely to mean; None = it is like none of them."""
+    return next(iter(difflib.get_close_matches(name[:LONGEST_NAME].lower(), known, n=1, cutoff=cutoff)), None)
 
 
 class UnknownName(ConfigError):
@@ -45,9 +50,9 @@ class UnknownName(ConfigError):
         """`meant`: other words that people use -> the name that they mean."""
         names = sorted(known)
         proper = {n.lower(): n for n in names} | dict(meant or {})
-        near = difflib.get_close_matches(name.lower(), proper, n=1, cutoff=0.5)
+        near = nearest(name, proper, 0.5)
         some = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
-        hint = f"did you mean {proper[near[0]]!r}?" if near else f"known: {some}."
+        hint = f"did you mean {proper[near]!r}?" if near else f"known: {some}."
         super().__init__(f"there is no {kind} named {printable(name)!r}; {hint}")
 
 

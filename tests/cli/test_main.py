@@ -43,6 +43,13 @@ def test_alone_it_prints_every_command_in_a_group_on_a_screen(capsys):
         (["help", "chek"], 2, "there is no command named 'chek'; did you mean 'check'?"),
         (["check", "hi", "--gaurd", "nano"], 2, "there is no option --gaurd; did you mean --guard?"),
         (["check", "hi", "--gaurd=nano"], 2, "there is no option --gaurd; did you mean --guard?"),
+        (["check", "hi", "--mod", "full"], 2, "--mod may be --mode or --model; write it out"),
+        (
+            ["check", "hi", "--fail-on", "hamful"],
+            2,
+            "takes harmful, refusal or any, not 'hamful'; did you mean harmful?",
+        ),
+        (["check", "hi", "--fail-on", "x"], 2, "guardreasoner: --fail-on takes harmful, refusal or any, not 'x'\n"),
         (["--verson"], 2, "there is no option --verson; did you mean --version?"),
         (["check", "hi", "--mode", "fast"], 1, "there is no mode named 'fast'; did you mean 'instant'?"),
         (["check", "hi", "--mode", "instnat"], 1, "did you mean 'instant'?"),

@@ -43,6 +43,7 @@ def test_a_csv_file_is_read_with_a_mapping(tmp_path):
             '{"prompt": "a"}\n{"prompt": "a", "prompt_harm": "very"}\n',
             r"line 2, field 'prompt_harm': not harmful/unharm",
         ),
+        ('{"promt": "a"}\n', r"columns found: promt; try --map prompt=promt"),
         ('{"text": "a"}\n', r"mine.jsonl: there is no column 'prompt'; columns found: text; try --map prompt=text"),
         (
             '{"prompt": "a", "labels": {"prompt_harm": "harmful"}}\n',

@@ -171,7 +171,8 @@ def test_ids_are_kept_and_a_row_without_one_has_its_line(value, name):
         ({"prompt": "a", "context": [{"role": "bot"}]}, r"field 'context\[0\].role': a message's role is one of"),
         ({"messages": [], "id": "x"}, "both prompt and response are empty"),
         ({"messages": [{"role": "user", "content": "a"}], "context": []}, "give messages, or prompt"),
-        ({"text": "a"}, "the row has no prompt, no response and no messages"),
+        ({"text": "a"}, "the row has no prompt, no response and no messages$"),
+        ({"n": 1, "promt": "a"}, r"no messages; is 'promt' meant to be 'prompt'\?$"),
         ({"prompt": float("nan")}, "the row has no prompt"),
     ],
 )  # fmt: skip

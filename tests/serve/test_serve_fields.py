@@ -104,6 +104,12 @@ def test_what_a_field_cannot_hold_is_refused(name, value):
     assert refused.startswith(name)
 
 
+def test_a_misspelt_field_is_named_with_the_one_that_it_is_like():
+    read = TABLES["judge"].read
+    assert read({"promt": "hello"}).refused == ["promt is not a field that can be judged (did you mean 'prompt'?)"]
+    assert read({"color": "red"}).refused == ["color is not a field that can be judged"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -209,6 +209,12 @@ def test_a_file_that_is_not_a_policy_is_one_sentence(tmp_path):
     path.write_text("failmode: open")
     with pytest.raises(UnknownName, match=r"policy\.yaml: there is no policy key named 'failmode'"):
         read_policy(path)
+    path.write_text("thresholds: {prompt: 0.5}")
+    with pytest.raises(UnknownName, match=r"named 'thresholds\.prompt'; did you mean 'thresholds\.prompt_harm'"):
+        read_policy(path)
+    path.write_text("routes: {judg: {mode: full}}")
+    with pytest.raises(ConfigError, match="routes: there is no route named 'judg'; did you mean 'judge'"):
+        read_policy(path)
     path.write_text("")
     assert read_policy(path) == Policy()
 

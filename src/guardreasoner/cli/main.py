@@ -12,14 +12,13 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.engines.hardware import wait_gently
-from guardreasoner.errors import GuardReasonerError, UnknownName, printable
+from guardreasoner.errors import GuardReasonerError, UnknownName, nearest, printable
 from guardreasoner.ranges import check_range
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -71,6 +70,17 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"guardreasoner: {message}; `{self.prog} --help` lists what there is\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        *first, last = map(str, action.choices)
+        wanted = f"{', '.join(first)} or {last}" if first else last
+        near = nearest(str(value), [*first, last], 0.5)
+        name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+        _usage(
+            f"{name} takes {wanted}, not {printable(str(value), 40)!r}" + (f"; did you mean {near}?" if near else "")
+        )
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
@@ -184,9 +194,14 @@ def _mistaken(words: Sequence[str], command: str | None) -> str | None:
         (sub,) = (a for a in parser_for(command)._actions if isinstance(a, argparse._SubParsersAction))
         known = sub.choices[command]._option_string_actions
     for flag in flags:
-        if flag.startswith("--") and " " not in flag and not any(option.startswith(flag) for option in known):
-            near = get_close_matches(flag, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"`guardreasoner {command or '--help'} --help` lists them"
+        if not flag.startswith("--") or " " in flag:
+            continue
+        meant = [option for option in known if option.startswith(flag)]
+        if len(meant) > 1 and flag not in meant:
+            return f"{printable(flag, 40)} may be {' or '.join(meant)}; write it out"
+        if not meant:
+            near = nearest(flag, known, 0.5)
+            hint = f"did you mean {near}?" if near else f"`guardreasoner {command or '--help'} --help` lists them"
             return f"there is no option {printable(flag, 40)}; {hint}"
     return None
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from guardreasoner.errors import printable
+from guardreasoner.errors import nearest, printable
 from guardreasoner.yaml_files import packaged
 
 WORDS = packaged("data/guesses.yaml")
@@ -63,6 +63,10 @@ def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[st
         hit = next((name for name in longer if name not in found.values()), None)
         if hit is not None and not {field, "messages"} & found.keys():
             found[field] = hit
+    for field in ("prompt", "response") if "messages" not in found else ():
+        free = [lower for lower, name in by_lower.items() if name not in found.values()]
+        if field not in found and (near := nearest(field, free)) is not None:
+            found[field] = by_lower[near]
     return found
 
 

@@ -15,12 +15,15 @@ from datetime import date, time, timedelta
 from typing import Any
 
 from guardreasoner.data.messages import as_exchange, read_turns, text_of
-from guardreasoner.errors import DataError, printable
+from guardreasoner.errors import DataError, nearest, printable
 from guardreasoner.records import HugeNumber, kind_of, parse_json
 from guardreasoner.types import Exchange, Message, Verdict, field_names
 
 READ = ("id", "prompt", "response", "context", "messages")
 """The fields that are read here."""
+TEXTS = ("prompt", "response", "messages")
+"""A row without any of these holds nothing to judge."""
+NOTHING = "the row has no prompt, no response and no messages"
 WRITTEN = (*field_names(Verdict), "line")
 """The fields of an output line; a field of the user's own that is called so comes out as `input_<name>`."""
 DEEPEST = 100
@@ -59,6 +62,8 @@ def read_row(
         own = {name: row[column] for name, column in names.items() if column in row}
         if own.get("prompt") is not None or own.get("response") is not None:
             own.pop("messages", None)  # passes through
+        if own.keys().isdisjoint(TEXTS):
+            raise DataError(NOTHING + _misspelt(row), field="prompt")
         exchange = exchange_of(own, str(line))
         read = {names[name] for name in own if name == "id" or not texts}
         return ReadRow(exchange, {k: plain(v, printable(str(k), 40)) for k, v in row.items() if k not in read})
@@ -79,7 +84,7 @@ def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
     prompt, response = text_of(row.get("prompt"), "prompt"), text_of(row.get("response"), "response")
     if row.get("messages") is None:
         if prompt is None and response is None:
-            raise DataError("the row has no prompt, no response and no messages", field="prompt")
+            raise DataError(NOTHING, field="prompt")
         exchange = Exchange(identity, prompt or "", response, _context(row.get("context")))
     else:
         if prompt is not None or response is not None or row.get("context") is not None:
@@ -88,6 +93,12 @@ def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
     if not exchange.prompt and not exchange.response:
         raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
     return exchange
+
+
+def _misspelt(row: Mapping[str, Any]) -> str:
+    """Which field of a row may be one of the texts."""
+    meant = ((str(key), nearest(str(key), TEXTS)) for key in row)
+    return next((f"; is {printable(key, 40)!r} meant to be {field!r}?" for key, field in meant if field), "")
 
 
 def _identity(value: Any, name: str) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from guardreasoner.errors import nearest
+
 KINDS: Mapping[str, tuple[str, str]] = {
     "text": ("text", "judged with the turn or exchange it is part of"),
     "value": ("any JSON", "judged with its turn, as JSON"),
@@ -158,7 +160,9 @@ class FieldTable:
             elif harmless(inner):
                 found.loose += [LooseText(place, n) for n in names_in({name: inner}) if not coded(n)]
             else:
-                found.refused.append(f"{place} is not a field that can be judged")
+                near = nearest(name, node.names)
+                hint = f" (did you mean {near!r}?)" if near else ""
+                found.refused.append(f"{place} is not a field that can be judged{hint}")
         return kept
 
 

@@ -11,6 +11,7 @@ routes:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -242,7 +243,7 @@ class Policy(Rules):
     def _known_routes(cls, routes: Mapping[Route, Any]) -> Mapping[Route, Any]:
         for name in routes:
             if name not in ROUTES:
-                raise ValueError(f"there is no route of one of these names; known: {', '.join(ROUTES)}")
+                raise ValueError(str(UnknownName("route", name, ROUTES)))
         return routes
 
     def model_post_init(self, context: Any) -> None:
@@ -300,6 +301,9 @@ def _first_error(error: ValidationError, prefix: str) -> ConfigError:
     path = [*([prefix] if prefix else []), *(str(p) for p in first["loc"])]
     if first["type"] == "extra_forbidden":
         return UnknownName("policy key", ".".join(path), _keys(path[:-1]))
+    if path[-1:] == ["[key]"]:  # of a mapping with fixed keys, such as thresholds
+        known = re.findall("'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
+        return UnknownName("policy key", ".".join(path[:-1]), (".".join([*path[:-2], name]) for name in known))
     return ConfigError(f"{'.'.join(path) or 'policy'}: {wanted(first)}")
 
 
