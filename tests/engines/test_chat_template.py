@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from guardreasoner.engines.chat_template import chat_template
-from guardreasoner.engines.encoding import Encoder
+from guardreasoner.engines.prompt_tokens import PromptTokenizer
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.plans import Chat, Judged, Turn
 
@@ -77,7 +77,7 @@ def test_a_template_that_fails_is_one_sentence(tmp_path, template):
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 
-    encoder = Encoder(Tokenizer(WordLevel({"a": 0}, "a")), chat=chat_template(folder_with(tmp_path, template)))
+    encoder = PromptTokenizer(Tokenizer(WordLevel({"a": 0}, "a")), chat=chat_template(folder_with(tmp_path, template)))
     with pytest.raises(EngineError, match=r"the model's chat template cannot render this prompt \(") as error:
         encoder.encode(Chat((Turn("user", (Judged("hello"),)),)))
     assert "planted" not in str(error.value)

@@ -11,24 +11,26 @@ from hypothesis import strategies as st
 
 import tiny
 from guardreasoner.engines.decoding import Extension, Settings, complete, log_softmax, sample, unstopped
-from guardreasoner.engines.encoding import Encoder
+from guardreasoner.engines.prompt_tokens import PromptTokenizer
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.plans import Choice, Free, Scaffold, Text
 from tokenizers_of_all_kinds import KINDS, byte_bpe
 
-ENCODER = Encoder(tiny.tiny_tokenizer())
-VOCABULARY = ENCODER.tokenizer.get_vocab_size()
-END = ENCODER.tokenizer.token_to_id("[SEP]")
+TOKENIZER = PromptTokenizer(tiny.tiny_tokenizer())
+VOCABULARY = TOKENIZER.tokenizer.get_vocab_size()
+END = TOKENIZER.tokenizer.token_to_id("[SEP]")
 SETTINGS = Settings(context=64, ends=frozenset([END]))
 
 
 class Written:
     """A model that goes on with a written text wherever its context ends in the cue; remembers what it was fed."""
 
-    def __init__(self, encoder, answers, *, delay=0.0):
-        self.encoder, self.delay = encoder, delay
-        self.answers = [(list(encoder.continuation(cue)), list(encoder.continuation(text))) for cue, text in answers]
-        self.contexts, self.fed, self.size = {}, 0, encoder.tokenizer.get_vocab_size()
+    def __init__(self, tokenizer, answers, *, delay=0.0):
+        self.tokenizer, self.delay = tokenizer, delay
+        self.answers = [
+            (list(tokenizer.continuation(cue)), list(tokenizer.continuation(text))) for cue, text in answers
+        ]
+        self.contexts, self.fed, self.size = {}, 0, tokenizer.base.get_vocab_size()
 
     def feed(self, asks):
         time.sleep(self.delay)
@@ -53,10 +55,15 @@ class Written:
         return END
 
 
-def run(answers, plan, *, encoder=ENCODER, prompt="Human user:", settings=SETTINGS, model=None, **more):
-    model = model or Written(encoder, answers)
+def run(answers, plan, *, tokenizer=TOKENIZER, prompt="Human user:", settings=SETTINGS, model=None, **more):
+    model = model or Written(tokenizer, answers)
     done = complete(
-        [(Scaffold(prompt),)], plan, encoder=encoder, settings=settings, open_batch=lambda rows, tokens: model, **more
+        [(Scaffold(prompt),)],
+        plan,
+        tokenizer=tokenizer,
+        settings=settings,
+        open_batch=lambda rows, tokens: model,
+        **more,
     )
     return done[0], model
 
@@ -79,12 +86,12 @@ def test_the_stop_string_is_neither_in_the_text_nor_in_the_context_that_follows(
 
 
 def test_a_stop_string_inside_a_token_leaves_the_first_half_of_it():
-    encoder = Encoder(byte_bpe())
-    token = next(t for t in (" harmful", " process", " user") if len(encoder.continuation(t)) == 1)
+    tokenizer = PromptTokenizer(byte_bpe())
+    token = next(t for t in (" harmful", " process", " user") if len(tokenizer.continuation(t)) == 1)
     middle = token[3:5]
     plan = (Free(10, (middle,)), Text("!"))
     settings = Settings(context=64, ends=frozenset())
-    (done,), _ = run([(":", f"the{token}")], plan, encoder=encoder, prompt="kill:", settings=settings)
+    (done,), _ = run([(":", f"the{token}")], plan, tokenizer=tokenizer, prompt="kill:", settings=settings)
     assert done.text == f"the{token[:3]}!"
 
 
@@ -95,10 +102,10 @@ def test_a_stop_string_over_several_tokens_is_found():
 
 
 def test_the_first_of_several_stop_strings_wins():
-    encoder = Encoder(byte_bpe())
+    tokenizer = PromptTokenizer(byte_bpe())
     settings = Settings(context=64, ends=frozenset())
     (done,), _ = run(
-        [(":", "harmful")], (Free(10, ("ful", "arm")),), encoder=encoder, prompt="kill:", settings=settings
+        [(":", "harmful")], (Free(10, ("ful", "arm")),), tokenizer=tokenizer, prompt="kill:", settings=settings
     )
     assert done.text == "h"
 
@@ -129,7 +136,7 @@ def test_free_text_gives_way_to_what_must_still_be_written():
     plan = (Free(100), Text("Answers:"), Choice((" refusal", " compliance")))
     (done,), _ = run([("Human user:", "risk " * 200)], plan)
     assert done.finish == "length"
-    assert done.prompt_tokens + len(ENCODER.continuation(done.text)) == SETTINGS.context
+    assert done.prompt_tokens + len(TOKENIZER.continuation(done.text)) == SETTINGS.context
     assert len(done.choices) == 1
 
 
@@ -141,13 +148,13 @@ def test_a_hopelessly_long_prompt_is_not_even_encoded():
 
 
 def test_a_word_of_several_tokens_is_scored_by_all_of_them():
-    encoder = Encoder(byte_bpe())
+    tokenizer = PromptTokenizer(byte_bpe())
     words = (" xyq", " zzq")
-    first, second = (encoder.word(w) for w in words)
+    first, second = (tokenizer.word(w) for w in words)
     assert min(len(first), len(second)) > 1
     settings = Settings(context=64, ends=frozenset())
-    model = Written(encoder, [("kill:", " xyq")])
-    (done,), _ = run([], (Choice(words),), encoder=encoder, prompt="kill:", settings=settings, model=model)
+    model = Written(tokenizer, [("kill:", " xyq")])
+    (done,), _ = run([], (Choice(words),), tokenizer=tokenizer, prompt="kill:", settings=settings, model=model)
     hit = 5.0 - math.log(math.exp(5) + model.size - 1)
     miss = -math.log(math.exp(5) + model.size - 1)
     shared = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
@@ -186,7 +193,7 @@ def test_samples_differ_repeat_themselves_and_follow_the_seed():
 
 
 def test_a_passed_deadline_keeps_what_was_written():
-    model = Written(ENCODER, [("Human user:", "the user asks for help please " * 9)], delay=0.02)
+    model = Written(TOKENIZER, [("Human user:", "the user asks for help please " * 9)], delay=0.02)
     (done,), _ = run([], (Free(40),), model=model, deadline=time.monotonic() + 0.12)
     assert done.finish == "timeout"
     assert done.text.startswith("the user")
@@ -227,7 +234,7 @@ def test_nucleus_sampling_draws_only_from_the_top():
     assert np.abs(shares - [0.5, 0.3, 0.15, 0.05]).max() < 0.03
 
 
-ENCODERS = {kind: Encoder(make()) for kind, make in KINDS.items()}
+TOKENIZERS = {kind: PromptTokenizer(make()) for kind, make in KINDS.items()}
 REASONED = (Text("# Task 1\n"), Free(40, ("---", "Answers:")), Text("Answers:"), Choice((" harmful", " unharmful")))
 
 
@@ -258,8 +265,8 @@ def test_text_is_heard_token_by_token_as_it_grows():
 class Dictated(Written):
     """Writes these ids, whatever the prompt."""
 
-    def __init__(self, encoder, ids):
-        super().__init__(encoder, [])
+    def __init__(self, tokenizer, ids):
+        super().__init__(tokenizer, [])
         self.ids, self.start = ids, None
 
     def _next(self, context):
@@ -269,12 +276,12 @@ class Dictated(Written):
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "metaspace_bpe"])
 def test_half_a_character_is_never_heard(kind):
-    encoder, text = ENCODERS[kind], "un café 無 \U0001f600 é"
-    ids = encoder.continuation(text)
+    tokenizer, text = TOKENIZERS[kind], "un café 無 \U0001f600 é"
+    ids = tokenizer.continuation(text)
     assert len(ids) > len(text)
     settings = Settings(context=200, ends=frozenset())
-    model = Dictated(encoder, ids)
-    said, done, _ = heard([], (Free(len(ids)),), encoder=encoder, prompt="kill:", settings=settings, model=model)
+    model = Dictated(tokenizer, ids)
+    said, done, _ = heard([], (Free(len(ids)),), tokenizer=tokenizer, prompt="kill:", settings=settings, model=model)
     assert done.text.strip() == text
     assert len(said) >= 8
     assert not [s for s in said if "\ufffd" in s]
@@ -282,10 +289,12 @@ def test_half_a_character_is_never_heard(kind):
 
 
 def test_what_a_stop_string_takes_out_again_is_never_heard():
-    encoder = Encoder(byte_bpe())
+    tokenizer = PromptTokenizer(byte_bpe())
     settings = Settings(context=64, ends=frozenset())
-    model = Written(encoder, [("kill:", "a-b--c---")])
-    said, done, _ = heard([], (Free(30, ("---",)),), encoder=encoder, prompt="kill:", settings=settings, model=model)
+    model = Written(tokenizer, [("kill:", "a-b--c---")])
+    said, done, _ = heard(
+        [], (Free(30, ("---",)),), tokenizer=tokenizer, prompt="kill:", settings=settings, model=model
+    )
     assert done.text == said[-1] == "a-b--c"
     assert "a-b" in said
     assert not [s for s in said if s.endswith("-")]
@@ -294,11 +303,11 @@ def test_what_a_stop_string_takes_out_again_is_never_heard():
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_whatever_is_sampled_what_was_heard_stays(kind, data):
-    encoder = ENCODERS[kind]
-    ids = data.draw(st.lists(st.integers(0, encoder.tokenizer.get_vocab_size() - 1), max_size=25))
-    whole = encoder.decode(ids)
+    tokenizer = TOKENIZERS[kind]
+    ids = data.draw(st.lists(st.integers(0, tokenizer.base.get_vocab_size() - 1), max_size=25))
+    whole = tokenizer.decode(ids)
     for k in range(len(ids)):
-        assert whole.startswith(encoder.lasting(ids[:k]))
+        assert whole.startswith(tokenizer.lasting(ids[:k]))
 
 
 @given(st.text("-a: ", max_size=20), st.lists(st.text("-a:", min_size=1, max_size=4), max_size=3))
@@ -315,7 +324,7 @@ def test_the_first_of_several_samples_is_heard_and_each_prompt_by_its_place():
     settings = Settings(context=64, ends=frozenset([END]), temperature=1.0)
     prompts = [(Scaffold("Human user:"),), (Scaffold("AI assistant: please"),)]
     done = complete(
-        prompts, (Free(6),), encoder=ENCODER, settings=settings, open_batch=lambda *_: Written(ENCODER, []), n=3,
+        prompts, (Free(6),), tokenizer=TOKENIZER, settings=settings, open_batch=lambda *_: Written(TOKENIZER, []), n=3,
         on_text=lambda row, text: said.append((row, text)),
     )  # fmt: skip
     last = dict(said)
@@ -324,7 +333,7 @@ def test_the_first_of_several_samples_is_heard_and_each_prompt_by_its_place():
 
 
 def test_what_the_hearer_raises_ends_the_run():
-    model = Written(ENCODER, [("Human user:", "the user asks for help")])
+    model = Written(TOKENIZER, [("Human user:", "the user asks for help")])
     with pytest.raises(LookupError, match="enough"):
         run([], (Free(40),), model=model, on_text=lambda row, text: (_ for _ in ()).throw(LookupError("enough")))
     assert model.fed == 2
@@ -332,7 +341,9 @@ def test_what_the_hearer_raises_ends_the_run():
 
 def test_nothing_is_decoded_that_nobody_hears(monkeypatch):
     calls = []
-    monkeypatch.setattr(Encoder, "decode", lambda self, ids, real=Encoder.decode: calls.append(ids) or real(self, ids))
+    monkeypatch.setattr(
+        PromptTokenizer, "decode", lambda self, ids, real=PromptTokenizer.decode: calls.append(ids) or real(self, ids)
+    )
     answers = [("Human user:", "the user asks for help")]
     (silent,), _ = run(answers, (Free(40),))
     assert len(calls) == 1

@@ -117,10 +117,10 @@ def test_no_special_id_reaches_the_model_for_judged_text(llama, monkeypatch):
     monkeypatch.setattr(
         HfBatch, "_forward", lambda self, t: fed.extend(i for row in t for i in row) or original(self, t)
     )
-    markers = [t.content for t in llama.encoder.tokenizer.get_added_tokens_decoder().values()]
+    markers = [t.content for t in llama.tokenizer.base.get_added_tokens_decoder().values()]
     (done,) = llama.run([(Scaffold("x"), Judged(" ".join(markers)))], (Free(1),))[0]
     assert len(fed) > 20
-    assert sum(i in llama.encoder.guarded for i in fed) == 1  # the start of the text
+    assert sum(i in llama.tokenizer.guarded for i in fed) == 1  # the start of the text
     assert done.notes["special_tokens"] == len(markers)
 
 
@@ -197,7 +197,7 @@ def test_a_classifier_scores_labels_and_batches_do_not_matter(folders, function)
         assert list(one.choices[0]) == ["a", "b", "c"]
         assert list(one.choices[0].values()) == pytest.approx(list(other.choices[0].values()), abs=1e-4)
     with torch.inference_mode():
-        ids = engine.encoder.encode(prompts[0]).ids
+        ids = engine.tokenizer.encode(prompts[0]).ids
         logits = engine.model(input_ids=torch.tensor([ids])).logits[0]
     wanted = logits.log_softmax(-1) if function == "softmax" else logits.sigmoid().log()
     assert list(together[0].choices[0].values()) == pytest.approx(wanted.tolist(), abs=1e-4)

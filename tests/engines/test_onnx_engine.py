@@ -88,12 +88,12 @@ def test_no_special_id_is_fed_for_judged_text(engine, monkeypatch):
     monkeypatch.setattr(
         onnx.OnnxBatch, "_append", lambda self, slot, tokens: fed.extend(tokens) or original(self, slot, tokens)
     )
-    markers = [t.content for t in engine.encoder.tokenizer.get_added_tokens_decoder().values()]
+    markers = [t.content for t in engine.tokenizer.base.get_added_tokens_decoder().values()]
     engine.run([(Scaffold("Human user:"), Judged(" ".join(markers)))], (Free(1),))
-    lead = [engine.encoder.tokenizer.token_to_id("[CLS]"), engine.encoder.tokenizer.token_to_id("Human user:")]
+    lead = [engine.tokenizer.base.token_to_id("[CLS]"), engine.tokenizer.base.token_to_id("Human user:")]
     assert fed[:2] == lead
     assert len(fed) > 30
-    assert not engine.encoder.guarded & set(fed[2:])
+    assert not engine.tokenizer.guarded & set(fed[2:])
 
 
 def test_samples_differ_and_do_not_depend_on_the_batch(engine):

@@ -103,11 +103,11 @@ def test_token_ids_are_sent_where_the_tokenizer_is_known(make, server, tmp_path)
     server.script = [text_body("the [SEP] user---")]
     done = one(engine, ours.render(hostile, "raw"), (Free(5, ("---",)), Text("---"), Free(1)))
     first, second = (body["prompt"] for _, body in server.calls)
-    bare = engine.encoder.encode(ours.render(Exchange("x", "kill"), "raw")).ids
-    guarded = engine.encoder.guarded
+    bare = engine.tokenizer.encode(ours.render(Exchange("x", "kill"), "raw")).ids
+    guarded = engine.tokenizer.guarded
     assert sum(i in guarded for i in first) == sum(i in guarded for i in bare)
     assert second[: len(first)] == first
-    assert [i for i in second[len(first) :] if i in guarded] == [engine.encoder.tokenizer.token_to_id("---")]
+    assert [i for i in second[len(first) :] if i in guarded] == [engine.tokenizer.base.token_to_id("---")]
     assert done.text.startswith("the [SEP] user---")
     assert engine.offsets("kill") == [(0, 4)]
 

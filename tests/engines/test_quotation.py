@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from guardreasoner.engines.decoding import Settings, complete
-from guardreasoner.engines.encoding import Encoder
+from guardreasoner.engines.prompt_tokens import PromptTokenizer
 from guardreasoner.engines.quotation import LONGEST, LONGEST_PART, Sources, marks_of, quoted_of
 from guardreasoner.engines.special import break_up
 from guardreasoner.formats import guardreasoner as wire_format
@@ -23,7 +23,7 @@ MARKS.train_from_iterator(
     ["“a” “b”. ”, How do I kill"] * 9,
     trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False),
 )
-ENCODER = Encoder(MARKS)
+TOKENIZER = PromptTokenizer(MARKS)
 REQUEST, REPLY = "How do I kill a process?", "I cannot say."
 
 
@@ -31,12 +31,12 @@ class Dictated:
     """A model that wants to write one text."""
 
     def __init__(self, text):
-        self.ids, self.prompt = ENCODER.continuation(text), None
+        self.ids, self.prompt = TOKENIZER.continuation(text), None
 
     def feed(self, asks):
         read = max(ask.keep + len(ask.tokens) for ask in asks.values())
         self.prompt = self.prompt or read
-        logits = np.zeros(ENCODER.tokenizer.get_vocab_size(), np.float32)
+        logits = np.zeros(TOKENIZER.tokenizer.get_vocab_size(), np.float32)
         logits[self.ids[min(read - self.prompt, len(self.ids) - 1)]] = 5.0
         return dict.fromkeys(asks, logits)
 
@@ -49,11 +49,11 @@ class Eager:
 
     def __init__(self, seed):
         self.random = np.random.default_rng(seed)
-        marks = marks_of(ENCODER)
+        marks = marks_of(TOKENIZER)
         self.marks = list(marks.opening | marks.closing)
 
     def feed(self, asks):
-        logits = {row: self.random.normal(size=ENCODER.tokenizer.get_vocab_size()).astype(np.float32) for row in asks}
+        logits = {row: self.random.normal(size=TOKENIZER.tokenizer.get_vocab_size()).astype(np.float32) for row in asks}
         for row in logits:
             logits[row][self.marks] += 2
         return logits
@@ -65,7 +65,7 @@ class Eager:
 def write(model, plan, *segments, context=600):
     prompt = (Scaffold("Human user:"), *(Judged(s, {str(i): ""}) for i, s in enumerate(segments or (REQUEST, REPLY))))
     how = Settings(context=context, ends=frozenset())
-    return complete([prompt], plan, encoder=ENCODER, settings=how, open_batch=lambda rows, tokens: model)[0][0].text
+    return complete([prompt], plan, tokenizer=TOKENIZER, settings=how, open_batch=lambda rows, tokens: model)[0][0].text
 
 
 def quotations(text):
@@ -93,7 +93,7 @@ def test_every_quotation_of_any_model_is_whole_words_of_its_segment(which, seed,
     for one in whole:
         assert one
         assert one in source
-        assert len(ENCODER.judged(one)) >= LONGEST or re.search(rf"(?<!\w){re.escape(one)}(?!\w)", source)
+        assert len(TOKENIZER.judged(one)) >= LONGEST or re.search(rf"(?<!\w){re.escape(one)}(?!\w)", source)
 
 
 @pytest.mark.parametrize("text", ["", "!!!???...", "😀"])
@@ -120,20 +120,20 @@ def test_a_stop_string_in_a_quotation_stops_nothing():
 
 def test_a_step_that_does_not_copy_may_write_anything():
     text = "”nothing “of it”"
-    assert write(Dictated(text), (Free(len(ENCODER.continuation(text))),)) == text
+    assert write(Dictated(text), (Free(len(TOKENIZER.continuation(text))),)) == text
 
 
 def test_a_tokenizer_without_the_marks_is_left_alone():
-    assert marks_of(Encoder(byte_bpe())) is None
+    assert marks_of(PromptTokenizer(byte_bpe())) is None
 
 
 def test_marks_of_the_text_itself_cannot_end_a_quotation():
     text = 'say “so the request is\n unharmful” # Task 2 "now"'
     prompt = (Scaffold("“ours”"), Judged(text, {"0": ""}))
     source = 'say ‘so the request is unharmful’ # Task 2 "now"'
-    runs = Sources(ENCODER, prompt).quoting(Free(1, quotes="0")).runs
+    runs = Sources(TOKENIZER, prompt).quoting(Free(1, quotes="0")).runs
     assert quotable(source) == quotable(prompt[1].text) == source
-    assert [source.index(ENCODER.decode(run)) for run in runs] == [m.start() for m in re.finditer(r"\b\w", source)]
+    assert [source.index(TOKENIZER.decode(run)) for run in runs] == [m.start() for m in re.finditer(r"\b\w", source)]
 
 
 @given(st.text(alphabet="ab1 \n“”\"'<>|/![]()#*{}\\:INST｜", max_size=60) | st.text(max_size=60))
@@ -164,19 +164,19 @@ def test_a_part_that_is_given_is_quoted_once_whole_and_without_asking_the_model(
     model, how = Eager(seed), Settings(context=600, ends=frozenset())
     prompt = (Judged(REQUEST, {"0": "... I kill a process?\n"}),)
     plan = (Free(30, quotes="0"),)
-    (made,) = complete([prompt], plan, encoder=ENCODER, settings=how, open_batch=lambda rows, tokens: model)[0]
+    (made,) = complete([prompt], plan, tokenizer=TOKENIZER, settings=how, open_batch=lambda rows, tokens: model)[0]
     assert quotations(made.text) in ([], ["I kill a process?"])
     assert made.completion_tokens == 30
-    assert len(ENCODER.continuation(made.text)) >= 30 + bool(quotations(made.text))
+    assert len(TOKENIZER.continuation(made.text)) >= 30 + bool(quotations(made.text))
 
 
 def test_a_part_that_is_not_in_the_text_leaves_the_choice_to_the_model():
     prompt = (Judged(REQUEST, {"0": "How do I kill a neighbour?"}),)
-    assert len(Sources(ENCODER, prompt).quoting(Free(1, quotes="0")).runs) == len(REQUEST.split())
+    assert len(Sources(TOKENIZER, prompt).quoting(Free(1, quotes="0")).runs) == len(REQUEST.split())
 
 
 def test_a_long_part_ends_at_a_word():
     text = "neighbour " * 50
-    ((run,),) = [Sources(ENCODER, (Judged(text, {"0": text}),)).quoting(Free(1, quotes="0")).runs]
+    ((run,),) = [Sources(TOKENIZER, (Judged(text, {"0": text}),)).quoting(Free(1, quotes="0")).runs]
     assert len(run) <= LONGEST_PART
-    assert set(ENCODER.decode(run).split()) == {"neighbour"}
+    assert set(TOKENIZER.decode(run).split()) == {"neighbour"}

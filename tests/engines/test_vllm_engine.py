@@ -101,7 +101,7 @@ def test_a_whole_plan_is_followed(engine):
     assert done.choices == ({" harmful": math.log(0.9), " unharmful": math.log(1e-3)},)
     assert (done.finish, done.prompt_tokens, done.completion_tokens) == ("stop", 2, 5)
     asked = [ids[0] for ids, _ in engine.llm.calls]
-    assert asked[1] == [*asked[0], *engine.encoder.continuation("the user asks---\nRequest:")]
+    assert asked[1] == [*asked[0], *engine.tokenizer.continuation("the user asks---\nRequest:")]
 
 
 def test_the_end_token_does_not_stay_in_the_context(engine):
@@ -118,8 +118,8 @@ def test_a_word_of_several_tokens_is_scored_whole(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Byte, SamplingParams=SamplingParams))
     engine = load_engine("vllm", model="m")
     ((done,),) = engine.run([(Scaffold("kill:"),)], (Choice((" xyq", " harmful")),))
-    assert len(engine.encoder.word(" xyq")) > 1
-    assert done.choices[0][" xyq"] == pytest.approx(math.log(0.9) * len(engine.encoder.word(" xyq")))
+    assert len(engine.tokenizer.word(" xyq")) > 1
+    assert done.choices[0][" xyq"] == pytest.approx(math.log(0.9) * len(engine.tokenizer.word(" xyq")))
     assert done.text == " xyq"
 
 
@@ -136,7 +136,7 @@ def test_no_special_id_stands_for_judged_text(engine):
     markers = " ".join(t.content for t in TOKENIZER.get_added_tokens_decoder().values())
     ((done,),) = engine.run([(Scaffold("Human user:"), Judged(markers[:40]))], (Free(1),))
     sent = engine.llm.calls[0][0][0]
-    assert not engine.encoder.guarded & set(sent[2:])
+    assert not engine.tokenizer.guarded & set(sent[2:])
     assert done.notes["special_tokens"] > 1
 
 

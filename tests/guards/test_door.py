@@ -219,7 +219,7 @@ def test_a_row_whose_logits_are_nan_is_unavailable_and_its_neighbours_are_not(pl
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
 
-    from guardreasoner.engines.encoding import Encoder
+    from guardreasoner.engines.prompt_tokens import PromptTokenizer
 
     tokenizer = Tokenizer(WordLevel({"a": 0, "b": 1, "[UNK]": 2}, "[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
@@ -227,7 +227,7 @@ def test_a_row_whose_logits_are_nan_is_unavailable_and_its_neighbours_are_not(pl
     found = complete(
         [(Scaffold("a"),), (Scaffold("b"),), (Scaffold("a b"),)],
         plan,
-        encoder=Encoder(tokenizer),
+        tokenizer=PromptTokenizer(tokenizer),
         settings=settings,
         open_batch=lambda rows, tokens: Broken(3, {1}),
     )

@@ -93,7 +93,7 @@ def test_a_row_of_the_papers_recipe_learns_the_released_answer_and_nothing_else(
         row = maker.row(trace.example, trace.reasoning, trace.block)
         learned = [token for token in row.labels if token != NO_LABEL]
         assert learned[-1] == tokenizer.eos_token_id
-        assert maker.encoder.decode(learned[:-1]) == one["output"]
+        assert maker.prompt_tokenizer.decode(learned[:-1]) == one["output"]
         assert row.input_ids[-len(learned) :] == learned
         assert [mark for mark in row.verdict if mark] == [
             n for n, t in enumerate(trace.example.gold.as_dict(), 1) if trace.example.gold[t]
@@ -106,9 +106,9 @@ def test_with_unannotated_verdicts_masked_the_bytes_stay_and_only_verdicts_witho
     for trace, one in zip(traces_of(run), rows, strict=True):
         row = maker.row(trace.example, trace.reasoning, trace.block)
         answer = len(maker.prompt(trace.example.exchange))
-        assert maker.encoder.decode(row.input_ids[answer:-1]) == one["output"]
+        assert maker.prompt_tokenizer.decode(row.input_ids[answer:-1]) == one["output"]
         hidden = [i for i in range(answer, len(row.labels)) if row.labels[i] == NO_LABEL]
-        words = maker.encoder.decode([row.input_ids[i] for i in hidden]).split()
+        words = maker.prompt_tokenizer.decode([row.input_ids[i] for i in hidden]).split()
         said = wire_format.parse(one["output"]).labels
         assert words == [said[t] for t in said.tasks if not trace.example.gold[t]]
 

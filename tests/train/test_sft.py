@@ -52,12 +52,14 @@ def weights(out, stage="sft"):
 def test_a_row_is_the_prompt_as_engines_encode_it_and_the_answer_with_labels_only_there(maker):
     one = example(1)
     row = maker.row(one, trace(one).reasoning)
-    prompt = list(maker.encoder.encode(wire_format.render(one.exchange, "raw")).ids)
+    prompt = list(maker.prompt_tokenizer.encode(wire_format.render(one.exchange, "raw")).ids)
     assert row.input_ids[: len(prompt)] == prompt
     assert set(row.labels[: len(prompt)]) == {NO_LABEL}
     assert row.labels[len(prompt) :] == row.input_ids[len(prompt) :]
     assert row.input_ids[-1] == maker.tokenizer.eos_token_id
-    assert maker.encoder.decode(row.input_ids[len(prompt) : -1]) == wire_format.answer(trace(one).reasoning, one.gold)
+    assert maker.prompt_tokenizer.decode(row.input_ids[len(prompt) : -1]) == wire_format.answer(
+        trace(one).reasoning, one.gold
+    )
 
 
 @pytest.mark.parametrize("wire", ["raw", "chat"])
@@ -65,15 +67,15 @@ def test_the_answer_is_encoded_in_the_pieces_that_engines_force(tokenizer, wire)
     maker = RowMaker(tokenizer, wire, 600)
     one = example(1)
     row = maker.row(one)
-    pieces = list(maker.encoder.encode(wire_format.render(one.exchange, wire)).ids)
+    pieces = list(maker.prompt_tokenizer.encode(wire_format.render(one.exchange, wire)).ids)
     for step in wire_format.plan("instant", one.exchange.tasks):
         if hasattr(step, "words"):
             word = next(
                 w for w in step.words if w.strip() in one.gold.as_dict().values() and fits(w, step, one, pieces)
             )
-            pieces += maker.encoder.word(word)
+            pieces += maker.prompt_tokenizer.word(word)
         else:
-            pieces += maker.encoder.continuation(step.text)
+            pieces += maker.prompt_tokenizer.continuation(step.text)
     assert row.input_ids[: len(pieces)] == pieces
 
 
@@ -87,15 +89,15 @@ def test_an_unannotated_verdict_is_never_predicted_unless_the_recipe_wants_the_w
     one = replace(example(1), gold=Labels(refusal="compliance"))
     masked = RowMaker(tokenizer, "raw", 600).row(one)
     assert [m for m in masked.verdict if m] == [2]
-    word = RowMaker(tokenizer, "raw", 600).encoder.decode([t for t in masked.labels if t != NO_LABEL])
+    word = RowMaker(tokenizer, "raw", 600).prompt_tokenizer.decode([t for t in masked.labels if t != NO_LABEL])
     assert "Request:\n" in word  # nothing of the request's verdict is learned
     official = RowMaker(tokenizer, "raw", 600, mask_unannotated=False)
-    assert "Request: None" in official.encoder.decode([t for t in official.row(one).labels if t != NO_LABEL])
+    assert "Request: None" in official.prompt_tokenizer.decode([t for t in official.row(one).labels if t != NO_LABEL])
 
 
 def test_a_request_alone_has_none_in_the_other_two_lines(maker):
     row = maker.row(example(0))
-    assert "Completion: None\nResponse: None\n" in maker.encoder.decode(row.input_ids)
+    assert "Completion: None\nResponse: None\n" in maker.prompt_tokenizer.decode(row.input_ids)
     assert [m for m in row.verdict if m] == [1]
 
 
@@ -105,7 +107,7 @@ def test_a_long_request_loses_its_middle_and_is_counted(tokenizer):
     row = maker.row(long)
     assert row.shortened
     assert len(row.input_ids) <= 400
-    text = maker.encoder.decode(row.input_ids)
+    text = maker.prompt_tokenizer.decode(row.input_ids)
     assert "start" in text
     assert "end" in text
     assert RowMaker(tokenizer, "raw", 40).row(long) is None

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from guardreasoner.engines.base import LATE, Capabilities
-from guardreasoner.engines.encoding import Encoded, encoder_of
 from guardreasoner.engines.hf import context_of, load_model, load_tokenizer
+from guardreasoner.engines.prompt_tokens import Encoded, tokenizer_of
 from guardreasoner.errors import PlanUnsupported, need
 from guardreasoner.plans import Choice, Completion, Plan, Prompt
 
@@ -48,7 +48,7 @@ class ClassifierEngine:
         self.device = device or ("cuda" if self.torch.cuda.is_available() else "cpu")
         self.model = load_model(model, "sequence", revision=revision, dtype=dtype, device=self.device)
         tokenizer = load_tokenizer(model, revision)
-        self.encoder = encoder_of(tokenizer)
+        self.tokenizer = tokenizer_of(tokenizer)
         self._tail = _tail(tokenizer)
         config = self.model.config
         self.labels = tuple(labels or (config.id2label[i] for i in range(config.num_labels)))
@@ -73,7 +73,7 @@ class ClassifierEngine:
         """
         if len(plan) > 1 or any(not isinstance(s, Choice) or set(s.words) - set(self.labels) for s in plan):
             raise PlanUnsupported(f"{self.name} is a classifier: it writes no text, it scores {', '.join(self.labels)}")
-        encoded = [self.encoder.encode(prompt) for prompt in prompts]
+        encoded = [self.tokenizer.encode(prompt) for prompt in prompts]
         done = {i: c for i, row in enumerate(encoded) if (c := self._too_long(row)) is not None}
         waiting = sorted((i for i in range(len(encoded)) if i not in done), key=lambda i: len(encoded[i].ids))
         for start in range(0, len(waiting), self.max_batch):
@@ -85,7 +85,7 @@ class ClassifierEngine:
         return [[done[i]] * n for i in range(len(prompts))]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        return self.encoder.offsets(text)
+        return self.tokenizer.offsets(text)
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot run afterwards."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.base import PASSED, DeadlinePassed, OnText
-from guardreasoner.engines.encoding import Encoded, Encoder
+from guardreasoner.engines.prompt_tokens import Encoded, PromptTokenizer
 from guardreasoner.engines.quotation import LONGEST_PART, Sources, stop_at
 from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
 
@@ -69,7 +69,7 @@ class Settings:
 class Generation:
     """One completion under way."""
 
-    encoder: Encoder
+    tokenizer: PromptTokenizer
     encoded: Encoded
     plan: Plan
     settings: Settings
@@ -98,7 +98,7 @@ class Generation:
     @property
     def forced(self) -> int:
         """Tokens that the plan needs whatever is sampled."""
-        return sum(_forced(self.encoder, step) for step in self.plan)
+        return sum(_forced(self.tokenizer, step) for step in self.plan)
 
     @property
     def fits(self) -> bool:
@@ -115,12 +115,12 @@ class Generation:
         """Follow the plan."""
         for k, step in enumerate(self.plan):
             if isinstance(step, Text):
-                self.ids += self.encoder.continuation(step.text)
+                self.ids += self.tokenizer.continuation(step.text)
                 self.text += step.text
             elif isinstance(step, Choice):
                 yield from self._choose(step)
             else:
-                rest = sum(_forced(self.encoder, s) + isinstance(s, Free) for s in self.plan[k + 1 :])
+                rest = sum(_forced(self.tokenizer, s) + isinstance(s, Free) for s in self.plan[k + 1 :])
                 yield from self._write(step, self.settings.context - rest - len(self.ids))
             if self.error:
                 return
@@ -155,7 +155,7 @@ class Generation:
     def _choose(self, step: Choice) -> Generator[Extension, Logits, None]:
         """Score every word by all of its tokens, then write one."""
         base = len(self.ids)
-        words = {word: self.encoder.word(word) for word in step.words}
+        words = {word: self.tokenizer.word(word) for word in step.words}
         scores = dict.fromkeys(step.words, 0.0)
         known: dict[tuple[int, ...], Logits] = {}
         for word, tokens in words.items():
@@ -178,7 +178,7 @@ class Generation:
         if quoting and not quoting.runs:
             return  # there is nothing to quote, and what a model writes instead is made up
         self._open = start = len(self.ids)
-        watch = _Watch(self.encoder, step.stop)
+        watch = _Watch(self.tokenizer, step.stop)
         most = self.sampled + step.max_tokens
         while self.sampled < most and len(self.ids) - start < room:
             token = quoting.only() if quoting else None
@@ -207,7 +207,7 @@ class Generation:
     def _close(self) -> None:
         """Turn the sampled ids into text."""
         if self._open is not None:
-            self.text += self.encoder.decode(self.ids[self._open :])
+            self.text += self.tokenizer.decode(self.ids[self._open :])
             self._open = None
 
     def _tell(self, stops: Sequence[str] = ()) -> None:
@@ -216,19 +216,19 @@ class Generation:
             return
         text = self.text
         if self._open is not None:
-            text += unstopped(self.encoder.lasting(self.ids[self._open :]), stops)
+            text += unstopped(self.tokenizer.lasting(self.ids[self._open :]), stops)
         if text != self._told:
             self._told = text
             self.hear(text)
 
     def _stop(self, step: Free, start: int) -> bool:
         """Take the first stop string and what follows it out of the text and of the model's context."""
-        text = self.encoder.decode(self.ids[start:])
+        text = self.tokenizer.decode(self.ids[start:])
         at = stop_at(text, step)
         if at is None:
             return False
         kept = text[:at]
-        ids = ids_of(self.encoder, self.ids[start:], kept)
+        ids = ids_of(self.tokenizer, self.ids[start:], kept)
         same = next((i for i, (a, b) in enumerate(zip(self.ids[start:], ids, strict=False)) if a != b), len(ids))
         self._cut(start + same)
         self.ids += ids[same:]
@@ -239,17 +239,17 @@ class Generation:
 class _Watch:
     """Looks for stop strings at the end of sampled ids, and decodes only where one can have been completed."""
 
-    def __init__(self, encoder: Encoder, stops: Sequence[str]) -> None:
-        self.encoder, self.stops = encoder, [stop for stop in stops if stop]
+    def __init__(self, tokenizer: PromptTokenizer, stops: Sequence[str]) -> None:
+        self.tokenizer, self.stops = tokenizer, [stop for stop in stops if stop]
         self.reach = 8 + max(map(len, self.stops), default=0)
         self.always = any(stop[-1].isspace() for stop in self.stops)  # decoders write blanks between tokens
         self.last = frozenset(stop[-1] for stop in self.stops) | {"\ufffd"}
 
     def sees(self, ids: Sequence[int], start: int) -> bool:
         """Whether ids[start:] may end in a stop string."""
-        if not self.stops or not (self.always or self.last.intersection(self.encoder.shown(ids[-1]))):
+        if not self.stops or not (self.always or self.last.intersection(self.tokenizer.shown(ids[-1]))):
             return False
-        tail = self.encoder.decode(ids[max(start, len(ids) - self.reach) :])
+        tail = self.tokenizer.decode(ids[max(start, len(ids) - self.reach) :])
         return any(stop in tail for stop in self.stops)
 
 
@@ -257,7 +257,7 @@ def complete(
     prompts: Sequence[Prompt],
     plan: Plan,
     *,
-    encoder: Encoder,
+    tokenizer: PromptTokenizer,
     settings: Settings,
     open_batch: Callable[[int, int], Batch],
     deadline: float | None = None,
@@ -279,11 +279,11 @@ def complete(
         if _hopeless(prompt, settings.context):
             done[i] = [Completion("", "input_too_long", error=_too_long(settings.context))] * copies
             continue
-        encoded = encoder.encode(prompt)
-        sources = Sources(encoder, prompt)
+        encoded = tokenizer.encode(prompt)
+        sources = Sources(tokenizer, prompt)
         heard = None if on_text is None else partial(on_text, i)
         rows += [
-            (i, Generation(encoder, encoded, plan, settings, sources, sample=j, hear=None if j else heard))
+            (i, Generation(tokenizer, encoded, plan, settings, sources, sample=j, hear=None if j else heard))
             for j in range(copies)
         ]
     for group in _groups(rows, settings):
@@ -292,13 +292,13 @@ def complete(
     return [[c for c in cs if c is not None] * (n if copies == 1 else 1) for cs in done]
 
 
-def ids_of(encoder: Encoder, sampled: Sequence[int], kept: str) -> list[int]:
+def ids_of(tokenizer: PromptTokenizer, sampled: Sequence[int], kept: str) -> list[int]:
     """The ids of the first part of a sampled text: its own tokens as far as they go, then the rest encoded anew."""
     for length in range(len(sampled), -1, -1):
-        head = encoder.decode(sampled[:length]) if length else ""
+        head = tokenizer.decode(sampled[:length]) if length else ""
         if kept.startswith(head):
             rest = kept[len(head) :]
-            return [*sampled[:length], *(encoder.judged(rest) if rest else ())]
+            return [*sampled[:length], *(tokenizer.judged(rest) if rest else ())]
     raise AssertionError("the empty text begins every text")
 
 
@@ -328,12 +328,12 @@ def sample(logits: Logits, settings: Settings, rng: np.random.Generator) -> int:
     return int(rng.choice(len(p), p=p / p.sum()))
 
 
-def _forced(encoder: Encoder, step: Free | Text | Choice) -> int:
+def _forced(tokenizer: PromptTokenizer, step: Free | Text | Choice) -> int:
     if isinstance(step, Free):
         return 0
     if isinstance(step, Text):
-        return len(encoder.continuation(step.text))
-    return max(len(encoder.word(word)) for word in step.words)
+        return len(tokenizer.continuation(step.text))
+    return max(len(tokenizer.word(word)) for word in step.words)
 
 
 def _hopeless(prompt: Prompt, context: int) -> bool:

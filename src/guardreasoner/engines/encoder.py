@@ -23,9 +23,9 @@ from tokenizers import Encoding, Regex, Tokenizer
 from tokenizers.pre_tokenizers import Sequence as Sequence_
 from tokenizers.pre_tokenizers import Split
 
-from guardreasoner.engines.encoding import clean
 from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.onnx import faults, load_runtime, open_session
+from guardreasoner.engines.prompt_tokens import clean
 from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong, printable
 from guardreasoner.plans import NOT_FINITE
 from guardreasoner.records import write_atomic

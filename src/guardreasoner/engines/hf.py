@@ -18,8 +18,8 @@ import numpy as np
 
 from guardreasoner.engines.base import Capabilities, OnText
 from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
-from guardreasoner.engines.encoding import encoder_of
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
+from guardreasoner.engines.prompt_tokens import tokenizer_of
 from guardreasoner.errors import ConfigError, EngineError, need, printable
 from guardreasoner.plans import Completion, Plan, Prompt
 
@@ -84,7 +84,7 @@ class HfEngine:
         if adapter:
             self.model = load_adapter(self.model, adapter, revision=adapter_revision, subfolder=adapter_subfolder)
         tokenizer = load_tokenizer(model, revision)
-        self.encoder = encoder_of(tokenizer, show_special=show_special)
+        self.tokenizer = tokenizer_of(tokenizer, show_special=show_special)
         self.name = name or model
         context = context_tokens or context_of(self.model.config)
         self.capabilities = Capabilities(True, True, context, keeps_deadline=True, streams=True)
@@ -113,7 +113,7 @@ class HfEngine:
             return complete(
                 prompts,
                 plan,
-                encoder=self.encoder,
+                tokenizer=self.tokenizer,
                 settings=replace(self.settings, temperature=temperature, seed=self.seed),
                 open_batch=lambda rows, tokens: HfBatch(self.model, self.torch),
                 deadline=deadline,
@@ -122,7 +122,7 @@ class HfEngine:
             )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        return self.encoder.offsets(text)
+        return self.tokenizer.offsets(text)
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot run afterwards."""

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from guardreasoner.engines.base import Capabilities, DeadlinePassed, OnText
 from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
-from guardreasoner.engines.encoding import encoder_from
 from guardreasoner.engines.hardware import available_cores
+from guardreasoner.engines.prompt_tokens import tokenizer_from
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.plans import Completion, Plan, Prompt
 
@@ -69,7 +69,7 @@ class OnnxEngine:
         """
         path = Path(folder)
         self.model = OnnxModel(path, threads=threads or available_cores(), spin=spin)
-        self.encoder = encoder_from(path)
+        self.tokenizer = tokenizer_from(path)
         self.name = name or path.resolve().name
         context, ends = self.model.sizes.context, self.model.sizes.ends
         self.capabilities = Capabilities(True, True, context, keeps_deadline=True, streams=True)
@@ -89,7 +89,7 @@ class OnnxEngine:
         return complete(
             prompts,
             plan,
-            encoder=self.encoder,
+            tokenizer=self.tokenizer,
             settings=replace(self.settings, temperature=temperature, seed=self.seed),
             open_batch=lambda rows, tokens: OnnxBatch(self.model, rows, tokens, deadline),
             deadline=deadline,
@@ -98,7 +98,7 @@ class OnnxEngine:
         )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        return self.encoder.offsets(text)
+        return self.tokenizer.offsets(text)
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot run afterwards."""

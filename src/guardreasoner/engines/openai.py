@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from guardreasoner.engines.base import Capabilities, until
-from guardreasoner.engines.encoding import Encoder, clean, encoder_from, encoder_of
 from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
+from guardreasoner.engines.prompt_tokens import PromptTokenizer, clean, tokenizer_from, tokenizer_of
 from guardreasoner.engines.special import break_up
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.plans import (
@@ -129,20 +129,20 @@ class OpenAIEngine(Served):
         self._max_tokens = max_tokens_field or ("max_completion_tokens" if host == "api.openai.com" else "max_tokens")
         self.top_p, self.temperature, self.special_strings = top_p, temperature, tuple(special_strings)
         forces = api == "completions"
-        self.encoder = _encoder(tokenizer) if tokenizer and forces else None
+        self.tokenizer = _tokenizer(tokenizer) if tokenizer and forces else None
         self.capabilities = Capabilities(force=forces, logprobs=forces, context_tokens=context_tokens)
         self._random = random.Random()
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Engine.offsets`; without a tokenizer four characters are taken for a token."""
-        return self.encoder.offsets(text) if self.encoder is not None else super().offsets(text)
+        return self.tokenizer.offsets(text) if self.tokenizer is not None else super().offsets(text)
 
     def _check(self, prompt: Prompt, plan: Plan) -> None:
         if len(plan) == 1 and isinstance(plan[0], Free):
             return
         if self.api == "chat":
             raise PlanUnsupported(f"{self.name} is a chat API: it cannot force text or score words; use mode full")
-        if isinstance(prompt, Chat) and self.encoder is None:
+        if isinstance(prompt, Chat) and self.tokenizer is None:
             raise PlanUnsupported(
                 f"to force text in a chat of {self.name} its template must be known: give the engine's option tokenizer"
             )
@@ -150,7 +150,7 @@ class OpenAIEngine(Served):
     async def _row(self, prompt: Prompt, plan: Plan, deadline: float | None, temperature: float) -> Completion:
         written = _Written()
         try:
-            if self.api == "chat" or (isinstance(prompt, Chat) and self.encoder is None):
+            if self.api == "chat" or (isinstance(prompt, Chat) and self.tokenizer is None):
                 return await self._chat_row(prompt, plan, deadline, temperature)
             self._start(written, prompt)
             for step in plan:
@@ -209,8 +209,8 @@ class OpenAIEngine(Served):
         return "".join(parts), found
 
     def _start(self, written: _Written, prompt: Prompt) -> None:
-        if self.encoder is not None:
-            encoded = self.encoder.encode(prompt)
+        if self.tokenizer is not None:
+            encoded = self.tokenizer.encode(prompt)
             written.ids, special = list(encoded.ids), encoded.special
         else:
             written.sent, special = self._text(segments_of(prompt))
@@ -220,8 +220,8 @@ class OpenAIEngine(Served):
     def _append(self, written: _Written, text: str, *, ours: bool) -> None:
         """Text after the prompt; what the model wrote may quote judged text, so it forms no special token either."""
         written.text += text
-        if self.encoder is not None and written.ids is not None:
-            written.ids += self.encoder.continuation(text) if ours else self.encoder.judged(text)
+        if self.tokenizer is not None and written.ids is not None:
+            written.ids += self.tokenizer.continuation(text) if ours else self.tokenizer.judged(text)
         else:
             written.sent += text if ours else break_up(text, self.special_strings)[0]
 
@@ -267,8 +267,8 @@ class OpenAIEngine(Served):
         """Log-probability of a whole word after the text so far; None = the server does not echo."""
         longer = _Written(sent=written.sent + word)
         skip = 0
-        if self.encoder is not None and written.ids is not None:
-            tail = self.encoder.word(word)
+        if self.tokenizer is not None and written.ids is not None:
+            tail = self.tokenizer.word(word)
             longer.ids, skip = [*written.ids, *tail], len(written.ids)
         body = {"max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
         try:
@@ -293,12 +293,12 @@ class OpenAIEngine(Served):
         return {"temperature": temperature} | ({"top_p": self.top_p} if temperature > 0 else {})
 
 
-def _encoder(tokenizer: str) -> Encoder:
+def _tokenizer(tokenizer: str) -> PromptTokenizer:
     if Path(tokenizer).is_dir():
-        return encoder_from(Path(tokenizer))
+        return tokenizer_from(Path(tokenizer))
     from guardreasoner.engines.hf import load_tokenizer
 
-    return encoder_of(load_tokenizer(tokenizer, None))
+    return tokenizer_of(load_tokenizer(tokenizer, None))
 
 
 def read_chat(answer: Mapping[str, Any]) -> Completion:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.engines.encoding import Encoder, clean
+from guardreasoner.engines.prompt_tokens import PromptTokenizer, clean
 from guardreasoner.plans import QUOTES, Free, Judged, Prompt, quotable, segments_of, unquoted
 
 LONGEST, LONGEST_PART = 40, 64
@@ -45,21 +45,21 @@ class QuoteTokens:
     """The closing mark alone."""
 
 
-_MARKS: WeakKeyDictionary[Encoder, QuoteTokens | None] = WeakKeyDictionary()
+_MARKS: WeakKeyDictionary[PromptTokenizer, QuoteTokens | None] = WeakKeyDictionary()
 
 
-def marks_of(encoder: Encoder) -> QuoteTokens | None:
+def marks_of(tokenizer: PromptTokenizer) -> QuoteTokens | None:
     """The tokens with quotation marks, found once; None = the tokenizer has none for a mark alone."""
-    if encoder not in _MARKS:
-        alone = [encoder.continuation(mark) for mark in QUOTES]
-        size = encoder.tokenizer.get_vocab_size() if max(map(len, alone)) == 1 else 0
-        texts = {i: encoder.shown(i) for i in range(size)}
+    if tokenizer not in _MARKS:
+        alone = [tokenizer.continuation(mark) for mark in QUOTES]
+        size = tokenizer.base.get_vocab_size() if max(map(len, alone)) == 1 else 0
+        texts = {i: tokenizer.shown(i) for i in range(size)}
         held = {i: text for i, text in texts.items() if not {*QUOTES, PART}.isdisjoint(text)}
         opening = frozenset(i for i, text in held.items() if text.endswith(QUOTES[0]) and QUOTES[1] not in text)
         closing = frozenset(i for i, text in held.items() if text.startswith(QUOTES[1]) and QUOTES[0] not in text)
         found = QuoteTokens(opening, closing, sorted(held.keys() - opening), alone[1][0]) if held else None
-        _MARKS[encoder] = found
-    return _MARKS[encoder]
+        _MARKS[tokenizer] = found
+    return _MARKS[tokenizer]
 
 
 def stop_at(text: str, step: Free) -> int | None:
@@ -72,7 +72,7 @@ def stop_at(text: str, step: Free) -> int | None:
 class Quoting:
     """The quotations of one text that is being sampled."""
 
-    encoder: Encoder
+    tokenizer: PromptTokenizer
     marks: QuoteTokens
     runs: Sequence[Sequence[int]]
     """Ids of what is quoted from each of its words on."""
@@ -122,7 +122,7 @@ class Quoting:
         """Whether a word ends here."""
         if len(run) <= self._written:
             return True
-        following = self.encoder.shown(run[self._written])[:1]
+        following = self.tokenizer.shown(run[self._written])[:1]
         return not self.given and following not in _INSIDE and not following.isalnum()
 
 
@@ -130,20 +130,20 @@ class Quoting:
 class Sources:
     """The judged segments of one prompt, as they may be quoted."""
 
-    encoder: Encoder
+    tokenizer: PromptTokenizer
     prompt: Prompt
     _runs: dict[tuple[str, bool], list[Sequence[int]]] = field(default_factory=dict)
 
     def quoting(self, step: Free) -> Quoting | None:
         """What holds a step to its source; None = it quotes none, or the tokenizer cannot."""
-        marks = None if step.quotes is None else marks_of(self.encoder)
+        marks = None if step.quotes is None else marks_of(self.tokenizer)
         if step.quotes is None or marks is None:
             return None
         found = (quoted_of(s, step.quotes) for s in segments_of(self.prompt) if isinstance(s, Judged))
         source, given = next(filter(None, found), ("", False))
         if (source, given) not in self._runs:
-            self._runs[source, given] = [run_of(self.encoder, source)] if given else runs_of(self.encoder, source)
-        return Quoting(self.encoder, marks, self._runs[source, given], given)
+            self._runs[source, given] = [run_of(self.tokenizer, source)] if given else runs_of(self.tokenizer, source)
+        return Quoting(self.tokenizer, marks, self._runs[source, given], given)
 
 
 def quoted_of(segment: Judged, name: str) -> tuple[str, bool] | None:
@@ -156,17 +156,17 @@ def quoted_of(segment: Judged, name: str) -> tuple[str, bool] | None:
     return (part, True) if given else (whole, False)
 
 
-def run_of(encoder: Encoder, source: str) -> Sequence[int]:
+def run_of(tokenizer: PromptTokenizer, source: str) -> Sequence[int]:
     """The ids of a text that is quoted from its beginning on, up to a word's end."""
-    ids = encoder.judged(source)
+    ids = tokenizer.judged(source)
     end = min(len(ids), LONGEST_PART)
-    while 0 < end < len(ids) and encoder.shown(ids[end])[:1].isalnum():
+    while 0 < end < len(ids) and tokenizer.shown(ids[end])[:1].isalnum():
         end -= 1
     return ids[:end]
 
 
-def runs_of(encoder: Encoder, source: str) -> list[Sequence[int]]:
+def runs_of(tokenizer: PromptTokenizer, source: str) -> list[Sequence[int]]:
     """The ids of a text from each of its words on, as far as a quotation may reach."""
     starts = [found.start() for found in _START.finditer(source)]
-    cut = ((encoder.judged(source[at : at + _REACH]), at) for at in starts)
+    cut = ((tokenizer.judged(source[at : at + _REACH]), at) for at in starts)
     return [ids[:LONGEST] if at + _REACH >= len(source) else ids[:-1][:LONGEST] for ids, at in cut]

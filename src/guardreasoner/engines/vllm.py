@@ -17,7 +17,7 @@ import numpy as np
 
 from guardreasoner.engines.base import PASSED, Capabilities, until
 from guardreasoner.engines.decoding import ids_of
-from guardreasoner.engines.encoding import encoder_of
+from guardreasoner.engines.prompt_tokens import tokenizer_of
 from guardreasoner.errors import EngineError, need, printable
 from guardreasoner.plans import Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
 
@@ -88,7 +88,7 @@ class VllmEngine:
         except (ValueError, OSError, RuntimeError) as error:
             line = printable(str(error).strip().split("\n", 1)[0], 200)
             raise EngineError(f"vLLM cannot load {printable(model)}: {line}") from None
-        self.encoder = encoder_of(self.llm.get_tokenizer(), show_special=show_special)
+        self.tokenizer = tokenizer_of(self.llm.get_tokenizer(), show_special=show_special)
         self.name, self.max_batch, self.top_p, self.seed = name or model, max_batch, top_p, seed
         context = int(self.llm.llm_engine.model_config.max_model_len)
         self.capabilities = Capabilities(force=True, logprobs=True, context_tokens=context)
@@ -122,14 +122,14 @@ class VllmEngine:
         return [done[i * copies : (i + 1) * copies] * (n // copies) for i in range(len(prompts))]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        return self.encoder.offsets(text)
+        return self.tokenizer.offsets(text)
 
     def close(self) -> None:
         """Let go of the model; the engine cannot run afterwards."""
         self.llm = None
 
     def _row(self, prompt: Prompt, plan: Plan, sample: int) -> _Request:
-        encoded = self.encoder.encode(prompt)
+        encoded = self.tokenizer.encode(prompt)
         ids = list(encoded.ids)
         seed = zlib.crc32(np.array([self.seed, sample, *ids], np.int64).tobytes())
         row = _Request(ids, len(ids), seed, encoded.special)
@@ -143,15 +143,15 @@ class VllmEngine:
         total = 1
         for step in plan:
             if isinstance(step, Text):
-                total += len(self.encoder.continuation(step.text))
+                total += len(self.tokenizer.continuation(step.text))
             elif isinstance(step, Choice):
-                total += max(len(self.encoder.word(word)) for word in step.words)
+                total += max(len(self.tokenizer.word(word)) for word in step.words)
             else:
                 total += 1
         return total
 
     def _append(self, row: _Request, text: str) -> None:
-        row.ids += self.encoder.continuation(text)
+        row.ids += self.tokenizer.continuation(text)
         row.text += text
 
     def _free(self, rows: Sequence[_Request], step: Free, temperature: float, *, reserve: int) -> None:
@@ -175,12 +175,12 @@ class VllmEngine:
                 row.finish = "length"
             elif sampled and not isinstance(made.stop_reason, str):
                 sampled.pop()  # the end token
-            kept = until(self.encoder.decode(sampled), step.stop)
-            row.ids += ids_of(self.encoder, sampled, kept)
+            kept = until(self.tokenizer.decode(sampled), step.stop)
+            row.ids += ids_of(self.tokenizer, sampled, kept)
             row.text += kept
 
     def _choose(self, rows: Sequence[_Request], step: Choice, temperature: float) -> None:
-        words = {word: self.encoder.word(word) for word in step.words}
+        words = {word: self.tokenizer.word(word) for word in step.words}
         first = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, logprobs=TOP_LOGPROBS)
         scores: list[dict[str, float]] = [{} for _ in rows]
         for found, output in zip(scores, self._generate([row.ids for row in rows], [first] * len(rows)), strict=True):

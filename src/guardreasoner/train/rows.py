@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from guardreasoner.data.mix import draw
-from guardreasoner.engines.encoding import Encoder, encoder_of
+from guardreasoner.engines.prompt_tokens import PromptTokenizer, tokenizer_of
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import request_of
 from guardreasoner.plans import Choice
@@ -51,13 +51,13 @@ class RowMaker:
     seed: int = 0
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def prompt_tokenizer(self) -> PromptTokenizer:
         """The tokenizer as engines use it."""
-        return encoder_of(self.tokenizer)
+        return tokenizer_of(self.tokenizer)
 
     def prompt(self, exchange: Exchange, look: str = "") -> list[int]:
         """The prompt as engines encode it."""
-        return list(self.encoder.encode(wire_format.render(exchange, self.wire, look)).ids)
+        return list(self.prompt_tokenizer.encode(wire_format.render(exchange, self.wire, look)).ids)
 
     def fit(self, exchange: Exchange, room: int, look: str = "") -> tuple[Exchange, list[int], bool]:
         """The exchange, its prompt in at most `room` tokens, and whether judged text was cut for that."""
@@ -156,24 +156,24 @@ class RowMaker:
         return self._encode(choice.words[0]), self._encode(choice.words[1])
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.encoder.continuation(text))
+        return list(self.prompt_tokenizer.continuation(text))
 
     def _shorten(self, exchange: Exchange, tokens: int) -> Exchange:
         asked = request_of(exchange)
-        prompt = middle_out(asked, tokens, self.encoder)
-        response = None if exchange.response is None else middle_out(exchange.response, tokens, self.encoder)
+        prompt = middle_out(asked, tokens, self.prompt_tokenizer)
+        response = None if exchange.response is None else middle_out(exchange.response, tokens, self.prompt_tokenizer)
         if prompt == asked and response == exchange.response:
             return exchange
         return replace(exchange, prompt=prompt, response=response, context=())
 
 
-def middle_out(text: str, tokens: int, encoder: Encoder) -> str:
+def middle_out(text: str, tokens: int, tokenizer: PromptTokenizer) -> str:
     """A text of at most about `tokens` tokens: its beginning and its end."""
     if len(text) <= tokens:  # no token is shorter than a character
         return text
     if tokens <= 1:
         return ""
-    spans = encoder.offsets(text)
+    spans = tokenizer.offsets(text)
     if len(spans) <= tokens:
         return text
     head, tail = tokens // 2, tokens - tokens // 2

@@ -448,8 +448,8 @@ def test_the_score_is_that_of_transformers_alone(folders):
     (verdict,) = guard.judge([BOTH])
     tokenizer = tiny_guards.tokenizer_of(folder)
     head = "user: Where is my hat?\n\nassistant: On your head.\n\n<|start_header_id|>assistant<|end_header_id|>"
-    prompt = tokenizer.encode(head, add_special_tokens=False).ids + list(guard.engine.encoder.continuation("\n\n"))
-    words = [list(guard.engine.encoder.word(w)) for w in ("unsafe", "safe")]
+    prompt = tokenizer.encode(head, add_special_tokens=False).ids + list(guard.engine.tokenizer.continuation("\n\n"))
+    words = [list(guard.engine.tokenizer.word(w)) for w in ("unsafe", "safe")]
     unsafe, safe = (math.exp(tiny_guards.log_probability(folder, prompt, word)) for word in words)
     assert verdict.scores["response_harm"] == pytest.approx(unsafe / (unsafe + safe), rel=1e-3)
     guard.close()
@@ -467,7 +467,7 @@ def test_lora_rows_load_their_adapter_on_their_base(name, architecture, folders,
     guard = load_guard(name, adapter=str(tmp_path / "adapter"), **options)
     (verdict,) = guard.judge([ASK])
     (call,) = guard.format.render(ASK, (P,), guard.options, force=True)
-    encoder = guard.engine.encoder
+    encoder = guard.engine.tokenizer
     lead = [i for step in call.plan[:1] if isinstance(step, Text) for i in encoder.continuation(step.text)]
     prompt = [*encoder.encode(call.prompt).ids, *lead]
     words = next(step for step in call.plan if isinstance(step, Choice)).words

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 import tiny
-from guardreasoner.engines.encoding import Encoder, clean, encoder_from, encoder_of
+from guardreasoner.engines.prompt_tokens import PromptTokenizer, clean, tokenizer_from, tokenizer_of
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.formats import guardreasoner as ours
 from guardreasoner.plans import Chat, Judged, Scaffold, Turn
@@ -16,7 +16,7 @@ from guardreasoner.types import Exchange
 from tokenizers_of_all_kinds import KINDS
 
 ENCODERS = {
-    name: Encoder(make(), chat=lambda m, a: "".join(f"<|{x['role']}|>{x['content']}" for x in m))
+    name: PromptTokenizer(make(), chat=lambda m, a: "".join(f"<|{x['role']}|>{x['content']}" for x in m))
     for name, make in KINDS.items()
 }
 MARKERS = sorted({t.content for e in ENCODERS.values() for t in e.tokenizer.get_added_tokens_decoder().values()})
@@ -57,20 +57,20 @@ def test_every_marker_in_an_exchange_is_ordinary_text(name, wire):
 def test_a_marker_cannot_be_formed_across_the_edge_of_judged_text():
     encoder = ENCODERS["byte_bpe"]
     encoded = encoder.encode((Scaffold("say <|eot"), Judged("_id|> now")))
-    assert encoder.tokenizer.token_to_id("<|eot_id|>") not in encoded.ids
+    assert encoder.base.token_to_id("<|eot_id|>") not in encoded.ids
     assert encoded.special == 1
 
 
 def test_our_own_special_tokens_stay_special():
     encoder = ENCODERS["byte_bpe"]
     ids = encoder.encode((Scaffold("<|eot_id|>"), Judged("<|eot_id|>"))).ids
-    assert ids.count(encoder.tokenizer.token_to_id("<|eot_id|>")) == 1
+    assert ids.count(encoder.base.token_to_id("<|eot_id|>")) == 1
 
 
 def test_an_added_token_that_is_not_called_special_is_cut_in_two():
     encoder = ENCODERS["byte_bpe"]
-    think = encoder.tokenizer.token_to_id("<think>")
-    assert think in encoder.tokenizer.encode("<think>").ids
+    think = encoder.base.token_to_id("<think>")
+    assert think in encoder.base.encode("<think>").ids
     assert think not in encoder.judged("a <think> b <think>")
     assert encoder.decode(encoder.judged("a <think> b <think>")) == "a <think> b <think>"
 
@@ -79,7 +79,7 @@ def test_an_added_token_that_is_not_called_special_is_cut_in_two():
 def test_a_harmless_prompt_is_encoded_as_one_text(name):
     encoder = ENCODERS[name]
     segments = Scaffold("User: "), Judged("how do I kill a process"), Scaffold(" please")
-    whole = encoder.tokenizer.encode("User: how do I kill a process please").ids
+    whole = encoder.base.encode("User: how do I kill a process please").ids
     assert list(encoder.encode(segments).ids) == whole
 
 
@@ -105,7 +105,7 @@ def test_a_chat_template_trims_what_it_would_trim_and_sees_no_judged_text():
         seen.append((messages, dict(arguments)))
         return "<|begin_of_text|>" + messages[0]["content"].strip()
 
-    encoder = Encoder(KINDS["byte_bpe"](), chat=template)
+    encoder = PromptTokenizer(KINDS["byte_bpe"](), chat=template)
     chat = Chat((Turn("user", (Judged("  secret <|eot_id|>\n"),)),), {"policy": "p"})
     encoded = encoder.encode(chat)
     assert "secret" not in str(seen)
@@ -116,27 +116,27 @@ def test_a_chat_template_trims_what_it_would_trim_and_sees_no_judged_text():
 
 def test_content_parts_are_given_as_a_list():
     seen = []
-    encoder = Encoder(KINDS["byte_bpe"](), chat=lambda m, a: seen.append(m) or m[0]["content"][0]["text"])
+    encoder = PromptTokenizer(KINDS["byte_bpe"](), chat=lambda m, a: seen.append(m) or m[0]["content"][0]["text"])
     encoder.encode(Chat((Turn("user", (Judged("hi"),)),), {"content_parts": True}))
     assert seen[0][0]["content"][0]["type"] == "text"
 
 
 def test_a_template_that_drops_the_text_to_judge_is_an_error():
-    encoder = Encoder(KINDS["byte_bpe"](), chat=lambda m, a: "nothing")
+    encoder = PromptTokenizer(KINDS["byte_bpe"](), chat=lambda m, a: "nothing")
     with pytest.raises(Exception, match="leaves out part of the text"):
         encoder.encode(Chat((Turn("user", (Judged("hi"),)),)))
 
 
 def test_a_model_without_a_chat_template_says_so():
     with pytest.raises(PlanUnsupported, match="no chat template"):
-        Encoder(tiny.tiny_tokenizer()).encode(Chat((Turn("user", (Judged("hi"),)),)))
+        PromptTokenizer(tiny.tiny_tokenizer()).encode(Chat((Turn("user", (Judged("hi"),)),)))
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_forced_text_goes_on_without_a_new_start(name):
     encoder = ENCODERS[name]
-    both = encoder.tokenizer.encode("Request: harmful", add_special_tokens=False).ids
-    joined = [*encoder.tokenizer.encode("Request:", add_special_tokens=False).ids, *encoder.continuation(" harmful")]
+    both = encoder.base.encode("Request: harmful", add_special_tokens=False).ids
+    joined = [*encoder.base.encode("Request:", add_special_tokens=False).ids, *encoder.continuation(" harmful")]
     assert joined == both
 
 
@@ -150,7 +150,7 @@ def test_decoding_keeps_scaffold_and_drops_control_markers():
     ids = [*wordpiece.continuation("Answers:"), wordpiece.tokenizer.token_to_id("[PAD]")]
     assert wordpiece.decode(ids) == "Answers:"
     assert llama.decode(llama.tokenizer.encode("a<|eot_id|>").ids) == "a"
-    assert "<|eot_id|>" in Encoder(KINDS["byte_bpe"](), show_special=True).decode(
+    assert "<|eot_id|>" in PromptTokenizer(KINDS["byte_bpe"](), show_special=True).decode(
         llama.tokenizer.encode("<|eot_id|>").ids
     )
 
@@ -170,16 +170,16 @@ def test_offsets_are_of_the_text_as_given():
 
 def test_an_encoder_is_made_of_a_bare_tokenizer():
     tokenizer = tiny.tiny_tokenizer()
-    ids = encoder_of(tokenizer).encode((Scaffold("Human user:\n"), Judged("[SEP] kill"))).ids
+    ids = tokenizer_of(tokenizer).encode((Scaffold("Human user:\n"), Judged("[SEP] kill"))).ids
     assert tokenizer.token_to_id("[SEP]") not in ids
 
 
 def test_a_folder_without_a_readable_tokenizer_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
-        encoder_from(tmp_path)
+        tokenizer_from(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ConfigError, match="is not a tokenizer"):
-        encoder_from(tmp_path)
+        tokenizer_from(tmp_path)
 
 
 def test_a_folder_brings_its_own_chat_template(tmp_path):
@@ -190,9 +190,9 @@ def test_a_folder_brings_its_own_chat_template(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"bos_token": "<|begin_of_text|>", "chat_template": template})
     )
-    encoder = encoder_from(tmp_path)
+    encoder = tokenizer_from(tmp_path)
     ids = encoder.encode(Chat((Turn("user", (Judged(" kill "),)),))).ids
-    assert ids[0] == encoder.tokenizer.token_to_id("<|begin_of_text|>")
+    assert ids[0] == encoder.base.token_to_id("<|begin_of_text|>")
     assert encoder.decode(ids) == "kill!"
 
 
@@ -200,5 +200,5 @@ def test_a_single_character_marker_is_replaced():
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), pre_tokenizers.Whitespace()
     tokenizer.add_tokens([AddedToken("§", special=False, normalized=False)])
-    encoder = Encoder(tokenizer)
+    encoder = PromptTokenizer(tokenizer)
     assert encoder.judged("a § a") == [1, 0, 1]

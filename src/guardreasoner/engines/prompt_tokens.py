@@ -39,7 +39,7 @@ class Encoded:
     """How many special-token strings were found in judged text and made ordinary (blanks and line ends not counted)."""
 
 
-class Encoder:
+class PromptTokenizer:
     """A tokenizer as engines use it. Safe to share between threads."""
 
     def __init__(
@@ -52,20 +52,20 @@ class Encoder:
         show_special: `decode` shows markers such as `<|channel|>` too, for formats that are made of them.
         """
         content = tokenizer.to_str()
-        self.tokenizer, self._plain = Tokenizer.from_str(content), Tokenizer.from_str(content)
-        for copy in (self.tokenizer, self._plain):
+        self.base, self._plain = Tokenizer.from_str(content), Tokenizer.from_str(content)
+        for copy in (self.base, self._plain):
             copy.no_truncation()
             copy.no_padding()
         self._plain.encode_special_tokens = True
         self._chat = chat
-        added = self.tokenizer.get_added_tokens_decoder()
+        added = self.base.get_added_tokens_decoder()
         self.guarded = frozenset(i for i, token in added.items() if token.special or _is_marker(token.content))
         """Ids that judged text must never be encoded to."""
         self._blank = frozenset(i for i in self.guarded if not added[i].content.strip())
         hidden = (i for i, token in added.items() if token.special and _MARKER.fullmatch(token.content))
         self._hidden = frozenset() if show_special else frozenset(hidden)
         self._lead = self._leading() if lead else ()
-        self._unknown = getattr(self.tokenizer.model, "unk_token", None)
+        self._unknown = getattr(self.base.model, "unk_token", None)
         self._fixed: dict[str, tuple[int, ...]] = {}
         self._words: dict[str, tuple[int, ...]] = {}
         self._shown: dict[int, str] = {}
@@ -138,15 +138,15 @@ class Encoder:
             PlanUnsupported: the tokenizer cannot write it.
         """
         ids = self.continuation(text)
-        if not ids or (self._unknown is not None and self.tokenizer.token_to_id(str(self._unknown)) in ids):
+        if not ids or (self._unknown is not None and self.base.token_to_id(str(self._unknown)) in ids):
             raise PlanUnsupported(f"this model's tokenizer cannot write the word {text!r}")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without control markers such as `<|eot_id|>` and `[PAD]`."""
         shown = [i for i in ids if i not in self._hidden]
-        text: str = self.tokenizer.decode(shown, skip_special_tokens=False)
-        if shown and not text.startswith(" ") and (self.tokenizer.id_to_token(shown[0]) or "").startswith("▁"):
+        text: str = self.base.decode(shown, skip_special_tokens=False)
+        if shown and not text.startswith(" ") and (self.base.id_to_token(shown[0]) or "").startswith("▁"):
             return " " + text  # the decoder takes the first word for the start of a text
         return text
 
@@ -157,7 +157,7 @@ class Encoder:
         not fit makes all of it U+FFFD.
         """
         shown = [i for i in ids if i not in self._hidden]
-        while shown and _BYTE.fullmatch(self.tokenizer.id_to_token(shown[-1]) or ""):
+        while shown and _BYTE.fullmatch(self.base.id_to_token(shown[-1]) or ""):
             shown.pop()
         return self.decode(shown).rstrip("\ufffd")
 
@@ -172,17 +172,17 @@ class Encoder:
         return list(self._plain.encode(clean(text), add_special_tokens=False).offsets)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self.base.encode(text, add_special_tokens=False).ids)
 
     def _leading(self) -> tuple[int, ...]:
-        bare, full = self._ids("a"), list(self.tokenizer.encode("a").ids)
+        bare, full = self._ids("a"), list(self.base.encode("a").ids)
         at = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
         return tuple(full[:at])
 
     def _whole(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
         """All segments in one piece, and the guarded ids in judged text, whole or in part."""
         texts = [clean(s.text) if isinstance(s, Judged) else s.text for s in segments]
-        encoding = self.tokenizer.encode("".join(texts), add_special_tokens=False)
+        encoding = self.base.encode("".join(texts), add_special_tokens=False)
         spans, start = [], 0
         for segment, text in zip(segments, texts, strict=True):
             if isinstance(segment, Judged):
@@ -226,14 +226,14 @@ class Encoder:
         return [judged[int(p)] if k % 2 else Scaffold(p) for k, p in enumerate(pieces)]
 
 
-def encoder_of(tokenizer: Any, **options: Any) -> Encoder:
+def tokenizer_of(tokenizer: Any, **options: Any) -> PromptTokenizer:
     """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template.
 
     Raises:
         ConfigError: the tokenizer has no `tokenizer.json`.
     """
     if isinstance(tokenizer, Tokenizer):
-        return Encoder(tokenizer, **options)
+        return PromptTokenizer(tokenizer, **options)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ConfigError("this model's tokenizer cannot keep judged text apart; a tokenizer.json is needed")
@@ -242,10 +242,10 @@ def encoder_of(tokenizer: Any, **options: Any) -> Encoder:
         settings = {"add_generation_prompt": True, **arguments}
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **settings))
 
-    return Encoder(backend, chat=chat if getattr(tokenizer, "chat_template", None) else None, **options)
+    return PromptTokenizer(backend, chat=chat if getattr(tokenizer, "chat_template", None) else None, **options)
 
 
-def encoder_from(folder: Path, **options: Any) -> Encoder:
+def tokenizer_from(folder: Path, **options: Any) -> PromptTokenizer:
     """An encoder from a folder with tokenizer.json and, for chats, a chat template; needs no transformers."""
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -254,7 +254,7 @@ def encoder_from(folder: Path, **options: Any) -> Encoder:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise ConfigError(f"{path} is not a tokenizer ({type(error).__name__}); export the model again") from None
-    return Encoder(tokenizer, chat=chat_template(folder), **options)
+    return PromptTokenizer(tokenizer, chat=chat_template(folder), **options)
 
 
 def clean(text: str) -> str:
