@@ -25,7 +25,7 @@ import httpx
 from guardreasoner.guards.base import Judging
 from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.chat.reply import COUNTED
-from guardreasoner.serve.gateway import FIELDS as GATEWAY
+from guardreasoner.serve.litellm_guardrail import FIELDS as GATEWAY
 from guardreasoner.types import TASKS, Exchange, Labels, Verdict
 
 WORD = "zqx-flagged"

@@ -32,8 +32,6 @@ def tables() -> Iterator[tuple[str, FieldTable]]:
     for route in ROUTES:
         if route == "proxy":
             yield route, chat_fields.REQUEST
-        elif route == "litellm":
-            yield route, import_module("guardreasoner.serve.gateway").FIELDS
         else:
             yield route, import_module(f"guardreasoner.serve.wires.{route}").FIELDS
 
@@ -42,8 +40,8 @@ def page() -> str:
     """The whole page: for every wire the fields of one kind in a row, then what is on no list, then replies."""
     shared = {*chat_fields.MESSAGE, *chat_fields.SETTINGS}
     rows = [
-        *_rows("proxy, litellm, nemo, guard", chat_fields.MESSAGE),
-        *_rows("proxy, nemo, guard", chat_fields.SETTINGS),
+        *_rows("proxy, litellm, nemo, nemo_model", chat_fields.MESSAGE),
+        *_rows("proxy, nemo, nemo_model", chat_fields.SETTINGS),
     ]
     rows += [row for wire, table in tables() for row in _rows(wire, (f for f in table.rows if f not in shared))]
     every = "any other field"

@@ -17,8 +17,8 @@ from guardreasoner.plans import Choice, Free, Scaffold, Text
 from tokenizers_of_all_kinds import KINDS, byte_bpe
 
 TOKENIZER = PromptTokenizer(tiny.tiny_tokenizer())
-VOCABULARY = TOKENIZER.tokenizer.get_vocab_size()
-END = TOKENIZER.tokenizer.token_to_id("[SEP]")
+VOCABULARY = TOKENIZER.base.get_vocab_size()
+END = TOKENIZER.base.token_to_id("[SEP]")
 SETTINGS = Settings(context=64, ends=frozenset([END]))
 
 

@@ -15,83 +15,83 @@ from guardreasoner.plans import Chat, Judged, Scaffold, Turn
 from guardreasoner.types import Exchange
 from tokenizers_of_all_kinds import KINDS
 
-ENCODERS = {
+TOKENIZERS = {
     name: PromptTokenizer(make(), chat=lambda m, a: "".join(f"<|{x['role']}|>{x['content']}" for x in m))
     for name, make in KINDS.items()
 }
-MARKERS = sorted({t.content for e in ENCODERS.values() for t in e.tokenizer.get_added_tokens_decoder().values()})
+MARKERS = sorted({t.content for e in TOKENIZERS.values() for t in e.base.get_added_tokens_decoder().values()})
 hostile = st.lists(
     st.one_of(st.sampled_from(MARKERS), st.text(max_size=8), st.sampled_from(["<|", "|>", "\0", "\ud800", " "]))
 )
 
 
 def test_every_kind_of_tokenizer_is_in_the_suite():
-    assert set(ENCODERS) == {"wordpiece", "byte_bpe", "metaspace_bpe", "unigram"}
+    assert set(TOKENIZERS) == {"wordpiece", "byte_bpe", "metaspace_bpe", "unigram"}
     assert len(MARKERS) > 25
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @given(parts=hostile)
 @settings(max_examples=60, deadline=None)
 def test_no_special_id_stands_for_judged_text(name, parts):
-    encoder, text = ENCODERS[name], "".join(parts)
-    assert not encoder.guarded & set(encoder.judged(text))
+    tokenizer, text = TOKENIZERS[name], "".join(parts)
+    assert not tokenizer.guarded & set(tokenizer.judged(text))
     scaffold = "Human user:\n", "\n\nAI assistant:\n"
-    ids = encoder.encode((Scaffold(scaffold[0]), Judged(text), Scaffold(scaffold[1]))).ids
-    bare = encoder.encode((Scaffold(scaffold[0]), Judged(""), Scaffold(scaffold[1]))).ids
-    assert sum(i in encoder.guarded for i in ids) == sum(i in encoder.guarded for i in bare)
+    ids = tokenizer.encode((Scaffold(scaffold[0]), Judged(text), Scaffold(scaffold[1]))).ids
+    bare = tokenizer.encode((Scaffold(scaffold[0]), Judged(""), Scaffold(scaffold[1]))).ids
+    assert sum(i in tokenizer.guarded for i in ids) == sum(i in tokenizer.guarded for i in bare)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("wire", ["raw", "chat"])
 def test_every_marker_in_an_exchange_is_ordinary_text(name, wire):
-    encoder = ENCODERS[name]
+    tokenizer = TOKENIZERS[name]
     text = " ".join(MARKERS)
     counts = []
     for judged in (text, "hello"):
-        ids = encoder.encode(ours.render(Exchange("x", judged, judged), wire)).ids
-        counts.append(sum(i in encoder.guarded for i in ids))
+        ids = tokenizer.encode(ours.render(Exchange("x", judged, judged), wire)).ids
+        counts.append(sum(i in tokenizer.guarded for i in ids))
     assert counts[0] == counts[1]
 
 
 def test_a_marker_cannot_be_formed_across_the_edge_of_judged_text():
-    encoder = ENCODERS["byte_bpe"]
-    encoded = encoder.encode((Scaffold("say <|eot"), Judged("_id|> now")))
-    assert encoder.base.token_to_id("<|eot_id|>") not in encoded.ids
+    tokenizer = TOKENIZERS["byte_bpe"]
+    encoded = tokenizer.encode((Scaffold("say <|eot"), Judged("_id|> now")))
+    assert tokenizer.base.token_to_id("<|eot_id|>") not in encoded.ids
     assert encoded.special == 1
 
 
 def test_our_own_special_tokens_stay_special():
-    encoder = ENCODERS["byte_bpe"]
-    ids = encoder.encode((Scaffold("<|eot_id|>"), Judged("<|eot_id|>"))).ids
-    assert ids.count(encoder.base.token_to_id("<|eot_id|>")) == 1
+    tokenizer = TOKENIZERS["byte_bpe"]
+    ids = tokenizer.encode((Scaffold("<|eot_id|>"), Judged("<|eot_id|>"))).ids
+    assert ids.count(tokenizer.base.token_to_id("<|eot_id|>")) == 1
 
 
 def test_an_added_token_that_is_not_called_special_is_cut_in_two():
-    encoder = ENCODERS["byte_bpe"]
-    think = encoder.base.token_to_id("<think>")
-    assert think in encoder.base.encode("<think>").ids
-    assert think not in encoder.judged("a <think> b <think>")
-    assert encoder.decode(encoder.judged("a <think> b <think>")) == "a <think> b <think>"
+    tokenizer = TOKENIZERS["byte_bpe"]
+    think = tokenizer.base.token_to_id("<think>")
+    assert think in tokenizer.base.encode("<think>").ids
+    assert think not in tokenizer.judged("a <think> b <think>")
+    assert tokenizer.decode(tokenizer.judged("a <think> b <think>")) == "a <think> b <think>"
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_harmless_prompt_is_encoded_as_one_text(name):
-    encoder = ENCODERS[name]
+    tokenizer = TOKENIZERS[name]
     segments = Scaffold("User: "), Judged("how do I kill a process"), Scaffold(" please")
-    whole = encoder.base.encode("User: how do I kill a process please").ids
-    assert list(encoder.encode(segments).ids) == whole
+    whole = tokenizer.base.encode("User: how do I kill a process please").ids
+    assert list(tokenizer.encode(segments).ids) == whole
 
 
 def test_nul_and_lone_surrogates_are_replaced_in_place():
     assert clean("a\0b\ud800c😀") == "a\ufffdb\ufffdc😀"
-    assert ENCODERS["wordpiece"].judged("how\0to \udfff kill")  # what follows is kept
-    assert ENCODERS["byte_bpe"].decode(ENCODERS["byte_bpe"].judged("a\0b")) == "a\ufffdb"
+    assert TOKENIZERS["wordpiece"].judged("how\0to \udfff kill")  # what follows is kept
+    assert TOKENIZERS["byte_bpe"].decode(TOKENIZERS["byte_bpe"].judged("a\0b")) == "a\ufffdb"
 
 
 def test_the_prefix_is_what_our_own_text_alone_gives():
-    encoder = ENCODERS["byte_bpe"]
-    one, two = (encoder.encode(ours.render(Exchange("x", t), "raw")) for t in ("kill", "\nhelp"))
+    tokenizer = TOKENIZERS["byte_bpe"]
+    one, two = (tokenizer.encode(ours.render(Exchange("x", t), "raw")) for t in ("kill", "\nhelp"))
     shared = min(one.prefix, two.prefix)
     assert shared > 100
     assert one.ids[:shared] == two.ids[:shared]
@@ -105,26 +105,26 @@ def test_a_chat_template_trims_what_it_would_trim_and_sees_no_judged_text():
         seen.append((messages, dict(arguments)))
         return "<|begin_of_text|>" + messages[0]["content"].strip()
 
-    encoder = PromptTokenizer(KINDS["byte_bpe"](), chat=template)
+    tokenizer = PromptTokenizer(KINDS["byte_bpe"](), chat=template)
     chat = Chat((Turn("user", (Judged("  secret <|eot_id|>\n"),)),), {"policy": "p"})
-    encoded = encoder.encode(chat)
+    encoded = tokenizer.encode(chat)
     assert "secret" not in str(seen)
     assert seen[0][1] == {"policy": "p"}
-    assert encoder.decode(encoded.ids) == "secret <|eot_id|>"
+    assert tokenizer.decode(encoded.ids) == "secret <|eot_id|>"
     assert encoded.special == 1
 
 
 def test_content_parts_are_given_as_a_list():
     seen = []
-    encoder = PromptTokenizer(KINDS["byte_bpe"](), chat=lambda m, a: seen.append(m) or m[0]["content"][0]["text"])
-    encoder.encode(Chat((Turn("user", (Judged("hi"),)),), {"content_parts": True}))
+    tokenizer = PromptTokenizer(KINDS["byte_bpe"](), chat=lambda m, a: seen.append(m) or m[0]["content"][0]["text"])
+    tokenizer.encode(Chat((Turn("user", (Judged("hi"),)),), {"content_parts": True}))
     assert seen[0][0]["content"][0]["type"] == "text"
 
 
 def test_a_template_that_drops_the_text_to_judge_is_an_error():
-    encoder = PromptTokenizer(KINDS["byte_bpe"](), chat=lambda m, a: "nothing")
+    tokenizer = PromptTokenizer(KINDS["byte_bpe"](), chat=lambda m, a: "nothing")
     with pytest.raises(Exception, match="leaves out part of the text"):
-        encoder.encode(Chat((Turn("user", (Judged("hi"),)),)))
+        tokenizer.encode(Chat((Turn("user", (Judged("hi"),)),)))
 
 
 def test_a_model_without_a_chat_template_says_so():
@@ -132,43 +132,43 @@ def test_a_model_without_a_chat_template_says_so():
         PromptTokenizer(tiny.tiny_tokenizer()).encode(Chat((Turn("user", (Judged("hi"),)),)))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_forced_text_goes_on_without_a_new_start(name):
-    encoder = ENCODERS[name]
-    both = encoder.base.encode("Request: harmful", add_special_tokens=False).ids
-    joined = [*encoder.base.encode("Request:", add_special_tokens=False).ids, *encoder.continuation(" harmful")]
+    tokenizer = TOKENIZERS[name]
+    both = tokenizer.base.encode("Request: harmful", add_special_tokens=False).ids
+    joined = [*tokenizer.base.encode("Request:", add_special_tokens=False).ids, *tokenizer.continuation(" harmful")]
     assert joined == both
 
 
 def test_a_word_that_the_tokenizer_cannot_write_is_refused():
     with pytest.raises(PlanUnsupported, match="cannot write"):
-        ENCODERS["wordpiece"].word(" 無害")
+        TOKENIZERS["wordpiece"].word(" 無害")
 
 
 def test_decoding_keeps_scaffold_and_drops_control_markers():
-    wordpiece, llama = ENCODERS["wordpiece"], ENCODERS["byte_bpe"]
-    ids = [*wordpiece.continuation("Answers:"), wordpiece.tokenizer.token_to_id("[PAD]")]
+    wordpiece, llama = TOKENIZERS["wordpiece"], TOKENIZERS["byte_bpe"]
+    ids = [*wordpiece.continuation("Answers:"), wordpiece.base.token_to_id("[PAD]")]
     assert wordpiece.decode(ids) == "Answers:"
-    assert llama.decode(llama.tokenizer.encode("a<|eot_id|>").ids) == "a"
+    assert llama.decode(llama.base.encode("a<|eot_id|>").ids) == "a"
     assert "<|eot_id|>" in PromptTokenizer(KINDS["byte_bpe"](), show_special=True).decode(
-        llama.tokenizer.encode("<|eot_id|>").ids
+        llama.base.encode("<|eot_id|>").ids
     )
 
 
 def test_a_space_at_the_start_of_an_answer_is_kept():
-    encoder = ENCODERS["metaspace_bpe"]
-    assert encoder.decode(encoder.continuation(" harmful")) == " harmful"
+    tokenizer = TOKENIZERS["metaspace_bpe"]
+    assert tokenizer.decode(tokenizer.continuation(" harmful")) == " harmful"
 
 
 def test_offsets_are_of_the_text_as_given():
-    for encoder in ENCODERS.values():
+    for tokenizer in TOKENIZERS.values():
         text = "kill <mask>\0 the process \ud800 please"
-        spans = encoder.offsets(text)
+        spans = tokenizer.offsets(text)
         assert spans[-1][1] == len(text)
         assert all(0 <= a <= b <= len(text) for a, b in spans)
 
 
-def test_an_encoder_is_made_of_a_bare_tokenizer():
+def test_a_prompt_tokenizer_is_made_of_a_bare_tokenizer():
     tokenizer = tiny.tiny_tokenizer()
     ids = tokenizer_of(tokenizer).encode((Scaffold("Human user:\n"), Judged("[SEP] kill"))).ids
     assert tokenizer.token_to_id("[SEP]") not in ids
@@ -190,15 +190,15 @@ def test_a_folder_brings_its_own_chat_template(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"bos_token": "<|begin_of_text|>", "chat_template": template})
     )
-    encoder = tokenizer_from(tmp_path)
-    ids = encoder.encode(Chat((Turn("user", (Judged(" kill "),)),))).ids
-    assert ids[0] == encoder.base.token_to_id("<|begin_of_text|>")
-    assert encoder.decode(ids) == "kill!"
+    tokenizer = tokenizer_from(tmp_path)
+    ids = tokenizer.encode(Chat((Turn("user", (Judged(" kill "),)),))).ids
+    assert ids[0] == tokenizer.base.token_to_id("<|begin_of_text|>")
+    assert tokenizer.decode(ids) == "kill!"
 
 
 def test_a_single_character_marker_is_replaced():
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), pre_tokenizers.Whitespace()
     tokenizer.add_tokens([AddedToken("§", special=False, normalized=False)])
-    encoder = PromptTokenizer(tokenizer)
-    assert encoder.judged("a § a") == [1, 0, 1]
+    tokenizer = PromptTokenizer(tokenizer)
+    assert tokenizer.judged("a § a") == [1, 0, 1]

@@ -36,7 +36,7 @@ class Dictated:
     def feed(self, asks):
         read = max(ask.keep + len(ask.tokens) for ask in asks.values())
         self.prompt = self.prompt or read
-        logits = np.zeros(TOKENIZER.tokenizer.get_vocab_size(), np.float32)
+        logits = np.zeros(TOKENIZER.base.get_vocab_size(), np.float32)
         logits[self.ids[min(read - self.prompt, len(self.ids) - 1)]] = 5.0
         return dict.fromkeys(asks, logits)
 
@@ -53,7 +53,7 @@ class Eager:
         self.marks = list(marks.opening | marks.closing)
 
     def feed(self, asks):
-        logits = {row: self.random.normal(size=TOKENIZER.tokenizer.get_vocab_size()).astype(np.float32) for row in asks}
+        logits = {row: self.random.normal(size=TOKENIZER.base.get_vocab_size()).astype(np.float32) for row in asks}
         for row in logits:
             logits[row][self.marks] += 2
         return logits

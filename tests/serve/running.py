@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 
+from guardreasoner.serve.access.connection import FrontDoor
+from guardreasoner.serve.access.keys import HostNames, Keys
 from guardreasoner.serve.app import make_app
 from guardreasoner.serve.core.judge import Core
-from guardreasoner.serve.door.connection import FrontDoor
-from guardreasoner.serve.door.keys import HostNames, Keys
 from guardreasoner.serve.policy import policy_of
 from guardreasoner.serve.run import Server, configuration
 from patience import PATIENCE, until

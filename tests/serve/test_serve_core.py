@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from guardreasoner.serve.door.keys import Keys, read_keys
+from guardreasoner.serve.access.keys import Keys, read_keys
 from patience import PATIENCE, until
 from serve import fake_guards
 from serve.running import Served, busy, serving, upstream

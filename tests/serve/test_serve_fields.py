@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from guardreasoner.serve.chat.conversation import read_messages
 from guardreasoner.serve.chat.fields import REQUEST
 from guardreasoner.serve.fields import KINDS, Field, FieldTable, coded, harmless, sealed, visible
-from guardreasoner.serve.gateway import FIELDS as LITELLM
+from guardreasoner.serve.litellm_guardrail import FIELDS as LITELLM
 from guardreasoner.serve.policy import ROUTES
 
 WIRES = {route: importlib.import_module(f"guardreasoner.serve.wires.{route}") for route in ROUTES if route != "proxy"}

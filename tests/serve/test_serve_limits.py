@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.serve.door.keys import check_exposure, is_loopback, names_for, read_keys
-from guardreasoner.serve.door.limits import Refused
-from guardreasoner.serve.door.log import log, redact
+from guardreasoner.serve.access.keys import check_exposure, is_loopback, names_for, read_keys
+from guardreasoner.serve.access.limits import Refused
+from guardreasoner.serve.access.log import log, redact
 from patience import PATIENCE
 from serve.running import Served, serving
 

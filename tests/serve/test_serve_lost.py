@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardreasoner.serve.access.keys import names_for, read_keys, read_upstream_key
 from guardreasoner.serve.chat.stream import HeldReply
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
-from guardreasoner.serve.door.keys import names_for, read_keys, read_upstream_key
 from guardreasoner.serve.inprocess import InProcess
 from guardreasoner.serve.policy import Rules, policy_of
 from guardreasoner.types import Exchange
@@ -662,7 +662,7 @@ def test_several_reasoning_passes_are_paid_all_or_none(served):
 
 
 def test_judged_text_is_logged_on_every_wire_where_the_policy_asks_for_it(caplog):
-    from guardreasoner.serve.door.log import log
+    from guardreasoner.serve.access.log import log
 
     log.propagate = True
     with (

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.records import dumps, to_dict
+from guardreasoner.serve.access.limits import Overloaded, Refused
+from guardreasoner.serve.access.metrics import Metrics
 from guardreasoner.serve.chat.conversation import read_messages
 from guardreasoner.serve.chat.reply import FINISHES, SPOKEN_FIELDS, read_reply, said
 from guardreasoner.serve.core.budget import Allowance, Escalations, RecentEntries
@@ -17,8 +19,6 @@ from guardreasoner.serve.core.frames import ChildSocket, Event, JudgeJob, pack
 from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.core.queue import ExchangeQueue, QueuedExchange
 from guardreasoner.serve.core.worker import Frames
-from guardreasoner.serve.door.limits import Overloaded, Refused
-from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import Limits, Policy, ReasoningBudget
 from guardreasoner.serve.run import JoiningTransport
 from guardreasoner.serve.service import whole

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.serve.door.keys import read_keys
-from guardreasoner.serve.door.limits import Overloaded
+from guardreasoner.serve.access.keys import read_keys
+from guardreasoner.serve.access.limits import Overloaded
 from patience import PATIENCE
 from serve import fake_guards
 from serve.browser import browser

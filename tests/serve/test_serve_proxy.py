@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from guardreasoner.errors import ConfigError
+from guardreasoner.serve.access.keys import read_keys
 from guardreasoner.serve.chat.stream import HeldReply
-from guardreasoner.serve.door.keys import read_keys
 from guardreasoner.serve.policy import policy_of
 from patience import PATIENCE, until
 from serve.running import Upstream, completion, serving, upstream

@@ -31,9 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     need("fastapi", "serve"), need("uvicorn", "serve")  # one sentence instead of a traceback from the modules below
+    from guardreasoner.serve.access.keys import check_exposure, names_for, read_keys, read_upstream_key
+    from guardreasoner.serve.access.log import set_up
     from guardreasoner.serve.app import make_app
-    from guardreasoner.serve.door.keys import check_exposure, names_for, read_keys, read_upstream_key
-    from guardreasoner.serve.door.log import set_up
     from guardreasoner.serve.policy import policy_of, read_policy
     from guardreasoner.serve.run import serve
 

@@ -50,7 +50,7 @@ MARKS = 3
 """[CLS] and two [SEP]."""
 SHORT, REACH = 64, 2.0
 """Pieces of a text of at most so many tokens are judged only where the whole is at most so many log-odds below its
-bar: in short texts harm among harmless sentences still moves the whole (`bench/short.py`)."""
+bar: in short texts harm among harmless sentences still moves the whole (`bench/short_texts.py`)."""
 LONE, MANY = 0.7, 12
 """Log-odds above the threshold at which the whole of a text of `MANY` sentences decides alone: one that passes by less
 needs a piece that lacks less. Harmless text around a text that is nearly harmful lifts the whole, and no piece. What is

@@ -16,8 +16,8 @@ from guardreasoner.guards.base import Guard
 from guardreasoner.guards.ours import BUNDLED
 from guardreasoner.serve.chat.conversation import Memory
 from guardreasoner.serve.core.budget import RecentEntries
-from guardreasoner.serve.gateway import Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.inprocess import InProcess
+from guardreasoner.serve.litellm_guardrail import Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.policy import Rules
 
 _hooks = need("litellm.integrations.custom_guardrail", "litellm")

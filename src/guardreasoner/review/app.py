@@ -24,7 +24,7 @@ from guardreasoner.errors import DataError
 from guardreasoner.records import Appender, from_dict, now, read_jsonl
 from guardreasoner.report.worth_reading import visible
 from guardreasoner.review.disagreements import ITEMS, SEALED
-from guardreasoner.serve.door.connection import HEADERS
+from guardreasoner.serve.access.connection import HEADERS
 from guardreasoner.serve.service import page_routes
 from guardreasoner.types import TASKS, Labels, Review, Task
 

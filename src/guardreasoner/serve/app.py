@@ -17,15 +17,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from guardreasoner import __version__
+from guardreasoner.serve.access.connection import FrontDoor
+from guardreasoner.serve.access.keys import HostNames, Keys
+from guardreasoner.serve.access.limits import Refused
+from guardreasoner.serve.access.metrics import Metrics
 from guardreasoner.serve.chat import proxy
 from guardreasoner.serve.chat.models import listed_models
 from guardreasoner.serve.core.frames import Opener
 from guardreasoner.serve.core.judge import Core
 from guardreasoner.serve.core.worker import Worker
-from guardreasoner.serve.door.connection import FrontDoor
-from guardreasoner.serve.door.keys import HostNames, Keys
-from guardreasoner.serve.door.limits import Refused
-from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.policy import ROUTES, Policy
 from guardreasoner.serve.service import Service, page_routes, reply
 

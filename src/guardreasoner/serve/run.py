@@ -22,11 +22,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from guardreasoner.errors import EngineError
+from guardreasoner.serve.access.connection import FrontDoor
+from guardreasoner.serve.access.limits import WHOLE
+from guardreasoner.serve.access.log import log
 from guardreasoner.serve.core.judge import Core
 from guardreasoner.serve.decide import unmatchable
-from guardreasoner.serve.door.connection import FrontDoor
-from guardreasoner.serve.door.limits import WHOLE
-from guardreasoner.serve.door.log import log
 from guardreasoner.serve.policy import ROUTES, Limits
 
 DRAIN_S = 1.0

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.records import dumps
+from guardreasoner.serve.access.connection import until_gone
+from guardreasoner.serve.access.limits import Refused, header, read_json, shaped
+from guardreasoner.serve.access.metrics import Metrics
 from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.decide import blocks
-from guardreasoner.serve.door.connection import until_gone
-from guardreasoner.serve.door.limits import Refused, header, read_json, shaped
-from guardreasoner.serve.door.metrics import Metrics
 from guardreasoner.serve.fields import CheckedBody, FieldTable
 from guardreasoner.serve.policy import Policy, Route
 from guardreasoner.types import Exchange, Labels, Mode, Usage, Verdict, field_names

@@ -19,7 +19,7 @@ from guardreasoner.report.blocks import (
 )
 from guardreasoner.report.glance import MISSES, ORDINARY, Glance
 from guardreasoner.report.model import Report, TaskPoints
-from guardreasoner.report.sections.words import TASK_NAMES, fixed, interval, p_value
+from guardreasoner.report.sections.numbers import TASK_NAMES, fixed, interval, p_value
 
 POINT_NAMES = {
     "tpr_at_fpr1": "TPR at 1% FPR",

@@ -19,7 +19,7 @@ from guardreasoner.report.blocks import (
     plain,
 )
 from guardreasoner.report.model import Report
-from guardreasoner.report.sections.words import TASK_NAMES, fixed, span
+from guardreasoner.report.sections.numbers import TASK_NAMES, fixed, span
 
 CAPTIONS = {
     "precision_recall": "Precision against recall over all rows of a task; dotted: the share of positives, which is "

@@ -17,7 +17,7 @@ from guardreasoner.report.blocks import (
     plain,
 )
 from guardreasoner.report.model import Report
-from guardreasoner.report.sections.words import TASK_NAMES, fixed, p_value, span
+from guardreasoner.report.sections.numbers import TASK_NAMES, fixed, p_value, span
 from guardreasoner.report.tables import Entry, Standing, TaskTable
 from guardreasoner.report.worth_reading import opinionated
 from guardreasoner.types import TASKS, Score, Task

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 
 from guardreasoner.records import dumps
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.chat.conversation import Conversation, JudgedConversation, Memory, Round, worst
 from guardreasoner.serve.chat.reply import LABELS
 from guardreasoner.serve.core.judge import Caller
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
-from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import coded
 from guardreasoner.serve.policy import Rules
 from guardreasoner.serve.service import Service, brief

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.service import Service
 
 MOST, MOST_BYTES = 1_000, 2_000_000

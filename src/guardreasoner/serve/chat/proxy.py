@@ -19,6 +19,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from guardreasoner.serve.access.connection import until_gone
+from guardreasoner.serve.access.limits import Refused, header, read_json
 from guardreasoner.serve.chat.call import RETRYABLE, Body, ChatCall
 from guardreasoner.serve.chat.conversation import JudgedConversation, Memory, examine, read_messages, round_of
 from guardreasoner.serve.chat.fields import REQUEST
@@ -26,8 +28,6 @@ from guardreasoner.serve.chat.relay import data, relay
 from guardreasoner.serve.chat.reply import UpstreamReply, read_reply, said
 from guardreasoner.serve.core.budget import RecentEntries
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
-from guardreasoner.serve.door.connection import until_gone
-from guardreasoner.serve.door.limits import Refused, header, read_json
 from guardreasoner.serve.fields import coded
 from guardreasoner.serve.service import Service, brief, reply, unjudged
 

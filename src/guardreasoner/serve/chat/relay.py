@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 
 from guardreasoner.records import dumps
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.chat.call import Body, ChatCall
 from guardreasoner.serve.chat.conversation import JudgedConversation
 from guardreasoner.serve.chat.events import EventReader, EventTooLong, ServerSent
 from guardreasoner.serve.chat.reply import LABELS, read_reply, said, unclear
 from guardreasoner.serve.chat.stream import HeldReply
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
-from guardreasoner.serve.door.limits import Refused
 from guardreasoner.types import SETTLED, Verdict
 
 ENVELOPE = ("id", "object", "created", *LABELS)

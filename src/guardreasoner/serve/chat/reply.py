@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.fields import coded, harmless, sealed, visible
 
 Body = dict[str, Any]

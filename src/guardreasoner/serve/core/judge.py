@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from guardreasoner.formats.guardreasoner import VERSION
+from guardreasoner.serve.access.limits import Overloaded, Refused
+from guardreasoner.serve.access.log import log_judged
+from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.spans import configured, span
 from guardreasoner.serve.core.budget import Escalations, RecentEntries
 from guardreasoner.serve.core.frames import JudgeJob
 from guardreasoner.serve.core.queue import BASE_CHARACTERS, ExchangeQueue, QueuedExchange
 from guardreasoner.serve.core.worker import GuardBroken, StepSink, Worker, ended
 from guardreasoner.serve.decide import decide
-from guardreasoner.serve.door.limits import Overloaded, Refused
-from guardreasoner.serve.door.log import log_judged
-from guardreasoner.serve.door.metrics import Metrics
-from guardreasoner.serve.door.spans import configured, span
 from guardreasoner.serve.policy import REASONING, ROUTES, Policy, Route, Rules
 from guardreasoner.types import MODES, SETTLED, Exchange, Mode, Status, Step, Task, Usage, Verdict
 

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from guardreasoner.serve.access.limits import Overloaded
 from guardreasoner.serve.core.worker import StepSink
-from guardreasoner.serve.door.limits import Overloaded
 from guardreasoner.serve.policy import Limits
 from guardreasoner.types import Exchange, Mode, Task, Verdict
 

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from guardreasoner.records import dumps
+from guardreasoner.serve.access.connection import until_gone
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.chat.fields import ROLES
 from guardreasoner.serve.core.judge import Caller
-from guardreasoner.serve.door.connection import until_gone
-from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable
 from guardreasoner.serve.service import Service, described, reply, whole
 from guardreasoner.types import Exchange, Message, Mode, Step, Verdict

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guardreasoner.serve.access.limits import read_json, shaped
 from guardreasoner.serve.chat.conversation import Memory
 from guardreasoner.serve.core.budget import RecentEntries
-from guardreasoner.serve.door.limits import read_json, shaped
-from guardreasoner.serve.gateway import FIELDS, Gateway, GuardrailRequest, RememberedCall
+from guardreasoner.serve.litellm_guardrail import FIELDS, Gateway, GuardrailRequest, RememberedCall
 from guardreasoner.serve.service import Service, described, reply
 from guardreasoner.types import Exchange, Mode, Verdict
 

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.data.kinds import kinds
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.chat.conversation import worst
-from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Mode, Task, Verdict

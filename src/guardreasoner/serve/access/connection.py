@@ -18,12 +18,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guardreasoner.serve.access.keys import HostNames, Keys
+from guardreasoner.serve.access.limits import Overloaded, Refused
+from guardreasoner.serve.access.log import log
+from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.spans import configured
 from guardreasoner.serve.decide import SEVERITY
-from guardreasoner.serve.door.keys import HostNames, Keys
-from guardreasoner.serve.door.limits import Overloaded, Refused
-from guardreasoner.serve.door.log import log
-from guardreasoner.serve.door.metrics import Metrics
-from guardreasoner.serve.door.spans import configured
 
 R = TypeVar("R")
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -2,7 +2,7 @@
 
 Only the API is used here: exporter, endpoint and sampling are set up from outside, by `opentelemetry-instrument` or by
 the standard `OTEL_*` variables. FastAPI (0.165) makes the spans of the requests around ours by itself, so that a traced
-request goes through its layers (`gate`).
+request goes through its layers (`FrontDoor`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What pieces add in short texts: harm among harmless sentences, and harmless texts, of at most 64 tokens.
 
-    python bench/short.py --guard nano --data DATA
+    python bench/short_texts.py --guard nano --data DATA
 
 Rows are of left-out sources and of everyday's left-out domains; the harmful ones are flagged by themselves. For
 each set: texts whose whole is flagged, texts that only their pieces flag, and how far below its bar the whole of those

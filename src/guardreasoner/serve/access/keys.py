@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from guardreasoner.errors import ConfigError
-from guardreasoner.serve.door.limits import Refused
+from guardreasoner.serve.access.limits import Refused
 
 VARIABLE = "GUARDREASONER_API_KEYS"
 UPSTREAM_VARIABLE = "GUARDREASONER_UPSTREAM_KEY"

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.records import unique_keys
+from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.chat import fields as chat_fields
 from guardreasoner.serve.chat.conversation import read_messages, spoken, worst
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
-from guardreasoner.serve.door.limits import Refused
 from guardreasoner.serve.fields import Field, FieldTable, visible
 from guardreasoner.serve.service import Service, brief, described, reply
 from guardreasoner.types import Exchange, Task, Verdict
@@ -45,15 +45,15 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter()
 
     @routes.post(
-        "/guard/v1/chat/completions", name="guard", **described(GuardChat, "The guard as a content-safety model.")
+        "/guard/v1/chat/completions", name="nemo_model", **described(GuardChat, "The guard as a content-safety model.")
     )
     async def guard(request: Request) -> Response:
-        body, checked = await service.read(request, "guard", GuardChat, table=FIELDS)
+        body, checked = await service.read(request, "nemo_model", GuardChat, table=FIELDS)
         if body.stream:
             raise Refused(400, "a verdict is not streamed here; set stream to false", "bad_request")
         labels = [Exchange(loose.where, loose.text) for loose in checked.loose]
         asked = [*_exchanges(service, body.messages), *labels]
-        verdicts = await service.judge_all(request, asked, service.ask(request, "guard"))
+        verdicts = await service.judge_all(request, asked, service.ask(request, "nemo_model"))
         return reply(_completion(body.model, verdicts))
 
     return routes
@@ -65,8 +65,8 @@ def _exchanges(service: Service, messages: Sequence[Mapping[str, Any]]) -> list[
     Raises:
         Refused: there is no text, or something that cannot be judged.
     """
-    trusted = service.policy.rules("guard").trusted_roles
-    service.let_pass("guard", read_messages(list(messages), trusted).unread)
+    trusted = service.policy.rules("nemo_model").trusted_roles
+    service.let_pass("nemo_model", read_messages(list(messages), trusted).unread)
     before = read_messages(list(messages[:-1]), trusted)
     found = (*before.alone, *before.turns)
     return [_carried(messages[-1]), *(Exchange(t.where, t.prompt, t.response) for t in found if t.prompt or t.response)]

@@ -1,6 +1,6 @@
 """What a guard scores where one of its thresholds is moved, from the scores of a finished run.
 
-    python bench/moved.py RUN --task response_harm
+    python bench/move_threshold.py RUN --task response_harm
 
 Per threshold: F1, FPR and misses of `everyday`, then F1 and FPR of the paper's benchmarks, weighted by rows.
 A server's policy (`thresholds: {response_harm: 0.3}`) moves it in the same way: it reads the scores of the verdicts.

@@ -1,6 +1,6 @@
 """Thresholds of replies and refusals, tried on left-out sources as the guard judges them: with pieces.
 
-    python bench/cuts.py SCORES.jsonl --data DATA [--limit 100]
+    python bench/thresholds.py SCORES.jsonl --data DATA [--limit 100]
 
 Scores every passage of the rows that the recipe names for each task (`calibrate.sources` of `recipes/nano.yaml`), at
 most LIMIT of a source, once, into SCORES.jsonl (the same command again goes on where it stopped), and then tries

@@ -1,1 +1,0 @@
-"""Everything between the socket and a wire format: connections, limits, keys, log, metrics."""
