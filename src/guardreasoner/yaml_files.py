@@ -1,8 +1,7 @@
-"""YAML: the tables of this package, and files that a user gives."""
+"""Files of this package; YAML, in it and given by a user."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,14 @@ class _OnceEach(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def in_package(place: str) -> Path:
+    """A file or folder of this package."""
+    return Path(__file__).parent / place
+
+
 def packaged(place: str) -> Any:
-    """What a file of this package holds, by its place in the package."""
-    return yaml.safe_load((files("guardreasoner") / place).read_text(encoding="utf-8"))
+    """What a YAML file of this package holds."""
+    return yaml.safe_load(in_package(place).read_text(encoding="utf-8"))
 
 
 def read_text(path: str | Path) -> str:

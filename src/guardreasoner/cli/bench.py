@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.resources import as_file, files
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from guardreasoner.evaluate.speed import as_row, measure, peak_memory_mb
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import read_jsonl
 from guardreasoner.types import MODES, Exchange
+from guardreasoner.yaml_files import in_package
 
 AGAINST = ("float32", "bfloat16")
 COLUMNS = (
@@ -107,8 +107,7 @@ def _child(arguments: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _exchanges(file: Path | None, limit: int) -> list[Exchange]:
-    with as_file(files("guardreasoner") / "data" / "smoke.jsonl") as bundled:
-        rows = [row for _, row in islice(read_jsonl(file or bundled), limit)]
+    rows = [row for _, row in islice(read_jsonl(file or in_package("data/smoke.jsonl")), limit)]
     return [Exchange(str(r.get("id", i)), str(r.get("prompt") or ""), r.get("response")) for i, r in enumerate(rows)]
 
 

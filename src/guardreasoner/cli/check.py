@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 from io import BytesIO
 from itertools import islice
 from typing import IO
@@ -22,6 +21,7 @@ from guardreasoner.guards.base import Guard, judge_all, validate
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import dumps, to_dict
 from guardreasoner.types import Exchange, Verdict
+from guardreasoner.yaml_files import in_package
 
 CHUNK = 32
 FAIL_ON = ("harmful", "refusal", "any")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _rows(args: argparse.Namespace) -> Rows:
     if args.examples:
-        content = (files("guardreasoner") / "data" / "examples.jsonl").read_bytes()
+        content = in_package("data/examples.jsonl").read_bytes()
         return _read(BytesIO(content), "examples.jsonl")
     if args.text == "-":
         return _read(sys.stdin.buffer, "standard input")

@@ -7,8 +7,7 @@ and compare with TF-IDF trained on the other domains (bench/everyday.py), rather
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
+from guardreasoner.yaml_files import in_package
 
 TEST_DOMAINS = ("a03", "a09", "b05", "c06", "c11", "d03", "e05", "f02", "p04", "q03", "r06")
 """Domains that nothing is trained or fitted on."""
@@ -17,4 +16,4 @@ EVERYDAY = "everyday"
 
 def shipped(name: str) -> str:
     """The file behind the name of a benchmark that comes with the package; other names as they are."""
-    return str(Path(str(files("guardreasoner.data"))) / "everyday.jsonl") if name.lower() == EVERYDAY else name
+    return str(in_package("data/everyday.jsonl")) if name.lower() == EVERYDAY else name

@@ -12,10 +12,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 
 from guardreasoner.data.sources import input_block
 from guardreasoner.types import TASKS, Example, Labels
+from guardreasoner.yaml_files import in_package
 
 WIDTH, TEXT = 4, 3
 """Bytes per row, and how many of them are the text's: two different texts look alike once in 17 million."""
@@ -43,7 +43,7 @@ def text_hash(text: str) -> str:
 @cache
 def known() -> Mapping[str, tuple[bytes, ...]]:
     """Benchmark -> fingerprints of its rows, in order; benchmarks whose official file we never saw are absent."""
-    lines = (files("guardreasoner.data") / "fingerprints.txt").read_text(encoding="ascii").split("\n")
+    lines = in_package("data/fingerprints.txt").read_text(encoding="ascii").split("\n")
     codes = {name: base64.b64decode(code) for name, code in (line.split() for line in lines if line)}
     return {name: tuple(c[i : i + WIDTH] for i in range(0, len(c), WIDTH)) for name, c in codes.items()}
 

@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from guardreasoner.errors import ConfigError, DataError, UnknownName
 from guardreasoner.records import read_jsonl
 from guardreasoner.run_folder import Counts
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Message
+from guardreasoner.yaml_files import in_package
 
 USES = ("permissive", "noncommercial", "unstated")
 """The licence classes of a row, most liberal first."""
@@ -138,13 +138,13 @@ def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[
     if config.seeds:
         return []
     if config.folder is None:
-        return [Path(str(files("guardreasoner.data") / "smoke.jsonl"))]
+        return [in_package("data/smoke.jsonl")]
     if data_dir is None:
         raise ConfigError(
             f"the recipe reads the data folder {config.folder!r}; give --data DIR or set GUARDREASONER_DATA"
         )
-    files_ = [Path(data_dir) / FILE] if config.reasoned and (Path(data_dir) / FILE).exists() else []
-    return files_ + [path for folder in _folders(config) for path in _jsonl(Path(data_dir) / folder)]
+    files = [Path(data_dir) / FILE] if config.reasoned and (Path(data_dir) / FILE).exists() else []
+    return files + [path for folder in _folders(config) for path in _jsonl(Path(data_dir) / folder)]
 
 
 def _folders(config: DataConfig) -> tuple[str, ...]:

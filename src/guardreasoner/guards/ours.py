@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-
 from guardreasoner.guards.base import GuardRow
+from guardreasoner.yaml_files import in_package
 
-MODELS = Path(str(files("guardreasoner"))) / "models"
+MODELS = in_package("models")
 NANO_FOLDER, MINI_FOLDER = MODELS / "nano", MODELS / "mini"
 BUNDLED = "guardreasoner"
 """What judges where no guard is named."""

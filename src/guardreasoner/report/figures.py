@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,11 +21,12 @@ from guardreasoner.evaluate.stress import Stress
 from guardreasoner.report.cost import Stage
 from guardreasoner.report.tables import TaskTable
 from guardreasoner.types import Task
+from guardreasoner.yaml_files import in_package
 
 T = TypeVar("T")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#5f5f5f")
 """Colours that colour-blind readers can distinguish (Okabe and Ito)."""
-STYLE = Path(str(files("guardreasoner"))) / "report" / "templates" / "report.mplstyle"
+STYLE = in_package("report/templates/report.mplstyle")
 NAMES = {Task.prompt_harm: "Prompt harm", Task.refusal: "Refusal", Task.response_harm: "Response harm"}
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 """matplotlib repeats each text in a comment beside its paths."""

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
 from guardreasoner.errors import need
@@ -19,6 +18,7 @@ from guardreasoner.report.blocks import Document
 from guardreasoner.report.figures import NAMES, split_name
 from guardreasoner.report.worth_reading import Mistake, SideBySide, harmful, visible
 from guardreasoner.types import TASKS, Labels
+from guardreasoner.yaml_files import in_package
 
 _CODE = re.compile("`([^`]+)`")
 
@@ -30,7 +30,7 @@ def render_html(document: Document) -> str:
         MissingDependency: Jinja2 is not installed.
     """
     jinja = need("jinja2", "eval")
-    templates = files("guardreasoner.report") / "templates"
+    templates = in_package("report/templates")
     style = (templates / "report.css").read_text("utf-8")
     environment = jinja.Environment(
         loader=jinja.FunctionLoader(lambda name: (templates / name).read_text("utf-8")),

@@ -27,6 +27,7 @@ from guardreasoner.review.disagreements import ITEMS, SEALED
 from guardreasoner.serve.access.connection import HEADERS
 from guardreasoner.serve.service import page_routes
 from guardreasoner.types import TASKS, Labels, Review, Task
+from guardreasoner.yaml_files import in_package
 
 PAGES = {"/": ("review.html", "text/html"), "/review.js": ("review.js", "text/javascript"),
          "/review.css": ("review.css", "text/css")}  # fmt: skip
@@ -190,7 +191,7 @@ def make_review_app(store: Store) -> ASGIApp:
         return JSONResponse({"error": "not an answer"}, 422)
 
     app.add_exception_handler(RequestValidationError, malformed)
-    app.router.routes.extend(page_routes("guardreasoner.review", PAGES))
+    app.router.routes.extend(page_routes(in_package("review/pages"), PAGES))
     return LocalPagesOnly(app)
 
 

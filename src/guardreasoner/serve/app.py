@@ -28,6 +28,7 @@ from guardreasoner.serve.core.judge import Core
 from guardreasoner.serve.core.worker import Worker
 from guardreasoner.serve.policy import ROUTES, Policy
 from guardreasoner.serve.service import Service, page_routes, reply
+from guardreasoner.yaml_files import in_package
 
 ABSENT = {
     path: f"{path} is not served here; send the conversation to /v1/chat/completions"
@@ -152,4 +153,4 @@ def _operations(app: FastAPI, service: Service) -> None:
     for path, message in ABSENT.items():
         answer = reply(Refused(404, message, "not_found").body(), 404)
         app.router.routes.append(Route(path, answer, methods=["GET", "POST"], name="absent"))
-    app.router.routes.extend(page_routes("guardreasoner.serve", PAGES))
+    app.router.routes.extend(page_routes(in_package("serve/pages"), PAGES))

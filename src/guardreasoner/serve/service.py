@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -123,14 +123,12 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(dumps(value), status, headers, "application/json")
 
 
-def page_routes(package: str, pages: Mapping[str, tuple[str, str]]) -> list[routing.Route]:
-    """The files in a package's folder `pages` as routes.
+def page_routes(folder: Path, pages: Mapping[str, tuple[str, str]]) -> list[routing.Route]:
+    """The files of a folder as routes.
 
     Args:
-        package: its name.
         pages: path -> file name and media type.
     """
-    folder = files(package) / "pages"
     texts = {
         path: Response((folder / name).read_text("utf-8"), media_type=kind) for path, (name, kind) in pages.items()
     }

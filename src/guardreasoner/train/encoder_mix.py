@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from guardreasoner.train.encoder_rows import (
 )
 from guardreasoner.train.encoder_settings import EncoderData
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Message
+from guardreasoner.yaml_files import in_package
 
 
 def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], dict[str, Any]]:
@@ -74,7 +74,7 @@ def _everyday(root: Path, config: EncoderData) -> Iterator[EncoderRow]:
 
 
 def _contrasts(config: EncoderData) -> Iterator[EncoderRow]:
-    rows = [values for _, values in read_jsonl(Path(str(files("guardreasoner.data"))) / "contrasts.jsonl")]
+    rows = [values for _, values in read_jsonl(in_package("data/contrasts.jsonl"))]
     made = dict.fromkeys(row for values in rows for row in contrast_rows(values))  # replies share requests
     yield from [*made] * config.repeat.get("contrasts", 1)
 

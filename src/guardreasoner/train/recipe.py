@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.mine import MineConfig
 from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig
-from guardreasoner.yaml_files import packaged, parse_yaml, read_text
+from guardreasoner.yaml_files import in_package, packaged, parse_yaml, read_text
 
 STAGES = ("encoder", "synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "evaluate")
 """What `reproduce` can run, in this order."""
@@ -135,8 +134,7 @@ def values(recipe: Recipe) -> list[str]:
 
 def names() -> tuple[str, ...]:
     """The recipes that come with the package."""
-    found = files("guardreasoner") / "recipes"
-    return tuple(sorted(p.name.removesuffix(".yaml") for p in found.iterdir() if p.name.endswith(".yaml")))
+    return tuple(sorted(p.stem for p in in_package("recipes").glob("*.yaml")))
 
 
 def load_recipe(name: str | Path) -> Recipe:
@@ -150,7 +148,7 @@ def load_recipe(name: str | Path) -> Recipe:
     if path.suffix in (".yaml", ".yml"):
         text = read_text(path)
     elif str(name) in names():
-        text = (files("guardreasoner") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = in_package(f"recipes/{name}.yaml").read_text(encoding="utf-8")
     else:
         raise UnknownName("recipe", str(name), names())
     return parse_recipe(text, name=path.stem)

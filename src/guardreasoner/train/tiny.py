@@ -6,12 +6,12 @@ rows it learns the form of an answer and those rows by heart.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.train.settings import LLAMA3_TEMPLATE
 from guardreasoner.types import TASKS
+from guardreasoner.yaml_files import in_package
 
 BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 SPECIAL = (BEGIN, END, TURN, "<|start_header_id|>", "<|end_header_id|>", "<|finetune_right_pad_id|>")
@@ -28,7 +28,7 @@ def build_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     words = [f"{row.heading}\n{row.key}: {row.positive} {row.negative} None\n" for row in TASKS.values()]
     scaffold = [f"{wire_format.HUMAN}\n\n{wire_format.ASSISTANT}\n{wire_format.STEP_HEADING} 1\n{wire_format.RULE}\n"]
-    rows = (files("guardreasoner.data") / "smoke.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = in_package("data/smoke.jsonl").read_text(encoding="utf-8").splitlines()
     tokenizer.train_from_iterator(
         [*[wire_format.INSTRUCTION, *words, *scaffold, f"{wire_format.ANSWERS} \n"] * 99, *rows],
         trainers.BpeTrainer(
