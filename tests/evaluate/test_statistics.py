@@ -44,6 +44,11 @@ def clustered(rng, prompts, **more):
     return outcomes(gold, rng.random(code.size) < np.where(gold, *right), clusters=code, **more)
 
 
+def test_columns_of_unequal_length_are_no_outcomes():
+    with pytest.raises(AssertionError, match="for each row"):
+        outcomes(np.array([True, False]), np.array([True]))
+
+
 def test_the_four_rates_equal_scikit_learn():
     from sklearn.metrics import precision_recall_fscore_support
 

@@ -48,6 +48,10 @@ class Outcomes:
     unparsed: int = 0
     """Rows whose answer could not be read; of a part it is not known and 0."""
 
+    def __post_init__(self) -> None:
+        columns = (self.gold, self.predicted, self.clusters, *(() if self.scores is None else (self.scores,)))
+        assert {len(column) for column in columns} == {self.n}, "every column has one value for each row"
+
     @property
     def n(self) -> int:
         """Rows."""

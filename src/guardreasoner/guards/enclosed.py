@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 WORDLESS = 8
 """Characters that count as a word in text without blanks."""
@@ -38,19 +39,20 @@ def quoted(text: str) -> list[str]:
     return [_COMMENT.sub("", next(g for g in m.groups() if g)).strip() for m in _QUOTED.finditer(text)]
 
 
-def mostly(text: str, size: int) -> list[str]:
+@lru_cache(8)  # asked about a text once as a whole and once for its pieces
+def mostly(text: str, size: int) -> tuple[str, ...]:
     """What stands inside a text of at most `3 * size` words, where it is at least half of the text or of its prose."""
     if length(text) > 3 * size:
-        return []
+        return ()
     prose = len(_PROSE.findall(text))
     marked = [next(g for g in m.groups() if g) for m in _MARKED.finditer(text)]
     marked += text.splitlines() if _ANY_TAG.search(text) else []
     marked += [_ROLE.sub("", turn) for turn in turns] if len(turns := _TOKEN.split(text)) > 1 else []
-    return [
+    return (
         *(q for q in quoted(text) if 2 * length(q) >= length(text)),
         *(
             m
             for m in dict.fromkeys(map(str.strip, marked))
             if len(m) < len(text) - 2 and 2 * len(_PROSE.findall(m)) >= max(6, prose)
         ),
-    ]
+    )
