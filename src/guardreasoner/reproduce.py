@@ -57,9 +57,6 @@ def reproduce(
         data_dir: the folder of the recipe's data folders.
         variant: only this R-SFT variant, on the traces of the same folder, evaluated beside the run's own model
             (`DIR/evaluate-VARIANT`); `baseline-mix` is the label-only twin that every recipe has.
-
-    Raises:
-        GuardReasonerError: a stage cannot continue; the same call again resumes there.
     """
     root = Path(out)
     if {"sft", "dpo"} & set(recipe.stages):
@@ -146,11 +143,7 @@ def _done(manifest: Manifest | None) -> Manifest:
 
 
 def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Manifest:
-    """Sample with the recipe's models, each on the recipe's engine.
-
-    Raises:
-        DataError: a model that is to sample has not been trained.
-    """
+    """Sample with the recipe's models, each on the recipe's engine."""
     root = Path(out)
     folders = {name: _model_folder(recipe, root, name) for name in recipe.sample.models}
 

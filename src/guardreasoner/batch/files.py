@@ -58,13 +58,7 @@ class Portion:
 
 
 def portions(source: Path) -> Iterator[Portion]:
-    """The input in parts that fit in memory.
-
-    Raises:
-        ConfigError: its suffix is not known.
-        MissingDependency: it is Parquet, and pyarrow is not installed.
-        DataError: the file cannot be read.
-    """
+    """The input in parts that fit in memory."""
     suffix, name = checked_suffix(source), str(source)
     if suffix == ".parquet":
         metadata = open_parquet(source).metadata

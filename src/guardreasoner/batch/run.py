@@ -90,13 +90,6 @@ def run_batch(
 
     Returns:
         The manifest.
-
-    Raises:
-        DataError: the input cannot be read.
-        MissingDependency: a Parquet file, and pyarrow is not installed.
-        RunFolderError: the output is in use, or belongs to another input or configuration.
-        ConfigError: the output exists and was not made by this function, is the input, or has an unknown suffix.
-        GuardReasonerError: the guard as a whole failed; the same command resumes.
     """
     source, out = Path(source), Path(out)
     folder = Path(f"{out}.run")

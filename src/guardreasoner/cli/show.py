@@ -52,12 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def records(path: Path, data: Path | None) -> Iterator[tuple[str, list[Record]]]:
-    """Every file of a run with its records: verdicts of `evaluate`, or what a stage wrote.
-
-    Raises:
-        ConfigError: there are none.
-        DataError: a file is broken, or `evaluate` has not finished.
-    """
+    """Every file of a run with its records: verdicts of `evaluate`, or what a stage wrote."""
     if (path / "verdicts").is_dir():
         for one in open_run(path, data).benchmarks:
             yield one.benchmark, [(row.id, partial(_print_row, row)) for row in one.rows]
@@ -78,11 +73,7 @@ def _print_panel(row: dict[str, Any], console: Console) -> None:
 
 
 def found(path: Path) -> list[Path]:
-    """The files of records in a run, a stage, or the file itself.
-
-    Raises:
-        ConfigError: there are none.
-    """
+    """The files of records in a run, a stage, or the file itself."""
     if path.is_file():
         return [path]
     names = ("traces.jsonl", "samples.jsonl", "preferences.jsonl")

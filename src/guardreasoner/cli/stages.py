@@ -32,9 +32,6 @@ def spread(args: argparse.Namespace, finished: Path) -> int | None:
 
     Args:
         finished: the stage's manifest; if it exists, the stage is done.
-
-    Raises:
-        ConfigError: `--processes` is not a number that this machine can run.
     """
     from guardreasoner.train.launch import end_with_parent, inside, launch
 

@@ -195,11 +195,7 @@ _MISSPELT = {"xstestreponseharmful": "XSTestResponseHarmful"}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by name, whatever the case; the official misspelling `XSTestReponseHarmful` is accepted.
-
-    Raises:
-        UnknownName: there is none of that name; the nearest is named.
-    """
+    """A benchmark by name, whatever the case; the official misspelling `XSTestReponseHarmful` is accepted."""
     by_name = {n.lower(): b for n, b in BENCHMARKS.items()}
     lower = _MISSPELT.get(name.lower(), name).lower()
     if lower not in by_name:
@@ -218,11 +214,7 @@ def title(name: str) -> str:
 
 
 def data_folder(given: str | Path | None = None) -> Path | None:
-    """The folder that holds `benchmarks/` and `train/`: as given, or by `GUARDREASONER_DATA`; None = the hub.
-
-    Raises:
-        ConfigError: the folder does not exist.
-    """
+    """The folder that holds `benchmarks/` and `train/`: as given, or by `GUARDREASONER_DATA`; None = the hub."""
     named = given or os.environ.get("GUARDREASONER_DATA")
     if not named:
         return None
@@ -250,10 +242,6 @@ def load_benchmark(
         name: a name of the table, `everyday`, or a table of the user's own (`data.tables`).
         data_dir: folder with `benchmarks/0_*.json` (the official files); without it, and without
             `GUARDREASONER_DATA`, the rows come from the hub.
-
-    Raises:
-        UnknownName: no benchmark of that name.
-        DataError: a file or row is wrong, the file is not in the folder, or the hub cannot be reached.
     """
     if is_file(name):
         return read_examples(shipped(name), None if name.lower() == EVERYDAY else mapping)

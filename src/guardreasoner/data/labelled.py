@@ -39,12 +39,7 @@ class Column:
 
 
 def parse_mapping(pairs: str | Sequence[str] | None, fields: Sequence[str] = FIELDS) -> dict[str, Column]:
-    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields.
-
-    Raises:
-        ConfigError: a pair is not `field=column`, or a value is given no label of its task.
-        UnknownName: there is no such field.
-    """
+    """`prompt=question,prompt_harm=label:unsafe=harmful:*=unharmful` as field -> column, for some fields."""
     text = pairs if isinstance(pairs, str) else ",".join(pairs or ())
     mapping: dict[str, Column] = {}
     for pair in filter(None, (p.strip() for p in text.split(","))):
@@ -118,12 +113,7 @@ def examples_of(
 
 
 def read_examples(path: str | Path, mapping: Mapping[str, Column] | None = None) -> list[Example]:
-    """The labelled examples of a table (`data.tables`).
-
-    Raises:
-        DataError: as `examples_of`, or the file cannot be read, or a row is broken.
-        ConfigError: another kind of file.
-    """
+    """The labelled examples of a table (`data.tables`)."""
     return examples_of(strict(read_table(path)), file=str(path), name=stem_of(path), mapping=mapping)
 
 

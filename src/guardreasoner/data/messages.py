@@ -53,11 +53,7 @@ def _part(part: Any, field: str) -> str:
 
 
 def read_message(message: Any, field: str) -> tuple[str, str]:
-    """Role and text of one message.
-
-    Raises:
-        DataError: it is no message, its role is not known, or it holds what cannot be judged.
-    """
+    """Role and text of one message."""
     if not isinstance(message, Mapping):
         raise DataError('a message is {"role", "content"}', field=field)
     role = message.get("role")
@@ -100,9 +96,6 @@ def as_exchange(messages: Any, name: str) -> Exchange:
     """A conversation as an exchange: the last request, the reply if one follows it, and what came before as context.
 
     Whatever is said to the model is a request: a tool's result too.
-
-    Raises:
-        DataError: it is no list of messages, or holds what cannot be judged.
     """
     turns = read_turns(messages, "messages")
     response = turns.pop().content if turns and turns[-1].role == "assistant" else None

@@ -97,10 +97,6 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
 
     Args:
         data_dir: the data folder; not needed for the bundled set.
-
-    Raises:
-        ConfigError: the folder is not there, a source is named that it does not hold, or nothing is left to train on.
-        DataError: a row is wrong; file, line and field are named.
     """
     skipped: Counter[str] = Counter()
     rows = list(_seed_rows(config, skipped) if config.seeds else _rows(config, data_dir))
@@ -120,21 +116,13 @@ def load_mix(config: DataConfig, data_dir: str | Path | None = None) -> tuple[li
 
 
 def load_written(config: DataConfig, data_dir: str | Path | None = None) -> dict[str, Written]:
-    """The written reasoning of the rows of a mix, by row id.
-
-    Raises:
-        ConfigError, DataError: as `load_mix`.
-    """
+    """The written reasoning of the rows of a mix, by row id."""
     rows = _rows(replace(config, reasoned=True), data_dir)
     return {row.id: row.written for row in rows if row.written is not None}
 
 
 def input_files(config: DataConfig, data_dir: str | Path | None = None) -> list[Path]:
-    """The files a mix reads, in order, for a manifest's `inputs`.
-
-    Raises:
-        ConfigError: the folder is not there or holds no `.jsonl` file.
-    """
+    """The files a mix reads, in order, for a manifest's `inputs`."""
     if config.seeds:
         return []
     if config.folder is None:

@@ -57,11 +57,7 @@ class Table:
     """Whether it was read where its authors publish it."""
 
     def find(self, row: str, column: str, variant: str = "") -> PrintedCell:
-        """One cell.
-
-        Raises:
-            UnknownName: there is none.
-        """
+        """One cell."""
         for cell in self.cells:
             if (cell.row, cell.variant, cell.column) == (row, variant, column):
                 return cell
@@ -85,11 +81,7 @@ def tables() -> Mapping[str, Table]:
 
 
 def find_table(name: str) -> Table:
-    """One table by the paper's number or by name.
-
-    Raises:
-        UnknownName: there is none.
-    """
+    """One table by the paper's number or by name."""
     if name not in tables():
         raise UnknownName("published table", name, tables())
     return tables()[name]

@@ -74,11 +74,7 @@ def read_row(
 
 
 def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
-    """The exchange of a row with fields of `READ`; `name` is the id of one that has none.
-
-    Raises:
-        DataError: a field is no text, or there is nothing to judge.
-    """
+    """The exchange of a row with fields of `READ`; `name` is the id of one that has none."""
     row = {k: _listed(v) if k in ("messages", "context") else v for k, v in row.items()}
     identity = _identity(row.get("id"), name)
     prompt, response = text_of(row.get("prompt"), "prompt"), text_of(row.get("response"), "response")
@@ -145,11 +141,7 @@ def renamed(fields: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]
 
 
 def plain(value: Any, field: str, depth: int = 0) -> Any:
-    """A value as JSON can hold it: NaN is null; dates, decimals and numbers too large are text; bytes are base64.
-
-    Raises:
-        DataError: lists and objects are nested too deeply.
-    """
+    """A value as JSON can hold it: NaN is null; dates, decimals and numbers too large are text; bytes are base64."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

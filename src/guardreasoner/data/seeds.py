@@ -117,11 +117,6 @@ def load_seed(name: str) -> tuple[list[Example], Counter[str]]:
     """The examples of a seed set from the hub, and how many rows were left out for which reason.
 
     Row id = `{Seed}:{index of the example, from 0}`.
-
-    Raises:
-        UnknownName: no seed set of that name.
-        MissingDependency: `datasets` is not installed.
-        DataError: the hub cannot be reached, or the terms of a gated set have not been accepted.
     """
     seed = find_seed(name)
     examples: list[Example] = []

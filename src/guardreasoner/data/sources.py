@@ -75,12 +75,7 @@ def is_safe(row: Mapping[str, Any]) -> Example:
 
 
 def load_rows(source: Source, name: str) -> list[dict[str, Any]]:
-    """The upstream rows of a source, in upstream order.
-
-    Raises:
-        MissingDependency: `datasets` is not installed.
-        DataError: the source cannot be reached, or its terms have not been accepted.
-    """
+    """The upstream rows of a source, in upstream order."""
     if source.url:
         return _parse_download(_fetch(source.url, name), source.url)
     datasets = need("datasets", "data")
@@ -95,11 +90,7 @@ def load_rows(source: Source, name: str) -> list[dict[str, Any]]:
 
 
 def take(rule: Callable[[Mapping[str, Any]], T], rows: Iterable[Mapping[str, Any]], where: str) -> Iterator[T]:
-    """Apply a row function to upstream rows.
-
-    Raises:
-        DataError: a row lacks a column or holds a value that the rule does not know, as when a set changes upstream.
-    """
+    """Apply a row function to upstream rows."""
     for number, row in enumerate(rows):
         try:
             yield rule(row)
@@ -150,11 +141,7 @@ def input_block(prompt: str, response: str | None) -> str:
 
 
 def read_input_block(text: str) -> tuple[str, str | None]:
-    """Request and reply (None = no reply) of an official `input`.
-
-    Raises:
-        DataError: the text is not framed so, or judged text repeats the frame and the cut is not certain.
-    """
+    """Request and reply (None = no reply) of an official `input`."""
     head, tail = f"{HUMAN}\n", f"{_SEPARATOR}None\n\n"
     if not text.startswith(head) or not text.endswith("\n\n") or _SEPARATOR not in text:
         raise DataError(f"not an input block ({HUMAN} … {ASSISTANT} …)", field="input")

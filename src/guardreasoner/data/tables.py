@@ -52,11 +52,7 @@ def stem_of(path: str | Path) -> str:
 
 
 def checked_suffix(path: str | Path, known: Iterable[str] = SUFFIXES) -> str:
-    """As `suffix_of`.
-
-    Raises:
-        ConfigError: the file's name ends in none of the known ones.
-    """
+    """As `suffix_of`."""
     suffix, names = suffix_of(path), list(known)
     if suffix not in names:
         raise ConfigError(f"{printable(str(path), 200)}: the name says no kind of table; known: {', '.join(names)}")
@@ -64,13 +60,7 @@ def checked_suffix(path: str | Path, known: Iterable[str] = SUFFIXES) -> str:
 
 
 def read_table(path: str | Path) -> Iterator[Line]:
-    """The rows of a file, in order.
-
-    Raises:
-        ConfigError: the suffix is not known.
-        MissingDependency: it is Parquet, and pyarrow is not installed.
-        DataError: the file as a whole cannot be read; a single row's error is given in its place.
-    """
+    """The rows of a file, in order."""
     file = Path(path)
     suffix = checked_suffix(file)
     if file.is_dir():
@@ -90,11 +80,7 @@ def read_table(path: str | Path) -> Iterator[Line]:
 
 
 def strict(lines: Iterable[Line]) -> Iterator[tuple[int, Row]]:
-    """The rows of `read_table`, where one that cannot be read ends the reading.
-
-    Raises:
-        DataError: a row cannot be read.
-    """
+    """The rows of `read_table`, where one that cannot be read ends the reading."""
     for line, row in lines:
         if isinstance(row, DataError):
             raise row
@@ -218,12 +204,7 @@ _READERS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_list, 
 
 
 def open_parquet(file: Path) -> Any:
-    """A `pyarrow.parquet.ParquetFile`.
-
-    Raises:
-        MissingDependency: pyarrow is not installed.
-        DataError: it cannot be read, or two columns have one name.
-    """
+    """A `pyarrow.parquet.ParquetFile`."""
     parquet = need("pyarrow.parquet", "data")
     try:
         table = parquet.ParquetFile(file)

@@ -33,13 +33,10 @@ class AnthropicEngine(Served):
         **client: Any,
     ) -> None:
         """Args:
-            base_url: in place of Anthropic's.
-            key: the environment variable that holds the API key.
-            temperature: whether to send one; some newer models take none.
-            client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
-
-        Raises:
-            ConfigError: there is no key.
+        base_url: in place of Anthropic's.
+        key: the environment variable that holds the API key.
+        temperature: whether to send one; some newer models take none.
+        client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
         """
         root = (base_url or os.environ.get("ANTHROPIC_BASE_URL") or URL).rstrip("/").removesuffix("/v1")
         headers = {"x-api-key": key_from(key), "anthropic-version": VERSION}

@@ -111,11 +111,7 @@ def rough_offsets(text: str) -> list[tuple[int, int]]:
 
 
 def within(deadline: float | None, work: Callable[[], T]) -> T:
-    """The result of `work`; stops waiting shortly after the deadline, whatever its thread still does.
-
-    Raises:
-        EngineTimeout: there was no result in time; the work continues in its thread and is ignored.
-    """
+    """The result of `work`; stops waiting shortly after the deadline, whatever its thread still does."""
     if deadline is None:
         return work()
     pool = ThreadPoolExecutor(1, thread_name_prefix="engine")

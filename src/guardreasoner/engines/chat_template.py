@@ -20,11 +20,7 @@ ChatTemplate = Callable[[list[dict[str, Any]], Mapping[str, Any]], str]
 
 
 def chat_template(folder: Path) -> ChatTemplate | None:
-    """The chat template of a model folder; None where it has none.
-
-    Raises:
-        ConfigError: a file of the tokenizer is not JSON.
-    """
+    """The chat template of a model folder; None where it has none."""
     config = _json(folder / "tokenizer_config.json")
     file = folder / "chat_template.jinja"
     source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")

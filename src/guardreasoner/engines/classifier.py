@@ -33,16 +33,13 @@ class ClassifierEngine:
         name: str | None = None,
     ) -> None:
         """Args:
-            model: hub id or folder; safetensors only, and no code of the repository is run.
-            function: softmax = exactly one label holds; sigmoid = each label by itself.
-            labels: names in the order of the outputs; None = the config's `id2label`.
-            device: cpu, cuda, ...; None = cuda if there is one.
-            dtype: auto (as stored), float32, bfloat16 or float16.
-            max_batch: texts that run together.
-            context_tokens: None = what the model's config says.
-
-        Raises:
-            MissingDependency, ConfigError, EngineError: as `HfEngine`.
+        model: hub id or folder; safetensors only, and no code of the repository is run.
+        function: softmax = exactly one label holds; sigmoid = each label by itself.
+        labels: names in the order of the outputs; None = the config's `id2label`.
+        device: cpu, cuda, ...; None = cuda if there is one.
+        dtype: auto (as stored), float32, bfloat16 or float16.
+        max_batch: texts that run together.
+        context_tokens: None = what the model's config says.
         """
         self.torch = need("torch", "hf")
         self.device = device or ("cuda" if self.torch.cuda.is_available() else "cpu")
@@ -66,11 +63,7 @@ class ClassifierEngine:
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
-        """See `Engine.run`. The plan is empty, or one `Choice` between labels.
-
-        Raises:
-            PlanUnsupported: the plan wants text.
-        """
+        """See `Engine.run`. The plan is empty, or one `Choice` between labels."""
         if len(plan) > 1 or any(not isinstance(s, Choice) or set(s.words) - set(self.labels) for s in plan):
             raise PlanUnsupported(f"{self.name} is a classifier: it writes no text, it scores {', '.join(self.labels)}")
         encoded = [self.tokenizer.encode(prompt) for prompt in prompts]

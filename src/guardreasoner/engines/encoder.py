@@ -61,12 +61,8 @@ class EncoderEngine:
 
     def __init__(self, folder: str | Path, *, threads: int | None = None, name: str | None = None) -> None:
         """Args:
-            folder: a model folder as `guardreasoner.export.encoder` writes it.
-            threads: of one run; None = the cores this process may use, at most `MOST_THREADS`.
-
-        Raises:
-            ConfigError: the folder is not a model folder.
-            EngineError: onnxruntime cannot load its model.
+        folder: a model folder as `guardreasoner.export.encoder` writes it.
+        threads: of one run; None = the cores this process may use, at most `MOST_THREADS`.
         """
         path = self.folder = Path(folder)
         meta = _meta(path)
@@ -89,11 +85,6 @@ class EncoderEngine:
 
         Args:
             deadline: `time.monotonic()` seconds.
-
-        Raises:
-            InputTooLong: a text needs more than `context_tokens`.
-            EngineTimeout: the deadline passed before the last text.
-            EngineError: onnxruntime failed, or a score is no finite number.
         """
         encoded = [self._encode(pair) for pair in pairs]
         done: dict[tuple[tuple[int, ...], int], Floats] = {}

@@ -57,25 +57,20 @@ class HfEngine:
         name: str | None = None,
     ) -> None:
         """Args:
-            model: hub id or folder; safetensors only, and no code of the repository is run.
-            adapter: LoRA weights on top of the model, hub id or folder (needs peft).
-            adapter_revision: commit of the adapter's hub id.
-            adapter_subfolder: their place in the repository or folder.
-            device: cpu, cuda, cuda:1, ...; None = cuda if there is one.
-            dtype: float32, bfloat16, float16, or auto: as stored, but float32 on a CPU that does not multiply bfloat16.
-            kind: causal, or image-text for models that also see (used on text only).
-            max_batch: rows that decode together.
-            max_batch_tokens: rows of a batch times the longest of them.
-            context_tokens: None = what the model's config says.
-            threads: of torch on the CPU, for the whole process; None = at most the cores that are there.
-            top_p: nucleus of sampling, where temperature > 0.
-            seed: of sampling; the same prompt with the same seed gives the same samples.
-            show_special: keep markers such as `<|channel|>` in the text, for formats that are made of them.
-
-        Raises:
-            MissingDependency: torch or transformers is not installed.
-            ConfigError: the model wants to run code of its own, or has no fast tokenizer.
-            EngineError: the weights cannot be loaded.
+        model: hub id or folder; safetensors only, and no code of the repository is run.
+        adapter: LoRA weights on top of the model, hub id or folder (needs peft).
+        adapter_revision: commit of the adapter's hub id.
+        adapter_subfolder: their place in the repository or folder.
+        device: cpu, cuda, cuda:1, ...; None = cuda if there is one.
+        dtype: float32, bfloat16, float16, or auto: as stored, but float32 on a CPU that does not multiply bfloat16.
+        kind: causal, or image-text for models that also see (used on text only).
+        max_batch: rows that decode together.
+        max_batch_tokens: rows of a batch times the longest of them.
+        context_tokens: None = what the model's config says.
+        threads: of torch on the CPU, for the whole process; None = at most the cores that are there.
+        top_p: nucleus of sampling, where temperature > 0.
+        seed: of sampling; the same prompt with the same seed gives the same samples.
+        show_special: keep markers such as `<|channel|>` in the text, for formats that are made of them.
         """
         self.torch = need("torch", "hf")
         limit_threads(self.torch, threads)
@@ -214,12 +209,7 @@ class HfBatch:
 def load_model(
     model: str, kind: Kind, *, revision: str | None, dtype: str, device: str, attention: str | None = None
 ) -> Any:
-    """The weights, ready to run.
-
-    Raises:
-        ConfigError: the repository wants to run code of its own, or the options make no sense.
-        EngineError: the weights do not exist or are gated.
-    """
+    """The weights, ready to run."""
     transformers = need("transformers", "hf")
     need("safetensors", "hf")
     transformers.logging.set_verbosity_error()
@@ -254,11 +244,7 @@ def _stored(dtype: str, device: str) -> str:
 
 
 def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfolder: str = "") -> Any:
-    """A LoRA adapter merged into its base model.
-
-    Raises:
-        EngineError: there is no such adapter, it is not in safetensors, or its shapes are not the base model's.
-    """
+    """A LoRA adapter merged into its base model."""
     peft = need("peft", "hf")
     folder = Path(adapter)
     try:
@@ -280,11 +266,7 @@ def load_adapter(model: Any, adapter: str, *, revision: str | None = None, subfo
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:
-    """The tokenizer of a model.
-
-    Raises:
-        EngineError: there is none.
-    """
+    """The tokenizer of a model."""
     try:
         return need("transformers", "hf").AutoTokenizer.from_pretrained(
             model, revision=revision, trust_remote_code=False

@@ -85,9 +85,6 @@ class HttpClient:
         retries: attempts after the first.
         in_flight: calls at a time.
         backoff_s: wait before the first retry; doubles, with jitter, up to 30 s.
-
-        Raises:
-            MissingDependency: aiohttp is not installed.
         """
         self._http = need("aiohttp", "openai")
         self._root, self._headers, self._model, self._key = root.rstrip("/"), dict(headers), model, key
@@ -105,10 +102,6 @@ class HttpClient:
         Args:
             read: takes what it wants from the parsed answer; an answer that it cannot read counts as a failure.
             deadline: None = `timeout_s` per attempt is the only limit.
-
-        Raises:
-            CallFailed: this call came to nothing.
-            EngineError: no further call can succeed.
         """
 
         async def call() -> T:
@@ -193,12 +186,7 @@ class Served:
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
-        """See `Engine.run`.
-
-        Raises:
-            PlanUnsupported: the server cannot do a step of the plan.
-            EngineError: the server refuses the key, or has no such model.
-        """
+        """See `Engine.run`."""
         for prompt in prompts:
             self._check(prompt, plan)
         done = self.client.run([self._row(p, plan, deadline, temperature) for p in prompts for _ in range(n)])
@@ -236,9 +224,6 @@ async def retried(
         backoff_s: wait before the first retry; doubles, with jitter. Never less than what the server asks for.
         deadline: `time.monotonic()` seconds; no wait goes beyond it.
         limited_retries: in place of `retries` after HTTP 429; None = the same.
-
-    Raises:
-        EngineError: the last failure.
     """
     for attempt in count():
         try:
@@ -322,11 +307,7 @@ def seconds(text: str) -> float | None:
 
 
 def key_from(variable: str, *, required: bool = True) -> str:
-    """An API key from the environment; empty if there is none and none is required.
-
-    Raises:
-        ConfigError: the variable is not set.
-    """
+    """An API key from the environment; empty if there is none and none is required."""
     key = os.environ.get(variable, "").strip()
     if not key and required:
         raise ConfigError(f"{variable} is not set; put your API key there")

@@ -45,12 +45,6 @@ def load_engine(
             moderation).
         base_url: where the server listens (`SERVERS` only).
         revision: commit of a hub id (`REMOTE` only).
-
-    Raises:
-        UnknownName: there is no engine of that kind, or it has no such option.
-        ConfigError: an option has a value of another kind or out of range, or the folder is wrong.
-        MissingDependency: its extra is not installed.
-        EngineError: the weights cannot be loaded.
     """
     if kind not in ENGINES:
         raise UnknownName("engine", kind, ENGINES)
@@ -72,12 +66,7 @@ def load_engine(
 
 
 def check_options(kind: str, engine: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, each as the engine takes it.
-
-    Raises:
-        UnknownName: it has no such option.
-        ConfigError: an option has a value of another kind, or out of range.
-    """
+    """The options, each as the engine takes it."""
     wanted = _hints(engine)
     if kind in SERVERS:
         from guardreasoner.engines.http import HttpClient  # here: an event loop and sockets are for servers only

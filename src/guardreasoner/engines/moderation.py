@@ -33,13 +33,10 @@ class ModerationEngine(Served):
         **client: Any,
     ) -> None:
         """Args:
-            model: the server's model name; empty = the server's default.
-            base_url: in place of OpenAI's, with its `/v1`.
-            key: the environment variable that holds the API key.
-            batch: texts in one request.
-
-        Raises:
-            ConfigError: there is no key.
+        model: the server's model name; empty = the server's default.
+        base_url: in place of OpenAI's, with its `/v1`.
+        key: the environment variable that holds the API key.
+        batch: texts in one request.
         """
         root = (base_url or os.environ.get("OPENAI_BASE_URL") or URL).rstrip("/")
         headers = {"authorization": f"Bearer {key_from(key)}"}
@@ -56,12 +53,7 @@ class ModerationEngine(Served):
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
-        """See `Engine.run`.
-
-        Raises:
-            PlanUnsupported: the plan wants text.
-            EngineError: the server refuses the key, or has no such model.
-        """
+        """See `Engine.run`."""
         if plan:
             raise PlanUnsupported(f"{self.name} is a moderation endpoint: it writes no text")
         texts = ["".join(s.text for s in segments_of(p)) for p in prompts]

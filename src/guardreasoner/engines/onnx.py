@@ -55,17 +55,13 @@ class OnnxEngine:
         name: str | None = None,
     ) -> None:
         """Args:
-            folder: what `export` or onnxruntime-genai's builder wrote.
-            threads: of one matrix product; None = the cores this process may use.
-            max_batch: rows that decode together; each holds its own cache.
-            top_p: nucleus of sampling, where temperature > 0.
-            seed: of sampling; the same prompt with the same seed gives the same samples.
-            spin: let threads wait for each other actively: a little faster where every thread has a core of its own,
-                and many times slower where other programs want the cores too.
-
-        Raises:
-            ConfigError: the folder is not a model folder.
-            EngineError: onnxruntime cannot load its model.
+        folder: what `export` or onnxruntime-genai's builder wrote.
+        threads: of one matrix product; None = the cores this process may use.
+        max_batch: rows that decode together; each holds its own cache.
+        top_p: nucleus of sampling, where temperature > 0.
+        seed: of sampling; the same prompt with the same seed gives the same samples.
+        spin: let threads wait for each other actively: a little faster where every thread has a core of its own,
+            and many times slower where other programs want the cores too.
         """
         path = Path(folder)
         self.model = OnnxModel(path, threads=threads or available_cores(), spin=spin)

@@ -98,21 +98,17 @@ class OpenAIEngine(Served):
         **client: Any,
     ) -> None:
         """Args:
-            base_url: where it listens, with `/v1`; None = OPENAI_BASE_URL, or OpenAI itself.
-            key: environment variable that holds the API key; may be unset for servers of your own.
-            api: chat, completions, or auto: chat for the providers known to have nothing else, completions otherwise.
-            tokenizer: hub id or folder of the model's tokenizer; token ids are sent to completions servers then.
-            top_p: nucleus of sampling, where temperature > 0.
-            temperature: whether to send one; reasoning models take none.
-            special_strings: of the model, besides those of the common families.
-            context_tokens: of the model, if known.
-            max_tokens_field: name of the budget in chat requests; None = `max_completion_tokens` at OpenAI,
-                `max_tokens` elsewhere.
-            client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
-
-        Raises:
-            MissingDependency: aiohttp is not installed.
-            ConfigError: there is no key, or no such api.
+        base_url: where it listens, with `/v1`; None = OPENAI_BASE_URL, or OpenAI itself.
+        key: environment variable that holds the API key; may be unset for servers of your own.
+        api: chat, completions, or auto: chat for the providers known to have nothing else, completions otherwise.
+        tokenizer: hub id or folder of the model's tokenizer; token ids are sent to completions servers then.
+        top_p: nucleus of sampling, where temperature > 0.
+        temperature: whether to send one; reasoning models take none.
+        special_strings: of the model, besides those of the common families.
+        context_tokens: of the model, if known.
+        max_tokens_field: name of the budget in chat requests; None = `max_completion_tokens` at OpenAI,
+            `max_tokens` elsewhere.
+        client: see `HttpClient` (`timeout_s`, `retries`, `in_flight`, `backoff_s`).
         """
         if api not in ("auto", "chat", "completions"):
             raise ConfigError(f"api must be auto, chat or completions, not {api!r}")

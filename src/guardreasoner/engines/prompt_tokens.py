@@ -71,12 +71,7 @@ class PromptTokenizer:
         self._shown: dict[int, str] = {}
 
     def encode(self, prompt: Prompt) -> Encoded:
-        """The ids of a prompt.
-
-        Raises:
-            PlanUnsupported: the prompt is a chat and the model has no chat template.
-            EngineError: the chat template fails, or leaves judged text out.
-        """
+        """The ids of a prompt."""
         chat = isinstance(prompt, Chat)
         segments = _merged(self._rendered(prompt) if isinstance(prompt, Chat) else prompt)
         lead = () if chat else self._lead
@@ -88,11 +83,7 @@ class PromptTokenizer:
         return Encoded((*lead, *ids), len(lead) + _common(ids, self._fixed_ids(first)), special)
 
     def text(self, prompt: Prompt) -> str:
-        """The text that the model reads.
-
-        Raises:
-            PlanUnsupported, EngineError: as `encode`.
-        """
+        """The text that the model reads."""
         return "".join(s.text for s in (self._rendered(prompt) if isinstance(prompt, Chat) else prompt))
 
     def judged(self, text: str) -> list[int]:
@@ -132,11 +123,7 @@ class PromptTokenizer:
         return tuple(ids)
 
     def word(self, text: str) -> tuple[int, ...]:
-        """The ids of a word of a `Choice`.
-
-        Raises:
-            PlanUnsupported: the tokenizer cannot write it.
-        """
+        """The ids of a word of a `Choice`."""
         ids = self.continuation(text)
         if not ids or (self._unknown is not None and self.base.token_to_id(str(self._unknown)) in ids):
             raise PlanUnsupported(f"this model's tokenizer cannot write the word {text!r}")
@@ -227,11 +214,7 @@ class PromptTokenizer:
 
 
 def tokenizer_of(tokenizer: Any, **options: Any) -> PromptTokenizer:
-    """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template.
-
-    Raises:
-        ConfigError: the tokenizer has no `tokenizer.json`.
-    """
+    """An encoder for a `tokenizers.Tokenizer` or a fast tokenizer of transformers, with its chat template."""
     if isinstance(tokenizer, Tokenizer):
         return PromptTokenizer(tokenizer, **options)
     backend = getattr(tokenizer, "backend_tokenizer", None)

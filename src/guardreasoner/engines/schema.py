@@ -52,11 +52,6 @@ class SchemaEngine:
         device: cpu, cuda, ...; None = cuda if there is one.
         max_batch: texts that run together.
         context_tokens: text and labels together; longer texts are judged in windows.
-
-        Raises:
-            MissingDependency: the extra `encoders` is not installed.
-            ConfigError: there is no such library.
-            EngineError: the weights cannot be loaded.
         """
         if library not in MARKS:
             raise ConfigError(f"there is no library {library!r} for labels with the text; known: {', '.join(MARKS)}")
@@ -81,11 +76,7 @@ class SchemaEngine:
         n: int = 1,
         temperature: float = 0.0,
     ) -> list[list[Completion]]:
-        """See `Engine.run`. The plan is a `Text` with the name of a question, its `Choice` of labels, and so on.
-
-        Raises:
-            PlanUnsupported: the plan wants text to be written.
-        """
+        """See `Engine.run`. The plan is a `Text` with the name of a question, its `Choice` of labels, and so on."""
         questions = _questions(plan, self.name)
         done: list[Completion] = []
         for start in range(0, len(prompts), self.max_batch):

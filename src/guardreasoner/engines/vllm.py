@@ -74,10 +74,6 @@ class VllmEngine:
         top_p: nucleus of sampling, where temperature > 0.
         show_special: keep markers such as `<|channel|>` in the text.
         engine: further arguments of `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, ...).
-
-        Raises:
-            MissingDependency: vLLM is not installed.
-            EngineError: it cannot load the model.
         """
         self._vllm = need("vllm", "vllm")
         settings = {"load_format": "safetensors", "enable_prefix_caching": True, "seed": seed, **engine}

@@ -203,9 +203,6 @@ def dependence(
         cases: a run's rows; those with steps, text, an answer and gold are drawn from.
         guard: the guard that wrote the steps.
         seed: of the draw and of the donors.
-
-    Raises:
-        ConfigError: the guard is not a reasoning guard, or its engine cannot force text.
     """
     if not isinstance(guard, ReasoningGuard):
         raise ConfigError(f"{guard.name} writes no steps; audit --guard wants the reasoning guard that made the run")

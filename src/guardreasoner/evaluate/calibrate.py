@@ -35,11 +35,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """`f1`, `expected-f1`, `fpr=0.01`, `precision=0.9`, `recall=0.9` or `p=0.5`.
-
-        Raises:
-            ConfigError: it is none of these.
-        """
+        """`f1`, `expected-f1`, `fpr=0.01`, `precision=0.9`, `recall=0.9` or `p=0.5`."""
         kind, equals, number = text.partition("=")
         try:
             value = float(number) if equals else 0.5
@@ -138,11 +134,7 @@ def fit_verdicts(
 
 
 def fit(x: Floats, y: NDArray[np.bool_], *, task: Task, mode: str, target: Target, budget: float = 0.0) -> Fit:
-    """Fit one task from margins `x` and gold `y` (True = positive), both of shape (n,).
-
-    Raises:
-        DataError: the scores do not rank positives above negatives at all.
-    """
+    """Fit one task from margins `x` and gold `y` (True = positive), both of shape (n,)."""
     linear = need("sklearn.linear_model", "eval")
     quality = need("sklearn.metrics", "eval")
     model = linear.LogisticRegression(C=1e6).fit(x[:, None], y)

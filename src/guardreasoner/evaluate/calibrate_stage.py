@@ -34,11 +34,7 @@ REFITTED = ("target", "targets", "sources", "budget", "modes", "limit")
 
 
 def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, fresh: bool = False) -> dict[str, Any]:
-    """Fit `export/model` on the run's validation rows.
-
-    Raises:
-        DataError: there are no validation rows, or too few of any task.
-    """
+    """Fit `export/model` on the run's validation rows."""
     model = Path(out) / "export" / "model"
     rows = Path(out) / ("encoder" if (Path(out) / "encoder").is_dir() else "synthesize") / "validation.jsonl"
     inputs = [rows, model / "model.onnx", *_weights(first)]

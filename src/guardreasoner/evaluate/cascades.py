@@ -61,9 +61,6 @@ def cascade_curves(
 
     Args:
         resamples: of the intervals (whole prompts are drawn).
-
-    Raises:
-        DataError: the first run has no scores, or the runs share no cell, or not the same rows of one.
     """
     found = []
     for task in TASKS:

@@ -126,9 +126,6 @@ def compare(
         a: cells of one task of one guard.
         b: the same cells of the other guard, in the same order.
         weights: per benchmark; rows of each cell when None.
-
-    Raises:
-        DataError: no cell, or the rows are not the same.
     """
     if not a or len(a) != len(b):
         raise DataError("the two guards have no cells in common on this task, or not the same ones")

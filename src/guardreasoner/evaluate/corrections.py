@@ -19,11 +19,7 @@ from guardreasoner.types import TASKS, Labels, Review, Task
 
 
 def latest(files: Sequence[str | Path]) -> list[Review]:
-    """Each reviewer's latest review of each row.
-
-    Raises:
-        DataError: a file cannot be read, or a line is not a review.
-    """
+    """Each reviewer's latest review of each row."""
     found: dict[tuple[str, str], Review] = {}
     for file in files:
         for review in read_records(Review, file):

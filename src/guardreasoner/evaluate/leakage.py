@@ -83,11 +83,7 @@ class Leak:
 
 
 def read_training(paths: Sequence[str | Path]) -> tuple[list[TrainText], list[TrainText]]:
-    """Requests and replies of training files: labelled rows, traces, preferences or official rows, JSONL.
-
-    Raises:
-        DataError: nothing there, a broken line, or a row in which there is no request.
-    """
+    """Requests and replies of training files: labelled rows, traces, preferences or official rows, JSONL."""
     prompts: list[TrainText] = []
     responses: list[TrainText] = []
     for path in _files(paths):
@@ -131,9 +127,6 @@ def leakage(
 
     Args:
         benchmarks: name to examples.
-
-    Raises:
-        ConfigError: no such method, or a threshold outside (0, 1].
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
@@ -216,11 +209,7 @@ def nearest_tfidf(texts: Sequence[str], training: Sequence[str]) -> Nearest:
 
 
 def nearest_minilm(texts: Sequence[str], training: Sequence[str]) -> Nearest:
-    """Cosine of mean-pooled all-MiniLM-L6-v2 embeddings of the first 256 tokens.
-
-    Raises:
-        MissingDependency: the extra `train`, which brings the weights, is not installed.
-    """
+    """Cosine of mean-pooled all-MiniLM-L6-v2 embeddings of the first 256 tokens."""
     theirs, ours = _embed(texts), _embed(training).T
     return _best(lambda start, stop: theirs[start:stop] @ ours, len(texts))
 

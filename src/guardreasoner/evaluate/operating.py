@@ -96,11 +96,7 @@ def operating_points(cells: Sequence[Outcomes], *, resamples: int = RESAMPLES) -
 def compare_points(
     a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: int = RESAMPLES
 ) -> list[PointsDifference]:
-    """The paired differences of two guards at each point that the rows allow; empty = one of them has no scores.
-
-    Raises:
-        DataError: they were not scored on the same rows.
-    """
+    """The paired differences of two guards at each point that the rows allow; empty = one of them has no scores."""
     if not a or any(c.scores is None for c in (*a, *b)):
         return []
     if [(c.benchmark, c.ids) for c in a] != [(c.benchmark, c.ids) for c in b]:

@@ -88,10 +88,6 @@ def read_predictions(
         benchmark: a name of the table, or a labelled file of the user's own.
         data_dir: where the official benchmark files are; without it rows are checked by fingerprint.
         partial: accept verdicts of only some of the rows (a run with `--limit`).
-
-    Raises:
-        UnknownName: no benchmark of that name.
-        DataError: the file is not a whole and right answer to that benchmark; says why.
     """
     name = title(benchmark)
     examples = _examples(benchmark, data_dir, mapping)
@@ -109,11 +105,7 @@ def read_predictions(
 
 
 def read_lines(path: str | Path) -> Lines:
-    """All lines of a JSONL file; a last line without its end is named as such.
-
-    Raises:
-        DataError: the file is empty, cannot be read, or a line is broken.
-    """
+    """All lines of a JSONL file; a last line without its end is named as such."""
     lines: Lines = []
     try:
         lines.extend(read_jsonl(path))
@@ -259,11 +251,7 @@ def _read_verdicts(
 
 
 def read_line(row: dict[str, Any], benchmark: str, *, file: str | None = None, line: int | None = None) -> Prediction:
-    """One line of a verdict file.
-
-    Raises:
-        DataError: it is not a verdict.
-    """
+    """One line of a verdict file."""
     try:
         verdict = from_dict(Verdict, row)
         gold = from_dict(Labels, row.get("gold") or {})

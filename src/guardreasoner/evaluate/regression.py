@@ -89,10 +89,6 @@ def gate(
         run: cells of the new run, any order, any tasks.
         baseline: cells of the run to keep up with; cells that only one of them has are an error.
         fail_below: points of weighted mean F1 that may be lost, above 0.
-
-    Raises:
-        ConfigError: `fail_below` is out of range.
-        DataError: other cells, other rows or other labels.
     """
     check_ranges(fail_below=fail_below, seed=seed)
     ours = {(c.task, c.benchmark): c for c in run}

@@ -67,12 +67,6 @@ def evaluate(
         config: what identifies the guard (`guard`, `mode`, `engine`, ...); a run folder belongs to one of these.
         limit: rows per cell (a task of a benchmark), drawn by `seed` and stratified by gold.
         corrections: files of `Review` records; gold is corrected for scoring, never in the verdict files.
-
-    Raises:
-        ConfigError: `limit` or `seed` is out of range.
-        RunFolderError: the folder is in use, or belongs to another configuration.
-        DataError: the folder's verdicts are of other rows.
-        GuardReasonerError: the guard broke its contract.
     """
     check_ranges(limit=limit, seed=seed)
     bound = {**(config or {}), "guard": guard.name, "limit": limit, "seed": seed, "benchmarks": sorted(benchmarks)}
@@ -160,12 +154,7 @@ def draw(examples: Sequence[Example], limit: int, seed: str) -> list[Example]:
 def judge(
     guard: Guard, title: str, examples: Sequence[Example], *, path: Path, progress: Progress | None = None
 ) -> list[Prediction]:
-    """Judge what the file does not hold yet, a chunk at a time; returns all rows in the order of `examples`.
-
-    Raises:
-        DataError: the file holds verdicts of other rows.
-        GuardReasonerError: the guard gave other verdicts than it was asked for.
-    """
+    """Judge what the file does not hold yet, a chunk at a time; returns all rows in the order of `examples`."""
     wanted = {e.exchange.id: e for e in examples}
     done = _resume(path, title, wanted)
     todo = [e for i, e in wanted.items() if i not in done]

@@ -53,9 +53,6 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
 
     Args:
         data_dir: folder with `benchmarks/`, for the texts.
-
-    Raises:
-        DataError: it is neither, or a file in it is broken.
     """
     root = Path(folder)
     manifest_path = root / "manifest.json"

@@ -47,10 +47,6 @@ def score_file(
 
     Returns:
         One score per task that the benchmark asks and the guard answers, and notes on what could not be checked.
-
-    Raises:
-        UnknownName: no such benchmark or task.
-        DataError: the file is not a whole and right answer to the benchmark, or there is nothing to score.
     """
     found = read_predictions(path, benchmark, data_dir, mapping=mapping, partial=partial)
     tasks = found.tasks if task is None else (find_task(task),)
@@ -98,9 +94,6 @@ def score_rows(
 
     Args:
         weight: rows that this cell counts as in means, if only a sample of it was judged (`--limit`).
-
-    Raises:
-        DataError: `official` is asked for answers that hold no answer block.
     """
     if task not in predictions.answered:
         return None

@@ -54,9 +54,6 @@ def measure(
         judge: exchanges to verdicts, in one mode.
         exchanges: at least one; each is judged twice.
         batch: exchanges that are judged together.
-
-    Raises:
-        ConfigError: there are no exchanges.
     """
     if not exchanges:
         raise ConfigError("there is nothing to measure on; give exchanges")

@@ -93,9 +93,6 @@ def repeat(
         kinds: None = all that the guard can do.
         temperature: of the sampled repeats, above 0.
         progress: called with kind and benchmark, answers so far and in all.
-
-    Raises:
-        ConfigError: a number is out of range, or a kind was asked for that this guard cannot do.
     """
     if times < 1 or temperature <= 0:
         raise ConfigError("--repeat wants a number of times above 0, and a temperature above 0")
@@ -172,11 +169,7 @@ def _warm(guard: Any, temperature: float, number: int) -> Iterator[None]:
 
 
 def read_stability(run: Run) -> list[Stability]:
-    """What the repeats of a run say, kind by kind and task by task; empty = nothing was repeated.
-
-    Raises:
-        DataError: a line is broken.
-    """
+    """What the repeats of a run say, kind by kind and task by task; empty = nothing was repeated."""
     found = []
     for kind in KINDS:
         again: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))

@@ -274,11 +274,7 @@ def _harmonic(a: float, b: float) -> float:
 
 
 def pooled(cells: Sequence[Outcomes]) -> Outcomes:
-    """Several cells of one guard and task as one; prompts stay apart by benchmark.
-
-    Raises:
-        DataError: there is no cell.
-    """
+    """Several cells of one guard and task as one; prompts stay apart by benchmark."""
     if not cells:
         raise DataError("there is no cell to pool")
     scored = all(c.scores is not None for c in cells)
@@ -311,11 +307,7 @@ def mean_f1(summed: Sequence[Floats], weights: Floats) -> Floats:
 def weighted_f1(
     cells: Sequence[Outcomes], weights: Weighting | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The weighted mean of the cells' F1 with its interval; weights default to the rows of each cell.
-
-    Raises:
-        DataError: there is no cell.
-    """
+    """The weighted mean of the cells' F1 with its interval; weights default to the rows of each cell."""
     if not cells:
         raise DataError("there is no cell to average")
     w = shares(cells, weights)

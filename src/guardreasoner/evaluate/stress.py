@@ -104,11 +104,6 @@ def stress(
         seed: of the draw and of the transformations.
         fresh: throw away what the folder holds.
         progress: called with family, exchanges done and in all.
-
-    Raises:
-        ConfigError: there is no such family, or a number is out of range.
-        DataError: the guard judges no row rightly, so there is nothing to transform.
-        RunFolderError: the folder is in use, or belongs to another configuration.
     """
     check_ranges(harmful=harmful, benign=benign, seed=seed)
     if unknown := [f for f in families if f not in FAMILIES]:
@@ -263,11 +258,7 @@ def _cell(family: str, name: str | None, judged: Sequence[Mapping[str, Any]]) ->
 
 
 def read_stress(folder: str | Path) -> Stress:
-    """A finished suite.
-
-    Raises:
-        DataError: the folder holds none.
-    """
+    """A finished suite."""
     path = Path(folder) / "stress.json"
     if not path.is_file():
         raise DataError(f"{folder} holds no finished stress run; run `guardreasoner stress --out {folder}` first")

@@ -33,12 +33,7 @@ SAMPLES = (
 
 
 def export_encoder(checkpoint: Path, out: Path) -> float:
-    """Write a model folder; it appears whole or not at all. Returns the largest difference of a logit from torch's.
-
-    Raises:
-        EngineError: the exported model does not compute what the checkpoint computes.
-        MissingDependency: torch or onnx is not installed.
-    """
+    """Write a model folder; it appears whole or not at all. Returns the largest difference of a logit from torch's."""
     from guardreasoner.train.encoder import OUTPUTS, EncoderModel
 
     with whole_folder(out) as work:

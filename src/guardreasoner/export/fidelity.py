@@ -41,9 +41,6 @@ def compare(
     Args:
         checkpoint: runs in float32 on transformers.
         examples: labelled rows; `rows` of them are drawn by their ids.
-
-    Raises:
-        EngineError: the export gives other labels, or ranks worse, than is allowed (`MOST_LABELS`, `MOST_AUROC`).
     """
     chosen = sorted(examples, key=lambda e: draw("fidelity", e.exchange.id))[:rows]
     found: list[list[Verdict]] = []

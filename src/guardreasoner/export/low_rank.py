@@ -59,10 +59,6 @@ def on_grid(folder: Path, weights: Mapping[str, Matrix], grids: Mapping[str, Fou
     Args:
         folder: its `model.onnx` and `model.onnx.data` are replaced.
         rank: of the change of each matrix, at most.
-
-    Raises:
-        ConfigError: a matrix has no grid, or has changed by more than that rank.
-        EngineError: the graph is not what the builder writes for a Llama-type model with tied embeddings.
     """
     onnx = need("onnx", "train")
     model = onnx.load(str(folder / "model.onnx"), load_external_data=False)

@@ -91,11 +91,6 @@ def export(
     """Write an ONNX model folder; `out` appears whole or not at all, and replaces what was there.
 
     `precision`, `rank` and `check` are those of `ExportConfig`.
-
-    Raises:
-        ConfigError: the checkpoint is no folder with config, safetensors and tokenizer.json, or of a kind that cannot
-            be exported.
-        EngineError: the exported model does not compute what the checkpoint computes.
     """
     source, target = Path(checkpoint), Path(out)
     config = read_config(source)
@@ -117,12 +112,7 @@ def export(
 def run(
     checkpoint: str | Path, out: str | Path, config: ExportConfig | None = None, *, fresh: bool = False
 ) -> Exported:
-    """Export as a stage: `out/export/model` and `out/export/manifest.json`; a finished stage is not done again.
-
-    Raises:
-        ConfigError, EngineError: as `export`.
-        RunFolderError: the folder is in use, or was made from another checkpoint or configuration.
-    """
+    """Export as a stage: `out/export/model` and `out/export/manifest.json`; a finished stage is not done again."""
     config = config or ExportConfig()
     read_config(Path(checkpoint))
     with RunFolder(out, "export", config=asdict(config), inputs=[checkpoint], fresh=fresh) as folder:

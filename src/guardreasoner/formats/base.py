@@ -80,11 +80,7 @@ class Format(Protocol):
 
 
 def format_of(name: str) -> Format:
-    """The module of a format.
-
-    Raises:
-        UnknownName: there is no such format.
-    """
+    """The module of a format."""
     if name not in FORMATS:
         raise UnknownName("answer format", name, FORMATS)
     return cast(Format, import_module(f"guardreasoner.formats.{name}"))

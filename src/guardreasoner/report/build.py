@@ -69,9 +69,6 @@ def build(
         prices: guard to what a provider asks for its tokens; such a guard costs that instead.
         speed: files of what `bench --json` printed; they stand in place of the times of the runs.
         progress: called with what is being done.
-
-    Raises:
-        DataError: a folder holds no run, or no stage.
     """
     tell = progress or (lambda _: None)
     entrants = contestants([open_run(folder, data_dir) for folder in runs])

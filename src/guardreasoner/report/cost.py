@@ -59,11 +59,7 @@ class Price:
 
 
 def read_prices(path: str | Path) -> dict[str, Price]:
-    """A YAML file of guard name to `{input, output, source, date}`.
-
-    Raises:
-        DataError: it is no such file; says which guard and what is wrong.
-    """
+    """A YAML file of guard name to `{input, output, source, date}`."""
     try:
         content = read_yaml(path)
     except ConfigError as error:
@@ -101,11 +97,7 @@ def run_cost(run: Run, label: str) -> Cost | None:
 
 
 def read_speeds(files: Sequence[str | Path]) -> list[tuple[str, Cost]]:
-    """Mode and cost of each line that `bench --json` printed: calls one at a time, medians.
-
-    Raises:
-        DataError: a line is none of them.
-    """
+    """Mode and cost of each line that `bench --json` printed: calls one at a time, medians."""
     found = []
     for file in files:
         for line, row in read_jsonl(file):
@@ -160,11 +152,7 @@ class Stage:
 
 
 def read_stages(folders: Sequence[str | Path]) -> list[Stage]:
-    """Stages below training folders (`DIR/<stage>/manifest.json`), in the order of their manifests.
-
-    Raises:
-        DataError: a folder holds no stage.
-    """
+    """Stages below training folders (`DIR/<stage>/manifest.json`), in the order of their manifests."""
     found = []
     for folder in map(Path, folders):
         manifests = sorted(folder.glob("manifest.json")) + sorted(folder.glob("*/manifest.json"))

@@ -24,11 +24,7 @@ _CODE = re.compile("`([^`]+)`")
 
 
 def render_html(document: Document) -> str:
-    """The whole page.
-
-    Raises:
-        MissingDependency: Jinja2 is not installed.
-    """
+    """The whole page."""
     jinja = need("jinja2", "eval")
     templates = in_package("report/templates")
     style = (templates / "report.css").read_text("utf-8")

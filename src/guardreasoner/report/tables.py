@@ -110,11 +110,7 @@ class Standings:
 
 
 def standings(entrants: Sequence[Contestant], *, progress: Callable[[str], None] | None = None) -> Standings:
-    """Tables, comparisons and marks of some runs.
-
-    Raises:
-        DataError: no run has a cell.
-    """
+    """Tables, comparisons and marks of some runs."""
     tell = progress or (lambda _: None)
     if not any(c.cells for c in entrants):
         raise DataError("no run holds a scored cell")

@@ -50,11 +50,7 @@ class Store:
     """One reviewer's answers to one review folder."""
 
     def __init__(self, folder: str | Path, reviewer: str) -> None:
-        """Read the folder.
-
-        Raises:
-            DataError: it holds no review, or a line of it is broken.
-        """
+        """Read the folder."""
         self.folder, self.reviewer = Path(folder), reviewer
         self.items = {str(row["id"]): row for _, row in _rows(self.folder / ITEMS, ("id", "tasks", "prompt"))}
         self.sealed: dict[str, list[dict[str, Any]]] = {}

@@ -119,11 +119,7 @@ def draw(
 
 
 def write_review(drawn: Sequence[RowToReview], out: str | Path, *, seed: int = 0) -> int:
-    """Write `items.jsonl` (what reviewers see, in random order) and `sealed.jsonl` (what they must not see first).
-
-    Raises:
-        DataError: the text of a row is not available.
-    """
+    """Write `items.jsonl` (what reviewers see, in random order) and `sealed.jsonl` (what they must not see first)."""
     items: dict[str, dict[str, Any]] = {}
     for one in drawn:
         exchange = one.row.case.exchange
@@ -195,11 +191,7 @@ class Sealed:
 
 
 def read_sealed(folder: str | Path) -> list[Sealed]:
-    """The sealed file of a review folder.
-
-    Raises:
-        DataError: there is none, or a line of it is broken.
-    """
+    """The sealed file of a review folder."""
     path = Path(folder) / SEALED
     found = []
     for line, row in read_jsonl(path):

@@ -47,9 +47,6 @@ def read_disputed(traces: str | Path, rows: str | Path) -> list[Disputed]:
     Args:
         traces: a line per row: `id`, `source`, `labels`, `steps`, `disputed` (the tasks).
         rows: folder with `<source>.jsonl`, the training rows that the traces are about.
-
-    Raises:
-        DataError: a line is broken, or a row is not there.
     """
     wanted: dict[str, dict[str, tuple[int, dict[str, Any]]]] = {}
     order: list[tuple[str, str]] = []
@@ -119,9 +116,6 @@ def patch_rows(rows: str | Path, said: Mapping[str, Labels], out: str | Path) ->
         rows: folder with `*.jsonl`.
         said: row id to labels, as `corrections.settle` gives them.
         out: another folder; files without a change are copied too.
-
-    Raises:
-        DataError: both folders are the same, or a file cannot be read.
     """
     if Path(rows).resolve() == Path(out).resolve():
         raise DataError("corrected rows go into a folder of their own: the data are never edited")

@@ -38,12 +38,7 @@ Question = tuple[str, Example, Messages]
 
 
 def client_of(config: SynthesizeConfig) -> Any:
-    """The SDK's client.
-
-    Raises:
-        ConfigError: key or address are missing or wrong.
-        MissingDependency: the SDK is not installed.
-    """
+    """The SDK's client."""
     provider = PROVIDERS["openai"]
     required = config.key is not None or config.base_url is None
     key = key_from(config.key or provider.key, required=required)

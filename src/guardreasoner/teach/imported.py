@@ -120,11 +120,7 @@ def _line(source: str, title: str, row: Table1) -> str:
 
 
 def read_row(row: Mapping[str, Any], *, id: str, source: str) -> tuple[Trace, str]:
-    """One published row and the form of its instruction (`official` or `synthesis`); errors quote nothing of it.
-
-    Raises:
-        DataError: `input` or `output` is not what the published rows are; nothing of it is quoted.
-    """
+    """One published row and the form of its instruction (`official` or `synthesis`); errors quote nothing of it."""
     instruction, text = row.get("instruction"), row.get("output")
     form = next((n for n, start in _FORMS.items() if str(instruction).lstrip().startswith(start)), None)
     if form is None:
@@ -187,10 +183,6 @@ def import_traces(origin: str, *, out: str | Path, fresh: bool = False) -> dict[
 
     Rows that cannot be read go to `rejects.jsonl` with the reason; ids are `{split}:{index from 0}`, sources are named
     as the seed sets are.
-
-    Raises:
-        ConfigError, DataError, MissingDependency: as `published_rows`, or there is no usable row.
-        RunFolderError: the folder is in use or holds something else.
     """
     inputs = [origin] if Path(origin).exists() else []
     with RunFolder(

@@ -91,11 +91,7 @@ def synthesize(
 
 
 def unique(examples: Sequence[Example]) -> list[Example]:
-    """The examples as a list, if every id is unique.
-
-    Raises:
-        ConfigError: an id occurs twice.
-    """
+    """The examples as a list, if every id is unique."""
     if len({e.exchange.id for e in examples}) != len(examples):
         raise ConfigError("two examples have the same id; ids must be unique, a run resumes by them")
     return list(examples)
@@ -189,11 +185,7 @@ def _finish(
 
 
 def estimate(data: DataConfig, config: SynthesizeConfig, *, data_dir: str | Path | None = None) -> str:
-    """What a run would cost, in a sentence; finds every error that can be found before the first call.
-
-    Raises:
-        ConfigError: as `synthesize`.
-    """
+    """What a run would cost, in a sentence; finds every error that can be found before the first call."""
     train, validation, _ = load_mix(data, data_dir)
     taught = [e for e in train if _taught(e, config)]
     rows = f"{len(train):,} training rows, {len(validation):,} validation rows"
@@ -211,12 +203,7 @@ async def _teach(
     teacher: Teacher | None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Ask about every example without a trace or a reject; returns the manifest's entry.
-
-    Raises:
-        ConfigError: the cost cap was reached; finished work is kept.
-        EngineError: the server refuses the key or has stopped answering; finished work is kept.
-    """
+    """Ask about every example without a trace or a reject; returns the manifest's entry."""
     budget = budget_of(config)
     with Appender(folder.path / "answers.jsonl") as answers:
         state = _state(config, teacher or load_teacher(config), outputs, answers=answers, budget=budget)

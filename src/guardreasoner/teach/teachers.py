@@ -119,14 +119,10 @@ class HttpTeacher:
         concurrency: int = 64,
     ) -> None:
         """Args:
-            base_url: None = the provider's own.
-            key: name of the environment variable that holds the key.
-            options: further fields of every request; None removes a field.
-            concurrency: connections kept open.
-
-        Raises:
-            ConfigError: key or address are missing or wrong.
-            MissingDependency: aiohttp is not installed.
+        base_url: None = the provider's own.
+        key: name of the environment variable that holds the key.
+        options: further fields of every request; None removes a field.
+        concurrency: connections kept open.
         """
         self.name = model
         self._provider, self._options = provider, dict(options or {})
@@ -206,13 +202,7 @@ def _turn(message: Mapping[str, str]) -> Turn:
 
 
 def load_teacher(config: SynthesizeConfig) -> Teacher:
-    """The teacher that a configuration names.
-
-    Raises:
-        ConfigError: key or address are missing or wrong.
-        MissingDependency: its extra is not installed.
-        EngineError: local weights cannot be loaded.
-    """
+    """The teacher that a configuration names."""
     provider = config.teacher.removesuffix("-batch")
     if provider in PROVIDERS:
         return HttpTeacher(

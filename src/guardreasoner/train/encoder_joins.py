@@ -44,11 +44,7 @@ def _pools(rows: Sequence[EncoderRow]) -> _Pools:
 
 
 def joined(rows: Sequence[EncoderRow], count: int, chosen: random.Random) -> list[EncoderRow]:
-    """Rows made of several: what is harmful in one place of a text is harmful in the whole, and what is not is not.
-
-    Raises:
-        ConfigError: there is nothing of a kind to draw from.
-    """
+    """Rows made of several: what is harmful in one place of a text is harmful in the whole, and what is not is not."""
     pools = _pools(rows)
     empty = [f.name.replace("_", " ") for f in fields(pools) if not getattr(pools, f.name)]
     if count and empty:

@@ -30,9 +30,6 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], 
 
     Args:
         data: the data folder with `train/`, and where they are there `traces/` and `everyday/`.
-
-    Raises:
-        ConfigError: the folder holds no rows.
     """
     root, chosen = Path(data), random.Random(config.seed)
     ours = (*(_everyday(root, config) if config.everyday else ()), *(_contrasts(config) if config.contrasts else ()))

@@ -40,10 +40,6 @@ def launch(command: Sequence[str], processes: int) -> None:
 
     Args:
         command: the words after `guardreasoner`, as for a single process.
-
-    Raises:
-        ConfigError: more processes than there are GPUs, where there are any.
-        GuardReasonerError: a process failed; the message is its own, where it had one.
     """
     need("torch", "train")
     import torch

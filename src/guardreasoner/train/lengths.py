@@ -61,11 +61,7 @@ class Lengths:
 
 
 def lengths_of(recipe: Recipe, out: Path, data_dir: Path | None) -> Lengths:
-    """Rows from the traces that are there, or else from the data section.
-
-    Raises:
-        ConfigError, DataError: neither can be read.
-    """
+    """Rows from the traces that are there, or else from the data section."""
     traces = out / "synthesize" / "traces.jsonl"
     config = recipe.sft
     if traces.exists():

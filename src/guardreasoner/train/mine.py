@@ -205,9 +205,6 @@ def run_mine(config: MineConfig, *, out: str | Path, stage: str = "mine", fresh:
 
     Args:
         stage: name of the folder to write (`mine`, or one of several ways of mining the same samples).
-
-    Raises:
-        DataError: there are no samples, or no pair can be made of them; the counts are named.
     """
     traces, samples = Path(out) / "synthesize" / "traces.jsonl", Path(out) / "sample" / "samples.jsonl"
     for path, earlier in ((traces, "synthesize"), (samples, "sample")):

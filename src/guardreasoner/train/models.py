@@ -25,13 +25,7 @@ ADAPTER = "adapter_config.json"
 
 
 def load_base(config: ModelConfig) -> tuple[Any, Any]:
-    """The base model and its tokenizer.
-
-    Raises:
-        ConfigError: the chat template has no known name.
-        EngineError: the weights cannot be loaded; the message says what to do.
-        MissingDependency: torch or transformers is not installed.
-    """
+    """The base model and its tokenizer."""
     need("torch", "train")
     need("transformers", "train")
     from guardreasoner.train.attention import best_attention
@@ -47,12 +41,7 @@ def load_base(config: ModelConfig) -> tuple[Any, Any]:
 
 
 def base_tokenizer(config: ModelConfig) -> Any:
-    """The tokenizer of a base alone.
-
-    Raises:
-        ConfigError: as `prepare_tokenizer`.
-        EngineError: it cannot be loaded.
-    """
+    """The tokenizer of a base alone."""
     if config.base in NAMED_BASES:
         return load_base(config)[1]
     return prepare_tokenizer(load_tokenizer(config.base, config.revision), config)
@@ -82,11 +71,7 @@ def prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> Any:
 def load_checkpoint(
     source: str | Path, *, revision: str | None = None, dtype: str = "float32", attention: str = "sdpa"
 ) -> tuple[Any, Any]:
-    """A causal language model (safetensors only) and its tokenizer from a folder or the hub; adapters are merged.
-
-    Raises:
-        ConfigError, EngineError: it cannot be loaded.
-    """
+    """A causal language model (safetensors only) and its tokenizer from a folder or the hub; adapters are merged."""
     name, adapter = str(source), Path(source) / ADAPTER
     if adapter.is_file():
         base = str(read_object(adapter)["base_model_name_or_path"])

@@ -116,9 +116,6 @@ def look(
 
     Args:
         model: the base's transformers configuration; None = nothing is measured.
-
-    Raises:
-        ConfigError: the batch cannot be shared out evenly.
     """
     accumulation(config, processes)
     dpo = isinstance(config, DpoConfig)
@@ -307,11 +304,7 @@ def _number_format(recipe: Recipe) -> list[str]:
 def print_outlook(
     recipe: Recipe, out: Path, *, stages: Sequence[str], data_dir: Path | None = None, processes: int = 1
 ) -> None:
-    """Print the outlook of a recipe.
-
-    Raises:
-        ConfigError: something prevents the run; all of it is named.
-    """
+    """Print the outlook of a recipe."""
     asked = [name for name in stages if name in ("sft", "sample", "dpo") or name.startswith(("sft-", "dpo-"))]
     if "sft" in asked and "sample" in stages:
         extra = [recipe.folder(name) for name in recipe.variants if name in recipe.sample.models]

@@ -103,9 +103,6 @@ class Recipe:
 
         Every recipe has the variant `baseline-mix`, the paper's label-only model on the same rows (Table 3), whether
         or not it is written down.
-
-        Raises:
-            UnknownName: the recipe has no variant of that name.
         """
         if name == "sft":
             return self.sft
@@ -138,12 +135,7 @@ def names() -> tuple[str, ...]:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """A recipe by its bundled name or from a YAML file.
-
-    Raises:
-        UnknownName: there is no recipe, section or key of that name; the nearest one is named.
-        ConfigError: the file cannot be read, or a value has the wrong type.
-    """
+    """A recipe by its bundled name or from a YAML file."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         text = read_text(path)
@@ -155,12 +147,7 @@ def load_recipe(name: str | Path) -> Recipe:
 
 
 def parse_recipe(text: str, *, name: str) -> Recipe:
-    """A recipe from YAML text.
-
-    Raises:
-        UnknownName: there is no section or key of that name.
-        ConfigError: it is not YAML, or a value has the wrong type.
-    """
+    """A recipe from YAML text."""
     content = parse_yaml(text, f"recipe {name}") or {}
     if not isinstance(content, Mapping):
         raise ConfigError(f"recipe {name} must be a mapping of sections")

@@ -91,10 +91,6 @@ def run_sample(
         open_model: gives engine and wire for each of `config.models`.
         trained_on: for `only_trained_on`, the sources of each variant that leaves some out.
         checkpoints: the folders of models that sample, as far as they are folders; another content is another run.
-
-    Raises:
-        DataError: there are no traces.
-        EngineError: a model cannot be loaded, or every answer of a call failed.
     """
     traces = Path(out) / "synthesize" / "traces.jsonl"
     if not traces.exists():

@@ -30,11 +30,6 @@ def run_sft(
     Args:
         out: the run's folder, with `synthesize/traces.jsonl`.
         stage: name of the folder to write (`sft`, or `sft-NAME` for a variant).
-
-    Raises:
-        DataError: there are no traces.
-        RunFolderError: the folder is in use, or was made with another configuration.
-        EngineError: the base model cannot be loaded.
     """
     need("trl", "train")
     from guardreasoner.train.trainer import settled

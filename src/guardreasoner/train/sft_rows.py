@@ -31,11 +31,7 @@ COLUMNS: Mapping[str, tuple[str, float]] = {
 
 
 def select(traces: Iterable[Trace], config: SftConfig, counts: Counts) -> list[Trace]:
-    """The traces that a run trains on, in file order; every other one is counted.
-
-    Raises:
-        UnknownName: `leave_out` or `only` names a source that no trace has.
-    """
+    """The traces that a run trains on, in file order; every other one is counted."""
     kept: list[Trace] = []
     sources: set[str] = set()
     for trace in traces:

@@ -102,12 +102,7 @@ def load_smollm(attention: str) -> tuple[Any, Any]:
 
 
 def grids() -> dict[str, FourBits]:
-    """The 4-bit grid of every matrix of the layers, by its name in a checkpoint: what `export` keeps as it is.
-
-    Raises:
-        EngineError: the package is not installed, or its file is another than the one we know.
-        MissingDependency: the library that reads GGUF files is not installed.
-    """
+    """The 4-bit grid of every matrix of the layers, by its name in a checkpoint: what `export` keeps as it is."""
     reader = need("gguf", "train").GGUFReader(str(gguf()))
     heads = {f"attn_{part}": int(reader.get_field(f"llama.attention.head_count{kind}").contents())
              for part, kind in (("q", ""), ("k", "_kv"))}  # fmt: skip

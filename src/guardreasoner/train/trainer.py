@@ -46,11 +46,7 @@ def first_process_first() -> AbstractContextManager[None]:
 
 
 def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
-    """The part of a Trainer's arguments that both stages share.
-
-    Raises:
-        ConfigError: the batch cannot be shared out evenly, or the hardware cannot do what is asked.
-    """
+    """The part of a Trainer's arguments that both stages share."""
     check_hardware(config)
     quiet_libraries()
     saving = config.validate_every if config.keep == "best" else config.save_every
@@ -326,11 +322,7 @@ def keep_memory() -> None:
 
 
 def train(trainer: Any, folder: Path) -> None:
-    """Train from the last whole checkpoint, or from the start.
-
-    Raises:
-        ConfigError: the loss is not a number any more.
-    """
+    """Train from the last whole checkpoint, or from the start."""
     be_quiet(trainer)
     keep_memory()
     checkpoint = last_checkpoint(folder)

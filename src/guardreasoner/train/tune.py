@@ -71,11 +71,6 @@ def tune(
     Args:
         base: an encoder's folder.
         labelled: a `.jsonl`, `.csv` or `.json` file with prompt, response and labels.
-
-    Raises:
-        DataError: no task has enough rows of both labels, or a row is wrong.
-        ConfigError: `out` is there, or the base is no encoder's folder.
-        MissingDependency: scikit-learn is not installed.
     """
     if out.exists():
         raise ConfigError(f"{out} is there already; give another --out")
