@@ -5,6 +5,7 @@ server is started in the background and waited for. `NOT_RUN` is the one place t
 """
 
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -17,9 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from guardreasoner.cli.main import COMMANDS, main, parser_for
 from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.data.everyday import shipped
 from guardreasoner.data.sources import input_block
+from guardreasoner.guards.custom import read_row as read_guard_row
+from guardreasoner.report.cost import read_prices
+from guardreasoner.serve.policy import read_policy
+from guardreasoner.train.recipe import load_recipe
 from guardreasoner.types import TASKS
 from serve.test_serve_peers import free_port
 
@@ -265,3 +271,67 @@ def test_the_python_of_the_pages_runs(tmp_path):
             done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, cwd=tmp_path)
             assert done.returncode == 0, f"{page}:\n{done.stderr[-2000:]}"
     assert ran >= 3
+
+
+LANGUAGES = {"bash", "python", "yaml", "json", "console", "text", "nginx"}
+READERS = {
+    r"^version:": read_policy,
+    r"^format:": read_guard_row,
+    r"\{input: .*output: ": read_prices,
+    r"^(model: \{|data:|synthesize:)": load_recipe,
+    r"^model_list:": "tests/integrations and tests/serve/test_serve_peers.py start LiteLLM with it",
+    r"^models:": "tests/serve/test_serve_peers.py starts NeMo with it",
+}
+"""What reads a YAML block that looks so, or which test."""
+
+
+def test_every_block_is_of_a_kind_that_a_test_reads():
+    kinds = re.compile(r"^```(\S*)\n.*?^```$", re.S | re.M)
+    found = {(page, kind) for page in PAGES for kind in kinds.findall((ROOT / page).read_text(encoding="utf-8"))}
+    assert not [pair for pair in found if pair[1] not in LANGUAGES]
+    assert {page for page, kind in found if kind == "nginx"} == {"docs/operate.md"}  # read, not run: it needs nginx
+
+
+@pytest.mark.parametrize(("page", "text"), [(page, text) for page in PAGES for text in fences(page, "yaml")])
+def test_every_yaml_block_is_read_by_what_it_is_for(page, text, tmp_path):
+    (reader,) = (reader for looks, reader in READERS.items() if re.search(looks, text, re.M))
+    if callable(reader):
+        (tmp_path / "block.yaml").write_text(text)
+        reader(tmp_path / "block.yaml")
+
+
+def test_the_error_that_a_page_shows_is_the_error(tmp_path, monkeypatch, capsys):
+    (shown,) = fences("docs/evaluation.md", "text")
+    (tmp_path / "theirs.csv").write_text("question,verdict\nHow long do I boil an egg?,ok\nHow do I hurt him?,S1\n")
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", "--guard", "constant", "--benchmark", "theirs.csv", "--out", "run"]
+    assert main(command) == 1
+    assert capsys.readouterr().err == shown
+    fits = re.search(r"--map '([^']+)'", shown)[1]
+    assert main([*command, "--map", fits]) == 0
+
+
+def parses(words):
+    if len(words) == 2:
+        return words[1] in COMMANDS
+    try:
+        parser_for(words[1]).parse_args(words[1:])
+    except SystemExit:
+        return False
+    return True
+
+
+def test_the_commands_in_sentences_are_commands_with_these_options():
+    seen, wrong = 0, []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+        for span in re.findall(r"`((?:guardreasoner|python) [^`]+)`", text):
+            words = shlex.split(re.sub(r"\[[^]]*\]|[<>].*|\bCOMMAND --help", "", span))
+            seen += 1
+            if words[0] == "guardreasoner":
+                right = parses(words)
+            else:
+                right = importlib.util.find_spec(words[2]) if words[1] == "-m" else (ROOT / words[1]).is_file()
+            wrong += [] if right else [f"{page}: {span}"]
+    assert seen >= 30
+    assert not wrong, "\n".join(wrong)

@@ -11,6 +11,8 @@ import yaml
 
 from guardreasoner.serve.policy import ROUTES, policy_of
 from guardreasoner.serve.wires.moderations import CROSSWALK
+from serve import fake_guards
+from serve.running import serving
 
 DOCS = Path(__file__).parents[2] / "docs"
 WIRES = DOCS / "wires"
@@ -36,6 +38,15 @@ def test_the_curl_commands_of_the_pages_are_answered(served, page):
         path = next(w for w in words if w.startswith("localhost")).removeprefix("localhost:8080")
         answer = served.http.post(path, json=json.loads(words[words.index("-d") + 1]))
         assert answer.status_code == 200, answer.text
+
+
+def test_the_answer_that_the_servers_page_shows_is_what_the_bundled_guard_answers():
+    text = (DOCS / "serve.md").read_text()
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", text, re.S | re.M)
+    sent = re.search(r"-d '([^']+)'\n```\n\nThe answer is the whole verdict", text)[1]
+    with serving(guard=fake_guards.bundled) as served:
+        answer = served.http.post("/v1/judge", json=json.loads(sent)).json()
+    assert json.loads(shown).items() <= answer.items()
 
 
 def test_the_python_of_the_moderation_page_runs(served, capsys):
