@@ -108,11 +108,7 @@ def calibration_of(given: str | Path | Calibration | None) -> Calibration | None
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """Read `calibration.json`.
-
-    Raises:
-        ConfigError: the file is not one, or a value is out of range.
-    """
+    """Read `calibration.json`."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         if (version := data.get("version", 1)) != 1 or isinstance(version, bool):

@@ -49,12 +49,7 @@ class Stack:
 
 
 def read_bands(given: Mapping[str, Any]) -> Bands:
-    """Bands from plain values, as an option or a file holds them.
-
-    Raises:
-        UnknownName: no such task.
-        ConfigError: a band is not two numbers, 0 <= low <= high <= 1.
-    """
+    """Bands from plain values, as an option or a file holds them."""
     found: dict[Task, tuple[float, float]] = {}
     for name, band in given.items():
         if name not in TASKS:
@@ -67,11 +62,7 @@ def read_bands(given: Mapping[str, Any]) -> Bands:
 
 
 def read_stacks(path: Path) -> tuple[Bands, dict[Task, Stack]]:
-    """Bands and stacks of a file that `evaluate/fit_stack.py` wrote.
-
-    Raises:
-        ConfigError: it is not one.
-    """
+    """Bands and stacks of a file that `evaluate/fit_stack.py` wrote."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
         stacks = {Task(name): Stack(**{k: float(v) for k, v in row.items()}) for name, row in given["stacks"].items()}
@@ -143,9 +134,6 @@ class CascadeGuard(Judging):
             max_escalations: in `auto`, the most exchanges that the second guard is asked about; the others keep the
                 first's verdict with the note `escalation_denied`.
             on_step: called with the second guard's steps, if it reports them.
-
-        Raises:
-            UnknownName: there is no such mode.
         """
         mode, exchanges = known_mode(mode or self.mode), validated(exchanges)
         more: dict[str, Any] = {"deadline": deadline, "tasks": tasks}

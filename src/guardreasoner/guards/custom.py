@@ -173,11 +173,7 @@ def _construct(kind: type[Any], name: str, defaults: Mapping[str, Any], options:
 
 
 def read_row(path: str | Path) -> GuardRow:
-    """A row of the guard table from a YAML file: the fields of `GuardRow` by name; data only.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key, task, format or option is not known.
-    """
+    """A row of the guard table from a YAML file: the fields of `GuardRow` by name; data only."""
     file = Path(path)
     found = read_yaml(file)
     if not isinstance(found, dict):

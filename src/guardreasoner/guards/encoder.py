@@ -111,13 +111,10 @@ class EncoderGuard(Judging):
         max_windows: int = 16,
     ) -> None:
         """Args:
-            engine: closed by `close`.
-            mode: any; `instant` is what happens.
-            calibration: None = scores are the network's own probabilities.
-            max_windows: more windows than this are `input_too_long`.
-
-        Raises:
-            UnknownName: there is no such mode.
+        engine: closed by `close`.
+        mode: any; `instant` is what happens.
+        calibration: None = scores are the network's own probabilities.
+        max_windows: more windows than this are `input_too_long`.
         """
         self.name, self.engine, self.fail_mode = name, engine, fail_mode
         self.mode = known_mode(mode)
@@ -144,9 +141,6 @@ class EncoderGuard(Judging):
             tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: taken for the sake of other guards; nothing is escalated here.
             on_step: taken for the sake of other guards; there are no steps.
-
-        Raises:
-            DataError: an exchange has neither a request nor a reply.
         """
         asked = known_mode(mode or self.mode)
         exchanges, only = validated(exchanges), known_tasks(tasks)

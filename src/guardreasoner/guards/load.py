@@ -201,12 +201,7 @@ def behind(first: str, second: Guard, *, mode: Mode, stacks: Path | None = None)
 
 
 def find_row(name: str) -> GuardRow:
-    """The row behind a name, a folder or a YAML file.
-
-    Raises:
-        UnknownName: there is none.
-        ConfigError: the folder or file is not a guard.
-    """
+    """The row behind a name, a folder or a YAML file."""
     path = Path(name)
     plain = path.name == name and any(row.name == name for row in OURS)  # a folder of that name is ./NAME
     if path.is_dir() and not plain:

@@ -91,9 +91,6 @@ class ReasoningGuard(Judging):
         first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
         english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
         max_windows: more windows than this are `input_too_long`.
-
-        Raises:
-            ConfigError: the engine cannot do the mode, or there is no such wire.
         """
         if wire not in get_args(Wire):
             raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")
@@ -129,9 +126,6 @@ class ReasoningGuard(Judging):
             first: what another guard tells about each exchange. A model that was trained for it reads what that guard
                 decided, others do not see it; one that `concludes` quotes from the parts that it names, and concludes
                 with the labels that stand, while this verdict's own labels and scores are the model's.
-
-        Raises:
-            DataError: an exchange has neither a request nor a reply.
         """
         exchanges = validated(exchanges)
         mode = self._checked(mode or self.mode)

@@ -80,11 +80,7 @@ class Server(uvicorn.Server):
 
 
 def serve(gate: FrontDoor, sock: socket.socket, drain_s: float = DRAIN_S) -> None:
-    """Serve on a listening socket until a signal comes.
-
-    Raises:
-        EngineError: the guard cannot be loaded.
-    """
+    """Serve on a listening socket until a signal comes."""
     # asyncio sets this only on sockets that name their protocol; without it a kept connection waits 40 ms an answer for
     # the client's delayed acknowledgement. Accepted connections inherit it.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -35,10 +35,6 @@ def load_prompted(
         engine: a ready engine in place of the row's own.
         options: `policy` (a file), `calibration` (a file), `frame` (a file or folder with the prompt text), the
             format's own options, and what is left goes to the engine.
-
-    Raises:
-        ConfigError: the guard is retired and no other model was given, follows no policy, or an option is wrong.
-        EngineError: the weights cannot be loaded.
     """
     from guardreasoner.guards.others.table import BASELINES
 
@@ -166,11 +162,7 @@ def own_frame(row: GuardRow, given: Any) -> dict[str, str]:
 
 
 def resolve(value: Any, what: str) -> Any:
-    """Every frame in a value, read.
-
-    Raises:
-        ConfigError: one of them cannot be read.
-    """
+    """Every frame in a value, read."""
     if isinstance(value, Frame):
         return read_frame(value, what=what)
     if isinstance(value, Mapping):

@@ -53,15 +53,11 @@ class PromptedGuard(Judging):
         notes: Mapping[str, object] | None = None,
     ) -> None:
         """Args:
-            row: its `options` are the format's own, with every frame read.
-            engine: closed by `close`.
-            mode: `full` lets the model write freely where it could be scored; the others score it where the engine can.
-            calibration: None = scores are those that the family defines.
-            notes: said with every verdict (`frame`: a prompt text that is not the pinned one).
-
-        Raises:
-            ConfigError: an option is not one of the format's.
-            UnknownName: there is no such format or mode.
+        row: its `options` are the format's own, with every frame read.
+        engine: closed by `close`.
+        mode: `full` lets the model write freely where it could be scored; the others score it where the engine can.
+        calibration: None = scores are those that the family defines.
+        notes: said with every verdict (`frame`: a prompt text that is not the pinned one).
         """
         self.name, self.row, self.engine = row.name, row, engine
         self.format = format_of(row.format)
@@ -89,10 +85,6 @@ class PromptedGuard(Judging):
         Args:
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             max_escalations: these guards never escalate; accepted so that callers need not know.
-
-        Raises:
-            DataError: an exchange has neither a request nor a reply.
-            PlanUnsupported: this engine cannot run this guard at all.
         """
         exchanges = validated(exchanges)
         started = time.monotonic()

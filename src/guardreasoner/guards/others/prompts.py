@@ -44,9 +44,6 @@ def read_policy(path: str | Path) -> dict[str, str]:
 
     Returns:
         Name -> text; the name of a plain text is the file's.
-
-    Raises:
-        ConfigError: the file cannot be read, is empty, or is YAML of another shape.
     """
     file = Path(path)
     found = read_yaml(file) if file.suffix in (".yaml", ".yml", ".json") else {file.stem: read_text(file).strip()}

@@ -33,11 +33,7 @@ class Keys:
     digests: Mapping[str, bytes]
 
     def holder(self, authorization: str | None) -> str:
-        """The name of the holder of a bearer key; `anonymous` where no keys are set.
-
-        Raises:
-            Refused: 401.
-        """
+        """The name of the holder of a bearer key; `anonymous` where no keys are set."""
         if not self.digests:
             return ANONYMOUS
         scheme, _, secret = (authorization or "").partition(" ")
@@ -49,11 +45,7 @@ class Keys:
 
 
 def read_keys(environment: Mapping[str, str]) -> Keys:
-    """The keys that an environment holds.
-
-    Raises:
-        ConfigError: a key is too short, or two have one name.
-    """
+    """The keys that an environment holds."""
     digests: dict[str, bytes] = {}
     for number, entry in enumerate(filter(None, (e.strip() for e in environment.get(VARIABLE, "").split(","))), 1):
         name, _, secret = entry.partition("=")
@@ -68,11 +60,7 @@ def read_keys(environment: Mapping[str, str]) -> Keys:
 
 
 def read_upstream_key(environment: Mapping[str, str]) -> str | None:
-    """The proxy's key for its upstream, without the line end that a file may have left on it.
-
-    Raises:
-        ConfigError: it is not valid in a header.
-    """
+    """The proxy's key for its upstream, without the line end that a file may have left on it."""
     key = environment.get(UPSTREAM_VARIABLE, "").strip()
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"{UPSTREAM_VARIABLE}: a key holds printable ASCII characters only, and no line end")
@@ -90,11 +78,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(host: str, keys: Keys) -> None:
-    """Refuse to serve others without a key.
-
-    Raises:
-        ConfigError: the address is not loopback and there are no keys.
-    """
+    """Refuse to serve others without a key."""
     if not is_loopback(host) and not keys.digests:
         raise ConfigError(
             f"serving on {host} lets other machines in: set {VARIABLE}=name=secret first, or serve on 127.0.0.1"
@@ -108,11 +92,7 @@ class HostNames:
     allowed: Sequence[str]
 
     def check(self, host: str | None, origin: str | None) -> None:
-        """Refuse what another page or another name sends (DNS rebinding, requests forged by a browser).
-
-        Raises:
-            Refused: 400 for a host that is malformed or not ours, 403 for a foreign origin.
-        """
+        """Refuse what another page or another name sends (DNS rebinding, requests forged by a browser)."""
         match = _HOST.fullmatch(host or "")
         if match is None:
             raise Refused(400, "the Host header is malformed", "bad_host")

@@ -103,11 +103,7 @@ class ChatCall:
         self.memory.keep(turn.prompt, (turn.response or "") + text, verdict)
 
     async def open(self, cut: frozenset[int] = frozenset()) -> httpx.Response:
-        """The upstream's answer, its head only.
-
-        Raises:
-            Refused: it cannot be reached, or answers with an error.
-        """
+        """The upstream's answer, its head only."""
         client, url = self.service.upstream, f"{self.service.policy.proxy.upstream}/chat/completions"
         assert client is not None
         messages = [m for i, m in enumerate(self.talk.messages) if i not in cut]

@@ -46,11 +46,7 @@ class EventReader:
     _kind: str = ""
 
     def feed(self, part: bytes, *, last: bool = False) -> Iterator[ServerSent]:
-        """The events that end in the next piece of the stream; with `last`, the one that its end cuts off too.
-
-        Raises:
-            EventTooLong: more than `longest` characters are held.
-        """
+        """The events that end in the next piece of the stream; with `last`, the one that its end cuts off too."""
         text = self._decoder.decode(part, last)
         if text and not self._begun:
             self._begun, text = True, text.removeprefix("\ufeff")

@@ -17,11 +17,7 @@ _NAME = re.compile(r"[\w.:/@+-]{1,200}")
 
 
 async def listed_models(service: Service) -> list[dict[str, Any]]:
-    """The upstream's models by name; without an upstream, the guard.
-
-    Raises:
-        Refused: 502: the upstream does not say.
-    """
+    """The upstream's models by name; without an upstream, the guard."""
     if service.policy.proxy.upstream is None or service.upstream is None:
         return [_row(service.core.worker.name, "guardreasoner")]
     headers = {"accept-encoding": "identity"}

@@ -58,11 +58,7 @@ def unclear(what: str) -> Refused:
 
 
 def read_reply(reply: Any, side: Side = "message") -> UpstreamReply:
-    """A whole reply, or with `delta` a chunk of a stream.
-
-    Raises:
-        Refused: 502: it is an error, or a part of it that may hold what the model says is not understood.
-    """
+    """A whole reply, or with `delta` a chunk of a stream."""
     if not isinstance(reply, Mapping):
         raise unclear("it is not an object")
     if reply.get("error"):

@@ -140,11 +140,7 @@ def _exchange(text: str, name: str, body: Moderation) -> Exchange:
 
 
 def _inputs(given: str | list[str] | list[Part]) -> list[list[str]]:
-    """What is judged for each result: a text; for a list of parts, all of them together and each by itself.
-
-    Raises:
-        Refused: there is nothing to judge, or one of several texts is empty.
-    """
+    """What is judged for each result: a text; for a list of parts, all of them together and each by itself."""
     if isinstance(given, str):
         given = [given]
     if given and isinstance(given[0], Part):

@@ -60,11 +60,7 @@ def router(service: Service) -> APIRouter:
 
 
 def _exchanges(service: Service, messages: Sequence[Mapping[str, Any]]) -> list[Exchange]:
-    """What a prompt of ours carries, and whatever stands before it.
-
-    Raises:
-        Refused: there is no text, or something that cannot be judged.
-    """
+    """What a prompt of ours carries, and whatever stands before it."""
     trusted = service.policy.rules("nemo_model").trusted_roles
     service.let_pass("nemo_model", read_messages(list(messages), trusted).unread)
     before = read_messages(list(messages[:-1]), trusted)
@@ -73,11 +69,7 @@ def _exchanges(service: Service, messages: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _carried(message: Mapping[str, Any]) -> Exchange:
-    """The exchange in a prompt of ours: `{"prompt": ..., "response": ...}`; any other text is judged as a request.
-
-    Raises:
-        Refused: there is no text.
-    """
+    """The exchange in a prompt of ours: `{"prompt": ..., "response": ...}`; any other text is judged as a request."""
     content = "\n".join(spoken(message))
     if not content.strip():
         raise Refused(400, "the last message holds no text", "empty")
