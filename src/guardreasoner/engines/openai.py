@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from guardreasoner.engines.base import Capabilities, until
 from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
-from guardreasoner.engines.prompt_tokens import PromptTokenizer, clean, tokenizer_from, tokenizer_of
-from guardreasoner.engines.special import break_up
+from guardreasoner.engines.prompt_tokens import PromptTokenizer, tokenizer_from, tokenizer_of
+from guardreasoner.engines.special import break_up, sendable
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.plans import (
     Chat,
@@ -29,7 +29,6 @@ from guardreasoner.plans import (
     Completion,
     Finish,
     Free,
-    Judged,
     Plan,
     Prompt,
     Segment,
@@ -165,7 +164,7 @@ class OpenAIEngine(Served):
 
         def text_of(segments: Sequence[Segment]) -> str:
             nonlocal special
-            text, found = self._text(segments)
+            text, found = sendable(segments, self.special_strings)
             special += found
             return text
 
@@ -193,23 +192,12 @@ class OpenAIEngine(Served):
             deadline,
         )
 
-    def _text(self, segments: Sequence[Segment]) -> tuple[str, int]:
-        """Segments as the text that is sent, and how many special-token strings were broken up in judged text."""
-        parts, found = [], 0
-        for segment in segments:
-            text = segment.text
-            if isinstance(segment, Judged):
-                text, count = break_up(clean(text), self.special_strings)
-                found += count
-            parts.append(text)
-        return "".join(parts), found
-
     def _start(self, written: _Written, prompt: Prompt) -> None:
         if self.tokenizer is not None:
             encoded = self.tokenizer.encode(prompt)
             written.ids, special = list(encoded.ids), encoded.special
         else:
-            written.sent, special = self._text(segments_of(prompt))
+            written.sent, special = sendable(segments_of(prompt), self.special_strings)
         if special:
             written.notes["special_tokens"] = special
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.engines.base import LATE, Capabilities
-from guardreasoner.engines.special import break_up
+from guardreasoner.engines.special import sendable
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, need
 from guardreasoner.metrics import logit
-from guardreasoner.plans import Choice, Completion, Judged, Plan, Prompt, Text, segments_of
+from guardreasoner.plans import Choice, Completion, Plan, Prompt, Text, segments_of
 
 Library = Literal["gliner2", "gliclass"]
 Question = tuple[str, tuple[str, ...]]
@@ -80,7 +80,7 @@ class SchemaEngine:
         questions = _questions(plan, self.name)
         done: list[Completion] = []
         for start in range(0, len(prompts), self.max_batch):
-            group = [self._text(p) for p in prompts[start : start + self.max_batch]]
+            group = [sendable(segments_of(p), MARKS[self.library]) for p in prompts[start : start + self.max_batch]]
             if deadline is not None and time.monotonic() >= deadline:
                 done += [LATE] * len(group)
                 continue
@@ -98,16 +98,6 @@ class SchemaEngine:
     def close(self) -> None:
         """Give back the model's memory; the engine cannot run afterwards."""
         self.model = None
-
-    def _text(self, prompt: Prompt) -> tuple[str, int]:
-        parts, broken = [], 0
-        for segment in segments_of(prompt):
-            text, count = (
-                break_up(segment.text, MARKS[self.library]) if isinstance(segment, Judged) else (segment.text, 0)
-            )
-            parts.append(text)
-            broken += count
-        return "".join(parts), broken
 
     def _score(self, texts: Sequence[str], questions: Sequence[Question]) -> list[tuple[dict[str, float], ...]]:
         if self.library == "gliner2":

@@ -6,8 +6,11 @@ The server's tokenizer is unknown here, so this module lists the strings of comm
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+
+from guardreasoner.engines.prompt_tokens import clean
+from guardreasoner.plans import Judged, Segment
 
 KNOWN = (
     r"<\|[^|<>\n]{1,64}\|>",  # ChatML, Llama 3 and 4, Phi, gpt-oss: <|im_start|>, <|eot_id|>, <|channel|>
@@ -29,6 +32,12 @@ def break_up(text: str, more: Sequence[str] = ()) -> tuple[str, int]:
         if not again:
             break
     return text, count
+
+
+def sendable(segments: Iterable[Segment], more: Sequence[str] = ()) -> tuple[str, int]:
+    """A prompt as one text with special-token strings broken up in what is judged, and how many there were."""
+    parts = [break_up(clean(s.text), more) if isinstance(s, Judged) else (s.text, 0) for s in segments]
+    return "".join(text for text, _ in parts), sum(count for _, count in parts)
 
 
 def _broken(found: re.Match[str]) -> str:
