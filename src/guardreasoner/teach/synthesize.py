@@ -237,8 +237,7 @@ def _state(
     config: SynthesizeConfig, teacher: Teacher, outputs: Outputs, *, answers: Appender, budget: CostBudget
 ) -> TeacherRun:
     """The state of a run, including the answers and the cost of earlier runs."""
-    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
-    state = TeacherRun(config, teacher, outputs, answers, {}, budget, pace)
+    state = TeacherRun(config, teacher, outputs, answers, {}, budget, Pace())
     for row in answers.existing:
         answer = from_dict(TeacherAnswer, row)
         state.count(answer)
