@@ -41,9 +41,7 @@ class DataConfig:
     validation_use: tuple[str, ...] | None = None
     """Licence classes that validate; None = the same. Thresholds are fitted on these rows, weights are not."""
     caps: Mapping[str, int] = field(default_factory=dict)
-    """Most rows per source."""
-    default_cap: int | None = None
-    """Most rows of a source that `caps` does not name; None = all."""
+    """Most rows per source; of one that is not named, all."""
     leave_out: tuple[str, ...] = ()
     """Sources that validate and never train: random splits flatter, because the source gives the label away."""
     leave_out_cap: int | None = 250
@@ -230,7 +228,7 @@ def _select(rows: Sequence[_MixRow], config: DataConfig, counts: MixCounts) -> t
     validation: list[_MixRow] = []
     for row in sorted(rows, key=lambda r: (_draw(config.seed, r.id), r.id)):
         held = row.source in config.leave_out
-        cap = config.caps.get(row.source, config.leave_out_cap if held else config.default_cap)
+        cap = config.caps.get(row.source, config.leave_out_cap if held else None)
         if not row.example.gold.tasks:
             counts.drop("unlabelled")
         elif row.source in config.drop or (config.only and not held and row.source not in config.only):
