@@ -19,6 +19,7 @@ from guardreasoner.evaluate.contestants import Contestant
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.evaluate.stress import Stress
 from guardreasoner.report.cost import Stage
+from guardreasoner.report.sections.numbers import TASK_NAMES
 from guardreasoner.report.tables import TaskTable
 from guardreasoner.types import Task
 from guardreasoner.yaml_files import in_package
@@ -27,7 +28,6 @@ T = TypeVar("T")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#5f5f5f")
 """Colours that colour-blind readers can distinguish (Okabe and Ito)."""
 STYLE = in_package("report/templates/report.mplstyle")
-NAMES = {Task.prompt_harm: "Prompt harm", Task.refusal: "Refusal", Task.response_harm: "Response harm"}
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 """matplotlib repeats each text in a comment beside its paths."""
 LEAST_SCORED = 10
@@ -132,7 +132,7 @@ def precision_recall(entrants: Sequence[Contestant], tasks: Sequence[Task], colo
             area = metrics.average_precision_score(gold, scores)
             axes.plot(recall, precision, color=colour[label], label=f"{label} ({area:.3f})", linewidth=1.5)
             axes.axhline(gold.mean(), color=colour[label], linestyle="dotted", linewidth=0.8)
-        axes.set(title=NAMES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        axes.set(title=TASK_NAMES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
         axes.legend(loc="lower left", title="area", title_fontsize=8)
 
     return _panels(tasks, paint, width=3.4, height=3.3)
@@ -147,7 +147,7 @@ def reliability(entrants: Sequence[Contestant], tasks: Sequence[Task], colour: M
         for label, gold, scores in scored(entrants, task):
             share, mean = calibration.calibration_curve(gold, np.clip(scores, 0, 1), n_bins=10, strategy="quantile")
             axes.plot(mean, share, color=colour[label], label=label, marker="o", markersize=3.5, linewidth=1.2)
-        axes.set(title=NAMES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of positives")
+        axes.set(title=TASK_NAMES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of positives")
         axes.legend(loc="upper left")
 
     return _panels(tasks, paint, width=3.4, height=3.3)
@@ -161,7 +161,7 @@ def confusion(entrants: Sequence[Contestant], tasks: Sequence[Task]) -> bytes:
         for row, entrant in zip(grid, entrants, strict=True):
             for axes, task in zip(row, tasks, strict=True):
                 cells = [c for (t, _), c in entrant.cells.items() if t == task]
-                axes.set_title(f"{entrant.label}\n{NAMES[task]}", fontsize=8)
+                axes.set_title(f"{entrant.label}\n{TASK_NAMES[task]}", fontsize=8)
                 axes.set_xticks([0, 1], ["neg.", "pos."], fontsize=7)
                 axes.set_yticks([0, 1], ["neg.", "pos."], fontsize=7)
                 axes.tick_params(length=0)
@@ -207,7 +207,7 @@ def cascades(curves: Sequence[CascadeCurve]) -> bytes:
                   linewidth=1.4, label="nearest the cut")  # fmt: skip
         axes.plot(share, [p.at_random for p in curve.points], color=COLOURS[7], linestyle="dotted",
                   linewidth=1.2, label="at random")  # fmt: skip
-        axes.set(title=NAMES[curve.task], xlabel=f"rows judged by {curve.second} (%)", ylabel="F1 (%)")
+        axes.set(title=TASK_NAMES[curve.task], xlabel=f"rows judged by {curve.second} (%)", ylabel="F1 (%)")
         axes.legend(loc="lower right")
 
     return _panels(curves, paint, width=3.4, height=3.1)

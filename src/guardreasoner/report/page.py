@@ -15,7 +15,8 @@ from typing import Any
 
 from guardreasoner.errors import need
 from guardreasoner.report.blocks import Document
-from guardreasoner.report.figures import NAMES, split_name
+from guardreasoner.report.figures import split_name
+from guardreasoner.report.sections.numbers import TASK_NAMES
 from guardreasoner.report.worth_reading import Mistake, SideBySide, harmful, visible
 from guardreasoner.types import TASKS, Labels
 from guardreasoner.yaml_files import in_package
@@ -42,7 +43,7 @@ def render_html(document: Document) -> str:
         document=document,
         style=style,
         policy=_policy(style),
-        names=NAMES,
+        names=TASK_NAMES,
         tasks=list(TASKS),
         covers=_covers,
         covers_mistake=_covers_mistake,

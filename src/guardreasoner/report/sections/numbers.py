@@ -1,13 +1,13 @@
-"""How a report prints numbers."""
+"""How a report prints numbers, and what it calls the tasks."""
 
 from __future__ import annotations
 
 from guardreasoner.evaluate.compare import of_p
 from guardreasoner.evaluate.statistics import Interval
 from guardreasoner.report.blocks import Number
-from guardreasoner.report.figures import NAMES as TASK_NAMES
+from guardreasoner.types import Task
 
-__all__ = ["TASK_NAMES", "fixed", "interval", "p_value", "span"]
+TASK_NAMES = {Task.prompt_harm: "Prompt harm", Task.refusal: "Refusal", Task.response_harm: "Response harm"}
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
