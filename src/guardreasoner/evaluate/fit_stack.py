@@ -28,9 +28,6 @@ from guardreasoner.metrics import logit
 from guardreasoner.records import read_jsonl, write_atomic
 from guardreasoner.types import TASKS, Task
 
-LEAST_GAIN = 0.0
-"""AUROC by which the stack must beat the first guard, with sources left out."""
-
 
 @dataclass(frozen=True, slots=True)
 class StackFit:
@@ -57,7 +54,7 @@ class StackFit:
     @property
     def pays(self) -> bool:
         """Whether the stack ranks better than the first guard alone."""
-        return self.both > self.first + LEAST_GAIN
+        return self.both > self.first
 
     @property
     def pays_in_auto(self) -> bool:
