@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from guardreasoner.errors import need
 from guardreasoner.types import TASKS, Task
 
+BINS = 15
+"""Of the expected calibration error."""
 OFFICIAL_WINDOW = 300
 """Characters from the end that the released script looks at."""
 
@@ -235,10 +237,10 @@ def ranking(scores: Sequence[float | None], gold: Sequence[str | None], task: Ta
     }
 
 
-def expected_calibration_error(scores: Sequence[float], truth: Sequence[bool], bins: int = 15) -> float:
+def expected_calibration_error(scores: Sequence[float], truth: Sequence[bool]) -> float:
     """Mean gap between score and frequency over equally wide bins, weighted by rows (Guo et al. 2017)."""
-    total = [[0.0, 0, 0] for _ in range(bins)]
+    total = [[0.0, 0, 0] for _ in range(BINS)]
     for score, hit in zip(scores, truth, strict=True):
-        cell = total[min(int(score * bins), bins - 1)]
+        cell = total[min(int(score * BINS), BINS - 1)]
         cell[0], cell[1], cell[2] = cell[0] + score, cell[1] + hit, cell[2] + 1
     return sum(abs(score - hits) for score, hits, _ in total) / len(scores)

@@ -79,7 +79,7 @@ async def _rounds(client: Any, state: TeacherRun, examples: Sequence[Example], l
             if not part:
                 state.stopped = True
                 break
-            submitted.append(await _submit(client, state, part, ledger))
+            submitted.append(await _submit(client, part, ledger))
         for batch in submitted:
             await _collect(client, state, examples, batch, ledger)
         if state.stopped and state.calls == before:
@@ -150,7 +150,7 @@ def _parts(questions: Sequence[Question], state: TeacherRun) -> Iterator[list[by
         yield part
 
 
-async def _submit(client: Any, state: TeacherRun, part: Sequence[bytes], ledger: Appender) -> Any:
+async def _submit(client: Any, part: Sequence[bytes], ledger: Appender) -> Any:
     submission = uuid.uuid4().hex
     ledger.append({"submission": submission, "requests": len(part)})
     file = await client.files.create(file=("requests.jsonl", b"".join(part)), purpose="batch")

@@ -87,7 +87,7 @@ def synthesize(
             _copy(train, config, texts, folder)
         else:
             raise ConfigError("examples of your own have no reasoning beside them; choose another synthesize.teacher")
-        return _finish(folder, train, counts, config, more)
+        return _finish(folder, train, counts, more)
 
 
 def unique(examples: Sequence[Example]) -> list[Example]:
@@ -162,9 +162,7 @@ def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         return pool.submit(asyncio.run, work).result()
 
 
-def _finish(
-    folder: RunFolder, train: Sequence[Example], counts: Counts, config: SynthesizeConfig, more: Mapping[str, Any]
-) -> dict[str, Any]:
+def _finish(folder: RunFolder, train: Sequence[Example], counts: Counts, more: Mapping[str, Any]) -> dict[str, Any]:
     """Put the traces in the order of the examples, count, and write the manifest."""
     order = {example.exchange.id: number for number, example in enumerate(train)}
     path = folder.path / "traces.jsonl"

@@ -25,6 +25,8 @@ clock = time.monotonic
 """Measures seconds."""
 MOST_TOKENS = 4096
 """Tokens of a measured pass; a longer one is measured on fewer rows."""
+DECODED_TOGETHER = 16
+"""Answers that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -154,18 +156,18 @@ def _kept_bytes(model: Any, loss: Callable[[], Any]) -> int:
     return sum(kept.values())
 
 
-def seconds_per_answer(model_config: Any, *, tokens: int, prompt: int, rows: int = 16) -> float:
-    """Seconds of one sampled answer on the hf engine here, in batches of `rows`."""
-    one, two = (_decoded(model_config, layers, prompt=prompt, rows=rows) for layers in (1, 2))
+def seconds_per_answer(model_config: Any, *, tokens: int, prompt: int) -> float:
+    """Seconds of one sampled answer on the hf engine here, in batches."""
+    one, two = (_decoded(model_config, layers, prompt) for layers in (1, 2))
     depth = int(model_config.num_hidden_layers)
     start, per_token = (a + (depth - 1) * max(0.0, b - a) for a, b in zip(one, two, strict=True))
-    return float((start + per_token * tokens) / rows)
+    return float((start + per_token * tokens) / DECODED_TOGETHER)
 
 
-def _decoded(model_config: Any, layers: int, *, prompt: int, rows: int) -> tuple[float, float]:
+def _decoded(model_config: Any, layers: int, prompt: int) -> tuple[float, float]:
     """Seconds of the prompts, and of each token after them."""
     model = _model(model_config, layers).eval()
-    ids = _ids(model, rows, prompt)
+    ids = _ids(model, DECODED_TOGETHER, prompt)
     steps = 6
     with torch.inference_mode():
         begin = _timed(lambda: model(input_ids=ids, use_cache=True, logits_to_keep=1))

@@ -109,11 +109,11 @@ def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> 
             tally["shortened"] += row.shortened
             yield row
 
-    table = _dataset(counted(), config, maker)
+    table = _dataset(counted(), config)
     table.save_to_disk(str(folder / "train"))
     held = _validation(config, maker, out / "synthesize" / "validation.jsonl")
     if held:
-        _dataset(held, config, maker, packed=False).save_to_disk(str(folder / "validation"))
+        _dataset(held, config, packed=False).save_to_disk(str(folder / "validation"))
     about = {"counts": counts.as_dict(), "licences": _licences(out), "validation_rows": len(held), **tally}
     write_atomic(folder / "about.json", json.dumps(about))
 
@@ -128,7 +128,7 @@ def _looks(config: SftConfig, path: Path) -> FirstLooks | None:
     return FirstLooks(list(zip(examples, verdicts, strict=True)), config.seed)
 
 
-def _dataset(rows: Iterable[TokenRow], config: SftConfig, maker: RowMaker, *, packed: bool = True) -> Any:
+def _dataset(rows: Iterable[TokenRow], config: SftConfig, *, packed: bool = True) -> Any:
     """Rows as an Arrow table, packed where the recipe and the machine say so."""
     import pyarrow as pa
     from datasets import Dataset

@@ -100,7 +100,7 @@ class Core:
         deadline = (ask.arrived or started) + min(ask.deadline_s or longest, longest)
         characters = self._check(exchanges)
         self.waiting.admit(len(exchanges), characters, mode=mode, deadline=deadline)
-        self._pay(len(exchanges), mode, rules, ask)
+        self._pay(len(exchanges), rules, ask)
         with self._span(ask.route, len(exchanges)):
             made = [self._one(e, mode, deadline, ask, _numbered(on_step, i)) for i, e in enumerate(exchanges)]
             verdicts = [await made[0]] if len(made) == 1 else await asyncio.gather(*made)
@@ -165,7 +165,7 @@ class Core:
                 raise Refused(400, "both prompt and response are empty; give at least one of them", "empty")
         return total
 
-    def _pay(self, count: int, mode: Mode, rules: Rules, ask: Caller) -> None:
+    def _pay(self, count: int, rules: Rules, ask: Caller) -> None:
         """Reasoning that the caller asks for beyond the route's own mode is paid like an escalation."""
         if ask.mode in REASONING and rules.mode not in REASONING and not self.budget.take(ask.key, count):
             raise Overloaded(self.policy.budget.seconds, "the budget of reasoning passes is spent; use mode auto")
