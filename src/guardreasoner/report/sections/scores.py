@@ -65,13 +65,17 @@ def mean_head(table: TaskTable, shared: bool) -> str:
     return f"mean of {len(cells)}{part}"
 
 
-def summary(report: Report) -> tuple[list[str], list[tuple[Standing, list[str]]]]:
+def summary(report: Report) -> tuple[list[str | Head], list[tuple[Standing, list[str | Number]]]]:
     """The means of all tasks side by side (Table 6): heads, and per guard its cells.
 
     A task whose cells not every run has is given over the cells that all have.
     """
     tables = report.standings.tables
-    heads = ["guard", *[f"{TASK_NAMES[t.task]}, {mean_head(t, partly(t))}" for t in tables], "mean of the tasks"]
+    heads: list[str | Head] = [
+        "guard",
+        *[Head(TASK_NAMES[t.task], mean_head(t, partly(t))) for t in tables],
+        "mean of the tasks",
+    ]
     order: dict[tuple[str, str], Standing] = {(ln.kind, ln.name): ln for t in tables for ln in t.lines}
     rows = []
     for key, line in order.items():
@@ -83,9 +87,8 @@ def summary(report: Report) -> tuple[list[str], list[tuple[Standing, list[str]]]
             continue
         values = [m.value for m in means if m is not None]
         whole = sum(values) / len(values) if len(values) == len(TASKS) else None
-        texts = ["–" if m is None else fixed(m.value) + (f" ({span(m.low, m.high)})" if m.low is not None else "")
-                 for m in means]  # fmt: skip
-        rows.append((line, [*texts, fixed(whole)]))
+        cells = ["–" if m is None else Number(fixed(m.value), span(m.low, m.high)) for m in means]
+        rows.append((line, [*cells, fixed(whole)]))
     return heads, rows
 
 

@@ -77,6 +77,7 @@ function makeCard(mode) {
   card.dataset.mode = mode;
   card.classList.add("waiting");
   $("results").append(card);
+  if (card.previousElementSibling === null) card.scrollIntoView({ block: "nearest" }); // on a phone it is below the form
   return card;
 }
 
