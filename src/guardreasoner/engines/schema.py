@@ -61,7 +61,7 @@ class SchemaEngine:
         folder = _folder(model, revision)
         load = _load_gliner2 if library == "gliner2" else _load_gliclass
         try:
-            self.model, self.tokenizer = load(str(folder), self.device)
+            self.model, self._tokenizer = load(str(folder), self.device)
         except Exception as error:
             raise EngineError(f"{model} cannot be loaded by {library} ({type(error).__name__})") from None
         self.max_batch, self.name = max_batch, name or model
@@ -92,7 +92,7 @@ class SchemaEngine:
         return [[completion] * n for completion in done]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return [(a, b) for a, b in found if b > a]
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ def _check_arguments(guard: PromptedGuard) -> None:
     """Refuse a server that would drop the arguments of the guard's chat template in silence."""
     from guardreasoner.engines.load import SERVERS
 
-    if guard.row.engine not in SERVERS or getattr(guard.engine, "encoder", None) is not None:
+    if guard.row.engine not in SERVERS or getattr(guard.engine, "tokenizer", None) is not None:
         return
     made = guard.format.render(
         Exchange("", "a", "a"), (Task.prompt_harm, Task.response_harm), guard.options, force=False
@@ -91,14 +91,14 @@ def _check_arguments(guard: PromptedGuard) -> None:
 
 def template_note(guard: PromptedGuard) -> dict[str, object]:
     """`template`, where the model's chat template makes other bytes than those the table knows."""
-    known, encoder = TEMPLATES.get(guard.name), getattr(guard.engine, "encoder", None)
-    if known is None or encoder is None or getattr(guard.options, "policy", None):
+    known, tokenizer = TEMPLATES.get(guard.name), getattr(guard.engine, "tokenizer", None)
+    if known is None or tokenizer is None or getattr(guard.options, "policy", None):
         return {}
     exchange = Exchange("", "{prompt}", "{response}")
     tasks = tuple(t for t in exchange.tasks if t in guard.tasks)
     try:
         made = guard.format.render(exchange, tasks, guard.options, force=True)
-        found = [digest(encoder.text(call.prompt)) for call in made]
+        found = [digest(tokenizer.text(call.prompt)) for call in made]
     except EngineError:
         return {}  # it will say so itself when it is asked to judge
     return {} if tuple(found) == known else {"template": "not the bytes that the table knows"}
