@@ -39,7 +39,6 @@ from guardreasoner.guards.pieces import (
     passages,
     unrefused,
 )
-from guardreasoner.guards.steps import StepSink
 from guardreasoner.guards.windows import whole_request
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
@@ -130,8 +129,6 @@ class EncoderGuard(Judging):
         mode: Mode | None = None,
         deadline: float | None = None,
         tasks: Collection[Task] | None = None,
-        max_escalations: int | None = None,
-        on_step: StepSink | None = None,
     ) -> list[Verdict]:
         """One verdict per exchange, in input order.
 
@@ -139,8 +136,6 @@ class EncoderGuard(Judging):
             mode: any; `instant` is what happens, and a note says so where reasoning was asked for.
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
             tasks: the only tasks that are asked; None = all that make sense.
-            max_escalations: taken for the sake of other guards; nothing is escalated here.
-            on_step: taken for the sake of other guards; there are no steps.
         """
         asked = known_mode(mode or self.mode)
         exchanges, only = validated(exchanges), known_tasks(tasks)

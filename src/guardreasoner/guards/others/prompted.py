@@ -78,13 +78,11 @@ class PromptedGuard(Judging):
         *,
         mode: Mode | None = None,
         deadline: float | None = None,
-        max_escalations: int | None = None,
     ) -> list[Verdict]:
         """One verdict per exchange, in input order.
 
         Args:
             deadline: `time.monotonic()` seconds after which the rest is `timeout`.
-            max_escalations: these guards never escalate; accepted so that callers need not know.
         """
         exchanges = validated(exchanges)
         started = time.monotonic()
@@ -132,7 +130,7 @@ class PromptedGuard(Judging):
         longest = 0
         for call in self._calls(Exchange("", "a", "a"), force):
             ours = [s.text for s in segments_of(call.prompt) if isinstance(s, Scaffold)]
-            count = getattr(getattr(self.engine, "encoder", None), "encode", None)
+            count = getattr(getattr(self.engine, "tokenizer", None), "encode", None)
             prompt = len(count(call.prompt).ids) if count else sum(len(self.engine.offsets(t)) for t in ours)
             said = [
                 s.text if isinstance(s, Text) else max(s.words, key=len) for s in call.plan if not isinstance(s, Free)

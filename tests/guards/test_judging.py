@@ -1,4 +1,4 @@
-"""The Python door: every way to ask a guard, and what each says to what it cannot judge."""
+"""Every way to ask a guard, and what each says to what it cannot judge."""
 
 import asyncio
 import math
