@@ -23,7 +23,6 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from disputed import read_disputed
 from guardreasoner.data.benchmarks import find_benchmark, load_benchmark
 from guardreasoner.engines.encoder import EncoderEngine
 from guardreasoner.errors import InputTooLong
@@ -31,6 +30,7 @@ from guardreasoner.evaluate.compare import compare, of_p
 from guardreasoner.evaluate.statistics import Outcomes, two_sided
 from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import read_jsonl
+from guardreasoner.review.disputed import read_disputed
 from guardreasoner.types import TASKS, Task
 
 spec = importlib.util.spec_from_file_location("tfidf_guard", Path(__file__).parents[1] / "examples" / "tfidf_guard.py")

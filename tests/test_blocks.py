@@ -54,7 +54,7 @@ NOT_RUN = {
     r"^guardreasoner stress ": "minutes; tests/evaluate/test_stress.py runs it with few rows",
     r"^python bench/ablation/ablation.py ": "days, on the rows of a whole data folder; tests/bench has a stand-in",
     r"^guardreasoner report constant words ": "the runs behind a picture, over every cell",
-    r"--reviews ": "needs reviews that people gave; tests/review has some",
+    r"--reviews |--traces ": "needs reviews that people gave; tests/review has some",
 }
 """Lines that match are not run here, and why."""
 LONG = r"^guardreasoner (tune|evaluate .*--benchmark everyday|check .*--guard mine-guard)"

@@ -15,16 +15,18 @@ from rich.table import Table
 from guardreasoner.cli.options import add_data
 from guardreasoner.cli.show_scores import NAMES, number
 from guardreasoner.cli.tables import print_json, show, table_of
+from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.corrections import Agreement, agreements, latest, settle
 from guardreasoner.evaluate.runs import open_run
 from guardreasoner.review.corrected import Corrected, Flips, corrected_f1, flips
 from guardreasoner.review.disagreements import ITEMS, SEALED, Contested, contested, draw, read_sealed, write_review
+from guardreasoner.review.disputed import PATCH, patch_rows, read_disputed, write_disputed
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs over the same benchmarks")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="finished runs over the same benchmarks")
     add_data(parser)
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows to list (default 20)")
     parser.add_argument("--json", action="store_true", help="one JSON object per line instead of tables")
@@ -37,12 +39,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--audit", type=int, default=20, metavar="N", help="per cell: random rows no guard contests (20)"
     )
+    group.add_argument("--traces", type=Path, metavar="FILE", help="instead of runs: reasoning traces whose writer "
+                       "disputes labels: the rows become a review, the writer's labels a patch")  # fmt: skip
+    group.add_argument("--rows", type=Path, metavar="DIR", help="the training rows of --traces (default DATA/train)")
+    group.add_argument("--patch", type=Path, metavar="DIR", help="with --traces or --rows and --reviews: a copy of the "
+                       "rows with the reviewed labels in place")  # fmt: skip
     group.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     group.add_argument("--reviews", action="append", type=Path, metavar="FILE", help="Review records of the review "
                        "in --out: print corrected F1 instead; repeatable")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.traces or args.patch:
+        return _disputed(args)
+    if not args.runs:
+        raise ConfigError("give finished runs, or --traces FILE with disputed labels")
     if args.reviews and not args.out:
         raise ConfigError("--reviews needs --out DIR, the folder of the review that they answer")
     entrants = contestants([open_run(folder, args.data) for folder in args.runs])
@@ -58,6 +69,28 @@ def run(args: argparse.Namespace) -> int:
         print_json(map(_as_dict, against))
     else:
         show(_table(against, sum(bool(r.against) for r in rows), len(rows)))
+    return 0
+
+
+def _disputed(args: argparse.Namespace) -> int:
+    data = data_folder(args.data)
+    rows = args.rows or (data / "train" if data else None)
+    if rows is None:
+        raise ConfigError("the rows of the traces are needed: give --rows DIR, or --data DIR with train/")
+    if args.runs:
+        raise ConfigError("give runs or --traces, not both")
+    if args.patch:
+        if not args.reviews:
+            raise ConfigError("--patch needs --reviews FILE, the labels to put in place")
+        changed = patch_rows(rows, settle(latest(args.reviews)), args.patch)
+        print(f"{changed:,} labels changed in {args.patch}", file=sys.stderr)
+        return 0
+    if not args.out:
+        raise ConfigError("--traces needs --out DIR, the folder of the review")
+    found = read_disputed(args.traces, rows)
+    flips = write_disputed(found, args.out, seed=args.seed)
+    print(f"{len(found):,} rows to review in {args.out / ITEMS}; keep {SEALED} and {PATCH} ({flips:,} flips) from "
+          "reviewers", file=sys.stderr)  # fmt: skip
     return 0
 
 

@@ -1,23 +1,20 @@
 """A review of training rows whose labels are disputed by whoever wrote their reasoning.
 
-    python bench/disputed.py review TRACES.jsonl --rows DATA/train --out REVIEW      # then: guardreasoner review REVIEW
-    python bench/disputed.py patch REVIEW/reviews-model.jsonl --rows DATA/train --out FIXED
-
 The writer of a trace sees gold, and names the tasks in which gold is surely wrong (`disputed`). Those rows are reviewed
 first: people see them blind, and the writer's labels are kept apart as reviews signed `model`, a patch that can be
 applied, voted on or discarded. It is one opinion, and a machine's: read a sample before you trust either side.
 """
 
-import argparse
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.corrections import latest, settle
 from guardreasoner.records import now, read_jsonl, write_jsonl
-from guardreasoner.review.disagreements import ITEMS, SEALED, Sealed, write_folder
+from guardreasoner.review.disagreements import Sealed, write_folder
 from guardreasoner.types import TASKS, Labels, Review, Task
 
 MODEL = "model"
@@ -132,24 +129,3 @@ def patch_rows(rows: str | Path, said: Mapping[str, Labels], out: str | Path) ->
             patched.append({**row, **new})
         write_jsonl(Path(out) / path.name, patched)
     return changed
-
-
-def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("review", "patch"))
-    parser.add_argument("files", nargs="+", type=Path, help="traces to review; reviews to patch with")
-    parser.add_argument("--rows", type=Path, required=True, help="folder of the training rows")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="of the order in which rows are shown")
-    args = parser.parse_args(words)
-    if args.what == "patch":
-        print(f"{patch_rows(args.rows, settle(latest(args.files)), args.out):,} labels changed in {args.out}")
-        return
-    found = [one for file in args.files for one in read_disputed(file, args.rows)]
-    flips = write_disputed(found, args.out, seed=args.seed)
-    print(f"{len(found):,} rows to review in {args.out / ITEMS}; keep {SEALED} and {PATCH} ({flips:,} flips) from "
-          "reviewers")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

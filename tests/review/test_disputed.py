@@ -1,18 +1,14 @@
 """Disputed training labels become a blind review, and the writer's labels a patch that is applied to a copy."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 
+from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.review.app import Store
-
-SPEC = spec_from_file_location("disputed", Path(__file__).parents[2] / "bench" / "disputed.py")
-disputed = module_from_spec(SPEC)
-SPEC.loader.exec_module(disputed)
+from guardreasoner.review.disputed import read_disputed
 
 ROWS = [
     {"id": "s-1", "prompt": "How do I kill a process?", "response": None, "prompt_harm": "harmful", "licence": "MIT"},
@@ -36,16 +32,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def asked(folder):
-    disputed.main(
-        ["review", str(folder / "traces.jsonl"), "--rows", str(folder / "train"), "--out", str(folder / "review")]
-    )
-    return folder / "review"
-
-
 def test_disputed_rows_are_reviewed_blind_and_the_writer_is_one_reviewer(folder, capsys):
-    out = asked(folder)
-    assert "2 rows to review" in capsys.readouterr().out
+    out = folder / "review"
+    asked = ["disagreements", "--traces", str(folder / "traces.jsonl"), "--data", str(folder), "--out", str(out)]
+    assert main(asked) == 0
+    assert "2 rows to review" in capsys.readouterr().err
     items = [row for _, row in read_jsonl(out / "items.jsonl")]
     assert {i["id"]: i["tasks"] for i in items} == {"s-1": ["prompt_harm"], "s-2": ["refusal"]}
     assert "harmful" not in json.dumps(items)
@@ -59,17 +50,23 @@ def test_disputed_rows_are_reviewed_blind_and_the_writer_is_one_reviewer(folder,
 
 
 def test_a_patch_goes_into_a_copy_and_changes_only_the_flipped_labels(folder, capsys):
-    patch = ["patch", str(asked(folder) / "reviews-model.jsonl"), "--rows", str(folder / "train"), "--out"]
-    disputed.main([*patch, str(folder / "fixed")])
-    assert "2 labels changed" in capsys.readouterr().out
+    out = folder / "review"
+    main(["disagreements", "--traces", str(folder / "traces.jsonl"), "--data", str(folder), "--out", str(out)])
+    patch = ["disagreements", "--data", str(folder), "--reviews", str(out / "reviews-model.jsonl"), "--patch"]
+    assert main([*patch, str(folder / "fixed")]) == 0
+    assert "2 labels changed" in capsys.readouterr().err
     fixed = [row for _, row in read_jsonl(folder / "fixed" / "s.jsonl")]
     assert fixed == [{**ROWS[0], "prompt_harm": "unharmful"}, {**ROWS[1], "refusal": "refusal"}, ROWS[2]]
     assert [row for _, row in read_jsonl(folder / "train" / "s.jsonl")] == ROWS
-    with pytest.raises(DataError, match="never edited"):
-        disputed.main([*patch, str(folder / "train")])
+    assert main([*patch, str(folder / "train")]) == 1
+    assert "never edited" in capsys.readouterr().err
 
 
-def test_a_trace_without_its_row_is_named(folder):
+def test_what_is_missing_is_said(folder, capsys):
     write_jsonl(folder / "train" / "s.jsonl", ROWS[:1])
     with pytest.raises(DataError, match=r"its row is not in s\.jsonl"):
-        disputed.read_disputed(folder / "traces.jsonl", folder / "train")
+        read_disputed(folder / "traces.jsonl", folder / "train")
+    assert main(["disagreements"]) == 1
+    assert "give finished runs, or --traces FILE" in capsys.readouterr().err
+    assert main(["review", str(folder)]) == 1
+    assert "--reviewer NAME" in capsys.readouterr().err
