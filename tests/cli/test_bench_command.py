@@ -53,10 +53,11 @@ def test_it_prints_a_line_per_mode(folder, capsys):
     assert rows[0]["tokens"] <= 3 < rows[2]["tokens"] <= 12
 
 
-def test_it_prints_a_table(folder, capsys):
+def test_it_prints_a_table_of_ratios(folder, capsys):
     assert main(["bench", "--guard", str(folder), "--limit", "2", "--modes", "instant"]) == 0
     printed = capsys.readouterr().out
     assert "p95 ms" in printed
+    assert "1.00" in printed
     assert "2 exchanges one by one" in printed
 
 
@@ -83,6 +84,7 @@ def test_a_guard_without_modes_is_measured_as_it_is(capsys):
     [
         (["--modes", "telepathy"], "has no mode telepathy"),
         (["--limit", "0"], "at least 1"),
+        (["--against", "nowhere", "--limit", "1", "--modes", "instant"], "a contestant failed"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(folder, capsys, arguments, words):
@@ -90,3 +92,17 @@ def test_what_is_wrong_is_one_sentence(folder, capsys, arguments, words):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_same_weights_under_hf_stand_beside_it(folder, tmp_path, capsys):
+    pytest.importorskip("torch")
+    from tiny_torch import tiny_checkpoint
+
+    checkpoint = tiny_checkpoint(tmp_path)
+    (checkpoint / "guard.json").write_text('{"wire": "raw"}')
+    arguments = ["--against", str(checkpoint), "--limit", "2", "--modes", "instant", "--threads", "1", "--json"]
+    assert main(["bench", "--guard", str(folder), *arguments]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["guard"].split()[1:] for row in rows] == [[], ["hf", "float32"], ["hf", "bfloat16"]]
+    assert rows[1]["memory_mb"] > rows[0]["memory_mb"]
