@@ -25,7 +25,8 @@ RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
         "repeat", "save_every", "subset", "threads", "tokens", "validation_rows", "workers",
     ))),
     ("more than 0", math.ulp(0.0), MOST, frozenset((
-        "beta", "epochs", "fail_below", "head_rate", "learning_rate", "poll_s", "timeout_s",
+        "beta", "epochs", "fail_below", "head_rate", "learning_rate", "poll_s", "requests_per_minute",
+        "timeout_s", "tokens_per_minute",
     ))),
     ("from 0 to 1", 0, 1, frozenset((
         "alone", "joined", "labels_only", "long", "reasoning", "share", "threshold", "warmup", "worn",

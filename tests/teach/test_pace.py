@@ -60,10 +60,16 @@ def test_an_unlimited_bucket_never_waits_and_a_limited_one_waits_for_its_rate(cl
 
 def test_a_limit_that_is_whole_again_only_tomorrow_is_not_taken_for_a_limit_per_minute():
     bucket = RateLimit()
-    bucket.learn(10_000, 9_000, 86_400)
+    bucket.learn(10_000, 9_000, 86_400, None)
     assert bucket.per_minute == pytest.approx(1_000 / 86_400 * 60, rel=0.5)
-    bucket.learn(500, 499, 0.12)
+    bucket.learn(500, 499, 0.12, None)
     assert bucket.per_minute == 500
+
+
+def test_the_recipes_own_limit_is_never_raised_by_the_server():
+    bucket = RateLimit(60)
+    bucket.learn(5_000, 4_000, None, 60)
+    assert bucket.per_minute == 60
 
 
 @pytest.mark.parametrize("family", ["x-ratelimit-{}-requests", "anthropic-ratelimit-requests-{}"])

@@ -14,7 +14,10 @@ from guardreasoner.teach.question import Unlabelled
 TEACHERS = ("written", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")
 LABELS_ONLY = "none"
 """The `teacher` of traces without reasoning."""
-RESUMABLE = ("base_url", "concurrency", "key", "max_cost", "poll_s", "price_in", "price_out", "timeout_s")
+RESUMABLE = (
+    "base_url", "concurrency", "key", "max_cost", "poll_s", "price_in", "price_out", "requests_per_minute", "timeout_s",
+    "tokens_per_minute",
+)  # fmt: skip
 """Settings that may change between a run and its resumption."""
 
 
@@ -47,7 +50,11 @@ class SynthesizeConfig:
     share: float = 1.0
     """Share of the examples that get reasoning; the rest keep their labels only."""
     concurrency: int = 64
-    """Most calls in flight; how many a minute is learned from the server's headers."""
+    """Most calls in flight."""
+    requests_per_minute: float | None = None
+    """None = learned from the server's headers."""
+    tokens_per_minute: float | None = None
+    """None = learned from the server's headers."""
     timeout_s: float = 120.0
     """Seconds one call may take."""
     price_in: float | None = None

@@ -35,12 +35,13 @@ class RateLimit:
         self.at = now
         return max(0.0, min(amount, self.per_minute) - self.level) * 60 / self.per_minute
 
-    def learn(self, limit: float, remaining: float, reset_s: float | None) -> None:
+    def learn(self, limit: float, remaining: float, reset_s: float | None, ceiling: float | None) -> None:
         """Adopt the server's numbers; a reset far in the future means that the limit is not per minute."""
         rate = limit
         if reset_s and remaining < limit:
             rate = min(limit, max((limit - remaining) / reset_s * 60, 1.0))
             rate = limit if rate > limit / 2 else rate
+        rate = rate if ceiling is None else min(rate, ceiling)
         if self.per_minute is None:
             self.level, self.at = min(remaining, rate), time.monotonic()
         self.per_minute = rate
@@ -50,8 +51,9 @@ class RateLimit:
 class Pace:
     """Lets calls through in order, as fast as the limits allow."""
 
-    def __init__(self) -> None:
-        self._buckets = {"requests": RateLimit(), "tokens": RateLimit()}
+    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        self._ceilings = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self._buckets = {name: RateLimit(limit) for name, limit in self._ceilings.items()}
         self._held_until = 0.0
         self._turn = asyncio.Lock()
 
@@ -79,7 +81,7 @@ class Pace:
             except ValueError:
                 continue
             if most > 0:
-                bucket.learn(most, rest, seconds(reset))
+                bucket.learn(most, rest, seconds(reset), self._ceilings[what])
 
     def hold(self, wait_s: float) -> None:
         """Let no call through for this long."""

@@ -235,7 +235,8 @@ def _state(
     config: SynthesizeConfig, teacher: Teacher, outputs: Outputs, *, answers: Appender, budget: CostBudget
 ) -> TeacherRun:
     """The state of a run, including the answers and the cost of earlier runs."""
-    state = TeacherRun(config, teacher, outputs, answers, {}, budget, Pace())
+    pace = Pace(config.requests_per_minute, config.tokens_per_minute)
+    state = TeacherRun(config, teacher, outputs, answers, {}, budget, pace)
     for row in answers.existing:
         answer = from_dict(TeacherAnswer, row)
         state.count(answer)
