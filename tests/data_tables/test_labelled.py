@@ -163,6 +163,7 @@ def test_a_mapping_of_values_is_checked(text, message):
         ("question,model_answer,is_safe\na,b,true\n",
          "'prompt=question,response=model_answer,response_harm=is_safe:true=unharmful:*=harmful'"),
         ("prompt_id,user_prompt,label\n1,a,0\n", "prompt=user_prompt,prompt_harm=label"),
+        ("ticket,user_message,is_safe\n1,a,no\n", "'prompt=user_message,prompt_harm=is_safe:1=unharmful:*=harmful'"),
         ("prompt,Prompt_Harm\na,safe\n", "prompt_harm=Prompt_Harm"),
         ("goal,category\na,ok\nb,S4\n", "'prompt=goal,prompt_harm=category:ok=unharmful:*=harmful'"),
         ("Prompt,toxicity\na,toxic\nb,non-toxic\n",
@@ -181,9 +182,17 @@ def test_the_error_of_another_file_names_its_columns_and_a_map_that_fits(tmp_pat
     assert read_examples(path, parse_mapping(fits.strip("'")))
 
 
+def test_a_map_that_can_only_be_guessed_in_part_says_what_it_lacks(tmp_path):
+    path = write(tmp_path, "other.csv", "colour,label\na,0\n")
+    with pytest.raises(DataError, match=r"try --map prompt=COLUMN,prompt_harm=label$"):
+        read_examples(path)
+    with pytest.raises(DataError, match=r"there is no column 'prompt'; .*; add prompt=COLUMN to --map$"):
+        read_examples(path, parse_mapping("prompt_harm=label:0=unharmful:*=harmful"))
+
+
 def test_what_was_asked_for_is_not_suggested_again(tmp_path):
     path = write(tmp_path, "other.csv", "question,bot_answer,mark\na,b,ok\n")
-    with pytest.raises(DataError, match="say which is which: --map"):
+    with pytest.raises(DataError, match=r"columns found: question, bot_answer, mark; add prompt_harm=COLUMN to --map$"):
         read_examples(path, parse_mapping("prompt=question,response=bot_answer"))
 
 

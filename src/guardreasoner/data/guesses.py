@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from guardreasoner.data.rows import TEXTS
 from guardreasoner.errors import nearest, printable
 from guardreasoner.yaml_files import packaged
 
@@ -29,7 +30,7 @@ def columns_found(names: Iterable[str]) -> str:
 
 
 def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> str:
-    """The `--map` that would read rows, or the part of it that can be guessed; empty = no guess.
+    """The `--map` that would read rows, less what was asked for, or the part of it that can be guessed; empty = none.
 
     Args:
         asked: field -> column, as mapped already.
@@ -47,8 +48,10 @@ def fitting_map(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> 
         }
         labels = {"response_harm" if "response" in found else "prompt_harm": exact} if exact else longer
         parts += [f"{task}={name}{_meanings(name, [row.get(name) for row in rows])}" for task, name in labels.items()]
+    if parts and found.keys().isdisjoint(TEXTS):
+        parts.insert(0, "prompt=COLUMN")
     told = {f"{field}={name}" for field, name in asked.items()}
-    return _quoted(",".join(parts)) if {*parts} - told else ""
+    return _quoted(",".join(part for part in parts if part not in told))
 
 
 def fitting_columns(columns: Iterable[str], asked: Mapping[str, str]) -> dict[str, str]:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.data.guesses import columns_found, fitting_map, word_of
-from guardreasoner.data.rows import READ, read_row
+from guardreasoner.data.rows import READ, TEXTS, read_row
 from guardreasoner.data.tables import Row, read_table, stem_of, strict
 from guardreasoner.errors import ConfigError, DataError, UnknownName, printable
 from guardreasoner.types import TASKS, Example, Labels, Task
 
 FIELDS = (*READ, *(t.value for t in TASKS), "category", "source")
 """Columns of a labelled file; `--map` may give each another name."""
-TEXTS = ("prompt", "response", "messages")
 ANY = "*"
 """In a mapping: every value that is not named."""
 
@@ -131,11 +130,14 @@ def _check_columns(
     labels = [t for t in TASKS if columns[t.value].name in found]
     texts = [name for name in TEXTS if columns[name].name in found]
     replies = [t for t in labels if TASKS[t].needs_response and _says(rows, columns[t.value].name)]
+    lacking = "prompt=COLUMN" if labels else "prompt=COLUMN,prompt_harm=COLUMN"
     if texts == ["prompt"] and replies:
+        lacking = "response=COLUMN"
         wrong = f"{replies[0]} is about the reply, and there is no column {columns['response'].name!r}"
     elif not texts:
         wrong = "there is no column 'prompt'"
     elif not labels:
+        lacking = "prompt_harm=COLUMN"
         wrong = f"no column holds labels ({', '.join(TASKS)})"
     else:
         return
@@ -145,7 +147,10 @@ def _check_columns(
         example = '{"prompt": ..., "prompt_harm": "harmful"}'
         raise DataError(f"{packed!r} holds an object; write its labels as columns of the row: {example}", file=file)
     fits = fitting_map(rows, asked={k: c.name for k, c in asked.items()})
-    hint = f"try --map {fits}" if fits else "say which is which: --map prompt=COLUMN,prompt_harm=COLUMN"
+    if asked:
+        hint = f"add {fits or lacking} to --map"
+    else:
+        hint = f"try --map {fits}" if fits else f"say which is which: --map {lacking}"
     raise DataError(f"{wrong}; {columns_found(found)}; {hint}", file=file)
 
 
