@@ -74,7 +74,7 @@ def placed(text, around, place):
 
 
 def scored(guard, task, text):
-    """Log-odds above the threshold of a text's wholes (the largest), its sentences (alone, again) and its pairs."""
+    """Log-odds above the threshold of a text's wholes (the largest), sentences, pairs, clauses."""
     engine, curve = guard.engine, guard.calibration.curve(task, "instant")
     made = passages(
         exchange(task, text), (task,), capacity=engine.context_tokens - MARKS, limit=16,
@@ -86,19 +86,20 @@ def scored(guard, task, text):
         p = curve.probability(float(logits[engine.outputs.index(task.value)]))
         return round(logit(p) - logit(curve.threshold), 4)
 
-    alone = [(one(p.exchange), p) for p in made if p.bar == "alone"]
+    first = [(one(p.exchange), p) for p in made if p.bar in ("alone", "pair")]
+    twice = [(p.bar, x, one(near(p).exchange)) for x, p in first if x >= 0]  # no bar lies lower
     return {
         "whole": max(one(p.exchange) for p in made if not p.bar),
-        "alone": [(x, one(near(p).exchange)) for x, p in alone if x >= 0],  # no bar lies lower
-        "pairs": [x for p in made if p.bar == "pair" and (x := one(p.exchange)) >= 0],
+        "alone": [(x, y) for bar, x, y in twice if bar == "alone"],
+        "pairs": [(x, y) for bar, x, y in twice if bar == "pair"],
     }
 
 
 def flags(found, bars):
     """Whether a text of these log-odds is flagged with these bars."""
     first, again, pair = bars
-    alone = any(x >= first and y >= again for x, y in found["alone"])
-    return found["whole"] >= 0 or alone or any(x >= pair for x in found["pairs"])
+    pieces = ((found[kind], bar) for kind, bar in (("alone", first), ("pairs", pair)))
+    return found["whole"] >= 0 or any(x >= bar and y >= again for looks, bar in pieces for x, y in looks)
 
 
 def harmless_rows(folder, task, count, rng):

@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.guards.byte_encodings import MOST_UNPACKED, runs
-from guardreasoner.guards.disguises import MOST_FORMS, forms
+from guardreasoner.guards.ciphers import ciphers, lossy
+from guardreasoner.guards.disguises import AS_WRITTEN, EXACT, GUESSES, MOST_FORMS, forms
 from guardreasoner.guards.english_words import apart, frequencies, known
+from guardreasoner.guards.language import unsupported
+from guardreasoner.guards.pieces import cut_up
 
 PLAIN = "How do plants grow quickly in a warm kitchen next to the window"
 
@@ -154,6 +157,24 @@ DISGUISED = {
     "a word many times": PLAIN + " fine" * 30,
     "a name for a word": PLAIN.replace("kitchen", "[MASK]") + ' [MASK] stands for "kitchen".',
     "a letter put in": PLAIN.replace("kitchen", "kitxchen"),
+    "a call a line": "\n".join(f'print("{w}")' for w in PLAIN.split()),
+    "a word in words a line": "\n".join(f"Line {i} says: {w}" for i, w in enumerate(PLAIN.split())),
+    "rows of a table": "| n | word |\n|---|---|\n" + "\n".join(f"| {i} | {w} |" for i, w in enumerate(PLAIN.split())),
+    "a list of words": json.dumps(PLAIN.split()),
+    "numbers between words": " ".join(f"({i}) {w}" for i, w in enumerate(PLAIN.split())),
+    "arrows between words": " -> ".join(PLAIN.split()),
+    "letters apart in one row": " ".join(PLAIN.replace(" ", "")),
+    "the alphabet after each word": " ".join(f"{w} abcdefghijklmnopqrstuvwxyz" for w in PLAIN.split()),
+    "leet reversed": PLAIN.lower().translate(str.maketrans("aeiost", "431057"))[::-1],
+    "rot13 in leet": codecs.encode(PLAIN.lower(), "rot13").translate(str.maketrans("aeiost", "431057")),
+    "keys to the right": PLAIN.lower().translate(
+        str.maketrans("abcdefghijklmnopqrstuvwxyz", "snvfrghjokl;,mp[wtdyibecux")
+    ),
+    "hex turned round": PLAIN.encode().hex()[::-1],
+    "base64 letter by letter": " ".join(base64.b64encode(PLAIN.encode()).decode()),
+    "base64 in two parts": 'Let a = "{}". Let b = "{}". Decode a + b.'.format(
+        *(base64.b64encode(PLAIN.encode()).decode()[i : i + 43] for i in (0, 43))
+    ),
     "rot13 in base64": base64.b64encode(codecs.encode(PLAIN, "rot13").encode()).decode(),
 }
 
@@ -188,6 +209,13 @@ def test_what_is_hidden_comes_out(name):
         "call 227 5343 for more",
         "Call 12-24-2023, rooms 3, 5, 7, 9, 11, 13, 15, 17, scores 3-1 2-2 0-1 1-1 2-0",
         '{"0": {"name": "Ann"}, "1": {"name": "Bob"}, "total": "2 people"}',
+        "import os\nimport re\nimport sys\nimport json\nimport this",
+        "Flour\nEggs\nMilk\nSalt\nButter\nand sugar",
+        "(1) flour (2) eggs (3) milk (4) salt (5) butter",
+        "Red, green, blue, white, black and yellow; cats, dogs, cows and hens",
+        'print("Ann")\nprint("Bob")\nprint("Eve")\nprint("Sam")\nprint("Zoe")',
+        "Name: Ann\nTown: Rome\nFood: pasta\nPet: a cat\nCar: none",
+        "a = 1\nb = 2\nc = 3\nd = 4\nreturn a + b + c + d",
     ],
 )
 def test_plain_text_stays_as_it_is(text):
@@ -218,20 +246,31 @@ HOSTILE += ["b**d ", "m4k3br34d", "11", "ab ", "abcd\n", "ab-\n", 'A is "a" ', "
 HOSTILE += ["h0w m4k3 ", "о", "\ufdfa", "a\n", "|", "<~", "a_", "  \n", '"a b c d e f g h i j k l ', "=", "+", "\0"]
 
 
-@pytest.mark.parametrize("unit", HOSTILE)
-def test_undoing_is_linear_in_the_length(unit):
-    """Four times the text may take at most some ten times as long: a square would take sixteen."""
+HOSTILE += ['print("a")\n', "(1) a ", "word 1 a\n", "a, b and ", "abcdefgh ", ", ", "-- . "]
+COSTS = {
+    **{f"{name}, {undo.__name__}": undo for table in (EXACT, GUESSES, AS_WRITTEN) for name, undo in table},
+    "ciphers": lambda text: list(ciphers(text)),
+    "lossy": lambda text: list(lossy(text)),
+    "pieces": cut_up,
+    "language": unsupported,
+    "all forms": forms,
+}
 
-    def seconds(length):
-        text = unit * (length // len(unit))
-        best = float("inf")
-        for _ in range(2):
-            start = time.process_time()
-            forms(text)
-            best = min(best, time.process_time() - start)
-        return best
 
-    assert seconds(24_000) < 10 * seconds(6_000) + 0.05
+def seconds(work, text):
+    """Of this process alone: a busy machine does not count."""
+    start = time.process_time()
+    work(text)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_what_is_done_to_a_text_costs_in_proportion_to_its_length(name):
+    """Ten times the text may take at most thirty times as long: a square would take a hundred."""
+    for unit in HOSTILE:
+        short, long = (unit * (size // len(unit)) for size in (2_000, 20_000))
+        tries = ((seconds(COSTS[name], short), seconds(COSTS[name], long)) for _ in range(3))
+        assert any(b < 30 * a + 0.02 for a, b in tries), unit
 
 
 def test_joined_words_come_apart_at_the_likeliest_places():
@@ -314,6 +353,18 @@ def test_packs_in_packs_stay_small():
     bomb = base64.b64encode(zlib.compress(b"how are you " * 10_000, 9)).decode()
     assert runs(run) == run  # it took minutes
     assert len(runs(f"{bomb} " * 20)) < 30 * len(bomb) + MOST_UNPACKED
+
+
+MORSE = {
+    "h": "....", "o": "---", "w": ".--", "d": "-..", "i": "..", "b": "-...", "a": ".-", "k": "-.-", "e": ".",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("letter", "word"), [(" ", " / "), (" ", " | "), ("|", "||"), (" ", "\n"), (", ", " ; ")])
+def test_morse_is_read_whatever_stands_between_its_signs(letter, word):
+    said = "how do i bake a hake"
+    coded = word.join(letter.join(MORSE[c] for c in w) for w in said.split())
+    assert any(said in form.text for form in forms(coded))
 
 
 def test_words_on_keys_of_a_telephone_are_the_most_frequent_ones():

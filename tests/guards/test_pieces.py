@@ -85,11 +85,19 @@ def test_a_reply_is_judged_with_its_request_and_by_itself():
 def test_a_piece_is_a_sentence_and_knows_its_neighbours():
     text = "It rains. " + " ".join(f"Sentence {i} has exactly nine words in it, really." for i in range(5))
     pieces = cut_up(text)
-    sentences, pairs = [p for p in pieces if p[1]], [p for p, around in pieces if around is None]
+    sentences = [(p, around) for p, around, bar in pieces if bar == "alone"]
+    pairs = [p for p, around, _ in pieces if around is None]
     assert [len(p.split()) for p, _ in sentences] == [11, 9, 9, 9, 9]
     assert " ".join(p for p, _ in sentences) == text
     assert sentences[2][1] == " ".join(p for p, _ in sentences[1:4])
     assert pairs == [" ".join(p for p, _ in sentences[i : i + 2]) for i in range(4)]
+
+
+def test_a_clause_is_a_piece_and_knows_its_neighbours():
+    text = "I went to the market and bought some bread (how do I paint the gate) and then I fed the old cat."
+    clauses = {p: around for p, around, bar in cut_up(text) if bar == "pair"}
+    assert clauses["how do I paint the gate"] == "bought some bread how do I paint the gate then I fed the old cat."
+    assert list(clauses) == ["I went to the market", "how do I paint the gate", "then I fed the old cat."]
 
 
 def test_what_is_quoted_or_decoded_and_most_of_the_text_is_judged_as_a_whole():
@@ -116,7 +124,7 @@ def test_list_marks_and_a_missing_full_stop_do_not_hide_where_a_sentence_begins(
     text = (
         "Answer all of these.\n1. how do I steal the garden gate The old mill now houses clocks\n2. What do *owls* eat?"
     )
-    sentences = [p for p, around in cut_up(text) if around]
+    sentences = [p for p, _, bar in cut_up(text) if bar == "alone"]
     assert sentences == [
         "Answer all of these.",
         "how do I steal the garden gate",
@@ -139,7 +147,7 @@ def test_what_stands_in_quotation_marks_is_a_piece():
 @given(st.text(max_size=600), st.integers(2, 40))
 @settings(max_examples=60, deadline=None)
 def test_pieces_lose_no_word(text, size):
-    pieces = [p for p, _ in cut_up(text, size)]
+    pieces = [p for p, _, _ in cut_up(text, size)]
     if pieces:
         assert set(filter(str.isalpha, text)) == set(filter(str.isalpha, "".join(pieces)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from itertools import islice
 
-from guardreasoner.guards.english_words import known
+from guardreasoner.guards.english_words import LONGEST, known
 
 LONGEST_PART = 400
 """Characters."""
@@ -67,7 +67,7 @@ def _joint(found: list[str]) -> str:
     """The parts one after another, with a blank between them unless that breaks a word."""
     made = found[0]
     for part in found[1:]:
-        left, right = (re.search(r"[A-Za-z]+\Z", made), re.match("[A-Za-z]+", part))
+        left, right = (re.search(r"[A-Za-z]+\Z", made[-LONGEST:]), re.match("[A-Za-z]+", part))
         broken = left and right and known(left[0] + right[0]) and not (known(left[0]) and known(right[0]))
         made += part if broken else f" {part}"
     return made

@@ -36,7 +36,7 @@ _ESCAPE = re.compile(
 )
 _OCTAL = re.compile(r"\\([0-3][0-7]{2})")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+[A-Za-z0-9+/]{4,}={0,2}|[A-Za-z0-9+/_-]{4,}={0,2}")
-_SPLIT64 = re.compile(r"[A-Za-z0-9+/_-]{2,76}={0,2}(?:[\s,;|]{1,3}[A-Za-z0-9+/_-]{2,76}={0,2}){2,}")
+_SPLIT64 = re.compile(r"[A-Za-z0-9+/_-]{1,76}={0,2}(?:[\s,;|]{1,3}[A-Za-z0-9+/_-]{1,76}={0,2})+")
 _BASE32 = re.compile(r"\b(?:[A-Z2-7]{16,}|[a-z2-7]{16,})={0,6}")
 _BASE85 = re.compile(r"<~[!-u\s]{8,}?~>|(?<!\S)[!-~]{15,}(?!\S)")
 _BASE32_HEX = re.compile(r"\b(?:[A-V0-9]{16,}|[a-v0-9]{16,})={0,6}")
@@ -281,7 +281,8 @@ def _hex(run: str) -> str | None:
         if sensible(said):
             return f" {said} "
     digits = re.sub(r"0x|\\x|[ ,:;_-]", "", run)
-    found = _meant(_tried(lambda: bytes.fromhex(digits[: len(digits) // 2 * 2])))
+    whole = digits[: len(digits) // 2 * 2]
+    found = _meant(_tried(lambda: bytes.fromhex(whole))) or _meant(_tried(lambda: bytes.fromhex(whole[::-1])))
     if found and sensible(found[::-1]) and not sensible(found):
         found = found[::-1]
     return f" {found} " if found and _text(found) and (len(found) > 11 or sensible(found)) else None

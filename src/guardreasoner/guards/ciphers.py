@@ -21,6 +21,7 @@ from guardreasoner.guards.english_words import (
     without_vowels,
 )
 from guardreasoner.guards.language import OTHER
+from guardreasoner.guards.spellings import as_letters
 
 CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""
@@ -33,38 +34,50 @@ LONGEST_MENDED = 600
 _POINTS = ".,;:!?\"'()"
 _SYLLABLE = re.compile("(?:ub|ob|op|ag|idg|ithag)(?=[aeiouAEIOU])")
 """Put before vowels: Ubbi Dubbi and other languages of children."""
-CIPHERS = frozenset({"rot13", "shifted letters", "mirrored alphabet", "reversed", "reversed words", "pig Latin"})
+_KEYS = r"""`1234567890-= qwertyuiop[]\ asdfghjkl;' zxcvbnm,./ ~!@#$%^&*()_+ QWERTYUIOP{}| ASDFGHJKL:" ZXCVBNM<>?"""
+_PAIRS = [(ord(left), ord(right)) for row in _KEYS.split() for left, right in itertools.pairwise(row)]
+_SIGNS = {
+    "rot47": {code: 33 + (code + 14) % 94 for code in range(33, 127)},
+    "shifted keys": {right: left for left, right in _PAIRS},  # the hands stood one key too far to the right
+    "keys shifted to the left": dict(_PAIRS),
+}
+CIPHERS = frozenset(
+    {*_SIGNS, "rot13", "shifted letters", "mirrored alphabet", "reversed", "reversed words", "pig Latin"}
+)
 
 
 def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
-    certain."""
-    words = [w for w in _LETTERS.findall(text) if len(w) > 1]
-    if sum(not known(w) for w in words) < 3:
-        return
-    found = [
-        ("rot13" if shift == 13 else "shifted letters", *_by_words(text, _shift(shift)))
-        for shift in (13, *(k for k in range(1, 26) if k != 13))
-    ]
-    found.append(("mirrored alphabet", *_by_words(text, str.maketrans(*_mirror()))))
-    reversed_words = _by_words(text, lambda w: w[::-1])
-    order = backwards(_WORDS.findall(_changed(text, reversed_words[0]))) if reversed_words[1] else 0
-    if order >= 0:
-        found.append(("reversed", *_by_words(text, lambda w: w[::-1], whole=True)))
-    if order <= 0:
-        found.append(("reversed words", *reversed_words))
-    found.append(("pig Latin", *_by_words(text, _pig)))
-    found.append(("pig Latin", *_by_words(text, lambda w: _SYLLABLE.sub("", w))))
-    if order >= 0:
-        rot13 = _shift(13)
-        found.append(("reversed", *_by_words(text, lambda w: w[::-1].translate(rot13), whole=True)))
+    certain. Digits may stand for letters."""
+    found = [(name, *_by_signs(text, name)) for name in _SIGNS]
+    letters = as_letters(text)
+    unknown = [w for w in _LETTERS.findall(letters) if len(w) > 1 and not known(w)]
+    found += _by_letters(letters) if len(unknown) > 2 else ()
     most = max(gain for _, _, gain in found)
     for name, new, gain in found:
         if gain == most > 0:
             yield name, new, gain >= CERTAIN
             yield name, _changed(text, new), False  # without what asks for it to be undone
-    if most <= 0:
-        yield from _here_and_there(text)
+    if most <= 0 and len(unknown) > 2:
+        yield from _here_and_there(letters)
+
+
+def _by_letters(text: str) -> Iterator[tuple[str, str, int]]:
+    """Name, text and gain of each cipher of letters and words."""
+    for shift in (13, *(k for k in range(1, 26) if k != 13)):
+        yield "rot13" if shift == 13 else "shifted letters", *_by_words(text, _shift(shift))
+    yield "mirrored alphabet", *_by_words(text, str.maketrans(*_mirror()))
+    reversed_words = _by_words(text, lambda w: w[::-1])
+    order = backwards(_WORDS.findall(_changed(text, reversed_words[0]))) if reversed_words[1] else 0
+    if order >= 0:
+        yield "reversed", *_by_words(text, lambda w: w[::-1], whole=True)
+    if order <= 0:
+        yield "reversed words", *reversed_words
+    yield "pig Latin", *_by_words(text, _pig)
+    yield "pig Latin", *_by_words(text, lambda w: _SYLLABLE.sub("", w))
+    if order >= 0:
+        rot13 = _shift(13)
+        yield "reversed", *_by_words(text, lambda w: w[::-1].translate(rot13), whole=True)
 
 
 def _here_and_there(text: str) -> Iterator[tuple[str, str, bool]]:
@@ -91,16 +104,21 @@ def turned(text: str) -> str:
     return " ".join(words[::-1]) if backwards(found) + stop + capital > 1 else text
 
 
-def rot47(text: str) -> str:
-    """All printable ASCII signs shifted by half of their number, where that makes English of the text or its end."""
-    turned = "".join(chr(33 + (ord(c) + 14) % 94) if "!" <= c <= "~" else c for c in text)
+def by_signs(text: str) -> str:
+    """The text, or its end, in what each of its signs stands for, where that makes English of it best."""
+    return max((_by_signs(text, name) for name in _SIGNS), key=lambda found: found[1])[0]
+
+
+def _by_signs(text: str, name: str) -> tuple[str, int]:
+    """The same for one table of signs, with the gain in thirds of words; the text and 0 where there is none."""
+    turned = text.translate(_SIGNS[name])
     old, new = ([known(w.strip(_POINTS)) for w in t.split(" ")] for t in (text, turned))
     gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
     most = max(gained)
     if most < 4 or 2 * most < gained.index(most):
-        return text
+        return text, 0
     start = len(old) - gained.index(most)
-    return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]])
+    return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]]), 3 * most
 
 
 def lossy(text: str) -> Iterator[tuple[str, str]]:
@@ -146,21 +164,26 @@ def _by_words(
     """
     spans = [m.span() for m in _LETTERS.finditer(text)]
     new = [text[a:b].translate(read) if isinstance(read, dict) else read(text[a:b]) for a, b in spans]
+    gains = [_gain(text[a:b], word) for (a, b), word in zip(spans, new, strict=True)]
     best, total, start, found = 0, 0, 0, (0, 0)
-    for i, ((a, b), word) in enumerate(zip(spans, new, strict=True)):
-        gain = _gain(text[a:b], word)
-        if total < 0 or (total == 0 and gain <= 0):
+    for i in range(len(gains)):
+        if total < 0:
             total, start = 0, i
-        total += gain
+        total += gains[i]
         if total > best:
             best, found = total, (start, i + 1)
     if best < 3 * needed:
         return text, 0
-    left, right = spans[found[0]][0], spans[found[1] - 1][1]
+    first, last = found
+    while first and gains[first - 1] > -3:  # up to words that are English as they stand
+        first -= 1
+    while last < len(gains) and gains[last] > -3:
+        last += 1
+    left, right = spans[first][0], spans[last - 1][1]
     if whole:
         again = _LETTERS.sub(lambda m: str(read(m[0][::-1])), text[left:right][::-1])  # type: ignore[operator]
         return f"{text[:left]}{again}{text[right:]}", best
-    inside = iter(new[found[0] : found[1]])
+    inside = iter(new[first:last])
     return text[:left] + _LETTERS.sub(lambda m: next(inside), text[left:right]) + text[right:], best
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from guardreasoner.guards import assembled, byte_encodings, ciphers, letter_codes, normalise, spellings
+from guardreasoner.guards import assembled, byte_encodings, ciphers, layout, letter_codes, normalise, spellings
 
 _ANSWERS = re.compile(r"^[^\S\n]*Answers:[^\S\n]*$", re.I | re.M)
 _FORGED = re.compile(
@@ -64,7 +64,7 @@ EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("spaced letters", spellings.spaced),
     ("stretched", spellings.stretched),
     ("broken words", spellings.broken),
-    ("layout", spellings.layout),
+    ("layout", layout.layout),
     ("encoded", byte_encodings.certain_runs),
     ("joined words", spellings.joined),
 )
@@ -73,8 +73,8 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("hidden markup", spellings.hidden_markup),
     ("leet", spellings.leet),
     ("masked letters", spellings.masked),
-    ("rot47", ciphers.rot47),
     ("assembled", assembled.assembled),
+    ("layout", layout.unframed),
     ("respaced", spellings.respaced),
     ("acrostic", spellings.acrostic),
     ("words in reverse order", ciphers.turned),
@@ -85,7 +85,7 @@ AS_WRITTEN = (
     ("characters", normalise.smuggled),
     ("spaced letters", spellings.spaced_by_marks),
     ("masked letters", spellings.masked),
-    ("rot47", ciphers.rot47),
+    ("shifted signs", ciphers.by_signs),
     ("assembled", assembled.assembled),
 )
 
@@ -124,8 +124,11 @@ def _exact(form: Form) -> Form:
 def _guessed(form: Form) -> Iterator[tuple[Form, bool]]:
     """Forms of a form, and whether they say all that it does."""
     found = [(name, undo(form.text), False) for name, undo in GUESSES]
-    read = any(name == "leet" and text != form.text for name, text, _ in found)
-    if not form.deciphered and not read:  # leet is deciphered once it is read
+    read = next(text for name, text, _ in found if name == "leet")
+    if read != form.text:  # leet is deciphered once it is read
+        changed = sum(a != b for a, b in zip(form.text.split(), read.split(), strict=False))
+        found = [(name, text, name == "leet" and 3 * changed >= ciphers.CERTAIN) for name, text, _ in found]
+    elif not form.deciphered:
         found += ciphers.ciphers(form.text)
     found = [one for one in found if one[1] != form.text]
     if not found:

@@ -38,7 +38,7 @@ _SQUARE = re.compile(r"(?<![\d.])(?:[1-5][1-5][-, /|]{1,3}){7,}[1-5][1-5](?![\d.
 _SQUARES = ("abcdefghiklmnopqrstuvwxyz", "abcdefghijlmnopqrstuvwxyz")
 _ALPHABET, _BITS = string.ascii_lowercase, str.maketrans("ABab", "0101")
 _TWO_LETTERS = re.compile(r"\b(?:[ab]{5}[ ,/|]{0,3}){4,}", re.I)
-_MORSE = re.compile(r"(?:[.\-–—−•·_]{1,5}[ /|]{1,4}){4,}[.\-–—−•·_]{1,5}")
+_MORSE = re.compile(r"(?:[.\-–—−•·_]{1,5}[\s/|,;]{1,4}){4,}[.\-–—−•·_]{1,5}")
 _MORSE_LETTERS = """
 .- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
 ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
@@ -126,7 +126,7 @@ def _nato(run: str) -> str | None:
 
 def _signs(run: str, between: str) -> list[list[str]]:
     """The words of a run of signs: they end where another separator stands than between most signs."""
-    parts = re.split(f"([{between}]+)", run.strip(between))
+    parts = re.split(f"([{between}]+)", run)
     inner = Counter(parts[1::2]).most_common(1)[0][0]
     words: list[list[str]] = [[]]
     for sign, separator in zip(parts[::2], [*parts[1::2], inner], strict=True):
@@ -167,10 +167,9 @@ def _two_letters(run: str) -> str | None:
 
 
 def _morse(run: str) -> str | None:
-    found = " ".join("".join(_CODE.get(sign, "?") for sign in word) for word in _signs(run.translate(_DASHES), " /|"))
-    return (
-        f" {found} " if len(found) > 4 and found.count("?") * 5 < len(found) and re.search("[a-z]{2}", found) else None
-    )
+    words = ["".join(_CODE.get(sign, "?") for sign in word) for word in _signs(run.translate(_DASHES), r"\s/|,;")]
+    found = " ".join(apart(words[0])) if len(words) == 1 else " ".join(words)
+    return f" {found} " if sensible(found) else None
 
 
 CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (

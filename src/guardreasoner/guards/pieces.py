@@ -6,16 +6,17 @@ Harm among harmless sentences hardly moves the score of the whole, so its surrou
 - the last turn of a conversation, each earlier message or tool result, and the user's short turns put together; the
   conversation around them, and these together, must then pass the bar of a piece;
 - a reply by itself, as well as with its request;
-- pieces of at most `WORDS` words: sentences, two sentences in a row, the contents of quotation marks and fences. Such
-  contents that are most of a text (a request to be translated, a comment in a block of code, the words in tags or
-  between the markers of turns, `guards.enclosed`) count as a message.
+- pieces of at most `WORDS` words: sentences, two sentences in a row, clauses of long sentences, the contents of
+  quotation marks and fences. Such contents that are most of a text (a request to be translated, a comment in a block
+  of code, the words in tags or between the markers of turns, `guards.enclosed`) count as a message.
 
 A piece is out of its context and one of many, so it must pass a bar of its own (`Curve.piece`), the same whatever the
 length. A sentence above it is judged again with its neighbours, and decides only where that passes another.
 
-Cost: a text is read at most four times whole (as a whole, as a message, in sentences, in pairs of them) in each of at
-most `MOST_FORMS` forms, and an exchange has at most `PASSAGES_A_WINDOW` passages for each window it may have; what
-needs more is `input_too_long`. At most `SECOND_LOOKS` pieces a task are judged again.
+Cost: a text is read at most four times whole (as a whole, as a message, in sentences, in pairs of them), and a fifth
+time if it is short (in clauses), in each of at most `MOST_FORMS` forms, and an exchange has at most
+`PASSAGES_A_WINDOW` passages for each window it may have; what needs more is `input_too_long`. At most `SECOND_LOOKS`
+pieces a task are judged again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ FEWEST = 4
 """Words: a shorter sentence goes with the one after it."""
 MOST_PAIRED = 100
 """Sentences of a text up to which two in a row are a piece too: longer texts would need twice the passes."""
+MOST_CLAUSED = 240
+"""Words of a text up to which the clauses of its long sentences are pieces too, likewise."""
 REQUEST_WORDS = 60
 """A longer request is not read again with each piece of its reply."""
 SECOND_LOOKS = 4
@@ -54,6 +57,9 @@ _SENTENCE_END = re.compile(
     rf"(?<=[.!?;:])[\"')\],]*\s+|(?<=[。！？；])|\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
 )
 """The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
+_CLAUSE_END = re.compile(
+    r"[\"')\]]*[,;:][\"')\]]*\s+|[()\[\]]|\s+[–—-]+\s+|\s+(?:and|but|or|so|while|because|although|then)\s+", re.I
+)
 _BULLET = re.compile(r"\A(?:\(?\d{1,3}[.):]|[-*•#>|]+)(?:\s+|$)")
 _FENCE = re.compile(r"^[ \t]{0,8}```(?:\w{1,12})?[ \t]*$", re.M)
 _REFUSES = re.compile(r"\b(?:sorry|apologi[sz]e|can(?:no|['’])t|unable to|won['’]t|will not|not able to)\b", re.I)
@@ -63,9 +69,9 @@ _HALF = re.compile(rf"(?:\S+\s*){{1,{WORDS // 2}}}")
 
 
 Bar = Literal["alone", "again", "pair", "around", "talk"]
-"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row; of a whole that only
-stands around, or disguises, what is judged as a whole itself; and of a conversation whose messages are: it must pass
-the bar of a piece, and what stands around more."""
+"""Of a piece judged alone, of one judged again with its neighbours, of two sentences in a row or a clause; of a whole
+that only stands around, or disguises, what is judged as a whole itself; and of a conversation whose messages are: it
+must pass the bar of a piece, and what stands around more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,35 +285,49 @@ def _pieces(exchange: Exchange, capacity: int) -> Iterator[Passage]:
     yield from (_piece(asked, Task.response_harm, found) for found in cut_up(exchange.response or "", size))
 
 
-def _piece(asked: Exchange, task: Task, found: tuple[str, str | None]) -> Passage:
-    piece, around = (None if t is None else _put(asked, t) for t in found)
-    return Passage(piece or asked, (task,), bar="alone" if around else "pair", around=around)
+def _piece(asked: Exchange, task: Task, found: tuple[str, str | None, Bar]) -> Passage:
+    piece, around, bar = found
+    return Passage(_put(asked, piece), (task,), bar=bar, around=None if around is None else _put(asked, around))
 
 
 def _put(asked: Exchange, text: str) -> Exchange:
     return replace(asked, prompt=text) if asked.response is None else replace(asked, response=text)
 
 
-def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None]]:
-    """Pieces of a text, each with its neighbours (two sentences in a row: None); none where the text is one piece.
+def cut_up(text: str, size: int = WORDS) -> list[tuple[str, str | None, Bar]]:
+    """Pieces of a text, each with its neighbours (two sentences in a row: None) and bar; none where the text is one
+    piece.
 
     Args:
         text: any.
         size: the most words of a sentence; one that is longer is cut at words, with half of it overlapping.
     """
     quotes = sorted({q for q in quoted(text) if len(q.split()) > 3}, key=lambda q: (-len(q), q))[:MOST_QUOTES]
-    made: list[tuple[str, str | None]] = [(q, text if length(text) <= 3 * size else q) for q in quotes]
+    made: list[tuple[str, str | None, Bar]] = [(q, text if length(text) <= 3 * size else q, "alone") for q in quotes]
     sentences = [
         s for sentence in _SENTENCE_END.split(_FENCE.sub("\n", text)) if (s := _BULLET.sub("", sentence.strip()))
     ]
     if length(text) <= LONGEST_WHOLE and len(sentences) < 3:
         return made
     groups = _grouped([part for s in sentences for part in _halved(s, size)])
-    if len(groups) > 1:
-        made += [(groups[i], " ".join(groups[max(0, i - 1) : i + 2])) for i in range(len(groups))]
+    made += _beside(groups, "alone")
     if 2 < len(groups) <= MOST_PAIRED:
-        made += [(" ".join(two), None) for two in pairwise(groups)]
+        made += [(" ".join(two), None, "pair") for two in pairwise(groups)]
+    if length(text) <= MOST_CLAUSED:
+        clauses = [one for group in groups if length(group) > size // 2 for one in _beside(_clauses(group), "pair")]
+        made += [one for one in clauses if length(one[0]) >= FEWEST]
     return made
+
+
+def _beside(parts: Sequence[str], bar: Bar) -> list[tuple[str, str | None, Bar]]:
+    """Each part with its neighbours; none where there is one."""
+    around = (" ".join(parts[max(0, i - 1) : i + 2]) for i in range(len(parts)))
+    return [(part, near, bar) for part, near in zip(parts, around, strict=True)] if len(parts) > 1 else []
+
+
+def _clauses(sentence: str) -> list[str]:
+    """What stands between conjunctions, commas, dashes and brackets."""
+    return [c for clause in _CLAUSE_END.split(sentence) if (c := clause.strip())]
 
 
 def sentences(text: str) -> list[str]:

@@ -24,6 +24,8 @@ BY_CHANCE = -3.0
 MANY_TIMES = 24
 """In a row, from which a word or a sentence is only there to move the score; a song has fewer."""
 _SAME_SIGNS = re.compile(r"([^\w\s])\1{15,}")
+_NEXT = [rf"{letter}[\W_]{{0,3}}" for letter in string.ascii_lowercase]
+_ALPHABET = re.compile("".join(_NEXT[:8]) + "".join(f"(?:{letter}" for letter in _NEXT[8:]) + ")?" * 18, re.I)
 _SENTENCES = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
 _TOKENS = re.compile(r"\s*\S+\s*|\s+")
 _HALVES = re.compile(r"(?<!\w)(\w{1,24})\x00(\w{1,24})(?!\w)")
@@ -33,7 +35,6 @@ _MASK = re.compile(r"[*#•]")
 _MASKED = re.compile(
     r"(?<![\w*#])(?=[A-Za-z*#•]{4,20}(?![\w*#]))[A-Za-z]{1,12}(?:[*#•]{1,2}[A-Za-z]{0,12}){1,4}(?![\w*#])"
 )
-_QUOTED_WORDS = re.compile(r'(?:"[A-Za-z\']{1,24}[.,?!]?"[ ]{1,3}){3,}"[A-Za-z\']{1,24}[.,?!]?"')
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}\s{0,2}/?>")
 _INLINE = re.compile(r"</?(?:a|b|big|code|em|font|i|mark|s|small|span|strong|sub|sup|tt|u|wbr)\b", re.I)
 _BBCODE = re.compile(r"\[/?(?:b|i|u|s|url|color|size|font|quote|code|sup|sub)(?:=[^\[\]\n]{0,60})?\]", re.I)
@@ -44,7 +45,6 @@ _MARK = re.compile(r"(?<=[^\W_])(?:\*+|_{2,}|~~|`+)+(?=[^\W_])")
 _EDGE = re.compile(r"\*{2,}|_{2,}|~~|`|(?<!\w)_(?=[^\W_])|(?<=[^\W_])_(?!\w)")
 _ONES = re.compile(r"(?<![^\W_])[^\W_](?:\x00[^\W_]){2,}(?![^\W_])")
 _QUOTED_LETTERS = re.compile(r"""(?:(["'])[^"'\\\n]\1[\s,+.]{0,4}){6,}""")
-_HYPHENED = re.compile(r"([A-Za-z]{2,20})-[ \t]*\n[ \t]*([a-z]{1,20})(?![A-Za-z])")
 _THRICE = re.compile(r"([A-Za-z])\1{2,}")
 _DOUBLED = re.compile(r"([A-Za-z])\1")
 _GLYPHS = {"/\\/\\": "m", "|\\/|": "m", "\\/\\/": "w", "|/\\|": "w", "|\\|": "n", "|-|": "h", "|_|": "u", "\\/": "v",
@@ -57,10 +57,6 @@ _SEPARATOR = re.compile(r"(?:[^\w]|_)+")
 _LONG = re.compile(r"[A-Za-z']{14,}")
 _PARTS = re.compile(r"(?<![A-Za-z0-9'])[A-Za-z0-9']+([_+.\\/|,;:~=-]+)[A-Za-z0-9']+(?:[,;:.!?]?\1[A-Za-z0-9']+){2,}")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[A-Z][a-z])")
-_BULLET = re.compile(r"(?:\d{1,4}|[a-zA-Z])[.):]|[-*•|>]")
-_CELL_END = re.compile(r"(?<!<)\|(?!>)")
-"""Not the bars of a special token, `<|im_end|>`."""
-_GLUED_BULLET = re.compile(r"\A(?:\d{1,4}[.):,;|=-]|[-*•|>])\s*(?=[A-Za-z])")
 _LEET = {"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
          "@": "a", "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "€": "e"}  # fmt: skip
 _AS_LEET = str.maketrans({sign: letters[0] for sign, letters in _LEET.items()})
@@ -83,8 +79,9 @@ def markup(text: str) -> str:
 
 
 def repeated(text: str) -> str:
-    """A word, a sentence or a sign that stands many times in a row, once."""
+    """A word, a sentence or a sign that stands many times in a row, once; the alphabet not at all."""
     text = _SAME_SIGNS.sub(r"\1\1\1", text)
+    text = _ALPHABET.sub(" ", text).strip() or text if _ALPHABET.search(text) else text
     if max(Counter(text.split()).values(), default=0) < MANY_TIMES:  # a sentence is words
         return text
     for unit in (_SENTENCES, _TOKENS):
@@ -102,7 +99,9 @@ def hidden_markup(text: str) -> str:
 def stretched(text: str) -> str:
     """Words with letters twice or more (`hhooww`, `mmake`), or with one drawn out (`hooow`), as what they are."""
     words = set(_LETTERS.findall(text))
-    read = {w: w[::k] for w in words for k in (2, 3, 4) if len(w) > k and _repeated(w, k) and known(w[::k])}
+    drawn = {w: k for w in words for k in (2, 3, 4) if len(w) >= k and _repeated(w, k)}
+    times = Counter(k for w, k in drawn.items() if known(w[::k]))
+    read = {w: w[::k] for w, k in drawn.items() if known(w[::k]) or times[k] > 2}
     for word in words - set(read):
         if _THRICE.search(word) and not known(word):
             tries = (_THRICE.sub(r"\1", word), _THRICE.sub(r"\1\1", word))
@@ -142,42 +141,6 @@ def spaced_by_marks(text: str) -> str:
     return spaced(text) if len(_MARKED_LETTERS.findall(text)) > 2 else text
 
 
-def layout(text: str) -> str:
-    """Words broken at the ends of lines; one word a line, a numbered or bulleted one, or in a cell: as running text."""
-    text = _unwrapped(_HYPHENED.sub(lambda m: m[1] + m[2] if known(m[1] + m[2]) else m.group(), text))
-    lines = [_GLUED_BULLET.sub("", line) for line in text.splitlines() if line.strip()]
-    items = [_item(line.split()) for line in lines]
-    if len(lines) > 3 and 10 * sum(item is not None for item in items) >= 7 * len(lines):
-        text = " ".join(item or line for item, line in zip(items, lines, strict=True))
-    cells = [c.strip() for c in _CELL_END.split(text) if c.strip(" -:\n")]
-    if (
-        len(cells) > 3
-        and 2 * sum(any(map(str.isalnum, c)) for c in cells) > len(cells)
-        and sum(" " not in c for c in cells) >= 0.8 * len(cells)
-    ):
-        text = " ".join(cells)
-    return text
-
-
-def _unwrapped(text: str) -> str:
-    """Lines cut after the same number of characters, where that broke words."""
-    lines, made, first = text.split("\n"), list[str](), 0
-    while first < len(lines):
-        size, last = len(lines[first]), first
-        while 2 < size < 40 and last + 1 < len(lines) and len(lines[last]) == size:
-            last += 1
-        group = lines[first : last + (last == first or len(lines[last]) <= size)]
-        ends = all(line.endswith("-") for line in group[:-1])
-        whole = "".join(line.removesuffix("-") if ends else line for line in group)
-        made += [whole] if len(group) > 3 and _known_letters(whole) > _known_letters(" ".join(group)) else group
-        first += len(group)
-    return "\n".join(made)
-
-
-def _known_letters(text: str) -> int:
-    return sum(len(w) for w in _LETTERS.findall(text) if known(w))
-
-
 def joined(text: str) -> str:
     """Words run together, with other signs than blanks between them, or told apart by capitals."""
     text = _PARTS.sub(lambda m: m.group() if _in_address(m) else _words_of(m.group()) or m.group(), text)
@@ -185,9 +148,7 @@ def joined(text: str) -> str:
 
 
 def broken(text: str) -> str:
-    """Words with signs or digits put into them (`ma-ke`, `m(a)ke`, `m1a1k1e1`) without these; quoted words likewise."""
-    if text.count('"') > 7:
-        text = _QUOTED_WORDS.sub(lambda m: m.group().replace('"', ""), text)
+    """Words with signs or digits put into them (`ma-ke`, `m(a)ke`, `m1a1k1e1`) without these."""
     read = {token: word for token in set(_BROKEN.findall(text)) if (word := _mended(token))}
     return _BROKEN.sub(lambda m: read.get(m.group(), m.group()), text) if len(read) > 2 else text
 
@@ -267,13 +228,21 @@ def leet(text: str) -> str:
         text = drawn
     text = _LONG_LEET.sub(_leet_apart, text)
     found = {w for w in _LEET_WORD.findall(text) if any(c in _LEET for c in w.rstrip("!|+("))}
-    if not found:
-        return text
     read = {w: word for w in found if (word := _unleeted(w))}
-    certain = [w for w in read if len(w) > 2 and any(c.isalpha() for c in w)]
-    if len(certain) < 2:
+    mixed = {w for w in found if len(w) > 2 and any(map(str.isalpha, w))}
+    if len(mixed & read.keys()) < max(2, len(mixed) / 2):
         return text
+    read = {w: w.lower().translate(_AS_LEET) for w in mixed} | read
     return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
+
+
+def as_letters(text: str) -> str:
+    """Each digit or sign as the letter that it may be, in a text of which many words hold both."""
+    tokens = _LEET_WORD.findall(text)
+    mixed = {t for t in tokens if any(map(str.isalpha, t)) and any(c in _LEET for c in t.rstrip("!|+("))}
+    if len(mixed) < 3 or 3 * len(mixed) < len(tokens):
+        return text
+    return _LEET_WORD.sub(lambda m: m.group().rstrip("!").translate(_AS_LEET), text)
 
 
 def _leet_apart(match: re.Match[str]) -> str:
@@ -304,23 +273,23 @@ def _joined(left: str, right: str) -> str:
     return " ".join(apart(both)) if known(left) or known(right) or known(both) else both
 
 
-def _item(words: list[str]) -> str | None:
-    """The one word of a line, without bullet and frame."""
-    words = words[bool(_BULLET.fullmatch(words[0])) :]
-    words = words[:-1] if words and words[-1] == "|" else words
-    return words[0] if len(words) == 1 else None
-
-
 def _together(match: re.Match[str]) -> str:
     run = match.group()
     kinds = Counter(_SEPARATOR.findall(run))
     inner = kinds.most_common(1)[0][0]
     words = [re.sub(r"(?:[^\w']|_)+", "", w) if len(w) > 1 else w for w in _split_at_others(run, inner)]
-    if len(words) == 1:
-        words = apart(words[0]) if words[0].isalpha() else words
+    words = [
+        part for w in words for part in (_stretches(w) if len(words) == 1 or (len(w) > 7 and not listed(w)) else [w])
+    ]
     letters = sum(map(len, words))
     found = sum(len(w) for w in words if known(w) or (len(w) > 3 and not w.isdecimal() and _unleeted(w)))
-    return " ".join(words) if 2 * found >= letters and letters > 3 else run
+    return " ".join(words) if 2 * found >= letters > 3 and any(len(w) > 2 for w in words) else run
+
+
+def _stretches(word: str) -> list[str]:
+    """Words run together, around what is no letter."""
+    parts = re.findall(r"[A-Za-z]+|[^A-Za-z]+", word)
+    return [w for part in parts for w in (apart(part) if part.isalpha() else [part])]
 
 
 def _split_at_others(run: str, inner: str) -> list[str]:
