@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import json
+import re
 
 import pytest
 
@@ -180,6 +181,24 @@ def test_the_error_of_another_file_names_its_columns_and_a_map_that_fits(tmp_pat
         read_examples(path)
     assert f"columns found: {content.splitlines()[0].replace(',', ', ')}; try --map {fits}" in str(error.value)
     assert read_examples(path, parse_mapping(fits.strip("'")))
+
+
+@pytest.mark.parametrize(("safe", "other"), [("yes", "no"), ("true", "false"), ("1", "0"), ("safe", "unsafe")])
+def test_in_a_column_of_what_is_safe_every_other_value_is_harmful(tmp_path, safe, other):
+    path = write(tmp_path, "other.csv", f"text,is_safe\na,{safe}\nb,{other}\nc,\n")
+    with pytest.raises(DataError) as error:
+        read_examples(path)
+    fits = re.search(r"--map '?([^']+)", str(error.value))[1]
+    assert [e.gold.prompt_harm for e in read_examples(path, parse_mapping(fits))] == ["unharmful", "harmful", None]
+
+
+def test_a_column_of_what_is_safe_is_not_read_as_one_of_what_is_harmful(tmp_path):
+    path = write(tmp_path, "other.csv", "text,is_safe\na,yes\nb,no\n")
+    with pytest.raises(
+        DataError, match=r"'is_safe' says what is safe; write --map prompt_harm=is_safe:yes=unharmful:\*=harmful$"
+    ):
+        read_examples(path, parse_mapping("prompt=text,prompt_harm=is_safe"))
+    read_examples(path, parse_mapping("prompt=text,prompt_harm=is_safe:no=harmful:yes=unharmful"))
 
 
 def test_a_map_that_can_only_be_guessed_in_part_says_what_it_lacks(tmp_path):

@@ -82,15 +82,26 @@ def _by_lower(columns: Iterable[str]) -> dict[str, str]:
     return {name.strip().lower(): name for name in reversed(list(columns))}
 
 
+def inverted(column: str, cells: Sequence[Any]) -> str:
+    """As `_meanings`, of a column such as `is_safe` whose yes means no harm; empty for others."""
+    return _inverted(column, sorted({word_of(cell) for cell in cells} - {""}))
+
+
+def _inverted(column: str, values: Sequence[str]) -> str:
+    says_safe = any(word in column.lower().split("_") for word in ("safe", "benign"))
+    if not says_safe or not set(values) <= {"0", "1", "true", "false", "yes", "no"}:
+        return ""
+    good = [v for v in values if v in ("1", "true", "yes")]
+    return f":{(good or ['1'])[0]}=unharmful:*=harmful"
+
+
 def _meanings(column: str, cells: Sequence[Any]) -> str:
     """`:unsafe=harmful:*=unharmful` where the values of a column of labels are not read as they are."""
     values = sorted({word_of(cell) for cell in cells} - {""})
     if not values or len(values) > MOST_VALUES or any(len(v) > LONGEST_VALUE or set(v) & set(",:=") for v in values):
         return ""
-    inverted = any(word in column.lower().split("_") for word in ("safe", "benign"))
-    if inverted and set(values) <= {"0", "1", "true", "false", "yes", "no"}:
-        good = [v for v in values if v in ("1", "true", "yes")]
-        return f":{(good or ['1'])[0]}=unharmful:*=harmful"
+    if inverted := _inverted(column, values):
+        return inverted
     if set(values) <= set(WORDS["readable"]):
         return ""
     good = [v for v in values if v in WORDS["good"]]

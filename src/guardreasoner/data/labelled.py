@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.guesses import columns_found, fitting_map, word_of
+from guardreasoner.data.guesses import columns_found, fitting_map, inverted, word_of
 from guardreasoner.data.rows import READ, TEXTS, read_row
 from guardreasoner.data.tables import Row, read_table, stem_of, strict
 from guardreasoner.errors import ConfigError, DataError, UnknownName, printable
@@ -74,18 +74,19 @@ def read_label(value: Any, task: Task, values: Mapping[str, str] | None = None) 
     """The label that a cell of a labelled file means; None = not annotated.
 
     Args:
-        values: what the values of this column mean, before the words that are known anyway.
+        values: what the values of this column mean, before the words that are known anyway; `*` is every other value,
+            those words too: `no` in a column `is_safe`.
     """
     word, meant = word_of(value), values or {}
     if word in meant:
         return meant[word]
     if word in _NONE:
         return None
+    if ANY in meant:
+        return meant[ANY]
     for label in (TASKS[task].positive, TASKS[task].negative):
         if word in ALIASES[label]:
             return label
-    if ANY in meant:
-        return meant[ANY]
     raise ValueError(f"not {TASKS[task].positive}/{TASKS[task].negative} (or 1/0, true/false, yes/no, or empty)")
 
 
@@ -127,6 +128,12 @@ def _check_columns(
         if column.name not in found:
             there = f"there is no column {printable(column.name, 40)!r}; {columns_found(found)}"
             raise DataError(f"{there}; say which it is with --map {name}=COLUMN", file=file)
+        meant = (
+            "" if column.values or name == Task.refusal else inverted(column.name, [r.get(column.name) for r in rows])
+        )
+        if name in TASKS and meant:  # its yes would be read as harm
+            what = f"{printable(column.name, 40)!r} says what is safe"
+            raise DataError(f"{what}; write --map {name}={printable(column.name, 40)}{meant}", file=file)
     labels = [t for t in TASKS if columns[t.value].name in found]
     texts = [name for name in TEXTS if columns[name].name in found]
     replies = [t for t in labels if TASKS[t].needs_response and _says(rows, columns[t.value].name)]
