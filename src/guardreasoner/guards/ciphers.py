@@ -25,6 +25,8 @@ from guardreasoner.guards.spellings import as_letters
 
 CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""
+FEWEST_SIGNS = 4
+"""Words that a cipher of signs must gain."""
 _LETTERS = re.compile(r"[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z']+")
 _ALONE = re.compile(r"(?<![\w'’@/.#-])[a-z]{6,20}(?![\w'’@/])")
@@ -49,11 +51,12 @@ CIPHERS = frozenset(
 def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
     certain. Digits may stand for letters."""
-    found = [(name, *_by_signs(text, name)) for name in _SIGNS]
+    opaque = sum(not known(w.strip(_POINTS)) for w in text.split(" "))
+    found = [(name, *_by_signs(text, name)) for name in _SIGNS] if opaque >= FEWEST_SIGNS else []
     letters = as_letters(text)
     unknown = [w for w in _LETTERS.findall(letters) if len(w) > 1 and not known(w)]
     found += _by_letters(letters) if len(unknown) > 2 else ()
-    most = max(gain for _, _, gain in found)
+    most = max((gain for _, _, gain in found), default=0)
     for name, new, gain in found:
         if gain == most > 0:
             yield name, new, gain >= CERTAIN
@@ -115,7 +118,7 @@ def _by_signs(text: str, name: str) -> tuple[str, int]:
     old, new = ([known(w.strip(_POINTS)) for w in t.split(" ")] for t in (text, turned))
     gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
     most = max(gained)
-    if most < 4 or 2 * most < gained.index(most):
+    if most < FEWEST_SIGNS or 2 * most < gained.index(most):
         return text, 0
     start = len(old) - gained.index(most)
     return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]]), 3 * most
