@@ -1,4 +1,4 @@
-"""Wire formats, one file each, found by file name: a new API is a new module here and nothing else.
+"""Wire formats, one file each, found by file name: a new API is a new module here, and its page in `docs/wires/`.
 
 A module has
 
