@@ -74,7 +74,7 @@ KNOWN = {
 @given(st.lists(MESSAGE, min_size=1, max_size=2))
 def test_every_string_of_a_message_is_judged_or_a_known_word_or_the_message_is_refused(messages):
     read = read_messages(messages)
-    judged = "\n".join(f"{t.prompt}\n{t.response or ''}" for t in (*read.turns, *read.alone))
+    judged = visible("\n".join(f"{t.prompt}\n{t.response or ''}" for t in (*read.turns, *read.alone)))  # as it is sent
     refused = {int(where.partition("[")[2].partition("]")[0]) for where in read.unread}
     for place in range(len(messages)):
         for text in strings(read.messages[place]) if place not in refused else ():
