@@ -59,7 +59,7 @@ def test_a_person_judges_with_the_keyboard_and_sees_every_mode(tmp_path):
         assert all("policy: block the request" in v for v in verdicts)
         assert HOSTILE.replace("\u202e", "\\u202e") in verdicts[2]  # a step quotes the request; it is shown as text
         assert "fast decided on request and reply; slow's own answer does not count" in verdicts[1]
-        assert "the model that reasons answers otherwise on request" in verdicts[1]
+        assert "the model that reasons answers otherwise: harmful on request" in verdicts[1]
         assert page.value("document.title") == "guardreasoner playground"
         assert page.value("document.querySelectorAll('article img, article script').length") == 0
         assert page.value("document.querySelectorAll('meter').length") >= 8
