@@ -51,8 +51,7 @@ CIPHERS = frozenset(
 def ciphers(text: str) -> Iterator[tuple[str, str, bool]]:
     """Name and text of the simple ciphers that turn a stretch of unknown words into English best, and whether that is
     certain. Digits may stand for letters."""
-    opaque = sum(not known(w.strip(_POINTS)) for w in text.split(" "))
-    found = [(name, *_by_signs(text, name)) for name in _SIGNS] if opaque >= FEWEST_SIGNS else []
+    found = list(_by_signs(text))
     letters = as_letters(text)
     unknown = [w for w in _LETTERS.findall(letters) if len(w) > 1 and not known(w)]
     found += _by_letters(letters) if len(unknown) > 2 else ()
@@ -109,19 +108,23 @@ def turned(text: str) -> str:
 
 def by_signs(text: str) -> str:
     """The text, or its end, in what each of its signs stands for, where that makes English of it best."""
-    return max((_by_signs(text, name) for name in _SIGNS), key=lambda found: found[1])[0]
+    return max(_by_signs(text), key=lambda found: found[2], default=("", text, 0))[1]
 
 
-def _by_signs(text: str, name: str) -> tuple[str, int]:
-    """The same for one table of signs, with the gain in thirds of words; the text and 0 where there is none."""
-    turned = text.translate(_SIGNS[name])
-    old, new = ([known(w.strip(_POINTS)) for w in t.split(" ")] for t in (text, turned))
-    gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
-    most = max(gained)
-    if most < FEWEST_SIGNS or 2 * most < gained.index(most):
-        return text, 0
-    start = len(old) - gained.index(most)
-    return " ".join([*text.split(" ")[:start], *turned.split(" ")[start:]]), 3 * most
+def _by_signs(text: str) -> Iterator[tuple[str, str, int]]:
+    """The same for each table of signs, with its name and the gain in thirds of words, where there is one."""
+    words = text.split(" ")
+    old = [known(w.strip(_POINTS)) for w in words]
+    if old.count(False) < FEWEST_SIGNS:  # no table could gain enough
+        return
+    for name, signs in _SIGNS.items():
+        turned = text.translate(signs).split(" ")
+        new = [known(w.strip(_POINTS)) for w in turned]
+        gained = list(itertools.accumulate((b - a for a, b in zip(old[::-1], new[::-1], strict=True)), initial=0))
+        most = max(gained)
+        if most >= FEWEST_SIGNS and 2 * most >= gained.index(most):
+            start = len(old) - gained.index(most)
+            yield name, " ".join([*words[:start], *turned[start:]]), 3 * most
 
 
 def lossy(text: str) -> Iterator[tuple[str, str]]:

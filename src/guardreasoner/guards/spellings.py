@@ -81,7 +81,9 @@ def markup(text: str) -> str:
 def repeated(text: str) -> str:
     """A word, a sentence or a sign that stands many times in a row, once; the alphabet not at all."""
     text = _SAME_SIGNS.sub(r"\1\1\1", text)
-    text = _ALPHABET.sub(" ", text).strip() or text if _ALPHABET.search(text) else text
+    cut, times = _ALPHABET.subn(" ", text)
+    if times:
+        text = cut.strip() or text
     if max(Counter(text.split()).values(), default=0) < MANY_TIMES:  # a sentence is words
         return text
     for unit in (_SENTENCES, _TOKENS):
@@ -227,7 +229,7 @@ def leet(text: str) -> str:
     if sum(map(known, _LETTERS.findall(drawn))) > sum(map(known, _LETTERS.findall(text))) + 1:
         text = drawn
     text = _LONG_LEET.sub(_leet_apart, text)
-    found = {w for w in _LEET_WORD.findall(text) if any(c in _LEET for c in w.rstrip("!|+("))}
+    found = {w for w in _LEET_WORD.findall(text) if _holds_leet(w)}
     read = {w: word for w in found if (word := _unleeted(w))}
     mixed = {w for w in found if len(w) > 2 and any(map(str.isalpha, w))}
     if len(mixed & read.keys()) < max(2, len(mixed) / 2):
@@ -239,10 +241,14 @@ def leet(text: str) -> str:
 def as_letters(text: str) -> str:
     """Each digit or sign as the letter that it may be, in a text of which many words hold both."""
     tokens = _LEET_WORD.findall(text)
-    mixed = {t for t in tokens if any(map(str.isalpha, t)) and any(c in _LEET for c in t.rstrip("!|+("))}
+    mixed = {t for t in tokens if any(map(str.isalpha, t)) and _holds_leet(t)}
     if len(mixed) < 3 or 3 * len(mixed) < len(tokens):
         return text
     return _LEET_WORD.sub(lambda m: m.group().rstrip("!").translate(_AS_LEET), text)
+
+
+def _holds_leet(word: str) -> bool:
+    return any(c in _LEET for c in word.rstrip("!|+("))
 
 
 def _leet_apart(match: re.Match[str]) -> str:
