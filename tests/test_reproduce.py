@@ -100,7 +100,7 @@ def test_a_road_killed_in_every_stage_ends_with_the_same_counts(tmp_path):
 NANO = """
 extends: nano
 encoder:
-  data: {leave_out: [held], everyday: false, default_cap: 24, joined: 0}
+  data: {leave_out: [held], everyday: false, contrasts: false, default_cap: 24, joined: 0}
   tokens: 32
   long_tokens: 48
   batch_rows: 8

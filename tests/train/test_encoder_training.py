@@ -109,6 +109,13 @@ def test_the_same_configuration_gives_the_same_rows(data):
     assert load_rows(data, CONFIG)[0] == load_rows(data, CONFIG)[0]
 
 
+def test_rows_caps_all_rows_together(data):
+    rows, _ = load_rows(data, EncoderData(joined=0.25))
+    fewer, about = load_rows(data, EncoderData(joined=0.25, rows=9))
+    assert len(rows) > 9 and fewer == rows[:9]
+    assert sum(about["sources"].values()) == 9
+
+
 def test_traces_give_kinds_and_attacks_and_take_disputed_labels_out(data):
     rows, _ = load_rows(data, EncoderData(leave_out=("held",), joined=0, worn=0))
     (pair,) = [r for r in rows if r.prompt == "how do i rob shop number 0?" and r.response]

@@ -102,6 +102,14 @@ def test_a_variant_is_the_sft_section_with_some_keys_changed():
         recipe.variant("secnd")
 
 
+def test_what_extends_a_recipe_changes_the_keys_it_names_at_every_depth():
+    under = load_recipe("nano")
+    over = parse_recipe("extends: nano\nencoder: {data: {caps: {gptfuzz: 7}, repeat: {}}}\n", name="mine")
+    assert over.encoder.data.caps == {**under.encoder.data.caps, "gptfuzz": 7}
+    assert (over.encoder.data.leave_out, over.encoder.tokens) == (under.encoder.data.leave_out, under.encoder.tokens)
+    assert under.encoder.data.repeat and not over.encoder.data.repeat  # an empty mapping empties
+
+
 def test_a_recipe_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")

@@ -39,6 +39,7 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], 
     rows = plain + joined(plain, round(config.joined * len(plain)), chosen)
     rows = [worn(row, chosen) if chosen.random() < config.worn else row for row in rows]
     chosen.shuffle(rows)
+    rows = rows[: config.rows]
     about: dict[str, Any] = {"sources": dict(Counter(row.source for row in rows))}
     about["licences"] = dict(Counter(row.licence for row in rows))
     about["labels"] = {t.value: dict(Counter(str(row.labels[i]) for row in rows)) for i, t in enumerate(TASKS)}

@@ -34,6 +34,8 @@ class EncoderData:
     """Joined rows, as a share of the plain ones."""
     worn: float = 0.06
     """Share of rows whose letters are disturbed."""
+    rows: int | None = None
+    """Most rows in all, drawn from the above; None = every row."""
     seed: int = 0
 
 

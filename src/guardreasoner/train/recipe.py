@@ -8,7 +8,7 @@
     variants: {no-beaver: {leave_out: [BeaverTailsTrain]}}     # further R-SFT runs: diversity models, baselines
     sample: {models: [sft, no-beaver]}
 
-`extends: NAME` starts from a bundled recipe and says only what differs from it, key by key within a section. Each
+`extends: NAME` starts from a bundled recipe and says only what differs from it, key by key at every depth. Each
 section is one frozen dataclass; its docstrings say what every key means and where its default comes from.
 """
 
@@ -172,14 +172,15 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
 
 
 def _extended(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with the sections of the recipe that it extends underneath."""
+    """The content on top of the recipe that it extends; an empty mapping empties the one underneath."""
     base = content.pop("extends", None)
     if base is None:
         return content
     if base not in names():
         raise UnknownName("recipe to extend", str(base), names())
-    under = _extended(packaged(f"recipes/{base}.yaml"))
-    for key, value in content.items():
-        both = isinstance(value, Mapping) and isinstance(under.get(key), Mapping)
-        under[key] = {**under[key], **value} if both else value
-    return under
+    return _merged(_extended(packaged(f"recipes/{base}.yaml")), content)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k for k, v in over.items() if v and isinstance(v, Mapping) and isinstance(under.get(k), Mapping)}
+    return {**under, **over, **{key: _merged(under[key], over[key]) for key in both}}
