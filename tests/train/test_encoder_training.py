@@ -112,7 +112,8 @@ def test_the_same_configuration_gives_the_same_rows(data):
 def test_rows_caps_all_rows_together(data):
     rows, _ = load_rows(data, EncoderData(joined=0.25))
     fewer, about = load_rows(data, EncoderData(joined=0.25, rows=9))
-    assert len(rows) > 9 and fewer == rows[:9]
+    assert len(rows) > 9
+    assert fewer == rows[:9]
     assert sum(about["sources"].values()) == 9
 
 

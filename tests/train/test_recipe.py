@@ -107,7 +107,8 @@ def test_what_extends_a_recipe_changes_the_keys_it_names_at_every_depth():
     over = parse_recipe("extends: nano\nencoder: {data: {caps: {gptfuzz: 7}, repeat: {}}}\n", name="mine")
     assert over.encoder.data.caps == {**under.encoder.data.caps, "gptfuzz": 7}
     assert (over.encoder.data.leave_out, over.encoder.tokens) == (under.encoder.data.leave_out, under.encoder.tokens)
-    assert under.encoder.data.repeat and not over.encoder.data.repeat  # an empty mapping empties
+    assert under.encoder.data.repeat
+    assert not over.encoder.data.repeat  # an empty mapping empties
 
 
 def test_a_recipe_file_that_is_not_there_is_one_sentence(tmp_path):
