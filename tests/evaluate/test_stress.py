@@ -13,7 +13,7 @@ from guardreasoner.evaluate.stress import candidates, over, pairs, read_stress, 
 from guardreasoner.evaluate.transformations import FAMILIES, REPORTED
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
-from guardreasoner.guards.disguises import forms
+from guardreasoner.guards.disguises.undoing import forms
 from guardreasoner.report import figures
 from guardreasoner.report.blocks import Grid
 from guardreasoner.report.sections import attack

@@ -13,8 +13,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from guardreasoner.guards.disguises.characters import normalise
 from guardreasoner.guards.english_words import listed
-from guardreasoner.guards.normalise import normalise
 from guardreasoner.types import Exchange
 
 SHARE = 0.2

@@ -27,8 +27,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import Literal
 
-from guardreasoner.guards.assembled import assembled, parts
-from guardreasoner.guards.disguises import MOST_FORMS, Form, forms
+from guardreasoner.guards.disguises.scattered import assembled, parts
+from guardreasoner.guards.disguises.undoing import MOST_FORMS, Form, forms
 from guardreasoner.guards.enclosed import WORDLESS, length, mostly, quoted
 from guardreasoner.guards.language import ENGLISH
 from guardreasoner.guards.windows import Offsets, windows

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardreasoner.guards.byte_encodings import MOST_UNPACKED, runs
-from guardreasoner.guards.ciphers import ciphers, lossy
-from guardreasoner.guards.disguises import AS_WRITTEN, EXACT, GUESSES, MOST_FORMS, forms
+from guardreasoner.guards.disguises.byte_encodings import MOST_UNPACKED, runs
+from guardreasoner.guards.disguises.ciphers import ciphers, lossy
+from guardreasoner.guards.disguises.undoing import AS_WRITTEN, EXACT, GUESSES, MOST_FORMS, forms
 from guardreasoner.guards.english_words import apart, frequencies, known
 from guardreasoner.guards.language import unsupported
 from guardreasoner.guards.pieces import cut_up

@@ -15,7 +15,15 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from guardreasoner.guards import assembled, byte_encodings, ciphers, layout, letter_codes, normalise, spellings
+from guardreasoner.guards.disguises import (
+    byte_encodings,
+    characters,
+    ciphers,
+    layout,
+    letter_codes,
+    scattered,
+    spellings,
+)
 
 _ANSWERS = re.compile(r"^[^\S\n]*Answers:[^\S\n]*$", re.I | re.M)
 _FORGED = re.compile(
@@ -46,12 +54,12 @@ def _unforged(text: str) -> str:
 
 
 def _normalised(text: str) -> str:
-    return normalise.normalise(text) if normalise.differs(text) else text
+    return characters.normalise(text) if characters.differs(text) else text
 
 
 EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("Braille", letter_codes.braille),
-    ("upside down", normalise.upright),
+    ("upside down", characters.upright),
     ("characters", _normalised),
     ("answer block", _unforged),
     ("repeated", spellings.repeated),
@@ -73,7 +81,7 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("hidden markup", spellings.hidden_markup),
     ("leet", spellings.leet),
     ("masked letters", spellings.masked),
-    ("assembled", assembled.assembled),
+    ("assembled", scattered.assembled),
     ("layout", layout.unframed),
     ("respaced", spellings.respaced),
     ("acrostic", spellings.acrostic),
@@ -82,11 +90,11 @@ GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
 AS_WRITTEN = (
     ("encoded", byte_encodings.runs),
     ("encoded", byte_encodings.hidden),
-    ("characters", normalise.smuggled),
+    ("characters", characters.smuggled),
     ("spaced letters", spellings.spaced_by_marks),
     ("masked letters", spellings.masked),
     ("shifted signs", ciphers.by_signs),
-    ("assembled", assembled.assembled),
+    ("assembled", scattered.assembled),
 )
 
 

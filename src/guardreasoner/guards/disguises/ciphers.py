@@ -10,6 +10,7 @@ import re
 import string
 from collections.abc import Callable, Iterator
 
+from guardreasoner.guards.disguises.spellings import as_letters
 from guardreasoner.guards.english_words import (
     backwards,
     inner_sorted,
@@ -21,7 +22,6 @@ from guardreasoner.guards.english_words import (
     without_vowels,
 )
 from guardreasoner.guards.language import OTHER
-from guardreasoner.guards.spellings import as_letters
 
 CERTAIN = 12
 """Thirds of words that a cipher must gain for the text as written to hold nothing more."""

@@ -1,5 +1,5 @@
 """Encoded text: entities, percent, escapes, and runs of base64, base32, base45, base58, base62, base85, uuencode,
-UTF-7, hex (dumps too) or a code of letters (`guards.letter_codes`), packed by gzip or not, also one inside another.
+UTF-7, hex (dumps too) or a code of letters (`letter_codes`), packed by gzip or not, also one inside another.
 
 Each function returns the text with what it found decoded in place, or unchanged where it found nothing. None raises,
 and each is linear in the length.
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from guardreasoner.guards import letter_codes
+from guardreasoner.guards.disguises import letter_codes
 from guardreasoner.guards.english_words import known, readable, sensible
 
 HIDDEN = 12

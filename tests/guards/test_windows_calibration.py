@@ -1,4 +1,4 @@
-"""What a guard does to text before judging, and to margins after."""
+"""Windows of a text that is too long, and what turns margins into probabilities."""
 
 import json
 
@@ -8,39 +8,9 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import ConfigError
 from guardreasoner.guards.calibration import Calibration, Curve, read_calibration
-from guardreasoner.guards.normalise import differs, normalise
 from guardreasoner.guards.windows import split, windows
 from guardreasoner.types import Exchange, Task
 from scripted import word_spans
-
-
-@pytest.mark.parametrize(
-    ("hidden", "plain"),
-    [
-        ("b\u200bo\u200dmb", "bomb"),
-        ("\u202ebomb\u202c", "bomb"),
-        ("ｂｏｍｂ", "bomb"),
-        ("b\u043emb", "bomb"),
-        ("𝐛𝐨𝐦𝐛", "bomb"),
-        ("bo\u00admb", "bomb"),
-        ("привет", "привет"),
-        ("καλημέρα", "καλημέρα"),
-        ("naïve café", "naïve café"),
-    ],
-)
-def test_hidden_text_is_brought_to_light_and_honest_text_is_left_alone(hidden, plain):
-    assert normalise(hidden) == plain
-    assert differs(hidden) == (hidden != plain)
-
-
-def test_typography_alone_is_not_judged_twice():
-    assert not differs("wait\u00a0here… “quoted” — really")
-
-
-@given(st.text())
-def test_normalising_twice_changes_nothing_more_than_once(text):
-    once = normalise(text)
-    assert normalise(normalise(once)) == normalise(once)
 
 
 @given(st.integers(1, 400), st.integers(8, 60))

@@ -1,0 +1,1 @@
+"""What hides words and is undone before judging: one file per family of disguises."""
