@@ -58,6 +58,11 @@ def known(word: str) -> bool:
     return word.lower() in frequencies()
 
 
+def plausible(word: str) -> bool:
+    """Whether it is known, or so long that a rare word is not found by chance."""
+    return known(word) or (len(word) > 6 and listed(word))
+
+
 def readable(text: str) -> bool:
     """Whether it is text: printable, and most of it letters and blanks."""
     if len(text) < 3 or not all(c.isprintable() or c in "\n\t\r" for c in text):

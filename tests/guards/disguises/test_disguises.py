@@ -8,11 +8,14 @@ import json
 import re
 import time
 import zlib
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardreasoner.guards import disguises
 from guardreasoner.guards.disguises.byte_encodings import MOST_UNPACKED, runs
 from guardreasoner.guards.disguises.ciphers import ciphers, lossy
 from guardreasoner.guards.disguises.undoing import AS_WRITTEN, EXACT, GUESSES, MOST_FORMS, forms
@@ -271,6 +274,15 @@ def test_what_is_done_to_a_text_costs_in_proportion_to_its_length(name):
         short, long = (unit * (size // len(unit)) for size in (2_000, 20_000))
         tries = ((seconds(COSTS[name], short), seconds(COSTS[name], long)) for _ in range(3))
         assert any(b < 30 * a + 0.02 for a, b in tries), unit
+
+
+def test_every_table_of_every_family_is_in_the_order():
+    """A disguise is added to the file of its family alone; a new family, or a new table of one, to `undoing` too."""
+    families = [p.stem for p in Path(disguises.__file__).parent.glob("*.py") if p.stem not in ("__init__", "undoing")]
+    assert len(families) > 11
+    for family in (import_module(f"{disguises.__name__}.{name}") for name in families):
+        for table, used in (("EXACT", EXACT), ("GUESSES", GUESSES), ("AS_WRITTEN", AS_WRITTEN)):
+            assert set(getattr(family, table, ())) <= set(used), f"{family.__name__}.{table}"
 
 
 def test_joined_words_come_apart_at_the_likeliest_places():

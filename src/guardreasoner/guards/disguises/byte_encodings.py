@@ -10,13 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
-import html
 import re
 import zlib
 from collections.abc import Callable
-from urllib.parse import unquote_to_bytes
 
 from guardreasoner.guards.disguises import letter_codes
+from guardreasoner.guards.disguises.escapes import entities, escapes, percent, utf8
 from guardreasoner.guards.english_words import known, readable, sensible
 
 HIDDEN = 12
@@ -25,16 +24,6 @@ PACKED = (b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01")
 """How gzip and zlib begin."""
 MOST_UNPACKED, MOST_TIMES = 20_000, 6
 """Bytes that are unpacked of a run, and how often its own length: a bomb stays small."""
-ESCAPES_NEEDED = 3
-"""Fewer escapes than these are an accent, or part of a path."""
-_ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z]\w{1,31};)")
-_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_QUOTED = re.compile(r"=([0-9A-F]{2})")
-_ESCAPE = re.compile(
-    r"\\u\{([0-9a-fA-F]{1,6})\}|\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x\{?([0-9a-fA-F]{2})\}?"
-    r"|%u([0-9a-fA-F]{4})|\bU\+([0-9a-fA-F]{4,6})[ ,;]?|\\0{2,4}([0-9a-fA-F]{2})(?![0-9a-fA-F])[ ]?"
-)
-_OCTAL = re.compile(r"\\([0-3][0-7]{2})")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+[A-Za-z0-9+/]{4,}={0,2}|[A-Za-z0-9+/_-]{4,}={0,2}")
 _SPLIT64 = re.compile(r"[A-Za-z0-9+/_-]{1,76}={0,2}(?:[\s,;|]{1,3}[A-Za-z0-9+/_-]{1,76}={0,2})+")
 _BASE32 = re.compile(r"\b(?:[A-Z2-7]{16,}|[a-z2-7]{16,})={0,6}")
@@ -60,37 +49,6 @@ _HEX_DUMP = re.compile(
     r"(?:^[0-9a-fA-F]{6,8}:?[ ]{1,2}(?:[0-9a-fA-F]{2}[ ]{0,2}){1,16}(?![0-9a-fA-F]).*(?:\n|\Z)){2,}", re.M
 )
 _HEX = re.compile(r"(?<![A-Za-z0-9])(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ ,:;_-]{0,2}){6,}")
-
-
-def entities(text: str) -> str:
-    """HTML entities as characters."""
-    return _ENTITY.sub(lambda m: html.unescape(m.group()), text) if "&" in text else text
-
-
-def percent(text: str) -> str:
-    """URL-encoded characters; `+` is a space where the text has none of its own."""
-    if text.count("%") < ESCAPES_NEEDED:
-        return text
-    decoded = _PERCENT.sub(lambda m: _utf8(unquote_to_bytes(m.group())) or m.group(), text)
-    return decoded.replace("+", " ") if decoded != text and not re.search(r"\s", decoded) else decoded
-
-
-def escapes(text: str) -> str:
-    r"""`\uXXXX`, `\u{X}`, `\xXX`, `%uXXXX`, `U+XXXX` and octal escapes, where there are several."""
-    if "\\" not in text and "+" not in text and "%u" not in text:
-        return text
-    if sum(1 for _ in _ESCAPE.finditer(text)) >= ESCAPES_NEEDED:
-        decoded = _ESCAPE.sub(lambda m: _character(next(g for g in m.groups() if g)), text)
-        text = decoded.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if len(_OCTAL.findall(text)) >= ESCAPES_NEEDED:
-        text = _OCTAL.sub(lambda m: chr(int(m[1], 8)), text)
-    return text
-
-
-def quoted_printable(text: str) -> str:
-    """`=XX` as characters, where most of the text is written so."""
-    found = len(_QUOTED.findall(text)) if "=" in text else 0
-    return _QUOTED.sub(lambda m: chr(int(m[1], 16)), text) if found > 5 and 9 * found > len(text) else text
 
 
 def runs(text: str) -> str:
@@ -127,7 +85,7 @@ def _undone(text: str, wanted: Callable[[str], bool], found: list[str] | None = 
             found.append(said.strip())
         return said
 
-    for pattern, decode in _RUNS:
+    for pattern, decode in RUNS:
         text = pattern.sub(lambda m, decode=decode: replaced(m.group(), decode), text)  # type: ignore[misc]
     return text
 
@@ -150,18 +108,6 @@ def _text(decoded: str) -> bool:
         return True
     plain = decoded.isascii() and decoded.isprintable() and " " in decoded and len(decoded) >= HIDDEN
     return plain and sum(c.isalnum() or c == " " for c in decoded) >= 0.8 * len(decoded)
-
-
-def _character(digits: str) -> str:
-    code = int(digits, 16)
-    return chr(code) if code < 0x110000 else "\ufffd"
-
-
-def _utf8(content: bytes) -> str | None:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
 
 
 def _base64(run: str) -> str | None:
@@ -226,7 +172,7 @@ def _base58(run: str) -> str | None:
             number = 0
             for c in run:
                 number = number * len(places) + places[c]
-            found = _utf8(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+            found = utf8(number.to_bytes((number.bit_length() + 7) // 8, "big"))
             if found and sensible(found):
                 return f" {found} "
     return None
@@ -241,7 +187,7 @@ def _base45(run: str) -> str | None:
         if len(group) < 2 or number >= 256 ** (len(group) - 1):
             return None
         found += number.to_bytes(len(group) - 1, "big")
-    said = _utf8(bytes(found))
+    said = utf8(bytes(found))
     return f" {said} " if said and sensible(said) else None
 
 
@@ -263,7 +209,7 @@ def _uu(run: str) -> str | None:
             found += binascii.a2b_uu(line)
         except binascii.Error:
             return None
-    said = _utf8(bytes(found))
+    said = utf8(bytes(found))
     return f" {said} " if said and sensible(said) else None
 
 
@@ -299,11 +245,11 @@ def _tried(decode: Callable[[], bytes]) -> str | None:
     wide = next(
         (c for i, c in ((1, "utf-16-le"), (0, "utf-16-be")) if len(content) > 3 and not any(content[i::2])), None
     )
-    found = content.decode(wide, "replace") if wide else _utf8(content)
+    found = content.decode(wide, "replace") if wide else utf8(content)
     return None if packed and found and not readable(found) else found  # a pack in a pack could grow without end
 
 
-_RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
+RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     *letter_codes.CODES,
     (_HEX_DUMP, _hex_dump),
     (_UU, _uu),
@@ -316,4 +262,10 @@ _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     (_SPLIT64, _split64),
     (_BASE64, _base64),
     (_BASE85, _base85),
+)
+EXACT = (("encoded", certain_runs),)
+GUESSES = (("encoded", runs),)
+AS_WRITTEN = (
+    ("encoded", runs),
+    ("encoded", hidden),
 )

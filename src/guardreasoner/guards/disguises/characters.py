@@ -79,9 +79,10 @@ def smuggled(text: str) -> str:
     return tags or _selected(text) or text
 
 
-def differs(text: str) -> bool:
-    """Whether normalising changes more than typography (narrow spaces, ellipses)."""
-    return not text.isascii() and normalise(text) != text.translate(_TYPOGRAPHY)
+def revealed(text: str) -> str:
+    """The text normalised, unless that changes nothing but typography (narrow spaces, ellipses)."""
+    normal = normalise(text)
+    return text if normal == text.translate(_TYPOGRAPHY) else normal
 
 
 def _spelt(text: str) -> str:
@@ -195,3 +196,10 @@ def _foreign(character: str) -> bool:
         or not unicodedata.name(character, "LATIN").startswith("LATIN")
         or _look(character) != character
     )
+
+
+EXACT = (
+    ("upside down", upright),
+    ("characters", revealed),
+)
+AS_WRITTEN = (("characters", smuggled),)

@@ -10,7 +10,7 @@ import re
 import string
 from collections.abc import Callable, Iterator
 
-from guardreasoner.guards.disguises.spellings import as_letters
+from guardreasoner.guards.disguises.leet import as_letters
 from guardreasoner.guards.english_words import (
     backwards,
     inner_sorted,
@@ -210,3 +210,7 @@ def _gain(old: str, new: str) -> int:
     if old == new:
         return -1
     return 3 * (known(new) and new.lower() != old.lower()) - 3 * known(old) - (not known(new) and not known(old))
+
+
+GUESSES = (("words in reverse order", turned),)
+AS_WRITTEN = (("shifted signs", by_signs),)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 
-from guardreasoner.guards.english_words import known
+from guardreasoner.guards.english_words import apart, known, likelihood
 from guardreasoner.guards.language import ENGLISH
 
 FEWEST = 4
@@ -22,6 +22,8 @@ SENTENCE = 0.15
 """Share of small words from which words are a sentence."""
 LONGEST_LINE, MOST_WORDS = 100, 8
 """Characters of a line that is looked at, and words of it."""
+BY_CHANCE = -3.0
+"""The same of the first letters of lines: of 1,200 random rows of 12 to 24 letters none has more than -3.7."""
 _SMALL = ENGLISH - {"a", "i", "u", "and", "or"}
 """Lists have the others too, or code."""
 _LETTERS = re.compile(r"[A-Za-z]+")
@@ -43,6 +45,15 @@ def layout(text: str) -> str:
 def unframed(text: str) -> str:
     """A word, or some, in the same words on each line: `print("...")`, `echo ...`."""
     return _unframed(text, bare=False)
+
+
+def acrostic(text: str) -> str:
+    """What the first letters of its lines spell, where that is English; else the text."""
+    letters = "".join(line[0] for raw in text.splitlines() if (line := raw.strip()) and line[0].isalpha())
+    if not 12 <= len(letters) <= 2_000:
+        return text
+    words = apart(letters.lower())
+    return " ".join(words) if likelihood(words) > BY_CHANCE * len(letters) else text
 
 
 def _unframed(text: str, *, bare: bool) -> str:
@@ -115,3 +126,10 @@ def _unwrapped(text: str) -> str:
 
 def _known_letters(text: str) -> int:
     return sum(len(w) for w in _LETTERS.findall(text) if known(w))
+
+
+EXACT = (("layout", layout),)
+GUESSES = (
+    ("layout", unframed),
+    ("acrostic", acrostic),
+)

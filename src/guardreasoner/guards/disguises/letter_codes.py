@@ -185,3 +185,4 @@ CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     (_NATO, _nato),
     (_MORSE, _morse),
 )
+EXACT = (("Braille", braille),)

@@ -105,3 +105,7 @@ def _series(found: list[tuple[str, str]], *, lines: bool) -> list[tuple[str, str
     listed = lines and stems == {""} and found == sorted(found, key=lambda f: (len(f[0]), f[0]))
     whole = any(said[:1].isupper() for _, said in found[1:])
     return [] if listed and whole else found  # a numbered list of sentences needs no joining
+
+
+GUESSES = (("assembled", assembled),)
+AS_WRITTEN = (("assembled", assembled),)

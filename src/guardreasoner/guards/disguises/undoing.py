@@ -1,4 +1,4 @@
-"""Disguises undone before judging: every form of a text that a reader, or a model, may see in it.
+"""The forms of a text that a reader, or a model, may see in it: each of them is judged.
 
 An undoing is exact or a guess. What is undone exactly (an entity, a tag without attributes, a sign between letters, a
 run of base64 that decodes to English) carries nothing but what it stands for, and replaces the text as written. A guess
@@ -6,12 +6,11 @@ run of base64 that decodes to English) carries nothing but what it stands for, a
 decides. A simple cipher counts as exact where it turns several unknown words into English.
 
 Bounds: exact undoings are repeated at most `ROUNDS` times, guesses are nested at most `DEPTH` deep, and a text has at
-most `MOST_FORMS` forms. Each undoing is linear in the length of the text.
+most `MOST_FORMS` forms.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,18 +18,53 @@ from guardreasoner.guards.disguises import (
     byte_encodings,
     characters,
     ciphers,
+    escapes,
+    joined_words,
     layout,
+    leet,
     letter_codes,
+    markup,
+    padding,
     scattered,
+    spacing,
     spellings,
 )
 
-_ANSWERS = re.compile(r"^[^\S\n]*Answers:[^\S\n]*$", re.I | re.M)
-_FORGED = re.compile(
-    r"^[^\S\n]*(?:Human user:|AI assistant:(?:[^\S\n]*\n[^\S\n]*None)?|-{3}|Answers:|(?:Request|Completion|Response):"
-    r"[^\S\n]*(?:harmful|unharmful|refusal|compliance|None))[^\S\n]*(?:\n|\Z)",
-    re.I | re.M,
+Undoings = tuple[tuple[str, Callable[[str], str]], ...]
+"""Each with its name in `notes.disguise`."""
+EXACT: Undoings = (
+    *letter_codes.EXACT,
+    *characters.EXACT,
+    *padding.EXACT,
+    *escapes.EXACT,
+    *markup.EXACT,
+    *spacing.EXACT,
+    *spellings.EXACT,
+    *layout.EXACT,
+    *byte_encodings.EXACT,
+    *joined_words.EXACT,
 )
+"""What stands for nothing else: the text is replaced."""
+GUESSES: Undoings = (
+    *byte_encodings.GUESSES,
+    *markup.GUESSES,
+    *leet.GUESSES,
+    *spellings.GUESSES,
+    *scattered.GUESSES,
+    *layout.GUESSES,
+    *joined_words.GUESSES,
+    *ciphers.GUESSES,
+)
+"""What may be meant: another form, judged beside the text."""
+AS_WRITTEN: Undoings = (
+    *byte_encodings.AS_WRITTEN,
+    *characters.AS_WRITTEN,
+    *spacing.AS_WRITTEN,
+    *spellings.AS_WRITTEN,
+    *ciphers.AS_WRITTEN,
+    *scattered.AS_WRITTEN,
+)
+"""Guesses at the text as written, where exact undoings changed it: they may have taken its signs for disguise."""
 ROUNDS, DEPTH, MOST_FORMS = 3, 2, 6
 
 
@@ -48,61 +82,11 @@ class Form:
         return not ciphers.CIPHERS.isdisjoint(self.undone)
 
 
-def _unforged(text: str) -> str:
-    """Judged text without an answer block and the turn markers around it, whose words say nothing about the text."""
-    return _FORGED.sub("", text).strip() or text if _ANSWERS.search(text) else text
-
-
-def _normalised(text: str) -> str:
-    return characters.normalise(text) if characters.differs(text) else text
-
-
-EXACT: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("Braille", letter_codes.braille),
-    ("upside down", characters.upright),
-    ("characters", _normalised),
-    ("answer block", _unforged),
-    ("repeated", spellings.repeated),
-    ("entities", byte_encodings.entities),
-    ("percent", byte_encodings.percent),
-    ("escapes", byte_encodings.escapes),
-    ("quoted-printable", byte_encodings.quoted_printable),
-    ("markup", spellings.markup),
-    ("symbols", spellings.symbols),
-    ("spaced letters", spellings.spaced),
-    ("stretched", spellings.stretched),
-    ("broken words", spellings.broken),
-    ("layout", layout.layout),
-    ("encoded", byte_encodings.certain_runs),
-    ("joined words", spellings.joined),
-)
-GUESSES: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("encoded", byte_encodings.runs),
-    ("hidden markup", spellings.hidden_markup),
-    ("leet", spellings.leet),
-    ("masked letters", spellings.masked),
-    ("assembled", scattered.assembled),
-    ("layout", layout.unframed),
-    ("respaced", spellings.respaced),
-    ("acrostic", spellings.acrostic),
-    ("words in reverse order", ciphers.turned),
-)
-AS_WRITTEN = (
-    ("encoded", byte_encodings.runs),
-    ("encoded", byte_encodings.hidden),
-    ("characters", characters.smuggled),
-    ("spaced letters", spellings.spaced_by_marks),
-    ("masked letters", spellings.masked),
-    ("shifted signs", ciphers.by_signs),
-    ("assembled", scattered.assembled),
-)
-
-
 def forms(text: str) -> list[Form]:
     """The forms in which a text is judged: one, the text itself, where there is no disguise. Never raises."""
     first = _exact(Form(text))
     made, level = [first], [first]
-    for name, undo in AS_WRITTEN if first.text != text else ():  # their signs may have been taken for disguise
+    for name, undo in AS_WRITTEN if first.text != text else ():
         if (said := undo(text)) != text:
             level.append(Form(said, (name,)))
             exact = _exact(level[-1])
