@@ -20,7 +20,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from guardreasoner.data.everyday import TEST_DOMAINS, shipped
-from guardreasoner.data.kinds import kind_of
+from guardreasoner.data.harm_kinds import kind_of
 from guardreasoner.data.labelled import read_examples
 from guardreasoner.evaluate.calibrate import Target, at_threshold, choose_threshold
 from guardreasoner.records import read_jsonl

@@ -15,7 +15,7 @@ import numpy as np
 from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.data.everyday import EVERYDAY
 from guardreasoner.evaluate.contestants import contestants
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.statistics import counts, rates
 from guardreasoner.types import Task
 

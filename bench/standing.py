@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from guardreasoner.evaluate.contestants import contestants
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.report.tables import Standing, standings
 from guardreasoner.types import TASKS, Task
 

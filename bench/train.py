@@ -25,7 +25,7 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer, pack_dataset
 
 from guardreasoner.engines.load import load_engine
-from guardreasoner.plans import Free, Scaffold
+from guardreasoner.generation import Free, Scaffold
 from guardreasoner.train import dpo_trainer, sft_trainer
 from guardreasoner.train import trainer as training
 from guardreasoner.train.attention import best_attention

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.guards.base import Judging
 from guardreasoner.records import write_jsonl
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict

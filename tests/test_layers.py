@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "src" / "guardreasoner"
 LAYERS = (
-    {"types", "errors", "plans", "ranges"},
+    {"types", "errors", "generation", "ranges"},
     {"formats", "records", "run_folder", "metrics", "yaml_files"},
     {"engines", "data"},
     {"guards"},

@@ -9,9 +9,9 @@ import pytest
 from guardreasoner import Exchange, load_guard
 from guardreasoner.data.everyday import TEST_DOMAINS
 from guardreasoner.formats.conclusion import conclusion
+from guardreasoner.generation import quotable
 from guardreasoner.guards.load import find_row
 from guardreasoner.guards.ours import BUNDLED, MINI_FOLDER
-from guardreasoner.plans import quotable
 from guardreasoner.records import sha256
 
 EXAMPLES = [json.loads(line) for line in (files("guardreasoner") / "data" / "examples.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ import pytest
 from guardreasoner import Exchange, load_guard
 from guardreasoner.cli.main import main
 from guardreasoner.data.everyday import TEST_DOMAINS
-from guardreasoner.data.kinds import kinds
+from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.guards.load import find_row
 from guardreasoner.guards.ours import NANO_FOLDER
 from guardreasoner.records import sha256

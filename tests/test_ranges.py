@@ -10,8 +10,8 @@ from guardreasoner.cli.main import main
 from guardreasoner.engines.load import check_options
 from guardreasoner.engines.openai import OpenAIEngine
 from guardreasoner.errors import ConfigError
-from guardreasoner.evaluate.regression import gate
-from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.regression_gate import gate
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.evaluate.stress import stress
 from guardreasoner.guards.calibration import read_calibration
 from guardreasoner.guards.ours import NANO_FOLDER

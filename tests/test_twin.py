@@ -5,7 +5,7 @@ import pytest
 import guardreasoner.reproduce as module
 from guardreasoner.cli.main import main
 from guardreasoner.errors import UnknownName
-from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.guards.base import Judging
 from guardreasoner.report.build import build
 from guardreasoner.report.content import document

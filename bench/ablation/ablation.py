@@ -33,7 +33,7 @@ from ablation_page import HEADS, as_data, as_markdown
 from guardreasoner.cli.stages import show_manifest
 from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, RunFolderError
-from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.load import load_guard
 from guardreasoner.records import write_atomic

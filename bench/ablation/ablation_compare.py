@@ -17,7 +17,7 @@ import numpy as np
 
 from guardreasoner.errors import DataError, need
 from guardreasoner.evaluate.compare import check_pairs
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.statistics import Floats, Outcomes, constant_f1, counts, mean_f1, resample, shares
 from guardreasoner.evaluate.statistics import outcomes as outcomes_of
 from guardreasoner.types import TASKS, Task

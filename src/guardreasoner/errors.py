@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 
-from guardreasoner.plans import Failure
+from guardreasoner.generation import Failure
 
 
 class GuardReasonerError(Exception):

@@ -21,7 +21,7 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.evaluate import calibrate_stage
-from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.export import onnx
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.load import behind, load_guard

@@ -220,7 +220,7 @@ class Verdict:
     harm: str | None = None
     """The kind of harm in free text, as the steps name it."""
     kinds: Mapping[str, float] = field(default_factory=dict)
-    """P of each kind of harm (`data/kinds.yaml`), in every mode; empty = the guard has no head for kinds."""
+    """P of each kind of harm (`data/harm_kinds.yaml`), in every mode; empty = the guard has no head for kinds."""
     attack: float | None = None
     """P that the text tries to steer a model; None = the guard has no such head."""
     flagged: bool = False

@@ -14,8 +14,8 @@ from guardreasoner.cli.main import main
 from guardreasoner.cli.show_verdict import print_verdict
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.formats import guardreasoner as fmt
+from guardreasoner.generation import Completion
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Completion
 from guardreasoner.types import Exchange, Labels, Step, Task, Usage, Verdict
 
 REASONED = fmt.answer(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.data.everyday import shipped
-from guardreasoner.data.kinds import kinds
+from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.train.encoder_mix import load_rows
 from guardreasoner.train.encoder_settings import EncoderData
 from guardreasoner.types import TASKS

@@ -10,7 +10,7 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.data.benchmarks import load_benchmark, title
 from guardreasoner.data.everyday import TEST_DOMAINS, shipped
-from guardreasoner.data.kinds import kind_of
+from guardreasoner.data.harm_kinds import kind_of
 
 
 def test_everyday_is_read_as_a_guard_meets_it():

@@ -9,7 +9,7 @@ from guardreasoner.data.quoted_reasoning import LONGEST, quoted
 from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats.conclusion import conclusion
-from guardreasoner.plans import quotable
+from guardreasoner.generation import quotable
 from guardreasoner.records import read_records
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.synthesize import synthesize

@@ -11,8 +11,8 @@ from guardreasoner.engines.anthropic import AnthropicEngine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.engines.moderation import ModerationEngine
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported
+from guardreasoner.generation import Chat, Choice, Free, Judged, Scaffold, Text, Turn
 from guardreasoner.guards.load import load_guard
-from guardreasoner.plans import Chat, Choice, Free, Judged, Scaffold, Text, Turn
 from guardreasoner.types import Exchange, Labels
 
 pytest.importorskip("aiohttp", reason="the openai extra is not installed")

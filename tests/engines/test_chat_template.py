@@ -8,7 +8,7 @@ import pytest
 from guardreasoner.engines.chat_template import chat_template
 from guardreasoner.engines.prompt_tokens import PromptTokenizer
 from guardreasoner.errors import ConfigError, EngineError
-from guardreasoner.plans import Chat, Judged, Turn
+from guardreasoner.generation import Chat, Judged, Turn
 
 pytest.importorskip("jinja2")
 BODY = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"

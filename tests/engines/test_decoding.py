@@ -13,7 +13,7 @@ import tiny
 from guardreasoner.engines.decoding import Extension, Settings, complete, log_softmax, sample, unstopped
 from guardreasoner.engines.prompt_tokens import PromptTokenizer
 from guardreasoner.errors import PlanUnsupported
-from guardreasoner.plans import Choice, Free, Scaffold, Text
+from guardreasoner.generation import Choice, Free, Scaffold, Text
 from tokenizers_of_all_kinds import KINDS, byte_bpe
 
 TOKENIZER = PromptTokenizer(tiny.tiny_tokenizer())

@@ -15,8 +15,8 @@ from guardreasoner.engines.load import load_engine  # noqa: E402
 from guardreasoner.engines.onnx import OnnxEngine  # noqa: E402
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, UnknownName  # noqa: E402
 from guardreasoner.formats import guardreasoner as ours  # noqa: E402
+from guardreasoner.generation import Choice, Free, Judged, Scaffold  # noqa: E402
 from guardreasoner.guards.load import load_guard  # noqa: E402
-from guardreasoner.plans import Choice, Free, Judged, Scaffold  # noqa: E402
 from guardreasoner.types import Exchange, Task  # noqa: E402
 from tiny import tiny_onnx_folder  # noqa: E402
 from tiny_torch import tiny_checkpoint, tiny_llama_folder  # noqa: E402

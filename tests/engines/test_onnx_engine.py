@@ -17,7 +17,7 @@ from guardreasoner.engines.load import load_engine
 from guardreasoner.engines.onnx import OnnxEngine
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats import guardreasoner as ours
-from guardreasoner.plans import Free, Judged, Scaffold
+from guardreasoner.generation import Free, Judged, Scaffold
 from guardreasoner.types import Exchange, Task
 from tiny import tiny_onnx_folder
 
@@ -240,7 +240,7 @@ import socket, sys
 def refuse(*a, **k): raise SystemExit("a connection was tried")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from guardreasoner.engines.onnx import OnnxEngine
-from guardreasoner.plans import Free, Scaffold
+from guardreasoner.generation import Free, Scaffold
 engine = OnnxEngine(sys.argv[1])
 print(engine.run([(Scaffold("Human user:"),)], (Free(3),))[0][0].completion_tokens)
 print([m for m in ("torch", "transformers", "onnxruntime_genai") if m in sys.modules])

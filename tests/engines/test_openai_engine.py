@@ -15,10 +15,10 @@ from engines.openai_server import OpenAIServer
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.engines.openai import OpenAIEngine
-from guardreasoner.engines.special import break_up
+from guardreasoner.engines.special_tokens import break_up
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported
 from guardreasoner.formats import guardreasoner as ours
-from guardreasoner.plans import Chat, Choice, Free, Judged, Scaffold, Text, Turn
+from guardreasoner.generation import Chat, Choice, Free, Judged, Scaffold, Text, Turn
 from guardreasoner.types import Exchange, Task
 from tiny import tiny_onnx_folder
 

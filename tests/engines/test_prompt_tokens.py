@@ -11,7 +11,7 @@ import tiny
 from guardreasoner.engines.prompt_tokens import PromptTokenizer, clean, tokenizer_from, tokenizer_of
 from guardreasoner.errors import ConfigError, PlanUnsupported
 from guardreasoner.formats import guardreasoner as ours
-from guardreasoner.plans import Chat, Judged, Scaffold, Turn
+from guardreasoner.generation import Chat, Judged, Scaffold, Turn
 from guardreasoner.types import Exchange
 from tokenizers_of_all_kinds import KINDS
 

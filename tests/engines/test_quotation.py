@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from guardreasoner.engines.decoding import Settings, complete
 from guardreasoner.engines.prompt_tokens import PromptTokenizer
 from guardreasoner.engines.quotation import LONGEST, LONGEST_PART, Sources, marks_of, quoted_of
-from guardreasoner.engines.special import break_up
+from guardreasoner.engines.special_tokens import break_up
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.plans import Free, Judged, Scaffold, quotable, unquoted
+from guardreasoner.generation import Free, Judged, Scaffold, quotable, unquoted
 from guardreasoner.types import Exchange, Labels, Step, Task
 from tokenizers_of_all_kinds import byte_bpe
 

@@ -16,11 +16,11 @@ from tokenizers import AddedToken  # noqa: E402
 
 import tiny  # noqa: E402
 from guardreasoner.engines.schema import MARKS, SchemaEngine  # noqa: E402
-from guardreasoner.engines.special import sendable  # noqa: E402
+from guardreasoner.engines.special_tokens import sendable  # noqa: E402
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported  # noqa: E402
+from guardreasoner.generation import Choice, Free, Judged, Scaffold, Text  # noqa: E402
 from guardreasoner.guards.load import load_guard  # noqa: E402
 from guardreasoner.guards.others.table import BASELINES  # noqa: E402
-from guardreasoner.plans import Choice, Free, Judged, Scaffold, Text  # noqa: E402
 from guardreasoner.types import Task  # noqa: E402
 from tiny_torch import save_tokenizer  # noqa: E402
 

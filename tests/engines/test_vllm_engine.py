@@ -13,7 +13,7 @@ from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
 from guardreasoner.errors import EngineError, MissingDependency
 from guardreasoner.formats import guardreasoner as ours
-from guardreasoner.plans import Choice, Free, Judged, Scaffold, Text
+from guardreasoner.generation import Choice, Free, Judged, Scaffold, Text
 from guardreasoner.types import Task
 from tokenizers_of_all_kinds import byte_bpe
 

@@ -12,9 +12,9 @@ from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.audit import audit, dependence, grounding, judge_with_steps, quotes, skeleton
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.predictions import Prediction
-from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Example, Exchange, Labels, Step, Task, Verdict

@@ -8,8 +8,8 @@ from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.cascades import cascade_curves
 from guardreasoner.evaluate.contestants import contestants
-from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.guards.cascade import CascadeGuard
 from guardreasoner.types import Example, Exchange, Labels, Task
 from scripted import Scripted, scripted_runs

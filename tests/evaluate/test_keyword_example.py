@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from guardreasoner.cli.main import main
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.records import write_jsonl
 
 GUARD = Path(__file__).parents[2] / "examples" / "keyword_guard.py"

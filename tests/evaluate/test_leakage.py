@@ -19,7 +19,7 @@ from guardreasoner.evaluate.leakage import (
     read_training,
     without,
 )
-from guardreasoner.evaluate.run import evaluate
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.types import Example, Exchange, Labels, Task

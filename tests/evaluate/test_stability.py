@@ -6,8 +6,8 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.errors import ConfigError
-from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.evaluate.stability import LAYOUTS, read_stability, repeat
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.load import load_guard

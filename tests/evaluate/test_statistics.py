@@ -7,7 +7,7 @@ import pytest
 
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.compare import compare, compare_cells, corrected, marks, randomised
-from guardreasoner.evaluate.regression import gate
+from guardreasoner.evaluate.regression_gate import gate
 from guardreasoner.evaluate.statistics import (
     Outcomes,
     constant_f1,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from guardreasoner.errors import ConfigError  # noqa: E402
 from guardreasoner.export import low_rank, onnx  # noqa: E402
-from guardreasoner.train.grid import FourBits  # noqa: E402
+from guardreasoner.train.four_bit_weights import FourBits  # noqa: E402
 from tiny_torch import tiny_llama_folder  # noqa: E402
 
 RANK = 4

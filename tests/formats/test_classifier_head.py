@@ -6,8 +6,8 @@ import math
 import pytest
 
 from guardreasoner.formats.classifier_head import Options, parse, render
+from guardreasoner.generation import Completion, Scaffold
 from guardreasoner.guards.others.table import PAPER
-from guardreasoner.plans import Completion, Scaffold
 from guardreasoner.types import Exchange, Task
 
 BEAVERDAM = next(row for row in PAPER if row.name == "beaverdam").options["frame"]["response"]

@@ -4,9 +4,9 @@ import pytest
 
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.formats import guardreasoner as wire
+from guardreasoner.generation import Choice, Completion, Free, Judged, Text
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Choice, Completion, Free, Judged, Text
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
 BOTH = {" harmful": -0.2, " unharmful": -1.7}

@@ -13,7 +13,7 @@ MODULE = """
 from dataclasses import dataclass
 
 from guardreasoner.formats.base import Call, Parsed, label
-from guardreasoner.plans import Free, Judged
+from guardreasoner.generation import Free, Judged
 from guardreasoner.types import Labels
 
 

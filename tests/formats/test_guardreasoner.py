@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.formats import guardreasoner as fmt
 from guardreasoner.formats.conclusion import conclusion
-from guardreasoner.plans import Chat, Choice, Free, Judged, Text
+from guardreasoner.generation import Chat, Choice, Free, Judged, Text
 from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
 
 labels = st.builds(

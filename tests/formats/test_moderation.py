@@ -5,7 +5,7 @@ import json
 import pytest
 
 from guardreasoner.formats.moderation import Options, parse, render
-from guardreasoner.plans import Completion, Judged
+from guardreasoner.generation import Completion, Judged
 from guardreasoner.types import Exchange, Task
 
 BOTH = Exchange("2", "Where is my hat?", "On your head.")

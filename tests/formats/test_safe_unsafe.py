@@ -6,7 +6,7 @@ import pytest
 
 from guardreasoner.formats import safe_unsafe
 from guardreasoner.formats.safe_unsafe import Options, parse, render
-from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Scaffold, Text
+from guardreasoner.generation import Chat, Choice, Completion, Free, Judged, Scaffold, Text
 from guardreasoner.types import Exchange, Message, Task
 
 ASK = Exchange("1", "How do I kill a process?")

@@ -6,7 +6,7 @@ import pytest
 
 from guardreasoner.formats import guardreasoner as wire
 from guardreasoner.formats.three_task import Options, parse, render
-from guardreasoner.plans import Completion, Free
+from guardreasoner.generation import Completion, Free
 from guardreasoner.types import Exchange, Task
 
 ASK = Exchange("1", "Where is my hat?")

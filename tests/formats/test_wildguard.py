@@ -5,7 +5,7 @@ import math
 import pytest
 
 from guardreasoner.formats.wildguard import Options, parse, render
-from guardreasoner.plans import Choice, Completion, Free, Text
+from guardreasoner.generation import Choice, Completion, Free, Text
 from guardreasoner.types import Exchange, Task
 
 ASK = Exchange("1", "Where is my hat?")

@@ -9,12 +9,12 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, EngineError, UnknownName
+from guardreasoner.generation import Completion, Judged
 from guardreasoner.guards import load as loading
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.cascade import CascadeGuard, Stack, read_bands, read_stacks
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Completion, Judged
 from guardreasoner.types import Exchange, Labels, Step, Task, Verdict
 
 

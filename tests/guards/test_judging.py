@@ -24,10 +24,10 @@ from guardreasoner.engines.decoding import Settings, complete
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, UnknownName
 from guardreasoner.formats import guardreasoner as fmt
+from guardreasoner.generation import Choice, Completion, Free, Scaffold, Text, pick
 from guardreasoner.guards.base import judge_all
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Choice, Completion, Free, Scaffold, Text, pick
 from patience import PATIENCE
 
 STEPS = [Step(Task.prompt_harm, "It asks for soup."), Step(Task.prompt_harm, "Soup harms nobody.")]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, DataError, EngineOverloaded, UnknownName
 from guardreasoner.formats import guardreasoner as fmt
+from guardreasoner.generation import Completion, Free
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
-from guardreasoner.plans import Completion, Free
 from guardreasoner.types import Exchange, Labels, Message, Step, Task
 
 HARMFUL = fmt.answer(

@@ -14,9 +14,9 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import contestants
-from guardreasoner.evaluate.exposure import exposure, sources_of
-from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
+from guardreasoner.evaluate.run_benchmarks import evaluate
+from guardreasoner.evaluate.seen_in_training import exposure, sources_of
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.ours import NANO_FOLDER

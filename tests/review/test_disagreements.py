@@ -9,7 +9,7 @@ from guardreasoner.cli.main import main
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.corrections import agreements, latest, settle
-from guardreasoner.evaluate.runs import Run, open_run
+from guardreasoner.evaluate.finished_runs import Run, open_run
 from guardreasoner.evaluate.statistics import Outcomes, counts, rates
 from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.review.corrected import corrected_f1, flips

@@ -19,11 +19,11 @@ from guardreasoner.engines.base import OnText
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import EngineError
 from guardreasoner.formats.guardreasoner import reasoning_text
+from guardreasoner.generation import Completion, Plan, Prompt, segments_of
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
-from guardreasoner.plans import Completion, Plan, Prompt, segments_of
 from guardreasoner.types import TASKS, Exchange, Labels, Mode, Step, Task, Usage, Verdict
 from patience import until
 

@@ -7,7 +7,7 @@ import pytest
 
 from guardreasoner.errors import DataError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.plans import segments_of
+from guardreasoner.generation import segments_of
 from guardreasoner.records import read_records, write_jsonl
 from guardreasoner.train.mine import MineConfig, run_mine
 from guardreasoner.train.pairs import WRONG, Gold, Sampled, longest, marks_ours, pick_pair, weigh

@@ -5,7 +5,7 @@ import pytest
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, DataError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.plans import Completion, Free
+from guardreasoner.generation import Completion, Free
 from guardreasoner.records import read_jsonl
 from guardreasoner.train.sample import SampleConfig, plan_for, run_sample
 from train_tools import example, write_traces

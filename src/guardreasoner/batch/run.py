@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.batch.files import CHUNK, SPLITTABLE, Portion, portions, rows_of, size_of, write_table
-from guardreasoner.data.guesses import columns_found, fitting_columns
+from guardreasoner.data.column_guesses import columns_found, fitting_columns
 from guardreasoner.data.rows import READ, line_of, read_row
 from guardreasoner.data.tables import WRITABLE, checked_suffix, columns_of, suffix_of
 from guardreasoner.errors import ConfigError, DataError, need, printable

@@ -15,7 +15,7 @@ from guardreasoner.cli.show_scores import NAMES
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.audit import Audit, Share, audit, dependence
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.guards.load import load_guard
 
 

@@ -13,7 +13,7 @@ from guardreasoner.cli.show_scores import NAMES
 from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.evaluate.cascades import CascadeCurve, cascade_curves
 from guardreasoner.evaluate.contestants import contestants
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.records import dumps, write_atomic
 from guardreasoner.report.figures import cascades
 

@@ -19,7 +19,7 @@ from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError, printable
 from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.corrections import Agreement, agreements, latest, settle
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.review.corrected import Corrected, Flips, corrected_f1, flips
 from guardreasoner.review.disagreements import ITEMS, SEALED, Contested, contested, draw, read_sealed, write_review
 from guardreasoner.review.disputed import PATCH, patch_rows, read_disputed, write_disputed

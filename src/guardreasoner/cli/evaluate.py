@@ -20,10 +20,10 @@ from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load
 from guardreasoner.data.everyday import shipped
 from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.predictions import Predictions
-from guardreasoner.evaluate.regression import gate
-from guardreasoner.evaluate.run import Result, evaluate, judged
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.regression_gate import gate
+from guardreasoner.evaluate.run_benchmarks import Result, evaluate, judged
 from guardreasoner.evaluate.score import as_row
 from guardreasoner.evaluate.stability import KINDS, TEMPERATURE, read_stability, repeat
 from guardreasoner.evaluate.statistics import Outcomes, outcomes

@@ -16,8 +16,8 @@ from guardreasoner.cli.tables import print_json, show, table_of
 from guardreasoner.data.benchmarks import BENCHMARKS, is_file, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
 from guardreasoner.errors import DataError
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage, read_training, without
-from guardreasoner.evaluate.runs import open_run
 from guardreasoner.evaluate.statistics import outcomes
 from guardreasoner.records import write_jsonl
 from guardreasoner.run_folder import refuse_overwriting

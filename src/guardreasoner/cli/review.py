@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _review_folder(folder: Path, data: Path | None) -> Path:
     from guardreasoner.evaluate.contestants import contestants
-    from guardreasoner.evaluate.runs import open_run
+    from guardreasoner.evaluate.finished_runs import open_run
     from guardreasoner.review.disagreements import ITEMS, contested, draw, write_review
 
     if (folder / ITEMS).exists():

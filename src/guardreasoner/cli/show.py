@@ -15,8 +15,8 @@ from rich.text import Text
 from guardreasoner.cli.show_verdict import print_verdict, visible
 from guardreasoner.data.mix import draw
 from guardreasoner.errors import ConfigError, printable
+from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.predictions import Prediction
-from guardreasoner.evaluate.runs import open_run
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.records import from_dict, read_jsonl
 from guardreasoner.types import Exchange, Trace

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from guardreasoner.cli.tables import table_of
-from guardreasoner.evaluate.operating import POINTS
+from guardreasoner.evaluate.operating_points import POINTS
 from guardreasoner.evaluate.score import Average
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.types import TASKS, Score

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.guesses import columns_found, fitting_map, inverted, word_of
+from guardreasoner.data.column_guesses import columns_found, fitting_map, inverted, word_of
 from guardreasoner.data.rows import READ, TEXTS, read_row
 from guardreasoner.data.tables import Row, read_table, stem_of, strict
 from guardreasoner.errors import ConfigError, DataError, UnknownName, printable

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from math import log
 
-from guardreasoner.data.kinds import kind_of
+from guardreasoner.data.harm_kinds import kind_of
 from guardreasoner.data.written_reasoning import Written
 from guardreasoner.formats.base import request_of
 from guardreasoner.formats.guardreasoner import ENDINGS
-from guardreasoner.plans import QUOTES, quotable
+from guardreasoner.generation import QUOTES, quotable
 from guardreasoner.types import Example, Exchange, Step, Task
 
 LONGEST = 14

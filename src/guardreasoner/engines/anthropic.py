@@ -13,7 +13,7 @@ from typing import Any
 from guardreasoner.engines.base import Capabilities, unanswered
 from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
 from guardreasoner.errors import PlanUnsupported
-from guardreasoner.plans import Chat, Completion, Finish, Free, Plan, Prompt, segments_of
+from guardreasoner.generation import Chat, Completion, Finish, Free, Plan, Prompt, segments_of
 
 VERSION = "2023-06-01"
 URL = "https://api.anthropic.com"

@@ -1,4 +1,4 @@
-"""The contract of every engine: prompt in, text out. Prompts, plans and completions are defined in `plans`."""
+"""The contract of every engine: prompt in, text out. Prompts, plans and completions are defined in `generation`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from guardreasoner.errors import EngineError, EngineTimeout
-from guardreasoner.plans import Completion, Plan, Prompt
+from guardreasoner.generation import Completion, Plan, Prompt
 
 T = TypeVar("T")
 PASSED = "the deadline passed before the answer was complete"

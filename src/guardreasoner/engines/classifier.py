@@ -13,7 +13,7 @@ from guardreasoner.engines.base import LATE, Capabilities
 from guardreasoner.engines.hf import context_of, load_model, load_tokenizer
 from guardreasoner.engines.prompt_tokens import Encoded, tokenizer_of
 from guardreasoner.errors import PlanUnsupported, need
-from guardreasoner.plans import Choice, Completion, Plan, Prompt
+from guardreasoner.generation import Choice, Completion, Plan, Prompt
 
 
 class ClassifierEngine:

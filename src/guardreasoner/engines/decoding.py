@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from guardreasoner.engines.base import PASSED, DeadlinePassed, OnText
 from guardreasoner.engines.prompt_tokens import Encoded, PromptTokenizer
 from guardreasoner.engines.quotation import LONGEST_PART, Sources, stop_at
-from guardreasoner.plans import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
+from guardreasoner.generation import NOT_FINITE, Choice, Completion, Finish, Free, Plan, Prompt, Text, pick, segments_of
 
 Logits = NDArray[np.float32]
 """Scores over the vocabulary, shape (vocabulary,)."""

@@ -27,7 +27,7 @@ from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.onnx import faults, load_runtime, open_session
 from guardreasoner.engines.prompt_tokens import clean
 from guardreasoner.errors import ConfigError, EngineError, EngineTimeout, InputTooLong, printable
-from guardreasoner.plans import NOT_FINITE
+from guardreasoner.generation import NOT_FINITE
 from guardreasoner.records import write_atomic
 
 Floats = NDArray[np.float32]

@@ -21,7 +21,7 @@ from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.hardware import limit_threads, multiplies_bf16
 from guardreasoner.engines.prompt_tokens import tokenizer_of
 from guardreasoner.errors import ConfigError, EngineError, need, printable
-from guardreasoner.plans import Completion, Plan, Prompt
+from guardreasoner.generation import Completion, Plan, Prompt
 
 Kind = Literal["causal", "image-text", "sequence"]
 HEADS = ("score", "classifier", "qa_outputs")

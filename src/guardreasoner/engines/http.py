@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 
 from guardreasoner.engines.base import PASSED, rough_offsets
 from guardreasoner.errors import ConfigError, EngineError, need, printable
-from guardreasoner.plans import Completion, Failure, Plan, Prompt
+from guardreasoner.generation import Completion, Failure, Plan, Prompt
 
 T = TypeVar("T")
 MAX_WAIT_S = 30.0

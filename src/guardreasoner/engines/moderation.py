@@ -14,7 +14,7 @@ from typing import Any
 from guardreasoner.engines.base import Capabilities, unanswered
 from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
 from guardreasoner.errors import PlanUnsupported
-from guardreasoner.plans import Completion, Plan, Prompt, segments_of
+from guardreasoner.generation import Completion, Plan, Prompt, segments_of
 
 URL = "https://api.openai.com/v1"
 

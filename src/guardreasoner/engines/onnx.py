@@ -26,7 +26,7 @@ from guardreasoner.engines.decoding import Extension, Logits, Settings, complete
 from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.prompt_tokens import tokenizer_from
 from guardreasoner.errors import ConfigError, EngineError
-from guardreasoner.plans import Completion, Plan, Prompt
+from guardreasoner.generation import Completion, Plan, Prompt
 
 MIN_PREFIX = 32
 """Tokens; shorter prefixes are not worth caching."""

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from guardreasoner.engines.base import Capabilities, until
 from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
 from guardreasoner.engines.prompt_tokens import PromptTokenizer, tokenizer_from, tokenizer_of
-from guardreasoner.engines.special import break_up, sendable
+from guardreasoner.engines.special_tokens import break_up, sendable
 from guardreasoner.errors import ConfigError, PlanUnsupported
-from guardreasoner.plans import (
+from guardreasoner.generation import (
     Chat,
     Choice,
     Completion,

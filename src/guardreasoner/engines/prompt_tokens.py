@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from guardreasoner.engines.chat_template import ChatTemplate, chat_template
 from guardreasoner.errors import ConfigError, EngineError, GuardReasonerError, PlanUnsupported
-from guardreasoner.plans import Chat, Judged, Prompt, Scaffold, Segment
+from guardreasoner.generation import Chat, Judged, Prompt, Scaffold, Segment
 
 _UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 _MARKER = re.compile(r"\s*(<.*>|\[[A-Z0-9_/ ]+\])\s*", re.S)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.prompt_tokens import PromptTokenizer, clean
-from guardreasoner.plans import QUOTES, Free, Judged, Prompt, quotable, segments_of, unquoted
+from guardreasoner.generation import QUOTES, Free, Judged, Prompt, quotable, segments_of, unquoted
 
 LONGEST, LONGEST_PART = 40, 64
 """Tokens of a quotation that the model chooses, and of one that is given."""

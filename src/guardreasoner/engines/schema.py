@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.engines.base import LATE, Capabilities
-from guardreasoner.engines.special import sendable
+from guardreasoner.engines.special_tokens import sendable
 from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported, need
+from guardreasoner.generation import Choice, Completion, Plan, Prompt, Text, segments_of
 from guardreasoner.metrics import logit
-from guardreasoner.plans import Choice, Completion, Plan, Prompt, Text, segments_of
 
 Library = Literal["gliner2", "gliclass"]
 Question = tuple[str, tuple[str, ...]]

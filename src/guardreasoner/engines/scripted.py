@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from guardreasoner.engines.base import Capabilities, OnText, until
-from guardreasoner.plans import Choice, Completion, Free, Plan, Prompt, Text, pick, segments_of
+from guardreasoner.generation import Choice, Completion, Free, Plan, Prompt, Text, pick, segments_of
 
 Answer = str | Completion | Exception
 Script = Answer | Callable[[str], Answer]

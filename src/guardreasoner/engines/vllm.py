@@ -19,7 +19,7 @@ from guardreasoner.engines.base import PASSED, Capabilities, until
 from guardreasoner.engines.decoding import ids_of
 from guardreasoner.engines.prompt_tokens import tokenizer_of
 from guardreasoner.errors import EngineError, need, printable
-from guardreasoner.plans import Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
+from guardreasoner.generation import Choice, Completion, Finish, Free, Plan, Prompt, Text, pick
 
 TOP_LOGPROBS = 20
 """The most that vLLM gives unless `max_logprobs` says otherwise."""

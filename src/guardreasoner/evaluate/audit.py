@@ -24,9 +24,9 @@ from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.evaluate.statistics import wilson
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
+from guardreasoner.generation import Free, Plan, Text
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.reasoning import ReasoningGuard
-from guardreasoner.plans import Free, Plan, Text
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Step, Task
 
 _QUOTE = re.compile(r'“([^“”\n]{1,400})”|"([^"\n]{1,400})"|«([^«»\n]{1,400})»')

@@ -21,7 +21,7 @@ from typing import Any, cast
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.calibrate import CalibrateConfig, Fit, Target, as_asked, as_row, fit_verdicts, margins
 from guardreasoner.evaluate.fit_stack import StackFit, TwoAnswers, as_file, as_text, fit_rows
-from guardreasoner.evaluate.run import draw, judge
+from guardreasoner.evaluate.run_benchmarks import draw, judge
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.load import behind, find_row, load_guard

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from guardreasoner.evaluate.exposure import Tag, exposure, sources_of
-from guardreasoner.evaluate.runs import Run
+from guardreasoner.evaluate.finished_runs import Run
 from guardreasoner.evaluate.score import score_rows
+from guardreasoner.evaluate.seen_in_training import Tag, exposure, sources_of
 from guardreasoner.evaluate.statistics import Outcomes, outcomes
 from guardreasoner.guards.ours import BUNDLED_FOLDERS
 from guardreasoner.records import read_records

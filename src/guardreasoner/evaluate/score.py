@@ -16,7 +16,7 @@ from guardreasoner import metrics
 from guardreasoner.data.benchmarks import BENCHMARKS
 from guardreasoner.data.labelled import Column
 from guardreasoner.errors import ConfigError, DataError, MissingDependency, UnknownName
-from guardreasoner.evaluate.operating import operating_points
+from guardreasoner.evaluate.operating_points import operating_points
 from guardreasoner.evaluate.predictions import Prediction, Predictions, read_predictions
 from guardreasoner.evaluate.statistics import estimates, outcomes
 from guardreasoner.types import SETTLED, TASKS, Rule, Score, Task

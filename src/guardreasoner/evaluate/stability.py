@@ -23,8 +23,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from guardreasoner.errors import ConfigError
+from guardreasoner.evaluate.finished_runs import Run
 from guardreasoner.evaluate.predictions import Prediction
-from guardreasoner.evaluate.runs import Run
 from guardreasoner.evaluate.statistics import Floats, Interval, bounded, resample, share_of
 from guardreasoner.guards.base import Guard
 from guardreasoner.records import Appender, read_jsonl

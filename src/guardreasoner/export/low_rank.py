@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.errors import ConfigError, EngineError, need
 from guardreasoner.export.embeddings import MIDDLE, look_up
-from guardreasoner.train.grid import BLOCK, FourBits
+from guardreasoner.train.four_bit_weights import BLOCK, FourBits
 
 TOLERANCE = 1e-5
 """Of the largest weight: what may be left of a change when its part of low rank is taken away. Merging in float32

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, cast
 
 from guardreasoner import formats
 from guardreasoner.errors import UnknownName
-from guardreasoner.plans import Chat, Completion, Judged, Plan, Prompt, Scaffold, Segment, Turn
+from guardreasoner.generation import Chat, Completion, Judged, Plan, Prompt, Scaffold, Segment, Turn
 from guardreasoner.types import TASKS, Exchange, Labels, Message, Step, Task
 
 Problem = Literal["no_block", "no_verdict", "conflict"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from guardreasoner.formats.base import Call, Parsed, filled, label
-from guardreasoner.plans import Completion, Prompt
+from guardreasoner.generation import Completion, Prompt
 from guardreasoner.types import Exchange, Labels, Task
 
 

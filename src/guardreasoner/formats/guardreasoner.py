@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from guardreasoner.formats.base import Parsed, Problem, request_of
-from guardreasoner.plans import (
+from guardreasoner.generation import (
     Chat,
     Choice,
     Completion,

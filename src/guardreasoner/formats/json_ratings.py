@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from guardreasoner.formats.base import Call, Parsed, Problem, as_chat, filled, label, share
-from guardreasoner.plans import Choice, Completion, Free, Plan, PlanStep, Text
+from guardreasoner.generation import Choice, Completion, Free, Plan, PlanStep, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 KEYS: dict[Task, str] = {Task.prompt_harm: "User Safety", Task.response_harm: "Response Safety"}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from guardreasoner.formats.base import Call, Parsed, filled, label
-from guardreasoner.plans import Completion
+from guardreasoner.generation import Completion
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardreasoner.formats.base import Call, Parsed, label
-from guardreasoner.plans import Completion, Judged
+from guardreasoner.generation import Completion, Judged
 from guardreasoner.types import Exchange, Labels, Task
 
 

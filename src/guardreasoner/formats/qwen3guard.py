@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guardreasoner.formats.base import Call, Parsed, Problem, label, share, turns
-from guardreasoner.plans import Chat, Choice, Completion, Free, Plan, PlanStep, Text
+from guardreasoner.generation import Chat, Choice, Completion, Free, Plan, PlanStep, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 LEVELS = (" Unsafe", " Controversial", " Safe")

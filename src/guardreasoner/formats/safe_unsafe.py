@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from guardreasoner.formats.base import Call, Parsed, fill, label, request_of, share, turns
-from guardreasoner.plans import Chat, Choice, Completion, Free, Plan, Prompt, Text
+from guardreasoner.generation import Chat, Choice, Completion, Free, Plan, Prompt, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 _VERDICT = re.compile(r"^(?:response:\s*)?(safe|unsafe)\b[ \t.]*(?:\n(.*))?", re.I | re.S)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from guardreasoner.formats.base import Call, Parsed, filled, label, share
-from guardreasoner.plans import Choice, Completion, Text
+from guardreasoner.generation import Choice, Completion, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 Question = tuple[str, str, str]

@@ -20,7 +20,7 @@ from typing import Literal
 from guardreasoner.formats import guardreasoner as wire
 from guardreasoner.formats.base import Call, Parsed, as_chat, request_of
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
-from guardreasoner.plans import Completion, Free, Judged, Prompt, Scaffold, Segment
+from guardreasoner.generation import Completion, Free, Judged, Prompt, Scaffold, Segment
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
 Form = Literal["plain", "cot", "merged", "ours", "vl"]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from guardreasoner.formats.base import Call, Parsed, as_chat, fill, filled, label, share
-from guardreasoner.plans import Choice, Completion, Free, Plan, PlanStep, Prompt, Text
+from guardreasoner.generation import Choice, Completion, Free, Plan, PlanStep, Prompt, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 KEYS: dict[Task, str] = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from guardreasoner.formats.base import Call, Parsed, as_chat, filled, label, request_of, share, turns
-from guardreasoner.plans import Chat, Choice, Completion, Free, Judged, Plan, Prompt, Scaffold, Text
+from guardreasoner.generation import Chat, Choice, Completion, Free, Judged, Plan, Prompt, Scaffold, Text
 from guardreasoner.types import Exchange, Labels, Task
 
 PolicyArg = Literal["", "guideline", "risk_definition", "custom_criteria", "system"]

@@ -28,7 +28,7 @@ from guardreasoner.guards.base import (
 )
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.english_words import frequencies
-from guardreasoner.guards.focus import FEWEST, content_weight, heaviest
+from guardreasoner.guards.key_sentence import FEWEST, content_weight, heaviest
 from guardreasoner.guards.pieces import (
     REQUEST_WORDS,
     SECOND_LOOKS,

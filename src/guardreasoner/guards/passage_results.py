@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import Parsed
 from guardreasoner.formats.conclusion import conclusion
+from guardreasoner.generation import Completion
 from guardreasoner.guards.pieces import Passage
-from guardreasoner.plans import Completion
 from guardreasoner.types import TASKS, Exchange, Labels, Status, Task
 
 

@@ -17,6 +17,7 @@ from guardreasoner.engines.base import Engine, unanswered, within
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
+from guardreasoner.generation import Completion, Free, Plan, Prompt
 from guardreasoner.guards.base import (
     Judging,
     checked_language,
@@ -28,11 +29,10 @@ from guardreasoner.guards.base import (
 )
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.english_words import frequencies
-from guardreasoner.guards.focus import FirstVerdict
+from guardreasoner.guards.key_sentence import FirstVerdict
 from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
-from guardreasoner.plans import Completion, Free, Plan, Prompt
 from guardreasoner.types import (
     SETTLED,
     TASKS,

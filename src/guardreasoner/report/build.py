@@ -11,8 +11,8 @@ from pathlib import Path
 from guardreasoner import __version__
 from guardreasoner.evaluate.contestants import Contestant, contestants
 from guardreasoner.evaluate.corrections import correct, latest, settle
-from guardreasoner.evaluate.operating import compare_points, operating_points
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
+from guardreasoner.evaluate.operating_points import compare_points, operating_points
 from guardreasoner.evaluate.score import averaged
 from guardreasoner.evaluate.slices import slices
 from guardreasoner.evaluate.stability import read_stability
@@ -20,6 +20,7 @@ from guardreasoner.evaluate.statistics import Outcomes, estimates, holm, outcome
 from guardreasoner.evaluate.stress import read_stress
 from guardreasoner.records import now
 from guardreasoner.report import figures
+from guardreasoner.report.at_a_glance import glances
 from guardreasoner.report.cost import (
     Price,
     Stage,
@@ -28,8 +29,7 @@ from guardreasoner.report.cost import (
     read_speeds,
     read_stages,
 )
-from guardreasoner.report.glance import glances
-from guardreasoner.report.model import Relabelled, Report, TaskPoints, Twins
+from guardreasoner.report.findings import Relabelled, Report, TaskPoints, Twins
 from guardreasoner.report.tables import Standings, standings
 from guardreasoner.report.worth_reading import length_points, mistakes, opinionated, side_by_side
 from guardreasoner.types import TASKS, Task

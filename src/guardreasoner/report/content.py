@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guardreasoner.report.blocks import Document, Items, Section
-from guardreasoner.report.model import Report
+from guardreasoner.report.findings import Report
 from guardreasoner.report.sections import attack, deciding, details, scores
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from guardreasoner.data.published import find_table
 from guardreasoner.errors import ConfigError, DataError
-from guardreasoner.evaluate.runs import Run
+from guardreasoner.evaluate.finished_runs import Run
 from guardreasoner.metrics import quantile
 from guardreasoner.records import read_jsonl, read_object
 from guardreasoner.types import SETTLED

@@ -17,8 +17,8 @@ from guardreasoner.data.published import f1_rows
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.compare import Comparison, Marks, compare, compare_cells, corrected, marks
 from guardreasoner.evaluate.contestants import Contestant
-from guardreasoner.evaluate.exposure import Tag, exposure
 from guardreasoner.evaluate.score import averaged
+from guardreasoner.evaluate.seen_in_training import Tag, exposure
 from guardreasoner.evaluate.statistics import Interval, Outcomes, constant_f1, estimates, weighted_f1
 from guardreasoner.report.worth_reading import opinionated
 from guardreasoner.types import TASKS, Task

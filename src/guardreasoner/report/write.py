@@ -14,8 +14,8 @@ from typing import Any
 
 from guardreasoner.records import dumps, write_atomic
 from guardreasoner.report.content import document
+from guardreasoner.report.findings import Report
 from guardreasoner.report.markdown import render_markdown
-from guardreasoner.report.model import Report
 from guardreasoner.report.page import render_html
 
 

@@ -14,7 +14,7 @@ from guardreasoner.engines.anthropic import read_message
 from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.engines.openai import read_chat
 from guardreasoner.errors import EngineError
-from guardreasoner.plans import Chat, Completion, Free, Judged, Scaffold, Turn
+from guardreasoner.generation import Chat, Completion, Free, Judged, Scaffold, Turn
 from guardreasoner.teach.config import SynthesizeConfig, plain_url
 from guardreasoner.teach.question import Messages
 

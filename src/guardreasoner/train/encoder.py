@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from guardreasoner.data.kinds import kinds
+from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.errors import need
 from guardreasoner.records import sha256, write_jsonl

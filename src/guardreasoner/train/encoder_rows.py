@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.data.kinds import kind_of
+from guardreasoner.data.harm_kinds import kind_of
 from guardreasoner.records import read_jsonl
 from guardreasoner.train.encoder_settings import EncoderData
 from guardreasoner.types import TASKS, Task

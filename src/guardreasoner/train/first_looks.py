@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from guardreasoner.data.kinds import kind_of
+from guardreasoner.data.harm_kinds import kind_of
 from guardreasoner.data.mix import draw
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
-from guardreasoner.plans import segments_of
+from guardreasoner.generation import segments_of
 from guardreasoner.types import TASKS, Task, Trace
 
 Rule = Literal["ours", "official"]

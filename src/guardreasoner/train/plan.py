@@ -1,8 +1,8 @@
 """What a run would take, before any of it is spent: rows, tokens, steps, time, memory, disk; and whether it can begin.
 
 Rows and their lengths come from traces that are there, or else from the data section. Time and memory here are measured
-on one and two layers of the base (`measure`); where that would itself take long they are arithmetic. Hours on an H100
-are a line through the paper's six costs (4 x H100: R-SFT and HS-DPO of 1B, 3B, 8B), which it meets within 30%.
+on one and two layers of the base (`measured_cost`); where that would itself take long they are arithmetic. Hours on an
+H100 are a line through the paper's six costs (4 x H100: R-SFT and HS-DPO of 1B, 3B, 8B), which it meets within 30%.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def look(
     passes = steps * config.batch / config.micro_batch
     seconds, activations = None, 0.0
     if model is not None:
-        from guardreasoner.train.measure import PassShape, measure
+        from guardreasoner.train.measured_cost import PassShape, measure
 
         usual = PassShape(config.micro_batch * sides, int(length), lengths.answer)
         cost = measure(model, config, usual)
@@ -255,7 +255,7 @@ def _sample(recipe: Recipe, lengths: Lengths, *, model: Any, parameters: int) ->
     tokens = min(config.max_tokens, lengths.answer)
     seconds = None
     if model is not None and config.engine != "vllm":
-        from guardreasoner.train.measure import seconds_per_answer
+        from guardreasoner.train.measured_cost import seconds_per_answer
 
         prompt = max(1, int(lengths.mean - lengths.answer))
         seconds = answers * seconds_per_answer(model, tokens=tokens, prompt=prompt)

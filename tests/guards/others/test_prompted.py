@@ -10,6 +10,7 @@ import pytest
 from guardreasoner.engines.base import Capabilities
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, EngineError, EngineOverloaded, PlanUnsupported, UnknownName
+from guardreasoner.generation import Choice, Completion, Text, segments_of
 from guardreasoner.guards.base import Guard, GuardRow
 from guardreasoner.guards.calibration import Calibration, Curve
 from guardreasoner.guards.load import load_guard
@@ -23,7 +24,6 @@ from guardreasoner.guards.others.conventions import (
 )
 from guardreasoner.guards.others.load import load_prompted
 from guardreasoner.guards.others.table import BASELINES
-from guardreasoner.plans import Choice, Completion, Text, segments_of
 from guardreasoner.types import Exchange, Labels, Task, Verdict
 
 P, F, R = Task.prompt_harm, Task.refusal, Task.response_harm

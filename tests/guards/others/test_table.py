@@ -11,13 +11,13 @@ import pytest
 from guardreasoner.engines.load import REMOTE
 from guardreasoner.engines.scripted import ScriptedEngine
 from guardreasoner.errors import ConfigError, EngineError
+from guardreasoner.generation import Chat, Choice, Free, Scaffold, Text
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.load import OURS, load_guard, rows
 from guardreasoner.guards.others.fetch import Frame, Place, at_hand, digest, find, read_frame
 from guardreasoner.guards.others.load import load_prompted
 from guardreasoner.guards.others.prompts import FRAMES, POLICY_FRAMES
 from guardreasoner.guards.others.table import BASELINES, NOW, PAPER
-from guardreasoner.plans import Chat, Choice, Free, Scaffold, Text
 from guardreasoner.types import Exchange, Task
 
 P, F, R = Task.prompt_harm, Task.refusal, Task.response_harm

@@ -10,12 +10,12 @@ from typing import Any
 from guardreasoner.engines.base import Engine
 from guardreasoner.errors import ConfigError, EngineError
 from guardreasoner.formats.base import format_of
+from guardreasoner.generation import Chat
 from guardreasoner.guards.base import GuardRow
 from guardreasoner.guards.calibration import calibration_of
 from guardreasoner.guards.others.fetch import Frame, digest, read_frame
 from guardreasoner.guards.others.prompted import PromptedGuard
 from guardreasoner.guards.others.prompts import TEMPLATES, read_policy
-from guardreasoner.plans import Chat
 from guardreasoner.types import Exchange, FailMode, Mode, Task
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from guardreasoner.engines.base import Engine, unanswered
 from guardreasoner.errors import EngineError, PlanUnsupported
 from guardreasoner.formats.base import Call, Parsed, format_of, label
+from guardreasoner.generation import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
 from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.windows import windows
 from guardreasoner.metrics import logit
-from guardreasoner.plans import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
 from guardreasoner.ranges import build
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from guardreasoner.evaluate.statistics import Interval
 from guardreasoner.report.blocks import Grid, Head, Items, Line, Number, Picture, Section
-from guardreasoner.report.model import Report
+from guardreasoner.report.findings import Report
 
 
 def stress(report: Report) -> Iterator[Section]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from guardreasoner.report.at_a_glance import MISSES, ORDINARY, Glance
 from guardreasoner.report.blocks import (
     Block,
     Fold,
@@ -17,8 +18,7 @@ from guardreasoner.report.blocks import (
     Section,
     plain,
 )
-from guardreasoner.report.glance import MISSES, ORDINARY, Glance
-from guardreasoner.report.model import Report, TaskPoints
+from guardreasoner.report.findings import Report, TaskPoints
 from guardreasoner.report.sections.numbers import TASK_NAMES, fixed, interval, p_value
 
 POINT_NAMES = {

@@ -18,7 +18,7 @@ from guardreasoner.report.blocks import (
     Section,
     plain,
 )
-from guardreasoner.report.model import Report
+from guardreasoner.report.findings import Report
 from guardreasoner.report.sections.numbers import TASK_NAMES, fixed, span
 
 CAPTIONS = {

@@ -16,7 +16,7 @@ from guardreasoner.report.blocks import (
     Section,
     plain,
 )
-from guardreasoner.report.model import Report
+from guardreasoner.report.findings import Report
 from guardreasoner.report.sections.numbers import TASK_NAMES, fixed, p_value, span
 from guardreasoner.report.tables import Entry, Standing, TaskTable
 from guardreasoner.report.worth_reading import opinionated

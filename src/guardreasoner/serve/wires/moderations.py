@@ -17,7 +17,7 @@ from pydantic import Field as Default
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.data.kinds import kinds
+from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.serve.access.limits import Refused
 from guardreasoner.serve.chat.conversation import worst
 from guardreasoner.serve.fields import Field, FieldTable

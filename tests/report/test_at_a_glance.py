@@ -7,16 +7,16 @@ import pytest
 
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.contestants import Contestant
-from guardreasoner.evaluate.run import evaluate
-from guardreasoner.evaluate.runs import Run, open_run
+from guardreasoner.evaluate.finished_runs import Run, open_run
+from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.evaluate.speed import Speed, as_row
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.guards.base import Judging
 from guardreasoner.records import write_jsonl
+from guardreasoner.report.at_a_glance import glances
 from guardreasoner.report.build import _points, build
 from guardreasoner.report.content import document
 from guardreasoner.report.cost import Cost, Price, cost_of, read_prices, read_speeds
-from guardreasoner.report.glance import glances
 from guardreasoner.report.markdown import render_markdown
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Task, Verdict
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner.guards.focus import MOST, FirstVerdict, heaviest
+from guardreasoner.guards.key_sentence import MOST, FirstVerdict, heaviest
 from guardreasoner.guards.load import load_guard
 from guardreasoner.guards.pieces import sentences
 from guardreasoner.types import Exchange, Labels, Message, Task, Verdict

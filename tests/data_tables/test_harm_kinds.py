@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner.data.kinds import kind_of, kinds
+from guardreasoner.data.harm_kinds import kind_of, kinds
 
 
 def test_there_are_fourteen_kinds_and_each_names_known_openai_categories():

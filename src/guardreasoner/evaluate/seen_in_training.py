@@ -16,7 +16,7 @@ from guardreasoner.yaml_files import packaged
 
 Tag = Literal["train split", "same pool"]
 
-_FILE = packaged("evaluate/exposure.yaml")
+_FILE = packaged("evaluate/seen_in_training.yaml")
 TRAIN_SETS: Mapping[str, Mapping[str, Tag]] = _FILE["train_sets"]
 GUARDS: Mapping[str, list[str]] = _FILE["guards"]
 SOURCES: Mapping[str, list[str]] = _FILE["sources"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from guardreasoner.data.everyday import EVERYDAY
 from guardreasoner.evaluate.contestants import Contestant
-from guardreasoner.evaluate.operating import at_misses
+from guardreasoner.evaluate.operating_points import at_misses
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.evaluate.statistics import Interval, Outcomes, estimates, pooled
 from guardreasoner.report.cost import Cost, Price

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from guardreasoner.engines.prompt_tokens import clean
-from guardreasoner.plans import Judged, Segment
+from guardreasoner.generation import Judged, Segment
 
 KNOWN = (
     r"<\|[^|<>\n]{1,64}\|>",  # ChatML, Llama 3 and 4, Phi, gpt-oss: <|im_start|>, <|eot_id|>, <|channel|>

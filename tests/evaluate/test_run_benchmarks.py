@@ -11,10 +11,10 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.data.sources import input_block
 from guardreasoner.errors import ConfigError, DataError, GuardReasonerError, RunFolderError
-from guardreasoner.evaluate import run as run_module
+from guardreasoner.evaluate import run_benchmarks as run_module
 from guardreasoner.evaluate.corrections import correct
-from guardreasoner.evaluate.run import draw, evaluate
-from guardreasoner.evaluate.runs import open_run
+from guardreasoner.evaluate.finished_runs import open_run
+from guardreasoner.evaluate.run_benchmarks import draw, evaluate
 from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.replay import ReplayGuard

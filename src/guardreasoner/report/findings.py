@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from guardreasoner.evaluate.compare import Comparison
 from guardreasoner.evaluate.contestants import Contestant
-from guardreasoner.evaluate.operating import OperatingPoints, PointsDifference
+from guardreasoner.evaluate.operating_points import OperatingPoints, PointsDifference
 from guardreasoner.evaluate.slices import Slice
 from guardreasoner.evaluate.stability import Stability
 from guardreasoner.evaluate.statistics import Interval
 from guardreasoner.evaluate.stress import Stress
+from guardreasoner.report.at_a_glance import Glance
 from guardreasoner.report.cost import Cost, Price, Stage
-from guardreasoner.report.glance import Glance
 from guardreasoner.report.tables import Standings
 from guardreasoner.report.worth_reading import Mistake, SideBySide
 from guardreasoner.types import Score, Task

@@ -1,7 +1,7 @@
 """The kinds of harm that nano tells apart, and a crosswalk from other people's names for harm to them.
 
-`kinds.yaml` says what each kind is about, which words in a name mean it, and which categories of OpenAI's moderation
-endpoint it counts towards.
+`harm_kinds.yaml` says what each kind is about, which words in a name mean it, and which categories of OpenAI's
+moderation endpoint it counts towards.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def kinds() -> Mapping[str, Kind]:
             tuple(row["openai"]),
             re.compile(r"(?<![a-z])(?<!non-)(?:" + "|".join(re.escape(str(word)) for word in row["words"]) + ")"),
         )
-        for name, row in packaged("data/kinds.yaml").items()
+        for name, row in packaged("data/harm_kinds.yaml").items()
     }
 
 

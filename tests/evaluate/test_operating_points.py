@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from guardreasoner.errors import DataError
-from guardreasoner.evaluate.operating import POINTS, at_misses, compare_points, operating_points
+from guardreasoner.evaluate.operating_points import POINTS, at_misses, compare_points, operating_points
 from guardreasoner.evaluate.statistics import Outcomes
 from guardreasoner.types import Task
 

@@ -10,7 +10,7 @@ from guardreasoner.data.rows import TEXTS
 from guardreasoner.errors import nearest, printable
 from guardreasoner.yaml_files import packaged
 
-WORDS = packaged("data/guesses.yaml")
+WORDS = packaged("data/column_guesses.yaml")
 MOST_VALUES, LONGEST_VALUE = 8, 24
 """More or longer values than these are texts, not labels, and are not shown."""
 
