@@ -89,9 +89,14 @@ class Exchange:
         return tuple(t for t, row in TASKS.items() if self.response is not None or not row.needs_response)
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is judged: the request, the reply ("" where there is none), and earlier messages."""
+        return self.prompt, self.response or "", *(m.content for m in self.context)
+
+    @property
     def characters(self) -> int:
-        """Of all that is judged: request, reply and earlier messages."""
-        return len(self.prompt) + len(self.response or "") + sum(len(m.content) for m in self.context)
+        """Of all that is judged."""
+        return sum(map(len, self.texts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from guardreasoner.records import dumps, to_dict
 from guardreasoner.serve.access.limits import Overloaded, Refused
 from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.protocol import JoiningTransport
 from guardreasoner.serve.chat.conversation import read_messages
 from guardreasoner.serve.chat.reply import FINISHES, SPOKEN_FIELDS, read_reply, said
 from guardreasoner.serve.core.budget import Allowance, Escalations, RecentEntries
@@ -20,7 +21,6 @@ from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.core.queue import ExchangeQueue, QueuedExchange
 from guardreasoner.serve.core.worker import Frames
 from guardreasoner.serve.policy import Limits, Policy, ReasoningBudget
-from guardreasoner.serve.run import JoiningTransport
 from guardreasoner.serve.service import whole
 from guardreasoner.types import Exchange, Labels, Message, Step, Task, Usage, Verdict, field_names
 

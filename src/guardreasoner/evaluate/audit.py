@@ -157,8 +157,7 @@ def words(text: str) -> list[str]:
 
 def grounding(steps: Sequence[Step], exchange: Exchange) -> tuple[int, int]:
     """How many quotes of the steps occur word by word in the exchange, and how many there are."""
-    texts = (*(m.content for m in exchange.context), exchange.prompt, exchange.response or "")
-    said = f" {' '.join(w for text in texts for w in words(text))} "
+    said = f" {' '.join(w for text in exchange.texts for w in words(text))} "
     asked = [q for step in steps for q in quotes(step.text)]
     return sum(f" {' '.join(words(q))} " in said for q in asked), len(asked)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 WORDLESS = 8
 """Characters that count as a word in text without blanks."""
@@ -39,7 +38,6 @@ def quoted(text: str) -> list[str]:
     return [_COMMENT.sub("", next(g for g in m.groups() if g)).strip() for m in _QUOTED.finditer(text)]
 
 
-@lru_cache(8)  # asked about a text once as a whole and once for its pieces
 def mostly(text: str, size: int) -> tuple[str, ...]:
     """What stands inside a text of at most `3 * size` words, where it is at least half of the text or of its prose."""
     if length(text) > 3 * size:

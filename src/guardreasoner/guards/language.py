@@ -107,12 +107,8 @@ def unread(written: Exchange, read: Exchange) -> str | None:
         written: as it was given.
         read: the same with exact disguises undone.
     """
-    texts = zip(_texts(read), _texts(written), strict=True)
-    return next((reason for text, given in texts if (reason := unsupported(text, given))), None)
-
-
-def _texts(exchange: Exchange) -> tuple[str, ...]:
-    return exchange.prompt, exchange.response or "", *(m.content for m in exchange.context)
+    both = zip(read.texts, written.texts, strict=True)
+    return next((reason for text, given in both if (reason := unsupported(text, given))), None)
 
 
 def _many(found: Sequence[str], letters: int) -> bool:

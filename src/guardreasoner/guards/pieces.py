@@ -181,7 +181,7 @@ def _parts(variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> list[str]:
     """Parts that are judged put together in another variant: by themselves they are halves of sentences."""
     if not any("assembled" in undone for _, undone in variants):
         return []
-    return [part for text in _texts(variants[0][0]) for part in parts(text)]
+    return [part for text in variants[0][0].texts for part in parts(text)]
 
 
 def _of_a_part(piece: str, part: str) -> bool:
@@ -248,15 +248,11 @@ def _gathered(made: Sequence[tuple[Exchange, tuple[str, ...]]]) -> tuple[Exchang
     rest = made[2 * MOST_FORMS - 1 :]
     read = made[0][0]
     texts = dict.fromkeys(
-        text for variant, _ in rest for text, old in zip(_texts(variant), _texts(read), strict=True) if text != old
+        text for variant, _ in rest for text, old in zip(variant.texts, read.texts, strict=True) if text != old
     )
     return replace(read, prompt="\n".join(texts), context=()), tuple(
         dict.fromkeys(n for _, names in rest for n in names)
     )
-
-
-def _texts(exchange: Exchange) -> list[str]:
-    return [exchange.prompt, exchange.response or "", *(m.content for m in exchange.context)]
 
 
 def _wholes(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> list[Passage | None]:

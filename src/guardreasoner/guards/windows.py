@@ -31,10 +31,9 @@ def windows(exchange: Exchange, capacity: int, limit: int, offsets: Offsets) -> 
         limit: the most windows.
         offsets: character spans of the tokens of a text.
     """
-    texts = [m.content for m in exchange.context] + [exchange.prompt, exchange.response or ""]
-    if sum(map(len, texts)) > capacity * limit * CHARACTERS_PER_TOKEN:
+    if exchange.characters > capacity * limit * CHARACTERS_PER_TOKEN:
         return None
-    if sum(len(t.encode("utf-8", "replace")) for t in texts) <= capacity:  # a token has at least one byte
+    if sum(len(t.encode("utf-8", "replace")) for t in exchange.texts) <= capacity:  # a token has at least one byte
         return [exchange]
     reply_tokens = offsets(exchange.response) if exchange.response else []
     request_tokens = offsets(exchange.prompt)

@@ -11,7 +11,6 @@ routes:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -301,9 +300,8 @@ def _first_error(error: ValidationError, prefix: str) -> ConfigError:
     path = [*([prefix] if prefix else []), *(str(p) for p in first["loc"])]
     if first["type"] == "extra_forbidden":
         return UnknownName("policy key", ".".join(path), _keys(path[:-1]))
-    if path[-1:] == ["[key]"]:  # of a mapping with fixed keys, such as thresholds
-        known = re.findall("'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
-        return UnknownName("policy key", ".".join(path[:-1]), (".".join([*path[:-2], name]) for name in known))
+    if path[-1:] == ["[key]"]:  # of thresholds and other mappings by task: no others have fixed keys
+        return UnknownName("policy key", ".".join(path[:-1]), (".".join([*path[:-2], task]) for task in Task))
     return ConfigError(f"{'.'.join(path) or 'policy'}: {wanted(first)}")
 
 

@@ -195,37 +195,20 @@ def run(
 
 def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig) -> tuple[float, int, int]:
     torch.manual_seed(config.seed)
-    draw = np.random.default_rng(config.seed)
-    long = draw.random(len(rows)) < config.long
-    whole = np.array([row.source in ("joined", "steered") for row in rows])  # a cut could take what is harmful
-    limits = np.where(long | whole, config.long_tokens, config.tokens)
-    encoded = encode(rows, load_tokenizer(), limits.tolist())
+    encoded = _encoded(rows, config)
     lengths = [len(ids) for ids, _ in encoded]
     gold, kind = targets(rows)
     plan = [batch for epoch in range(config.epochs) for batch in batches(lengths, config, epoch)]
     model = EncoderModel()
-    heads = {id(p) for p in model.heads.parameters()}
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in heads], "peak": config.learning_rate},
-        {"params": list(model.heads.parameters()), "peak": config.head_rate},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = _optimizer(model, config)
     state = folder.path / "state.pt"
-    begin, spent = 0, 0.0
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        begin, spent = saved["step"], saved["seconds"]
+    begin, spent = _restore(state, model, optimizer)
     fast = multiplies_bf16(torch)
     model.train()
     started = last = time.monotonic()
     kept: list[float] = []
     done = sum(lengths[i] for batch in plan[:begin] for i in batch)
-    for step in range(begin, len(plan)):
-        chosen = plan[step]
+    for step, chosen in enumerate(plan[begin:], begin):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate_at(step, len(plan), config.warmup)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is the same after a resume
@@ -243,22 +226,40 @@ def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig)
             left = (now - started) / (step + 1 - begin) * (len(plan) - step - 1) / 60
             folder.log(step=step + 1, steps=len(plan), loss=float(np.mean(kept[-100:])), tokens=done, minutes_left=left)
         if now - last > config.save_minutes * 60:
-            seconds = spent + now - started
-            _save(
-                state,
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step + 1,
-                    "seconds": seconds,
-                },
-            )
+            _save(state, model, optimizer, step=step + 1, seconds=spent + now - started)
             last = now
     save_file(model.state_dict(), folder.path / "model.safetensors")
     return spent + time.monotonic() - started, len(plan), done
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def _encoded(rows: Sequence[EncoderRow], config: EncoderConfig) -> list[tuple[list[int], list[int]]]:
+    """The rows in tokens: some at random, and those that a cut could spoil, in more of them (`long_tokens`)."""
+    long = np.random.default_rng(config.seed).random(len(rows)) < config.long
+    whole = np.array([row.source in ("joined", "steered") for row in rows])  # a cut could take what is harmful
+    limits = np.where(long | whole, config.long_tokens, config.tokens)
+    return encode(rows, load_tokenizer(), limits.tolist())
+
+
+def _optimizer(model: EncoderModel, config: EncoderConfig) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(model.network.parameters()), "peak": config.learning_rate},
+        {"params": list(model.heads.parameters()), "peak": config.head_rate},
+    ]
+    return torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+
+
+def _restore(path: Path, model: EncoderModel, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Steps and seconds that a killed run has behind it; its state is put in place."""
+    if not path.exists():
+        return 0, 0.0
+    saved = torch.load(path, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return saved["step"], saved["seconds"]
+
+
+def _save(path: Path, model: EncoderModel, optimizer: torch.optim.Optimizer, *, step: int, seconds: float) -> None:
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
     half = path.with_suffix(".half")
     torch.save(state, half)
     half.replace(path)
