@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the eval extra is not installed")
 
 from guardreasoner.engines.scripted import ScriptedEngine
+from guardreasoner.errors import UnknownName
 from guardreasoner.evaluate import calibrate_stage
 from guardreasoner.evaluate.calibrate import CalibrateConfig
 from guardreasoner.guards.calibration import read_calibration
@@ -65,6 +66,18 @@ def test_where_it_reasons_the_model_reads_what_nano_says_of_each_row(engine, tmp
     assert stacks.keys() == {Task.prompt_harm}
     assert stacks[Task.prompt_harm].second > 0
     assert bands == {}  # the budget is 0
+
+
+def test_what_pieces_need_is_written_beside_the_fit(engine, tmp_path):
+    calibrate_stage.run(tmp_path, replace(BOTH, modes=("instant",), pieces={"prompt_harm": (0.5, -1.0, 1.0)}))
+    found = read_calibration(tmp_path / "export" / "model" / "calibration.json")
+    assert found.curve(Task.prompt_harm, "instant").piece == (0.5, -1.0, 1.0)
+
+
+@pytest.mark.parametrize("key", ["targets", "sources", "pieces"])
+def test_a_task_that_does_not_exist_is_named_before_anything_is_judged(key):
+    with pytest.raises(UnknownName, match="there is no task named 'prompt_harms'; did you mean 'prompt_harm'"):
+        CalibrateConfig(**{key: {"prompt_harms": ()}})
 
 
 def test_another_budget_is_fitted_on_the_same_verdicts(engine, tmp_path):

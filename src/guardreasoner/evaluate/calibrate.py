@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.errors import ConfigError, DataError, UnknownName, need
 from guardreasoner.guards.calibration import Curve
 from guardreasoner.metrics import expected_calibration_error
 from guardreasoner.types import TASKS, Example, Labels, Task, Verdict
@@ -58,12 +58,20 @@ class CalibrateConfig:
     """The same for single tasks."""
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Left-out sources that a task is fitted on; a task that is not named is fitted on all of them."""
+    pieces: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Of a task whose texts are cut up, what a piece needs above the threshold (`Curve.piece`): a choice, not a fit."""
     modes: tuple[str, ...] = ("instant",)
     """Modes to fit; each judges every validation row once."""
     budget: float = 0.0
     """Share of rows that `auto` may send on to reasoning; 0 = `auto` is `instant`."""
     limit: int | None = None
     """Validation rows that are judged, drawn in the proportions of their gold; None = all."""
+
+    def __post_init__(self) -> None:
+        tasks = [t.value for t in TASKS]
+        for name in (*self.targets, *self.sources, *self.pieces):
+            if name not in tasks:
+                raise UnknownName("task", name, tasks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from guardreasoner.records import read_records, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.types import SETTLED, TASKS, Example, Mode, Task, Verdict
 
-REFITTED = ("target", "targets", "sources", "budget", "modes", "limit")
+REFITTED = ("target", "targets", "sources", "pieces", "budget", "modes", "limit")
 """Keys that may change from one run of the stage to the next: no verdict depends on them."""
 
 
@@ -52,7 +52,7 @@ def run(out: str | Path, config: CalibrateConfig, *, first: str | None = None, f
         said = {mode: _judged(folder, mode, _model(model, cast(Mode, mode), first), met) for mode in config.modes}
         fits = [fit for mode in config.modes for fit in _fits(said[mode], met, mode, config)]
         sources = ", ".join(sorted({e.exchange.source for e in examples}))
-        curves = {(f.task, f.mode): f.curve for f in fits}
+        curves = {(f.task, f.mode): replace(f.curve, piece=config.pieces.get(f.task.value)) for f in fits}
         found = Calibration(curves, f"{len(examples)} rows of left-out sources: {sources}")
         write_atomic(model / "calibration.json", json.dumps(found.as_dict(), indent=2) + "\n")
         if first and "full" in said:
