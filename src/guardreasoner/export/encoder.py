@@ -107,7 +107,7 @@ def _network(model: Any, path: Path) -> None:
             opset_version=17,
             dynamo=False,
         )
-    # seven bits: with eight, processors that sum pairs of products in 16 bits (AVX2) overflow, and verdicts depend on them
+    # seven bits: eight overflow where a processor sums two products in 16 bits (AVX2), and verdicts would depend on it
     quantization.quantize_dynamic(
         whole, path, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=True
     )
