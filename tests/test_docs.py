@@ -130,12 +130,24 @@ def test_what_pages_examples_and_benches_import_exists():
     }
     found, missing = 0, []
     for origin, body in sources.items():
-        for node in ast.walk(ast.parse(body)):
+        nodes, used = list(ast.walk(ast.parse(body))), []
+        for node in nodes:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "guardreasoner":
-                found += len(node.names)
-                missing += [f"{origin}: {node.module}.{a.name}" for a in node.names if not exists(node.module, a.name)]
+                used += [(node.module, a.name, a.asname or a.name) for a in node.names]
+        modules = {alias: f"{module}.{name}" for module, name, alias in used if is_module(f"{module}.{name}")}
+        asked = [(module, name) for module, name, _ in used] + [
+            (modules[node.value.id], node.attr)
+            for node in nodes
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+        ]
+        found += len(asked)
+        missing += [f"{origin}: {module}.{name}" for module, name in asked if not exists(module, name)]
     assert found >= 60
     assert not missing, "\n".join(missing)
+
+
+def is_module(name):
+    return (ROOT / "src" / Path(*name.split("."))).with_suffix(".py").exists()
 
 
 def exists(module, name):
@@ -144,7 +156,20 @@ def exists(module, name):
     if (path / name).is_dir() or (path / f"{name}.py").exists():
         return True
     file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
-    return file.exists() and re.search(rf"\b{name}\b", file.read_text()) is not None
+    return file.exists() and name in defined(file)
+
+
+def defined(file):
+    """The names that a file defines or imports outside its functions and classes."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {a.asname or a.name for a in node.names}
+        else:
+            found |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return found
 
 
 def test_contributing_names_files_that_are_there():
