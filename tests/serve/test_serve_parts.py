@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.records import dumps, to_dict
 from guardreasoner.serve.access.limits import Overloaded, Refused
-from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.prometheus import Metrics
 from guardreasoner.serve.access.protocol import JoiningTransport
 from guardreasoner.serve.chat.conversation import read_messages
 from guardreasoner.serve.chat.reply import FINISHES, SPOKEN_FIELDS, read_reply, said

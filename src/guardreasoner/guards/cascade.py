@@ -21,7 +21,7 @@ from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.guards.base import Guard, Judging, fail_mode_of, known_mode, unjudged, validated
 from guardreasoner.guards.key_sentence import FirstVerdict
-from guardreasoner.guards.steps import StepSink, placed
+from guardreasoner.guards.step_stream import StepSink, placed
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import SETTLED, TASKS, Exchange, Labels, Mode, Task, Verdict
 

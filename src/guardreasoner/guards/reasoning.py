@@ -32,7 +32,7 @@ from guardreasoner.guards.english_words import frequencies
 from guardreasoner.guards.key_sentence import FirstVerdict
 from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
-from guardreasoner.guards.steps import StepSink, StepStreams, placed, step_streams, text_sink
+from guardreasoner.guards.step_stream import StepSink, StepStreams, placed, step_streams, text_sink
 from guardreasoner.types import (
     SETTLED,
     TASKS,

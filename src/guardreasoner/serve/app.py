@@ -20,7 +20,7 @@ from guardreasoner import __version__
 from guardreasoner.serve.access.connection import FrontDoor
 from guardreasoner.serve.access.keys import HostNames, Keys
 from guardreasoner.serve.access.limits import Refused
-from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.prometheus import Metrics
 from guardreasoner.serve.chat import proxy
 from guardreasoner.serve.chat.models import listed_models
 from guardreasoner.serve.core.frames import Opener

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from guardreasoner.records import dumps
 from guardreasoner.serve.access.connection import until_gone
 from guardreasoner.serve.access.limits import Refused, header, read_json, shaped
-from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.prometheus import Metrics
 from guardreasoner.serve.core.judge import Caller, Core
 from guardreasoner.serve.decide import blocks
 from guardreasoner.serve.fields import CheckedBody, FieldTable

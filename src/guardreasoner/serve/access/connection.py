@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guardreasoner.serve.access.keys import HostNames, Keys
 from guardreasoner.serve.access.limits import Overloaded, Refused
 from guardreasoner.serve.access.log import log
-from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.prometheus import Metrics
 from guardreasoner.serve.access.spans import configured
 from guardreasoner.serve.decide import SEVERITY
 

@@ -17,7 +17,7 @@ from typing import Any
 from guardreasoner.formats.guardreasoner import VERSION
 from guardreasoner.serve.access.limits import Overloaded, Refused
 from guardreasoner.serve.access.log import log_judged
-from guardreasoner.serve.access.metrics import Metrics
+from guardreasoner.serve.access.prometheus import Metrics
 from guardreasoner.serve.access.spans import configured, span
 from guardreasoner.serve.core.budget import Escalations, RecentEntries
 from guardreasoner.serve.core.frames import JudgeJob

@@ -1,7 +1,7 @@
 """Is the reasoning true? Verdicts for two readers to mark who do not know which are real, and what their marks say.
 
-    python bench/reading.py draw --guard GUARD --data DATA --out DIR     judges 120 rows in `full`, mixes in 30 controls
-    python bench/reading.py score DIR first.jsonl second.jsonl           agreement, controls caught, shares with bounds
+    python bench/mark_reasoning.py draw --guard GUARD --data DATA --out DIR  judges 120 rows in `full`, adds 30 controls
+    python bench/mark_reasoning.py score DIR first.jsonl second.jsonl  agreement, controls caught, shares with bounds
 
 `DIR/sheet.jsonl` is what a reader sees: the exchange, the reasoning, the verdict, the kind of harm, in random order.
 `DIR/key.jsonl` says which are controls: the reasoning of another row with the same verdict, or every conclusion turned

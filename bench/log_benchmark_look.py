@@ -1,6 +1,6 @@
 """Write down that benchmark rows were looked at: one line of docs/benchmark-looks.jsonl for a finished evaluation.
 
-    python bench/record_look.py RUN "what was looked at, and why" [--model RUN/export/model/model.onnx]
+    python bench/log_benchmark_look.py RUN "what was looked at, and why" [--model RUN/export/model/model.onnx]
 
 Every look can mislead the next decision, so the model card prints how many there were.
 """

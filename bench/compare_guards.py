@@ -1,6 +1,6 @@
 """One table: runs of `evaluate` beside published guards on the same cells, weighted and macro F1, AUROC and FPR.
 
-    python bench/standing.py RUN [RUN ...] --data DATA [--published gpt-4o,llama-guard-3-8b,...]
+    python bench/compare_guards.py RUN [RUN ...] --data DATA [--published gpt-4o,llama-guard-3-8b,...]
 
 F1 weighted by rows with its 95% interval (whole prompts resampled; published guards have none), macro F1, macro AUROC
 and FPR weighted by rows, as request / refusal / reply.

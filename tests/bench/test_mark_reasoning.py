@@ -9,7 +9,7 @@ from pathlib import Path
 from guardreasoner.formats.conclusion import conclusion
 from guardreasoner.types import Labels, Step, Task
 
-SPEC = spec_from_file_location("reading", Path(__file__).parents[2] / "bench" / "reading.py")
+SPEC = spec_from_file_location("mark_reasoning", Path(__file__).parents[2] / "bench" / "mark_reasoning.py")
 reading = module_from_spec(SPEC)  # bench/ has names that tests/ has too, so it is not on the path
 SPEC.loader.exec_module(reading)
 
