@@ -49,12 +49,14 @@ class TaskRow(NamedTuple):
     """Whether the question makes sense only when there is a reply."""
     heading: str
     """The task's heading in the reasoning."""
+    decisive: str
+    """The label that one of several answers on parts of an exchange gives to the whole."""
 
 
 TASKS: dict[Task, TaskRow] = {
-    Task.prompt_harm: TaskRow("harmful", "unharmful", "Request", False, "# Task 1"),
-    Task.refusal: TaskRow("refusal", "compliance", "Completion", True, "# Task 2"),
-    Task.response_harm: TaskRow("harmful", "unharmful", "Response", True, "# Task 3"),
+    Task.prompt_harm: TaskRow("harmful", "unharmful", "Request", False, "# Task 1", "harmful"),
+    Task.refusal: TaskRow("refusal", "compliance", "Completion", True, "# Task 2", "compliance"),
+    Task.response_harm: TaskRow("harmful", "unharmful", "Response", True, "# Task 3", "harmful"),
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from guardreasoner.cli.stages import show_manifest
 from guardreasoner.records import read_records
@@ -21,8 +23,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     manifest = import_traces(args.origin, out=args.out, fresh=args.fresh)
-    show_manifest({k: v for k, v in manifest.items() if k != "table1"})
-    traces = read_records(Trace, args.out / "synthesize" / "traces.jsonl")
-    for line in table1_lines(traces, published=args.origin == HUB_ID):
-        print(line)
+    show_traces(manifest, args.out, published=args.origin == HUB_ID)
     return 0
+
+
+def show_traces(manifest: Mapping[str, Any], out: Path, *, published: bool) -> None:
+    """What a finished `synthesize` folder holds, with the statistics of Table 1."""
+    show_manifest({k: v for k, v in manifest.items() if k != "table1"})
+    traces = read_records(Trace, out / "synthesize" / "traces.jsonl")
+    for line in table1_lines(traces, published=published):
+        print(line)

@@ -48,8 +48,7 @@ def show_manifest(manifest: Mapping[str, Any] | None) -> None:
     if manifest is None:
         return
     counts = manifest["counts"]
-    dropped = ", ".join(f"{reason} {n}" for reason, n in counts.get("dropped", {}).items()) or "none"
-    lines = [f"{manifest['stage']}: {counts['in']} in, {counts['out']} out, dropped: {dropped}"]
+    lines = [f"{manifest['stage']}: {counts['in']} in, {counts['out']} out, dropped: {_dropped(counts)}"]
     quiet = {"stage", "config", "inputs", "versions", "counts", "started", "finished"}
     lines += [f"  {key}: {printable(str(value), 200)}" for key, value in manifest.items() if key not in quiet]
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -68,10 +67,13 @@ def show_table(manifests: Sequence[Mapping[str, Any]]) -> None:
     table = table_of(*heads, words=1, last_words=1, folds=heads)
     for manifest in manifests:
         counts = manifest["counts"]
-        dropped = ", ".join(f"{reason} {n}" for reason, n in counts.get("dropped", {}).items()) or "none"
-        cells = (title_of(manifest), counts["in"], counts["out"], dropped, f"{manifest['seconds']:.0f} s")
+        cells = (title_of(manifest), counts["in"], counts["out"], _dropped(counts), f"{manifest['seconds']:.0f} s")
         table.add_row(*(escape(printable(str(cell), 80)) for cell in (*cells, _result(manifest))))
     show(table)
+
+
+def _dropped(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in counts.get("dropped", {}).items()) or "none"
 
 
 def _result(manifest: Mapping[str, Any]) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from guardreasoner.cli.stages import add_stage, show_manifest
+from guardreasoner.cli.import_traces import show_traces
+from guardreasoner.cli.stages import add_stage
 from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.data.mix import USES
-from guardreasoner.records import read_records
 from guardreasoner.reproduce import synthesize_stage
-from guardreasoner.teach.imported import HUB_ID, table1_lines
+from guardreasoner.teach.imported import HUB_ID
 from guardreasoner.teach.synthesize import estimate
 from guardreasoner.train.recipe import load_recipe
-from guardreasoner.types import Trace
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +29,5 @@ def run(args: argparse.Namespace) -> int:
         print(estimate(data, recipe.synthesize, data_dir=data_folder(args.data)))
         return 0
     manifest = synthesize_stage(recipe, args.out, data_dir=data_folder(args.data), fresh=args.fresh)
-    show_manifest({k: v for k, v in manifest.items() if k != "table1"})
-    traces = read_records(Trace, args.out / "synthesize" / "traces.jsonl")
-    for line in table1_lines(traces, published=recipe.traces == HUB_ID):
-        print(line)
+    show_traces(manifest, args.out, published=recipe.traces == HUB_ID)
     return 0

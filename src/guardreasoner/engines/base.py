@@ -95,9 +95,11 @@ class Engine(Protocol):
         ...
 
 
-def unanswered(error: EngineError) -> Completion:
-    """The completion that an error prevented."""
-    return Completion("", error.finish, error=str(error))
+def unanswered(error: Exception) -> Completion:
+    """The completion that an error prevented; of one that is not ours, its kind alone is told."""
+    if isinstance(error, EngineError):
+        return Completion("", error.finish, error=str(error))
+    return Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")
 
 
 def until(text: str, stops: Sequence[str]) -> str:

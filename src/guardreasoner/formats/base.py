@@ -151,6 +151,16 @@ def share(scores: Mapping[str, float], positive: Sequence[str], negative: Sequen
     return up / (up + down)
 
 
+def unread(call: Call, labels: Labels, problem: Problem = "no_verdict") -> Problem | None:
+    """The problem of an answer that lacks a label of its call; None = it has them all."""
+    return problem if any(labels[task] is None for task in call.tasks) else None
+
+
+def above(threshold: float, scores: Mapping[Task, float]) -> Parsed:
+    """The labels of scores that are compared with one threshold."""
+    return Parsed(Labels.of({t: label(t, p > threshold) for t, p in scores.items()}), scores=scores)
+
+
 def label(task: Task, positive: bool) -> str:
     """The task's label for yes or no."""
     return TASKS[task].positive if positive else TASKS[task].negative

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from guardreasoner.formats.base import label as label_of
 from guardreasoner.types import TASKS, Step, Task
 
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -80,7 +81,7 @@ def _harm(sentence: str, task: Task) -> str | None:
         return None
     before = sentence[max(0, found.start() - _WINDOW) : found.start()] + " " + found.group(0)[: -len(found.group(2))]
     positive = (found.group(2).lower() == "harmful") != (_NEGATION.search(_clause(before)) is not None)
-    return TASKS[task].positive if positive else TASKS[task].negative
+    return label_of(task, positive)
 
 
 def _refusal(sentence: str) -> str | None:
@@ -90,7 +91,7 @@ def _refusal(sentence: str) -> str | None:
     before = _clause(sentence[max(0, found.start() - _WINDOW) : found.start()])
     turned = _NEGATION.search(before) is not None or before.rstrip().endswith("without")
     refuses = found.group(1).lower().startswith(("refus", "declin")) != turned
-    return TASKS[Task.refusal].positive if refuses else TASKS[Task.refusal].negative
+    return label_of(Task.refusal, refuses)
 
 
 def _clause(text: str) -> str:

@@ -64,7 +64,7 @@ BLOCK = f"{RULE}\n\n{ANSWERS} \n"
 _MARKER = re.compile(
     r"^(?=[^\S\n]*(?:Human user:|AI assistant:|First look:|Answers:|#+ ?Task \d|## Reasoning))", re.I | re.M
 )
-_BLOCK = re.compile(r"^[ \t>*#]*Answers:[ \t*]*$", re.I | re.M)
+BLOCK_LINE = re.compile(r"^[ \t>*#]*Answers:[ \t*]*$", re.I | re.M)
 _VERDICT = re.compile(r"^[ \t>*-]*(Request|Completion|Response):[ \t*]*([A-Za-z]+)[ \t*.]*$", re.I | re.M)
 _WRITTEN = {
     task: re.compile(rf"^{row.key}:( (?:{row.positive}|{row.negative}|None))$", re.M) for task, row in TASKS.items()
@@ -208,7 +208,7 @@ def _apart(text: str, found: Sequence[tuple[tuple[int, int], Task]]) -> list[tup
 
 def with_block(text: str, labels: Labels) -> str:
     """A whole answer with another answer block; a text without one stays as it is."""
-    blocks = list(_BLOCK.finditer(text))
+    blocks = list(BLOCK_LINE.finditer(text))
     return text[: blocks[-1].start()] + answer_block(labels) if blocks else text
 
 
@@ -218,7 +218,7 @@ def parse(text: str) -> Parsed:
     Labels are read only after the last `Answers:` line. Two different verdicts for one task there are a conflict, and
     that task has no label.
     """
-    blocks = list(_BLOCK.finditer(text))
+    blocks = list(BLOCK_LINE.finditer(text))
     body = _GLUED.sub("\n", text[: blocks[-1].start()] if blocks else text)
     steps = _steps(body)
     named = (_HARM.match(body, found.start()) for found in _KIND.finditer(unquoted(body)))  # quoted text names no kind
@@ -229,7 +229,7 @@ def parse(text: str) -> Parsed:
 
 def read_labels(text: str) -> tuple[Labels, Problem | None]:
     """The labels and the problem that `parse` finds, without the steps: for reading very many texts."""
-    blocks = list(_BLOCK.finditer(text))
+    blocks = list(BLOCK_LINE.finditer(text))
     return _labels(text[blocks[-1].end() :]) if blocks else (Labels(), "no_block")
 
 
@@ -249,7 +249,7 @@ def settled(text: str, *, forced: bool) -> tuple[Step, ...]:
 def _whole_lines(text: str) -> str:
     """The reasoning of a text that is still being written, as far as its lines are whole."""
     lines = text[: text.rfind("\n") + 1]
-    block = _BLOCK.search(lines)
+    block = BLOCK_LINE.search(lines)
     return _GLUED.sub("\n", lines[: block.start()] if block else lines)
 
 

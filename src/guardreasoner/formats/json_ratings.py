@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, Problem, as_chat, filled, label, share
+from guardreasoner.formats.base import Call, Parsed, as_chat, filled, label, share, unread
 from guardreasoner.generation import Choice, Completion, Free, Plan, PlanStep, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -65,8 +65,7 @@ def parse(call: Call, completion: Completion, options: Options) -> Parsed:
         for task, choice in zip(KEYS, completion.choices, strict=False)
         if task in call.tasks and (score := share(choice, WORDS[:1], WORDS[1:])) is not None
     }
-    missing = any(labels[t] is None for t in call.tasks)
-    problem: Problem | None = ("no_verdict" if found else "no_block") if missing else None
+    problem = unread(call, labels, "no_verdict" if found else "no_block")
     return Parsed(labels, harm=_categories(completion.text), problem=problem, scores=scores)
 
 

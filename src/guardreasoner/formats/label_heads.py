@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, filled, label
+from guardreasoner.formats.base import Call, Parsed, above, filled
 from guardreasoner.generation import Completion
 from guardreasoner.types import TASKS, Exchange, Labels, Task
 
@@ -46,4 +46,4 @@ def parse(call: Call, completion: Completion, options: Options) -> Parsed:
     if not all(name in found for name in wanted.values()):
         return Parsed(Labels(), problem="no_verdict")
     scores = {t: min(1.0, math.exp(found[name])) for t, name in wanted.items()}
-    return Parsed(Labels.of({t: label(t, p > options.threshold) for t, p in scores.items()}), scores=scores)
+    return above(options.threshold, scores)

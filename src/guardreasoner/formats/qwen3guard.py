@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from guardreasoner.formats.base import Call, Parsed, Problem, label, share, turns
+from guardreasoner.formats.base import Call, Parsed, label, share, turns, unread
 from guardreasoner.generation import Chat, Choice, Completion, Free, Plan, PlanStep, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -70,12 +70,10 @@ def parse(call: Call, completion: Completion, options: Options) -> Parsed:
     if found := _REFUSAL.search(text):
         answers[Task.refusal] = label(Task.refusal, found.group(1).lower() == "yes")
     labels = Labels.of({t: a for t, a in answers.items() if t in call.tasks})
-    missing = any(labels[t] is None for t in call.tasks)
-    problem: Problem | None = ("no_verdict" if labels.tasks else "no_block") if missing else None
     return Parsed(
         labels,
         harm=_categories(text),
-        problem=problem,
+        problem=unread(call, labels, "no_verdict" if labels.tasks else "no_block"),
         scores=_scores(call, completion.choices, harm_task, options),
         notes={"controversial": True} if re.search(r"Safety:\s*Controversial", text, re.I) else {},
     )

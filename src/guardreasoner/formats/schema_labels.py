@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, filled, label, share
+from guardreasoner.formats.base import Call, Parsed, above, filled, share
 from guardreasoner.generation import Choice, Completion, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -62,4 +62,4 @@ def parse(call: Call, completion: Completion, options: Options) -> Parsed:
             scores[task] = p
     if set(scores) != set(call.tasks):
         return Parsed(Labels(), problem="no_verdict")
-    return Parsed(Labels.of({t: label(t, p > options.threshold) for t, p in scores.items()}), scores=scores)
+    return above(options.threshold, scores)

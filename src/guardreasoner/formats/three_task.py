@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guardreasoner.formats import guardreasoner as wire
-from guardreasoner.formats.base import Call, Parsed, as_chat, request_of
+from guardreasoner.formats.base import Call, Parsed, as_chat, request_of, unread
 from guardreasoner.formats.guardreasoner import ASSISTANT, HUMAN
 from guardreasoner.generation import Completion, Free, Judged, Prompt, Scaffold, Segment
 from guardreasoner.types import TASKS, Exchange, Labels, Task
@@ -94,5 +94,4 @@ def parse(call: Call, completion: Completion, options: Options) -> Parsed:
         loose = {t: found[-1].lower() for t, p in _LOOSE.items() if (found := p.findall(completion.text))}
         labels, problem = Labels.of(loose), None if loose else "no_block"
     labels = Labels.of({t: labels[t] for t in call.tasks})
-    missing = any(labels[t] is None for t in call.tasks)
-    return Parsed(labels, parsed.steps, parsed.harm, problem or ("no_verdict" if missing else None))
+    return Parsed(labels, parsed.steps, parsed.harm, problem or unread(call, labels))

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from guardreasoner.formats.base import Call, Parsed, as_chat, fill, filled, label, share
+from guardreasoner.formats.base import Call, Parsed, as_chat, fill, filled, label, share, unread
 from guardreasoner.generation import Choice, Completion, Free, Plan, PlanStep, Prompt, Text
 from guardreasoner.types import Exchange, Labels, Task
 
@@ -84,8 +84,7 @@ def parse(call: Call, completion: Completion, options: Options) -> Parsed:
         return Parsed(Labels(), problem="conflict", scores=scores)
     found = {t: next(iter(values)) for t, values in said.items() if t in call.tasks}
     labels = Labels.of({t: label(t, v) for t, v in found.items() if v is not None})
-    missing = any(labels[t] is None for t in call.tasks)
-    return Parsed(labels, harm=_harm(completion.text), problem="no_verdict" if missing else None, scores=scores)
+    return Parsed(labels, harm=_harm(completion.text), problem=unread(call, labels), scores=scores)
 
 
 def _harm(text: str) -> str | None:

@@ -215,7 +215,6 @@ class CascadeGuard(Judging):
                 labels[name], scores[name] = second.labels[task], p2
                 decided.append(name)
         made = Labels.of(labels)
-        harmful = "harmful" in (made.prompt_harm, made.response_harm)
         said = {t: {word, second.labels[t]} for t in made.tasks if (word := conclusion(second.steps, t))}
         differing = {t.value: other for t, words in said.items() for other in words - {None, made[t]}}
         kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
@@ -227,10 +226,10 @@ class CascadeGuard(Judging):
             labels=made,
             scores=scores,
             calibrated=first.calibrated and (second.calibrated or not decided),
-            harm=second.harm if harmful else None,
+            harm=second.harm if made.harmful else None,
             kinds=first.kinds or second.kinds,
             attack=second.attack if first.attack is None else first.attack,
-            flagged=harmful or second.fail_mode == "closed",
+            flagged=made.harmful or second.fail_mode == "closed",
             text=wire_format.with_block(second.text, made),
             notes={**notes, **({"disagreement": differing} if differing else {})},
             usage=usage,

@@ -45,11 +45,10 @@ def why(result: PassageResult) -> str:
 
 def worst_of(task: Task, results: Sequence[PassageResult]) -> PassageResult:
     """The result that decides a task: the most harmful one, or, for refusal, the one that complies most."""
-    wanted = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
 
     def badness(result: PassageResult) -> tuple[bool, float]:
         p = result.probabilities.get(task, 0.0)
-        return result.parsed.labels[task] == wanted, -p if task is Task.refusal else p
+        return result.parsed.labels[task] == TASKS[task].decisive, -p if task is Task.refusal else p
 
     return max(results, key=badness)
 

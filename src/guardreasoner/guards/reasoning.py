@@ -268,11 +268,9 @@ class ReasoningGuard(Judging):
         except Exception as error:
             if any(stream.error is error for stream in streams.values()):
                 raise
-            if isinstance(error, EngineError):
-                return [[unanswered(error)]] * len(pieces)
-            if len(pieces) > 1:
+            if len(pieces) > 1 and not isinstance(error, EngineError):
                 return [r for p in pieces for r in self._runs([p], plan, deadline, streams, first)]
-            return [[Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]]
+            return [[unanswered(error)]] * len(pieces)
 
     def _prompt(self, passage: Passage, first: FirstVerdict) -> Prompt:
         look = wire_format.first_look(first.verdict) if self.first_look and first.verdict is not None else ""

@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -28,6 +27,7 @@ from pydantic import (
 )
 
 from guardreasoner.errors import ConfigError, UnknownName
+from guardreasoner.ranges import plain_url
 from guardreasoner.types import FailMode, Mode, Task, Verdict
 from guardreasoner.yaml_files import read_yaml
 
@@ -207,12 +207,7 @@ class Proxy(_Section):
     @field_validator("upstream")
     @classmethod
     def _plain_url(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "http://none")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https URL")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold no user, password, query or fragment; keys come from the environment")
-        return url.rstrip("/") if url else None
+        return plain_url(url, "proxy.upstream") if url else None
 
     @model_validator(mode="after")
     def _overlap(self) -> Proxy:

@@ -17,9 +17,10 @@ from typing import Any
 
 from guardreasoner.engines.http import key_from
 from guardreasoner.errors import EngineError, EngineOverloaded, need
+from guardreasoner.ranges import plain_url
 from guardreasoner.records import Appender
 from guardreasoner.teach.ask import TeacherRun
-from guardreasoner.teach.config import SynthesizeConfig, plain_url
+from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.cost import worst_case
 from guardreasoner.teach.question import Messages, Reject, TeacherAnswer, next_move
 from guardreasoner.teach.teachers import PROVIDERS, TeacherReply
@@ -43,7 +44,7 @@ def client_of(config: SynthesizeConfig) -> Any:
     required = config.key is not None or config.base_url is None
     key = key_from(config.key or provider.key, required=required)
     openai = need("openai", "openai")
-    base_url = plain_url(config.base_url or provider.base_url)
+    base_url = plain_url(config.base_url or provider.base_url, "synthesize.base_url")
     return openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=6, timeout=config.timeout_s)
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from guardreasoner.errors import ConfigError, UnknownName, printable
+from guardreasoner.ranges import plain_url
 from guardreasoner.teach.question import Unlabelled
 
 TEACHERS = ("written", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")
@@ -77,17 +77,7 @@ class SynthesizeConfig:
                 "synthesize.key is the NAME of an environment variable (OPENAI_API_KEY), never the key itself"
             )
         if self.base_url is not None:
-            plain_url(self.base_url)
+            plain_url(self.base_url, "synthesize.base_url")
         for name in self.options:
             if re.search(r"key|secret|auth|password|header", name, re.I):
                 raise ConfigError(f"synthesize.options.{printable(name)}: secrets belong in the environment, not here")
-
-
-def plain_url(base_url: str) -> str:
-    """A server's address, if it contains no secret."""
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("synthesize.base_url must be an http or https address")
-    if parts.username or parts.password or parts.query:
-        raise ConfigError("synthesize.base_url must carry no user name, password or query: keys go in the environment")
-    return base_url.rstrip("/")

@@ -36,7 +36,6 @@ _FORMS = {
     "synthesis": "You are a classifier for analyzing interactions between humans and LLMs",
 }
 """How the two instructions begin: the one of inference, and the longer one that the script saves for WildGuard rows."""
-_BLOCK = re.compile(r"^[ \t>*#]*Answers:[ \t*]*$", re.I | re.M)
 _RULE = re.compile(r"^-{3,}[ \t]*\s*\Z", re.M)
 
 
@@ -128,7 +127,7 @@ def read_row(row: Mapping[str, Any], *, id: str, source: str) -> tuple[Trace, st
     if not isinstance(text, str) or not isinstance(row.get("input"), str):
         raise DataError("it is no text", field="output")
     prompt, response = read_input_block(row["input"])
-    blocks = list(_BLOCK.finditer(text))
+    blocks = list(wire_format.BLOCK_LINE.finditer(text))
     labels = wire_format.parse(text).labels
     if not blocks or not labels.tasks:
         raise DataError("there is no answer block with a verdict", field="output")

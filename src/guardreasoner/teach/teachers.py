@@ -15,7 +15,8 @@ from guardreasoner.engines.http import CallFailed, HttpClient, key_from
 from guardreasoner.engines.openai import read_chat
 from guardreasoner.errors import EngineError
 from guardreasoner.generation import Chat, Completion, Free, Judged, Scaffold, Turn
-from guardreasoner.teach.config import SynthesizeConfig, plain_url
+from guardreasoner.ranges import plain_url
+from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.question import Messages
 
 
@@ -129,7 +130,7 @@ class HttpTeacher:
         variable = key or provider.key
         secret = key_from(variable, required=key is not None or base_url is None)
         self._client = HttpClient(
-            plain_url(base_url or provider.base_url),
+            plain_url(base_url or provider.base_url, "synthesize.base_url"),
             provider.headers(secret) if secret else {},
             model=model,
             key=variable,

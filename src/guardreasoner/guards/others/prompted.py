@@ -153,12 +153,10 @@ class PromptedGuard(Judging):
             return [row[0] for row in self.engine.run([c.prompt for c in calls], plan, deadline=deadline)]
         except PlanUnsupported:
             raise
-        except EngineError as error:
-            return [unanswered(error)] * len(calls)
         except Exception as error:
-            if len(calls) > 1:  # an engine that dies on one row must not take the others with it
+            if len(calls) > 1 and not isinstance(error, EngineError):  # one row must not take the others with it
                 return [c for call in calls for c in self._complete([call], plan, deadline)]
-            return [Completion("", "unavailable", error=f"the engine died ({type(error).__name__})")]
+            return [unanswered(error)] * len(calls)
 
     def _verdict(
         self, exchange: Exchange, pieces: Sequence[Exchange] | None, answers: Sequence[_CallResult], latency_ms: float
@@ -214,7 +212,7 @@ class PromptedGuard(Judging):
 
     def _label(self, task: Task, mode: str, answers: Sequence[_CallResult], score: float | None) -> str | None:
         said = [a.parsed.labels[task] for a in answers if task in a.call.tasks]
-        decides = TASKS[task].negative if task is Task.refusal else TASKS[task].positive
+        decides = TASKS[task].decisive
         if decides not in said and None in said:
             return None
         if score is not None and self.calibration.covers(task, mode):

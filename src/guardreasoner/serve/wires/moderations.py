@@ -80,7 +80,7 @@ class Moderation(BaseModel):
 def scores_of(verdict: Verdict) -> dict[str, float]:
     """All 13 category scores; 0.0 where the verdict is no harm, or its kind counts towards no category."""
     found = dict.fromkeys(CATEGORIES, 0.0)
-    if not _harmful(verdict):
+    if not verdict.labels.harmful:
         return found
     table = kinds()
     for name, p in verdict.kinds.items():
@@ -155,7 +155,3 @@ def _inputs(given: str | list[str] | list[Part]) -> list[list[str]]:
     if not given:
         raise Refused(400, "input holds no text", "empty")
     return [[text] for text in given if isinstance(text, str)]
-
-
-def _harmful(verdict: Verdict) -> bool:
-    return "harmful" in (verdict.labels.prompt_harm, verdict.labels.response_harm)
