@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import islice, pairwise
+from string import ascii_lowercase
 
 COMMON = 30_000
 """Words that count as known: rarer ones are found by chance in letters that mean nothing."""
@@ -151,6 +152,18 @@ def less_a_letter(word: str) -> str:
     if len(word) < 4 or len(word) > LONGEST or known(word):
         return word
     return likeliest((lower[:i] + lower[i + 1 :] for i in range(1, len(word))), word)
+
+
+def another_letter(word: str) -> str:
+    """The most frequent word that an unknown one becomes with another letter after its first, or, where it is long,
+    with one more; or itself."""
+    lower = word.lower()
+    if len(word) < 4 or len(word) > LONGEST or known(word):
+        return word
+    other = likeliest((lower[:i] + c + lower[i + 1 :] for i in range(1, len(word)) for c in ascii_lowercase), word)
+    if other != word or len(word) < 6:
+        return other
+    return likeliest((lower[:i] + c + lower[i:] for i in range(1, len(word) + 1) for c in ascii_lowercase), word)
 
 
 def backwards(words: Sequence[str]) -> int:

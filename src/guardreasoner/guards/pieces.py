@@ -170,7 +170,11 @@ def _together(exchange: Exchange) -> str:
 def _around(variant: Exchange, variants: Sequence[tuple[Exchange, tuple[str, ...]]]) -> bool:
     """Whether most of a text is judged by itself: what it quotes, what is decoded in it, or the reading of a guess."""
     text = _said(variant)
-    others = [o.strip() for other, _ in variants if not variant.context and (o := _said(other)) != text]
+    others = [
+        o.strip()
+        for other, undone in variants
+        if not variant.context and (o := _said(other)) != text and "odd words" not in undone
+    ]
     guessed = variant is variants[0][0]
     return bool(mostly(text, WORDS)) or any(
         2 * len(other) >= len(text) and (guessed or other in text) for other in others

@@ -35,7 +35,10 @@ _SHAPES = {
     letter: shape
     for shapes, letters in (
         ("a b c d e f g h i j k l m n o p q r s t u v w x y z", "ค ๒ ς ๔ є Ŧ ﻮ ђ เ ן к ɭ ๓ ภ ๏ ק ợ г ร Շ ย ש ฬ א ץ չ"),
-        ("a b d e n o o o p s s s t t t u u w y v i k x m h b", "α β δ ε η ο σ θ ρ ς Տ տ τ է շ μ υ ω γ ν ι κ χ м н в"),
+        (
+            "a b d e n o o o p s s s t t t u u w y v i k x m h b b n",
+            "α β δ ε η ο σ θ ρ ς Տ տ τ է շ μ υ ω γ ν ι κ χ м н в ь п",
+        ),
         ("d e f g h h i j k l m n n o p q r s t u v w y y z", "ժ ҽ բ ց հ Հ ì յ ҟ Ӏ ʍ ո ղ օ ք զ ɾ ʂ է ս մ ա վ Վ Հ"),
         (
             "a b c d e f g h i j k l m n o p q r s t u v w x y z",
@@ -71,6 +74,14 @@ def upright(text: str) -> str:
     turned = "".join(_TURNED.get(c, c) for c in text)
     stretch = re.sub(r"[^ -~]+", "", turned)
     return f"{stretch[::-1]}\n{stretch}"
+
+
+def looks(word: str) -> tuple[str, ...]:
+    """What a word of letters that are not Latin, or stand upside down, may look like."""
+    if not any(_foreign(c) or (c in _TURNED and not c.isascii()) for c in word):
+        return ()
+    turned = "".join(_TURNED.get(c, c) for c in word)
+    return turned[::-1], turned, _look_of(word)
 
 
 def smuggled(text: str) -> str:

@@ -17,7 +17,6 @@ from guardreasoner.guards.english_words import (
     known,
     less_a_letter,
     likeliest,
-    listed,
     nearest,
     without_vowels,
 )
@@ -29,10 +28,6 @@ FEWEST_SIGNS = 4
 """Words that a cipher of signs must gain."""
 _LETTERS = re.compile(r"[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z']+")
-_ALONE = re.compile(r"(?<![\w'’@/.#-])[a-z]{6,20}(?![\w'’@/])")
-"""A word that may hold one letter too many, though no other does."""
-LONGEST_MENDED = 600
-"""Characters of a text in which such a word is looked for: a longer one often holds a word that no list has."""
 _POINTS = ".,;:!?\"'()"
 _SYLLABLE = re.compile("(?:ub|ob|op|ag|idg|ithag)(?=[aeiouAEIOU])")
 """Put before vowels: Ubbi Dubbi and other languages of children."""
@@ -131,8 +126,6 @@ def lossy(text: str) -> Iterator[tuple[str, str]]:
     """Name and text of what misspelt words may have been: the most frequent words that fit."""
     words = [w for w in _LETTERS.findall(text) if len(w) > 1]
     english = OTHER.isdisjoint(map(str.lower, words))  # many a German word is an English one and a letter
-    if english and len(text) < LONGEST_MENDED:
-        yield "letters put in", _ALONE.sub(lambda m: m[0] if listed(m[0]) else less_a_letter(m[0]), text)
     if sum(not known(w) for w in words) > 1:
         yield "misspelled", _by_words(text, lambda w: nearest(w, inner_sorted), needed=2)[0]
         if english:
@@ -210,6 +203,20 @@ def _gain(old: str, new: str) -> int:
     if old == new:
         return -1
     return 3 * (known(new) and new.lower() != old.lower()) - 3 * known(old) - (not known(new) and not known(old))
+
+
+OF_A_WORD: tuple[Callable[[str], str], ...] = (
+    lambda word: word[::-1],
+    lambda word: word.translate(_shift(13)),
+    lambda word: word.translate(str.maketrans(*_mirror())),
+    _pig,
+    lambda word: _SYLLABLE.sub("", word),
+)
+
+
+def shifts(word: str) -> Iterator[str]:
+    """A word with its letters shifted, as Caesar did first."""
+    return (word.translate(_shift(k)) for k in (23, 25, 1, 3, *range(2, 25)))
 
 
 GUESSES = (("words in reverse order", turned),)

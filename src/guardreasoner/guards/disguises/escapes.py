@@ -23,22 +23,22 @@ def entities(text: str) -> str:
     return _ENTITY.sub(lambda m: html.unescape(m.group()), text) if "&" in text else text
 
 
-def percent(text: str) -> str:
+def percent(text: str, needed: int = ESCAPES_NEEDED) -> str:
     """URL-encoded characters; `+` is a space where the text has none of its own."""
-    if text.count("%") < ESCAPES_NEEDED:
+    if text.count("%") < needed:
         return text
     decoded = _PERCENT.sub(lambda m: utf8(unquote_to_bytes(m.group())) or m.group(), text)
     return decoded.replace("+", " ") if decoded != text and not re.search(r"\s", decoded) else decoded
 
 
-def escapes(text: str) -> str:
+def escapes(text: str, needed: int = ESCAPES_NEEDED) -> str:
     r"""`\uXXXX`, `\u{X}`, `\xXX`, `%uXXXX`, `U+XXXX` and octal escapes, where there are several."""
     if "\\" not in text and "+" not in text and "%u" not in text:
         return text
-    if sum(1 for _ in _ESCAPE.finditer(text)) >= ESCAPES_NEEDED:
+    if sum(1 for _ in _ESCAPE.finditer(text)) >= needed:
         decoded = _ESCAPE.sub(lambda m: _character(next(g for g in m.groups() if g)), text)
         text = decoded.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if len(_OCTAL.findall(text)) >= ESCAPES_NEEDED:
+    if len(_OCTAL.findall(text)) >= needed:
         text = _OCTAL.sub(lambda m: chr(int(m[1], 8)), text)
     return text
 

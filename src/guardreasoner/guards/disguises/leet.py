@@ -22,7 +22,7 @@ _LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+(€']{1,24}")
 
 def leet(text: str) -> str:
     """Digits and signs that stand for letters, where several words become English by it."""
-    drawn = _GLYPH.sub(lambda m: _GLYPHS[m.group()], text)
+    drawn = glyphs(text)
     if sum(map(known, _LETTERS.findall(drawn))) > sum(map(known, _LETTERS.findall(text))) + 1:
         text = drawn
     text = _LONG_LEET.sub(_leet_apart, text)
@@ -33,6 +33,11 @@ def leet(text: str) -> str:
         return text
     read = {w: w.lower().translate(_AS_LEET) for w in mixed} | read
     return _LEET_WORD.sub(lambda m: read.get(m.group(), m.group()), text)
+
+
+def glyphs(text: str) -> str:
+    """Letters drawn with signs (`|<`) as letters."""
+    return _GLYPH.sub(lambda m: _GLYPHS[m.group()], text)
 
 
 def as_letters(text: str) -> str:

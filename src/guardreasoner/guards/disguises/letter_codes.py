@@ -18,18 +18,18 @@ FEWEST_BRAILLE = 3
 LONGEST_NUMBER = 1_200
 """Digits of a number that is read as bytes."""
 _BINARY = re.compile(r"(?:[01]{7,8}[ ,;_-]{0,2}){4,}[01]{0,7}")
-_DECIMAL = re.compile(r"(?:\d{2,3}[ ,;.-]{1,2}){5,}\d{2,3}")
+_DECIMAL = r"\d{2,3}", r"[ ,;.-]{1,2}"
 _CALLS = re.compile(r"(?:\b\w{2,14}\(\s?(?:0x[0-9a-fA-F]{2}|\d{2,3})\s?\)[\s+.,&|]{0,4}){4,}")
-_PRESSED = re.compile(r"(?<![\d.])(?:([2-9])\1{0,3}[-,./|0 ]{1,3}){7,}([2-9])\2{0,3}(?![\d.])")
+_PRESSED = "(?:" + "|".join(f"{key}{{1,4}}" for key in range(2, 10)) + ")", "[-,./|0 ]{1,3}"
 _KEYS = re.compile(r"(?<![\d.])(?:[2-9]{1,14}[-,/|0 ]{1,3}){4,}[2-9]{1,14}(?![\d.])")
-_NUMBERED = re.compile(r"(?<![\d.])(?:\d{1,2}[-,./| ]{1,3}){7,}\d{1,2}(?![\d.])")
+_NUMBERED = r"\d{1,2}", "[-,./| ]{1,3}"
 _KEYPAD = ("", "", "abc", "def", "ghi", "jkl", "mno", "pqrs", "tuv", "wxyz")
 _SPELLING = (
     "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike november oscar papa "
     "quebec romeo sierra tango uniform victor whiskey whisky x-?ray yankee zulu"
 )
 _NAMES = _SPELLING.replace(" ", "|")
-_NATO = re.compile(rf"\b(?:(?:{_NAMES})\b\W{{1,3}}){{5,}}(?:{_NAMES})\b", re.I)
+_NATO = f"(?:{_NAMES})", r"\W{1,3}"
 _BRAILLE = re.compile("[\u2800-\u283f]+")
 _DOTS = bytes.fromhex("0103091911 0b1b130a1a 05070d1d15 0f1f170e1e 2527 3a 2d3d35".replace(" ", ""))
 """Braille patterns of a to z, less U+2800."""
@@ -38,7 +38,8 @@ _SQUARE = re.compile(r"(?<![\d.])(?:[1-5][1-5][-, /|]{1,3}){7,}[1-5][1-5](?![\d.
 _SQUARES = ("abcdefghiklmnopqrstuvwxyz", "abcdefghijlmnopqrstuvwxyz")
 _ALPHABET, _BITS = string.ascii_lowercase, str.maketrans("ABab", "0101")
 _TWO_LETTERS = re.compile(r"\b(?:[ab]{5}[ ,/|]{0,3}){4,}", re.I)
-_MORSE = re.compile(r"(?:[.\-–—−•·_]{1,5}[\s/|,;]{1,4}){4,}[.\-–—−•·_]{1,5}")
+_MORSE = r"[.\-–—−•·_]{1,5}", r"[\s/|,;]{1,4}"
+_SPOKEN = "(?:dit?|dah?|dot|dash)", r"[-\s,/|;]{1,4}"
 _MORSE_LETTERS = """
 .- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
 ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
@@ -96,7 +97,12 @@ def _numbered(run: str) -> str | None:
     letters = ["".join(chr(97 - first + int(n)) for n in word) for word in words]
     found = "".join(letters) if all(len(word) == 1 for word in words) else " ".join(letters)
     found = " ".join(apart(found)) if " " not in found else found
-    return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
+    return f" {found} " if sensible(found) and _says(found) else None
+
+
+def _says(found: str) -> bool:
+    """Whether numbers say more than they do by chance: words of eight letters, or one word and nothing else."""
+    return known(found) or sum(map(len, filter(known, found.split()))) > 7
 
 
 def _pressed(run: str) -> str | None:
@@ -106,7 +112,7 @@ def _pressed(run: str) -> str | None:
         return None
     letters = ["".join(_KEYPAD[int(key)][len(more)] for key, more in word) for word in words]
     found = " ".join(apart(letters[0])) if len(letters) == 1 else " ".join(filter(None, letters))
-    return f" {found} " if sensible(found) and sum(map(len, filter(known, found.split()))) > 7 else None
+    return f" {found} " if sensible(found) and _says(found) else None
 
 
 def _keys(run: str) -> str | None:
@@ -172,17 +178,42 @@ def _morse(run: str) -> str | None:
     return f" {found} " if sensible(found) else None
 
 
+def _spoken(run: str) -> str | None:
+    """Morse in words (`dah-di-dit`); what stands most often between them parts the signs of a letter."""
+    inner = Counter(re.findall(r"[-\s,/|;]+", run)).most_common(1)[0][0]
+    signs = re.sub("[a-z]+", lambda m: "_" if m[0].startswith("da") else ".", run.lower())
+    apart_ = re.sub(r"[-\s,/|;]+", lambda m: "" if m[0] == inner else m[0].replace("-", " "), signs)
+    return _morse(apart_) if re.search(r"[\s,/|;]", apart_) else None
+
+
+def _run(sign: str, between: str, fewest: int) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.])(?:{sign}{between}){{{fewest - 1},}}{sign}(?!\w|\.\d)", re.I)
+
+
 CODES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
     (_CALLS, _calls),
     (_BINARY, _binary),
     (_DIGITS, _digits),
-    (_PRESSED, _pressed),
+    (_run(*_PRESSED, 8), _pressed),
     (_KEYS, _keys),
-    (_DECIMAL, _decimal),
+    (_run(*_DECIMAL, 6), _decimal),
     (_SQUARE, _square),
     (_TWO_LETTERS, _two_letters),
-    (_NUMBERED, _numbered),
-    (_NATO, _nato),
-    (_MORSE, _morse),
+    (_run(*_NUMBERED, 8), _numbered),
+    (_run(*_NATO, 6), _nato),
+    (_run(*_MORSE, 5), _morse),
+    (_run(*_SPOKEN, 8), _spoken),
 )
+OF_A_WORD = tuple(
+    (_run(*signs, 4), read)
+    for signs, read in (
+        (_PRESSED, _pressed),
+        (_DECIMAL, _decimal),
+        (_NUMBERED, _numbered),
+        (_NATO, _nato),
+        (_MORSE, _morse),
+        (_SPOKEN, _spoken),
+    )
+)
+"""Those of so few signs that they are read only where they give one word and nothing else."""
 EXACT = (("Braille", braille),)

@@ -34,6 +34,14 @@ def stretched(text: str) -> str:
     return _LETTERS.sub(lambda m: read.get(m.group(), m.group()), text) if len(read) > 2 else text
 
 
+def undrawn(word: str) -> str:
+    """The word that an unknown one is with each of its letters once, or one drawn out; itself where there is none."""
+    tries = [word[::k] for k in (2, 3, 4) if _repeated(word, k)]
+    tries += [_THRICE.sub(r"\1\1", word), _THRICE.sub(r"\1", word)]
+    tries += [_DOUBLED.sub(r"\1", word)] if len(word) > 4 else []
+    return next((t for t in tries if known(t)), word)
+
+
 def broken(text: str) -> str:
     """Words with signs or digits put into them (`ma-ke`, `m(a)ke`, `m1a1k1e1`) without these."""
     read = {token: word for token in set(_BROKEN.findall(text)) if (word := _mended(token))}
@@ -42,11 +50,11 @@ def broken(text: str) -> str:
 
 def masked(text: str) -> str:
     """Words with signs in place of letters after the first (`m*ke`, `b*k*`), as the most frequent words that fit."""
-    read = {token: word for token in set(_MASKED.findall(text)) if (word := _unmasked(token)) != token}
+    read = {token: word for token in set(_MASKED.findall(text)) if (word := unmasked(token)) != token}
     return _MASKED.sub(lambda m: read.get(m.group(), m.group()), text) if read else text
 
 
-def _unmasked(token: str) -> str:
+def unmasked(token: str) -> str:
     """With vowels in place of the signs, or, of two signs at most that end no word, with any letters."""
     parts = _MASK.split(token.lower())
     if known(token.rstrip("*#•")):  # a footnote

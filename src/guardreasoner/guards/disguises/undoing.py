@@ -24,6 +24,7 @@ from guardreasoner.guards.disguises import (
     leet,
     letter_codes,
     markup,
+    odd_words,
     padding,
     scattered,
     spacing,
@@ -49,6 +50,7 @@ GUESSES: Undoings = (
     *byte_encodings.GUESSES,
     *markup.GUESSES,
     *leet.GUESSES,
+    *odd_words.GUESSES,
     *spellings.GUESSES,
     *scattered.GUESSES,
     *layout.GUESSES,
@@ -59,6 +61,7 @@ GUESSES: Undoings = (
 AS_WRITTEN: Undoings = (
     *byte_encodings.AS_WRITTEN,
     *characters.AS_WRITTEN,
+    *odd_words.AS_WRITTEN,
     *spacing.AS_WRITTEN,
     *spellings.AS_WRITTEN,
     *ciphers.AS_WRITTEN,
