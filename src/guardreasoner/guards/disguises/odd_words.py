@@ -31,7 +31,7 @@ LONGEST_MENDED = 600
 FEWEST, SHORTEST = 4, 3
 """Letters of a word that is read, and of one in leet: fewer become a word by chance."""
 FOREIGN, MOST = 1 / 4, 2
-"""Share of words that are no English from which a text is of another language, and how many may always be none."""
+"""Share of words that are no English from which a text is of another language, and how many may always be odd."""
 USUAL = 4
 """Shifts that are tried on the shortest words: of all 25, one makes a word of many a name."""
 _POINTS = ".,;:!?\"'()*"
@@ -58,14 +58,17 @@ _APART = re.compile(r"(?<![^\W_])[a-z]([^\w]|_)[a-z]\1[a-z](?![^\W_])", re.I)
 
 
 def odd_words(text: str) -> str:
-    """The text with its odd words read; itself where none is."""
+    """The text with its odd words read; itself where none is, or most are."""
+    written = text
     for pattern, read in _RUNS:
         text = pattern.sub(lambda m, read=read: _word((read(m[0]) or "").strip()) or m[0], text)  # type: ignore[misc]
     text = _APART.sub(lambda m: word if known(word := "".join(_LETTERS.findall(m[0]))) else m[0], text)
     words = text.split()
-    odd = [w for w in dict.fromkeys(words) if len(w) <= LONGEST and not _plain(w)]
+    odd = {w for w in words if len(w) <= LONGEST and not _plain(w)}
     if not odd:
         return text
+    if sum(w in odd for w in words) > max(MOST, len(words) / 2):
+        return written
     strange = sum(w.strip(_POINTS).isalpha() or w.lower() in OTHER for w in odd)
     english = strange <= max(MOST, FOREIGN * len(words))
     text = _put_together(text, odd) if english else text
@@ -198,7 +201,7 @@ _RUNS: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
 
 def _put_together(text: str, odd: Collection[str]) -> str:
     """Two neighbours of which one is no word, as the word that they make."""
-    made, odd = list[str](), set(odd)
+    made: list[str] = []
     for token in text.split(" "):
         left = made[-1] if made else ""
         halves = left.isalpha() and not left.isupper() and (token in odd or left in odd)
