@@ -123,7 +123,7 @@ def test_a_killed_server_takes_a_hanging_guard_with_it():
         (["--guard", GUARD, "--host", "0.0.0.0"], "GUARDREASONER_API_KEYS"),
         (["--guard", GUARD, "--host", "203.0.113.7", "--mode", "full"], "GUARDREASONER_API_KEYS"),
         (["--guard", GUARD, "--policy", "/nowhere.yaml"], "cannot be read"),
-        (["--guard", GUARD, "--upstream", "http://user:pw-4711@host/v1"], "no user, password"),
+        (["--guard", GUARD, "--upstream", "http://user:pw-4711@host/v1"], "no user name, password"),
         (["--guard", GUARD, "--fail-mode", "ajar"], "fail_mode"),
     ],
 )
