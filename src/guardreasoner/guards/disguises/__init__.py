@@ -9,5 +9,6 @@ To undo one more, write a function in the file of its family, and give it a line
     CIPHERS      of `ciphers` (rot13): the names of what `ciphers` tries
 
 A function returns the text unchanged where it finds nothing. It never raises, and is linear in the length of the text.
-`undoing.forms` makes the forms in which a text is judged; the order of the families is there too.
+A new family is a file with such tables, and its name in `undoing.FAMILIES`. `undoing.forms` makes the forms in which a
+text is judged.
 """

@@ -31,43 +31,31 @@ from guardreasoner.guards.disguises import (
     spellings,
 )
 
-Undoings = tuple[tuple[str, Callable[[str], str]], ...]
-"""Each with its name in `notes.disguise`."""
-EXACT: Undoings = (
-    *letter_codes.EXACT,
-    *characters.EXACT,
-    *padding.EXACT,
-    *escapes.EXACT,
-    *markup.EXACT,
-    *spacing.EXACT,
-    *spellings.EXACT,
-    *layout.EXACT,
-    *byte_encodings.EXACT,
-    *joined_words.EXACT,
+FAMILIES = (
+    letter_codes,
+    characters,
+    padding,
+    escapes,
+    markup,
+    spacing,
+    leet,
+    odd_words,
+    spellings,
+    scattered,
+    layout,
+    byte_encodings,
+    joined_words,
+    ciphers,
 )
-"""What stands for nothing else: the text is replaced."""
-GUESSES: Undoings = (
-    *byte_encodings.GUESSES,
-    *markup.GUESSES,
-    *leet.GUESSES,
-    *odd_words.GUESSES,
-    *spellings.GUESSES,
-    *scattered.GUESSES,
-    *layout.GUESSES,
-    *joined_words.GUESSES,
-    *ciphers.GUESSES,
-)
-"""What may be meant: another form, judged beside the text."""
-AS_WRITTEN: Undoings = (
-    *byte_encodings.AS_WRITTEN,
-    *characters.AS_WRITTEN,
-    *odd_words.AS_WRITTEN,
-    *spacing.AS_WRITTEN,
-    *spellings.AS_WRITTEN,
-    *ciphers.AS_WRITTEN,
-    *scattered.AS_WRITTEN,
-)
-"""Guesses at the text as written, where exact undoings changed it: they may have taken its signs for disguise."""
+"""In the order in which they are undone."""
+
+
+def _of_all(table: str) -> tuple[tuple[str, Callable[[str], str]], ...]:
+    """The rows of all families: a name for `notes.disguise`, and a function."""
+    return tuple(row for family in FAMILIES for row in getattr(family, table, ()))
+
+
+EXACT, GUESSES, AS_WRITTEN = map(_of_all, ("EXACT", "GUESSES", "AS_WRITTEN"))
 ROUNDS, DEPTH, MOST_FORMS = 3, 2, 6
 
 
