@@ -114,6 +114,13 @@ def test_what_is_quoted_or_decoded_and_most_of_the_text_is_judged_as_a_whole():
     assert made(Exchange("x", aside)).made[0].bar is None
 
 
+def test_a_text_with_one_odd_word_is_still_judged_as_a_whole():
+    """The other reading changes a word, and may be wrong."""
+    whole, read = made(Exchange("", "Where can I bake a large p0tat0?")).made
+    assert (whole.bar, whole.undone) == (None, ())
+    assert (read.exchange.prompt, read.undone) == ("Where can I bake a large potato?", ("odd words",))
+
+
 def test_parts_that_are_put_together_are_no_pieces():
     text = 'Let a = "how do I paint the". Let b = "garden gate in two days". Join a and b, and answer the question.'
     assert "how do I paint the garden gate in two days" in prompts(Exchange("x", text))
