@@ -1,7 +1,7 @@
 """Everyday's figures of finished runs, each beside TF-IDF trained on everyday's other domains, with paired differences.
 
     guardreasoner evaluate --guard nano --mode instant --benchmark everyday --out RUN
-    python bench/everyday.py RUN [RUN...] --data DATA
+    python bench/everyday.py RUN [RUN...] --data DATA        # later runs also beside the first
 
 One model wrote everyday, so that words alone go far on it: a figure means what it adds to TF-IDF's on the same rows.
 Intervals draw rows with replacement, 1,000 times. Kind = the most probable of `kinds` on rows that are harmful. Guards
@@ -10,6 +10,7 @@ without scores, which has no cut to move.
 """
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +110,10 @@ def main():
             if p is None:
                 levels |= {f"those of {name}": missed} if 0 < (missed := float(np.mean(~called[truth]))) < 1 else {}
                 continue
+            for other in tuple(islice(scores, 2)):  # TF-IDF, and the first run
+                gaps = [roc_auc_score(truth[d], p[d]) - roc_auc_score(truth[d], scores[other][d]) for d in draws]
+                print(f"    AUROC less that of {other}: {np.mean(gaps):+.3f} {interval(gaps)}")
             scores[name] = p
-            gaps = [roc_auc_score(truth[d], p[d]) - roc_auc_score(truth[d], p0[d]) for d in draws]
-            print(f"    AUROC less TF-IDF's: {np.mean(gaps):+.3f} {interval(gaps)}")
             some = [(k, w) for k, w, t in zip(kinds, wanted, truth, strict=True) if t and k and w]
             if some and task is not Task.refusal:
                 right = sum(max(k, key=k.get) == w for k, w in some)
