@@ -169,7 +169,7 @@ def curve(guard, task, folder, rng, *, count, lengths, texts, positions):
         rate = np.mean([v.flagged for v in calm])
         print(
             f"{words:>6} words | {' '.join(f'{100 * f:3.0f}' for f in found)} | mean {100 * np.mean(found):.1f}, "
-            f"lowest {100 * min(found):.0f} | harmless flagged {100 * rate:.1f} of {len(some)} | passes "
+            f"lowest {100 * min(found):.0f} | harmless flagged {100 * rate:.1f}% of {len(some)} | passes "
             f"{np.mean([v.usage.passes for v in calm]):.0f}, {np.median([v.usage.latency_ms for v in calm]):.0f} ms",
             flush=True,
         )
