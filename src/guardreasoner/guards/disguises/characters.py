@@ -92,6 +92,8 @@ def smuggled(text: str) -> str:
 
 def revealed(text: str) -> str:
     """The text normalised, unless that changes nothing but typography (narrow spaces, ellipses)."""
+    if text.isascii():
+        return text
     normal = normalise(text)
     return text if normal == text.translate(_TYPOGRAPHY) else normal
 
