@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guardreasoner.errors import ConfigError, DataError, UnknownName, need
+from guardreasoner.errors import ConfigError, DataError, need
+from guardreasoner.guards.base import known_tasks
 from guardreasoner.guards.calibration import Curve
 from guardreasoner.metrics import expected_calibration_error
 from guardreasoner.types import TASKS, Example, Labels, Task, Verdict
@@ -68,10 +69,7 @@ class CalibrateConfig:
     """Validation rows that are judged, drawn in the proportions of their gold; None = all."""
 
     def __post_init__(self) -> None:
-        tasks = [t.value for t in TASKS]
-        for name in (*self.targets, *self.sources, *self.pieces):
-            if name not in tasks:
-                raise UnknownName("task", name, tasks)
+        known_tasks((*self.targets, *self.sources, *self.pieces))
 
 
 @dataclass(frozen=True, slots=True)

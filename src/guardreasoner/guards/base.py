@@ -228,7 +228,7 @@ def validated(exchanges: Iterable[Exchange]) -> list[Exchange]:
     return found
 
 
-def known_tasks(tasks: Collection[Task] | None) -> tuple[Task, ...]:
+def known_tasks(tasks: Collection[str] | None) -> tuple[Task, ...]:
     """The tasks that `judge` is asked; None = all. A wrong name is refused: it would never be judged."""
     wrong = [t for t in ([tasks] if isinstance(tasks, str) else tasks or ()) if t not in TASKS]
     if wrong:
