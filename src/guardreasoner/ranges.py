@@ -11,7 +11,6 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 from guardreasoner.errors import ConfigError, UnknownName, printable
 
@@ -39,16 +38,6 @@ RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
     ("from 0 to 65535", 0, 65535, frozenset(("port",))),
 )  # fmt: skip
 """In words, least, most, names."""
-
-
-def plain_url(url: str, where: str) -> str:
-    """A server's address, if it is one and holds no secret; the error (`ConfigError`) says `where` it stands."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{where} must be an http or https address")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(f"{where} must hold no user name, password, query or fragment: keys go in the environment")
-    return url.rstrip("/")
 
 
 def check_range(name: str, value: Any, where: str) -> None:

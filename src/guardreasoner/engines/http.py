@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from guardreasoner.engines.base import PASSED, rough_offsets
 from guardreasoner.errors import ConfigError, EngineError, need, printable
@@ -304,6 +305,16 @@ def seconds(text: str) -> float | None:
             continue
         return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
     return None
+
+
+def plain_url(url: str, where: str) -> str:
+    """A server's address, if it is one and holds no secret; the error (`ConfigError`) says `where` it stands."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{where} must be an http or https address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(f"{where} must hold no user name, password, query or fragment: keys go in the environment")
+    return url.rstrip("/")
 
 
 def key_from(variable: str, *, required: bool = True) -> str:

@@ -26,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
+from guardreasoner.engines.http import plain_url
 from guardreasoner.errors import ConfigError, UnknownName
-from guardreasoner.ranges import plain_url
 from guardreasoner.types import FailMode, Mode, Task, Verdict
 from guardreasoner.yaml_files import read_yaml
 

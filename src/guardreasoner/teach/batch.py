@@ -15,9 +15,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.engines.http import key_from
+from guardreasoner.engines.http import key_from, plain_url
 from guardreasoner.errors import EngineError, EngineOverloaded, need
-from guardreasoner.ranges import plain_url
 from guardreasoner.records import Appender
 from guardreasoner.teach.ask import TeacherRun
 from guardreasoner.teach.config import SynthesizeConfig

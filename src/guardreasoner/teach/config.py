@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from guardreasoner.engines.http import plain_url
 from guardreasoner.errors import ConfigError, UnknownName, printable
-from guardreasoner.ranges import plain_url
 from guardreasoner.teach.question import Unlabelled
 
 TEACHERS = ("written", "openai", "anthropic", "openai-batch", "vllm", "hf", "onnx")

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from guardreasoner.engines.anthropic import read_message
-from guardreasoner.engines.http import CallFailed, HttpClient, key_from
+from guardreasoner.engines.http import CallFailed, HttpClient, key_from, plain_url
 from guardreasoner.engines.openai import read_chat
 from guardreasoner.errors import EngineError
 from guardreasoner.generation import Chat, Completion, Free, Judged, Scaffold, Turn
-from guardreasoner.ranges import plain_url
 from guardreasoner.teach.config import SynthesizeConfig
 from guardreasoner.teach.question import Messages
 
