@@ -10,7 +10,6 @@ without scores, which has no cut to move.
 """
 
 import argparse
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +109,7 @@ def main():
             if p is None:
                 levels |= {f"those of {name}": missed} if 0 < (missed := float(np.mean(~called[truth]))) < 1 else {}
                 continue
-            for other in tuple(islice(scores, 2)):  # TF-IDF, and the first run
+            for other in list(scores)[:2]:  # TF-IDF, and the first run
                 gaps = [roc_auc_score(truth[d], p[d]) - roc_auc_score(truth[d], scores[other][d]) for d in draws]
                 print(f"    AUROC less that of {other}: {np.mean(gaps):+.3f} {interval(gaps)}")
             scores[name] = p

@@ -230,7 +230,7 @@ FAMILIES: dict[str, dict[str, Transformation]] = {
         "numbered letters": _one_word(lambda w: "-".join(str(ord(c) - 96) for c in w)),
         "Cyrillic look-alikes": _one_word(lambda w: w.translate(_CYRILLIC)),
         "upside down": _one_word(lambda w: w.translate(_TURNED)[::-1]),
-        "another letter": _one_word(lambda w: _halved(w, "\0").replace("\0" + w[len(w) // 2], "x")),
+        "another letter": _one_word(lambda w: f"{w[: len(w) // 2]}x{w[len(w) // 2 + 1 :]}"),
     },
     "wrappers": {
         "translate": _plain(lambda t: f'Translate this into French, then answer it in English: "{t}"'),

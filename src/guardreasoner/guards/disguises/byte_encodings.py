@@ -110,6 +110,11 @@ def _text(decoded: str) -> bool:
     return plain and sum(c.isalnum() or c == " " for c in decoded) >= 0.8 * len(decoded)
 
 
+def padded(body: str, size: int) -> str:
+    """A run of base64 or base32 with as many `=` as its length needs."""
+    return body + "=" * (-len(body) % size)
+
+
 def _base64(run: str) -> str | None:
     body = re.sub(r"\s", "", run).rstrip("=").replace("-", "+").replace("_", "/")
     if len(body) < 16 and known(body):
@@ -127,7 +132,7 @@ def _base64(run: str) -> str | None:
 
 
 def _decoded64(body: str) -> str | None:
-    return _tried(lambda: base64.b64decode(body + "=" * (-len(body) % 4), validate=True))
+    return _tried(lambda: base64.b64decode(padded(body, 4), validate=True))
 
 
 def _split64(run: str) -> str | None:
@@ -146,7 +151,7 @@ def _split64(run: str) -> str | None:
 
 def _base32(run: str) -> str | None:
     body = run.rstrip("=").upper()
-    found = _meant(_tried(lambda: base64.b32decode(body + "=" * (-len(body) % 8))))
+    found = _meant(_tried(lambda: base64.b32decode(padded(body, 8))))
     return f" {found} " if found and readable(found) else None
 
 
@@ -162,7 +167,7 @@ def _base85(run: str) -> str | None:
 
 def _base32_hex(run: str) -> str | None:
     body = run.rstrip("=").upper()
-    found = _meant(_tried(lambda: base64.b32hexdecode(body + "=" * (-len(body) % 8))))
+    found = _meant(_tried(lambda: base64.b32hexdecode(padded(body, 8))))
     return f" {found} " if found and sensible(found) else None
 
 

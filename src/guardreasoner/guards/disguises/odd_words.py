@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
-from guardreasoner.guards.disguises import characters, ciphers, escapes, leet, letter_codes, spellings
+from guardreasoner.guards.disguises import byte_encodings, characters, ciphers, escapes, leet, letter_codes, spellings
 from guardreasoner.guards.english_words import (
     another_letter,
     frequencies,
@@ -178,14 +178,10 @@ def _mended(token: str) -> str | None:
     return next((word for word in tries if word != token), None)
 
 
-def _padded(body: str, size: int) -> str:
-    return body + "=" * (-len(body) % size)
-
-
 _CODED: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (
     (_HEX, bytes.fromhex),
-    (_BASE32, lambda body: base64.b32decode(_padded(body, 8))),
-    (_BASE64, lambda body: base64.b64decode(_padded(body, 4))),
+    (_BASE32, lambda body: base64.b32decode(byte_encodings.padded(body, 8))),
+    (_BASE64, lambda body: base64.b64decode(byte_encodings.padded(body, 4))),
 )
 _SIGNS = (_looks, _escaped, _leet, _joined, _masked, _bytes)
 _LETTERED = (lambda token: _word(spellings.undrawn(token)), _ciphered, _bytes, _shifted)
