@@ -60,6 +60,9 @@ class EncoderConfig:
     """Distance of the targets from 0 and 1."""
     kind_weight: float = 0.3
     attack_weight: float = 0.5
+    reply_from_request: float = 0.0
+    """Share of the request's logit, less the refusal's, that the reply's head takes over once it is trained: what a
+    harmful request asks for and is not refused is likelier to be harmful."""
     epochs: int = 1
     save_minutes: float = 4.0
     seed: int = 42
