@@ -11,7 +11,7 @@ from guardreasoner.data.everyday import shipped
 from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.train.encoder_mix import load_rows
 from guardreasoner.train.encoder_settings import EncoderData
-from guardreasoner.types import TASKS
+from guardreasoner.types import TASKS, Task
 
 
 def lines(path):
@@ -26,9 +26,10 @@ def rows():
 def test_every_row_has_its_labels_and_what_is_harmful_a_kind(rows):
     for row in rows:
         tasks = [t for t in TASKS if t.value in row]
-        assert tasks == (list(TASKS) if "response" in row else ["prompt_harm"]), row["id"]
+        known = (list(TASKS), [Task.refusal, Task.response_harm]) if "response" in row else (["prompt_harm"],)
+        assert tasks in known, row["id"]
         assert all(row[t.value] in (TASKS[t].positive, TASKS[t].negative) for t in tasks), row["id"]
-        harmful = "harmful" in (row["prompt_harm"], row.get("response_harm"))
+        harmful = "harmful" in (row.get("prompt_harm"), row.get("response_harm"))
         assert (row.get("category") in kinds()) is harmful, row["id"]
     assert len({row["id"] for row in rows}) == len({(row["prompt"], row.get("response")) for row in rows}) == len(rows)
 
@@ -46,8 +47,9 @@ def test_no_request_is_a_test_row_of_everyday(rows):
 def test_they_train_where_the_recipe_says_so(tmp_path, rows):
     made, about = load_rows(tmp_path, EncoderData(contrasts=True, repeat={"contrasts": 2}, joined=0, worn=0))
     replies = sum("response" in row for row in rows)
-    assert about["sources"] == {"contrasts": 2 * (replies + len({row["prompt"] for row in rows}))}
+    requests = {row["prompt"] for row in rows if "prompt_harm" in row}
+    assert about["sources"] == {"contrasts": 2 * (replies + len(requests))}
     with_reply = [row for row in made if row.response]
     assert len(with_reply) == 2 * replies
-    assert all(None not in row.labels for row in with_reply)
+    assert all(None not in row.labels[1:] for row in with_reply)
     assert load_rows(tmp_path, EncoderData(contrasts=True, joined=0, worn=0, default_cap=0))[0]

@@ -76,10 +76,11 @@ def everyday_rows(values: Mapping[str, Any]) -> list[EncoderRow]:
 
 
 def contrast_rows(values: Mapping[str, Any]) -> list[EncoderRow]:
-    """A row of `data/contrasts.jsonl`, and where it has a reply its request alone."""
+    """A row of `data/contrasts.jsonl`, and where it has a reply and its request a label the request alone."""
     labels = _three(label_of(t, values.get(t.value)) for t in TASKS)
     whole = EncoderRow(values["prompt"], values.get("response"), labels, values.get("category"), 0.0, "contrasts")
-    return [_request(whole)] if whole.response is None else [_request(whole), whole]
+    request = [] if labels[0] is None else [_request(whole)]
+    return request if whole.response is None else [*request, whole]
 
 
 def rows_of(
