@@ -1,6 +1,6 @@
 """Thresholds of replies and refusals, tried on left-out sources as the guard judges them: with pieces.
 
-    python bench/thresholds.py SCORES.jsonl --data DATA [--limit 100]
+    python bench/thresholds.py SCORES.jsonl --data DATA [--guard FOLDER] [--limit 100]
 
 Scores every passage of the rows that the recipe names for each task (`calibrate.sources` of `recipes/nano.yaml`), at
 most LIMIT of a source, once, into SCORES.jsonl (the same command again goes on where it stopped), and then tries
@@ -89,9 +89,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scores", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--guard", default="nano", help="nano, or the folder of an encoder that was trained like it")
     parser.add_argument("--limit", type=int, default=100, help="most rows of a source, or of a domain of everyday")
     args = parser.parse_args()
-    guard, recipe = load_guard("nano", mode="instant"), load_recipe("nano")
+    guard, recipe = load_guard(args.guard, mode="instant"), load_recipe("nano")
     rows = validation_rows(args.data, replace(recipe.encoder.data, leave_out_cap=args.limit))
     with Appender(args.scores) as file:
         for task in (Task.refusal, Task.response_harm):
