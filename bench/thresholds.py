@@ -3,8 +3,9 @@
     python bench/thresholds.py SCORES.jsonl --data DATA [--guard FOLDER] [--limit 100]
 
 Scores every passage of the rows that the recipe names for each task (`calibrate.sources` of `recipes/nano.yaml`), at
-most LIMIT of a source, once, into SCORES.jsonl (the same command again goes on where it stopped), and then tries
-thresholds and bars on the stored scores. No benchmark row and no test domain of everyday is read.
+most LIMIT of a source, once, into SCORES.jsonl (the same command again goes on where it stopped; each guard needs a
+file of its own), and then tries thresholds and bars on the stored scores. No benchmark row and no test domain of
+everyday is read.
 """
 
 import argparse

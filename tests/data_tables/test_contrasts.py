@@ -52,4 +52,6 @@ def test_they_train_where_the_recipe_says_so(tmp_path, rows):
     with_reply = [row for row in made if row.response]
     assert len(with_reply) == 2 * replies
     assert all(None not in row.labels[1:] for row in with_reply)
+    unlabelled = sum("prompt_harm" not in row for row in rows)
+    assert sum(row.labels[0] is None for row in made) == 2 * unlabelled
     assert load_rows(tmp_path, EncoderData(contrasts=True, joined=0, worn=0, default_cap=0))[0]
