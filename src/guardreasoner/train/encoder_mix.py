@@ -72,9 +72,12 @@ def _everyday(root: Path, config: EncoderData) -> Iterator[EncoderRow]:
 
 
 def _contrasts(config: EncoderData) -> Iterator[EncoderRow]:
-    rows = [values for _, values in read_jsonl(in_package("data/contrasts.jsonl"))]
-    made = dict.fromkeys(row for values in rows for row in contrast_rows(values))  # replies share requests
-    yield from [*made] * config.repeat.get("contrasts", 1)
+    groups: dict[str, dict[EncoderRow, None]] = {}  # replies share requests, and each request is one row
+    for _, values in read_jsonl(in_package("data/contrasts.jsonl")):
+        group = groups.setdefault(values["id"].rpartition("-")[0], {})
+        group.update(dict.fromkeys(contrast_rows(values)))
+    for name, made in groups.items():
+        yield from [*made] * config.repeat.get(name, config.repeat.get("contrasts", 1))
 
 
 def validation_rows(data: str | Path, config: EncoderData) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Configuration of nano's training."""
+"""Configuration of nano's training, and of its teacher's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EncoderData:
     default_cap: int = 1200
     """Most rows of a source that `caps` does not name."""
     repeat: Mapping[str, int] = field(default_factory=dict)
-    """How many times a source's rows are seen."""
+    """How often the rows of a source are seen, or of a group of `data/contrasts.jsonl` (their ids less the number)."""
     leave_out: tuple[str, ...] = ()
     """Sources, and everyday domains (`a05`), that validate and never train, whatever their licence."""
     leave_out_cap: int = 250
@@ -41,7 +41,7 @@ class EncoderData:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How nano is trained."""
+    """How nano is trained, or its teacher."""
 
     data: EncoderData = field(default_factory=EncoderData)
     tokens: int = 224
@@ -63,6 +63,14 @@ class EncoderConfig:
     reply_from_request: float = 0.0
     """Share of the request's logit, less the refusal's, that the reply's head takes over once it is trained: what a
     harmful request asks for and is not refused is likelier to be harmful."""
+    taught: float = 0.0
+    """nano: share of the teacher's P in a target; the rest is the label, where there is one."""
+    layers: int = 18
+    """Teacher: how many of SmolLM2's thirty layers."""
+    freeze: int = 4
+    """Teacher: the lowest of them stay as they are."""
+    rank: int = 16
+    """Teacher: of the adapters."""
     epochs: int = 1
     save_minutes: float = 4.0
     seed: int = 42

@@ -1,0 +1,142 @@
+"""nano's teacher: the first layers of SmolLM2-135M with adapters, and the same heads as nano's.
+
+It reads from left to right, once: what it says of a request is read at the request's end, before the reply, and what it
+says of a reply at the reply's end. So one exchange teaches all three tasks, and no request is judged by its reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from guardreasoner.engines.micro import TEXT
+from guardreasoner.train.encoder_rows import EncoderRow
+from guardreasoner.train.encoder_settings import EncoderConfig
+from guardreasoner.train.minilm import OUTPUTS, cut
+from guardreasoner.train.smollm import load_smollm
+
+Encoded = tuple[list[int], int]
+"""Token ids, and the place of the token at which the request is judged."""
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+SCORED_TOKENS = 4000
+"""Of one pass without gradients, padding included."""
+
+
+class Adapted(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    """A matrix of the base, kept in bfloat16 and as it is, and what training adds to it: `up @ down`."""
+
+    def __init__(self, base: torch.nn.Linear, rank: int) -> None:
+        super().__init__()
+        outputs, inputs = base.weight.shape
+        self.register_buffer("base", base.weight.detach().to(torch.bfloat16), persistent=False)
+        self.down = torch.nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
+        self.up = torch.nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(torch.bfloat16)
+        low = functional.linear(x, self.down.to(torch.bfloat16))
+        return functional.linear(x, self.base) + 2 * functional.linear(low, self.up.to(torch.bfloat16))
+
+
+class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    """`forward` takes what `padded` gives and returns logits (rows, outputs) in the order of `OUTPUTS`."""
+
+    def __init__(self, config: EncoderConfig, weights: Path | None = None) -> None:
+        """Args:
+        config: `layers`, `freeze` and `rank` are read.
+        weights: a checkpoint's `model.safetensors`; None = the base's own, with fresh adapters and heads.
+        """
+        super().__init__()
+        model, self.tokenizer = load_smollm("sdpa")
+        self.base = model.model.requires_grad_(False)
+        self.base.layers = self.base.layers[: config.layers]
+        self.base.norm = torch.nn.Identity()
+        for layer in self.base.layers[config.freeze :]:
+            for part in (layer.self_attn, layer.mlp):
+                for name in MATRICES:
+                    if hasattr(part, name):
+                        setattr(part, name, Adapted(getattr(part, name), config.rank))
+        width = model.config.hidden_size
+        self.scale = torch.nn.Parameter(torch.ones(width))
+        self.drop = torch.nn.Dropout(0.1)
+        asked, replied = torch.nn.Linear(2 * width, len(OUTPUTS) - 2), torch.nn.Linear(2 * width, 2)
+        self.heads = torch.nn.ModuleList((asked, replied))
+        if weights is not None:
+            self.load_state_dict(load_file(weights), strict=False)
+
+    def forward(self, ids: torch.Tensor, request: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.base(input_ids=ids, use_cache=False).last_hidden_state.float()
+        states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + 1e-5) * self.scale
+        place, row = torch.arange(ids.shape[1])[None], torch.arange(len(ids))
+        first = place <= request[:, None]
+        asked = self.heads[0](self.drop(torch.cat([states[row, request], _mean(states, first)], 1)))
+        second = ~first & (place <= end[:, None])
+        replied = self.heads[1](self.drop(torch.cat([states[row, end], _mean(states, second)], 1)))
+        return torch.cat([asked[:, :1], replied, asked[:, 1:]], 1)
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds: adapters and heads."""
+        return {name: p.detach().contiguous() for name, p in self.named_parameters() if p.requires_grad}
+
+    def encode(self, rows: Sequence[EncoderRow], limits: Sequence[int]) -> list[Encoded]:
+        """Each row in tokens, request and reply at most half of `limits[i]`; the middle of a longer one is left out."""
+        before, judged, between, after = (self._ids([text])[0] for text in TEXT)
+        requests, replies = self._ids([r.prompt for r in rows]), self._ids([r.response or "" for r in rows])
+        made = []
+        for row, request, reply, limit in zip(rows, requests, replies, limits, strict=True):
+            ids = [*before, *cut(request, limit // 2), *judged]
+            place = len(ids) - 1
+            if row.response is not None:
+                ids += [*between, *cut(reply, limit // 2), *after]
+            made.append((ids, place))
+        return made
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        made: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return made
+
+    @staticmethod
+    def padded(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ids (rows, longest), and each row's places of judgement; what pads stands after both, where nothing looks."""
+        ids = torch.zeros(len(rows), max(len(ids) for ids, _ in rows), dtype=torch.long)
+        for i, (row, _) in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        return ids, torch.tensor([place for _, place in rows]), torch.tensor([len(row) - 1 for row, _ in rows])
+
+    def probabilities(self, rows: Sequence[EncoderRow], limit: int) -> NDArray[np.float32]:
+        """P of the three tasks (rows, 3); NaN where there is no reply to judge."""
+        self.eval()
+        encoded = self.encode(rows, [limit] * len(rows))
+        found = np.full((len(rows), 3), np.nan, np.float32)
+        waiting: list[int] = []
+        for i in sorted(range(len(rows)), key=lambda i: len(encoded[i][0])):
+            if waiting and (len(waiting) + 1) * len(encoded[i][0]) > SCORED_TOKENS:
+                found[waiting], waiting = self._pass([encoded[j] for j in waiting]), []
+            waiting.append(i)
+        if waiting:
+            found[waiting] = self._pass([encoded[j] for j in waiting])
+        found[[r.response is None for r in rows], 1:] = np.nan
+        return found
+
+    def _pass(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            made: NDArray[np.float32] = self(*self.padded(encoded))[:, :3].sigmoid().numpy()
+        return made
+
+
+def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    share = mask.float() / mask.sum(1, keepdim=True).clamp(min=1)
+    return (states * share[:, :, None]).sum(1)
+
+
+def whole_exchanges(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
+    """Each row once, and no request alone whose exchange is there: reading that judges the request too."""
+    asked = {row.prompt for row in rows if row.response is not None}
+    return [row for row in dict.fromkeys(rows) if row.response is not None or row.prompt not in asked]
