@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_what_stands_beside_a_row_in_a_batch_changes_nothing(tiny):
 def test_a_checkpoint_holds_adapters_and_heads_and_says_the_same(tiny, tmp_path):
     from safetensors.torch import save_file
 
+    from guardreasoner.train.encoder import probabilities
     from guardreasoner.train.teacher import TeacherModel
 
     kept = tiny.trained()
@@ -68,7 +70,7 @@ def test_a_checkpoint_holds_adapters_and_heads_and_says_the_same(tiny, tmp_path)
     row = EncoderRow("how do i bake bread?", "With flour.", NONE)
     again = TeacherModel(CONFIG, tmp_path / "model.safetensors").eval()
     assert torch.equal(logits(tiny, row), logits(again, row))
-    found = again.probabilities([row, EncoderRow("hi", None, NONE)], 200)
+    found = probabilities(again, [row, EncoderRow("hi", None, NONE)])
     assert found[0].tolist() == pytest.approx(logits(tiny, row)[0, :3].sigmoid().tolist(), abs=0.01)
     assert np.isnan(found[1, 1:]).all()
 
@@ -90,9 +92,8 @@ def test_a_target_is_part_label_and_part_what_the_teacher_says():
     assert math.isnan(found[0, 3])
 
 
-def test_nano_asks_its_teacher_once_for_each_row_and_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
+def test_a_student_learns_what_both_say_and_asks_once_for_each_row(tiny, tmp_path, monkeypatch):
     from guardreasoner.train import encoder
-    from guardreasoner.train.teacher import TeacherModel
 
     rows = [
         {"id": f"chat-{i}", "source": "chat", "prompt": f"question {i}", "response": f"answer {i}", "category": None,
@@ -100,48 +101,49 @@ def test_nano_asks_its_teacher_once_for_each_row_and_goes_on_where_it_stopped(ti
          "licence": "MIT"}
         for i in range(12)
     ]  # fmt: skip
-    (tmp_path / "data" / "train").mkdir(parents=True)
-    (tmp_path / "data" / "train" / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = tmp_path / "run"
-    learnt = encoder.run_teacher(run, tmp_path / "data", CONFIG)
-    assert learnt["counts"]["in"] == 12  # no exchange's request a second time
+    run, data = tmp_path / "run", tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "train" / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = replace(CONFIG, tokens=32, long_tokens=32)
+    assert encoder.run_teacher(run, data, CONFIG)["counts"]["in"] == 12
+    assert encoder.run(run, data, config)["counts"]["in"] == 12
     asked, seen = [], {}
 
-    def stopped_at_the_third_part(self, some, limit):
+    def stopped_at_the_sixth_question(model, some):
         asked.append([row.prompt for row in some])
-        if len(asked) == 3:
+        if len(asked) == 6:
             raise KeyboardInterrupt
-        return np.full((len(some), 3), 0.25, np.float32)
+        return np.full((len(some), 3), 0.2 if isinstance(model, encoder.EncoderModel) else 0.3, np.float32)
 
     def not_trained(folder, model, encoded, gold, kind, config, about):
         seen["gold"] = gold
         return {}
 
-    monkeypatch.setattr(TeacherModel, "probabilities", stopped_at_the_third_part)
+    monkeypatch.setattr(encoder, "probabilities", stopped_at_the_sixth_question)
     monkeypatch.setattr(encoder, "ASKED_AT_ONCE", 4)
     monkeypatch.setattr(encoder, "_trained", not_trained)
-    config = EncoderConfig(data=DATA, taught=0.7, tokens=32, long_tokens=32)
     with pytest.raises(KeyboardInterrupt):
-        encoder.run(run, tmp_path / "data", config)
-    encoder.run(run, tmp_path / "data", config)
-    assert asked[3] == asked[2]  # what was not kept is asked again, and nothing else
+        encoder.run_student(run, data, replace(config, taught=0.7), CONFIG)
+    encoder.run_student(run, data, replace(config, taught=0.7), CONFIG)
+    assert asked[6:] == asked[4:5] * 2  # what was not kept is asked again of both, and nothing else
     assert len({prompt for part in asked for prompt in part}) == 12
-    assert len(asked) == 4
     assert sorted(set(seen["gold"][:, 0].tolist())) == pytest.approx([0.7 * 0.25, 0.3 + 0.7 * 0.25])
 
 
-@pytest.mark.parametrize("text", ["encoder: {taught: 0.7}\nstages: [encoder]", "stages: [teacher, encoder]"])
-def test_a_teacher_and_what_it_teaches_go_together(text):
-    with pytest.raises(ConfigError, match="needs the stage teacher"):
-        parse_recipe(text, name="mine")
+@pytest.mark.parametrize("stages", ["[encoder, student]", "[teacher, student]"])
+def test_a_student_needs_both_of_whom_it_learns(stages):
+    with pytest.raises(ConfigError, match="name them too"):
+        parse_recipe(f"stages: {stages}", name="mine")
 
 
-def test_a_teacher_has_the_rows_of_what_it_teaches_unless_it_says_otherwise():
+def test_teacher_and_student_have_the_encoders_rows_unless_they_say_otherwise():
     text = """
-encoder: {taught: 0.7, data: {joined: 0.2, repeat: {everyday: 2}}}
+encoder: {data: {joined: 0.2, repeat: {everyday: 2}}}
 teacher: {learning_rate: 6.0e-4, data: {joined: 0.05}}
-stages: [teacher, encoder]
+student: {taught: 0.7}
+stages: [teacher, encoder, student]
 """
     recipe = parse_recipe(text, name="mine")
-    assert (recipe.teacher.taught, recipe.teacher.data.joined, recipe.encoder.data.joined) == (0.0, 0.05, 0.2)
-    assert recipe.teacher.data.repeat == {"everyday": 2}
+    assert (recipe.teacher.data.joined, recipe.encoder.data.joined, recipe.student.data.joined) == (0.05, 0.2, 0.2)
+    assert recipe.teacher.data.repeat == recipe.student.data.repeat == {"everyday": 2}
+    assert (recipe.encoder.taught, recipe.student.taught) == (0.0, 0.7)

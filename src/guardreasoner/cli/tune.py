@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from guardreasoner.train.tune import tune
 
     row = find_row(args.guard)
-    if row.format != "encoder":
+    if row.format != "encoder" or not (Path(row.model) / "model.onnx").exists():
         raise ConfigError(f"{args.guard} has no heads to tune; tune starts from nano, or from a folder that tune wrote")
     refuse_overwriting(args.out, [row.model, args.labelled])
     measures = tune(

@@ -1,12 +1,11 @@
 """The training of networks that score text: nano (`train/minilm.py`), and before it its teacher (`train/teacher.py`).
 
-Both learn from the same rows. A target of nano's is part label and part what the teacher says; where nobody gave a
-label, the teacher's word stands alone. A run saves its state every few minutes and continues where it stopped.
+Both learn from the labels of the same rows. Then nano learns from what both say on average, which is better than what
+either says. A run saves its state every few minutes and continues where it stopped.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional
 
 from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.engines.hardware import multiplies_bf16
-from guardreasoner.ranges import build
 from guardreasoner.records import sha256, write_jsonl
 from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.encoder_mix import load_rows, validation_rows
@@ -30,11 +29,14 @@ from guardreasoner.train.minilm import EncoderModel, lend_to_reply
 from guardreasoner.train.teacher import TeacherModel, whole_exchanges
 from guardreasoner.types import TASKS
 
+Model = EncoderModel | TeacherModel
 _KINDS = len(TASKS) + 1
 JOINED = ("joined", "steered")
 """Sources of rows that are made of several."""
-ASKED_AT_ONCE, TAUGHT_TOKENS = 2000, 512
-"""Rows that the teacher judges before they are kept, and the most tokens of one."""
+ASKED_AT_ONCE = 2000
+"""Rows that are judged before what was said is kept."""
+SCORED_TOKENS = 4000
+"""Of one pass without gradients, padding included."""
 UNASKED = -1.0
 
 
@@ -87,26 +89,18 @@ def run(
     """Train nano as a stage: writes `encoder/model.safetensors`; a killed run continues at its last saved step.
 
     Args:
-        out: where the stage `teacher` has run, if `config.taught`.
         data: the data folder.
     """
     if threads:
         torch.set_num_threads(threads)
-    teacher = Path(out) / "teacher" / "model.safetensors"
-    inputs = [teacher] if config.taught else []
-    with RunFolder(out, "encoder", config=asdict(config), inputs=inputs, fresh=fresh) as folder:
+    with RunFolder(out, "encoder", config=asdict(config), fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest
         rows, about = load_rows(data, config.data)
         about["validation"] = write_jsonl(folder.path / "validation.jsonl", validation_rows(data, config.data))
-        gold, kind = targets(rows)
-        if config.taught:
-            said = _said(folder, rows, teacher)
-            gold[:, : len(TASKS)] = taught(gold[:, : len(TASKS)], said, config.taught)
         torch.manual_seed(config.seed)  # of fresh heads
         model = EncoderModel()
-        encoded = model.encode(rows, _limits(rows, config))
-        return _trained(folder, model, encoded, gold, kind, config, about)
+        return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
 
 
 def run_teacher(
@@ -122,20 +116,48 @@ def run_teacher(
         rows = whole_exchanges(rows)
         torch.manual_seed(config.seed)  # of fresh adapters and heads
         model = TeacherModel(config)
-        encoded = model.encode(rows, _limits(rows, config))
-        return _trained(folder, model, encoded, *targets(rows), config, about)
+        return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
+
+
+def run_student(
+    out: str | Path,
+    data: str | Path,
+    config: EncoderConfig,
+    teacher: EncoderConfig,
+    *,
+    fresh: bool = False,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Train nano on, as a stage, with what it and its teacher say on average: writes `student/model.safetensors`.
+
+    Args:
+        out: where the stages `encoder` and `teacher` have run.
+        teacher: how the teacher was trained.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    first, second = (Path(out) / name / "model.safetensors" for name in ("encoder", "teacher"))
+    with RunFolder(out, "student", config=asdict(config), inputs=[first, second], fresh=fresh) as folder:
+        if folder.manifest is not None:
+            return folder.manifest
+        rows, about = load_rows(data, config.data)
+        model = EncoderModel(first)
+        said = _said(folder, rows, [model, TeacherModel(teacher, second)])
+        gold, kind = targets(rows)
+        gold[:, : len(TASKS)] = taught(gold[:, : len(TASKS)], said, config.taught)
+        return _trained(folder, model, model.encode(rows, _limits(rows, config)), gold, kind, config, about)
 
 
 def taught(gold: torch.Tensor, said: torch.Tensor, share: float) -> torch.Tensor:
-    """Labels (rows, tasks) with `share` of the teacher's P in them, all of it without a label; NaN = it is silent."""
+    """Labels (rows, tasks) with `share` of what was said in them, all of it without a label; NaN = nothing was."""
     mixed = torch.where(gold.isnan(), said, (1 - share) * gold + share * said)
     return torch.where(said.isnan(), gold, mixed)
 
 
-def _said(folder: RunFolder, rows: Sequence[EncoderRow], weights: Path) -> torch.Tensor:
-    """What the teacher says of each row (rows, tasks), NaN where it is not asked; kept, and continued after a stop.
+def _said(folder: RunFolder, rows: Sequence[EncoderRow], models: Sequence[Model]) -> torch.Tensor:
+    """Mean P of the models for each row (rows, tasks), NaN where they are not asked; kept, and continued after a stop.
 
-    Rows made of several keep their label: how they were made tells it better than a teacher that has seen few of them.
+    Rows made of several keep their label: how they were made tells it better than models that have seen few of them.
     """
     path, places = folder.path / "said.npy", dict[EncoderRow, list[int]]()
     for i, row in enumerate(rows):
@@ -147,10 +169,9 @@ def _said(folder: RunFolder, rows: Sequence[EncoderRow], weights: Path) -> torch
         kept[:] = UNASKED
     kept = np.lib.format.open_memmap(path, "r+")
     left = [i for i in range(len(distinct)) if kept[i, 0] == UNASKED]
-    teacher = TeacherModel(_config_of(weights), weights)
     for start in range(0, len(left), ASKED_AT_ONCE):
         asked = left[start : start + ASKED_AT_ONCE]
-        kept[asked] = teacher.probabilities([distinct[i] for i in asked], TAUGHT_TOKENS)
+        kept[asked] = np.mean([probabilities(model, [distinct[i] for i in asked]) for model in models], axis=0)
         kept.flush()
         folder.log(asked=len(distinct) - len(left) + start + len(asked), rows=len(distinct))
     said = torch.full((len(rows), len(TASKS)), float("nan"))
@@ -159,15 +180,30 @@ def _said(folder: RunFolder, rows: Sequence[EncoderRow], weights: Path) -> torch
     return said
 
 
-def _config_of(weights: Path) -> EncoderConfig:
-    """How the teacher was trained, from its stage's manifest."""
-    manifest = json.loads((weights.parent / "manifest.json").read_text(encoding="utf-8"))
-    return build(EncoderConfig, manifest["config"], "teacher")
+def probabilities(model: Model, rows: Sequence[EncoderRow], limit: int = 512) -> NDArray[np.float32]:
+    """P of the three tasks (rows, 3); NaN where there is no reply to judge.
+
+    Args:
+        limit: most tokens of a row.
+    """
+    model.eval()
+    encoded: Sequence[Any] = model.encode(rows, [limit] * len(rows))
+    found = np.full((len(rows), len(TASKS)), np.nan, np.float32)
+    waiting: list[int] = []
+    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
+    for i, following in zip(order, [*order[1:], None], strict=True):
+        waiting.append(i)
+        if following is None or (len(waiting) + 1) * len(encoded[following][0]) > SCORED_TOKENS:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(torch)):
+                logits = model(*model.padded([encoded[j] for j in waiting]))
+            found[waiting], waiting = logits[:, : len(TASKS)].float().sigmoid().numpy(), []
+    found[[row.response is None for row in rows], 1:] = np.nan
+    return found
 
 
 def _trained(
     folder: RunFolder,
-    model: EncoderModel | TeacherModel,
+    model: Model,
     encoded: Sequence[Any],
     gold: torch.Tensor,
     kind: torch.Tensor,
@@ -222,7 +258,7 @@ def _limits(rows: Sequence[EncoderRow], config: EncoderConfig) -> list[int]:
     return limits
 
 
-def _optimizer(model: EncoderModel | TeacherModel, config: EncoderConfig) -> torch.optim.Optimizer:
+def _optimizer(model: Model, config: EncoderConfig) -> torch.optim.Optimizer:
     heads = list(model.heads.parameters())
     own = {id(p) for p in heads}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
@@ -230,7 +266,7 @@ def _optimizer(model: EncoderModel | TeacherModel, config: EncoderConfig) -> tor
     return torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True)
 
 
-def _restore(path: Path, model: EncoderModel | TeacherModel, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _restore(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
     """Steps and seconds that a killed run has behind it; its state is put in place."""
     if not path.exists():
         return 0, 0.0
@@ -240,9 +276,7 @@ def _restore(path: Path, model: EncoderModel | TeacherModel, optimizer: torch.op
     return saved["step"], saved["seconds"]
 
 
-def _save(
-    path: Path, model: EncoderModel | TeacherModel, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
-) -> None:
+def _save(path: Path, model: Model, optimizer: torch.optim.Optimizer, *, step: int, seconds: float) -> None:
     state = {"model": model.trained(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
     half = path.with_suffix(".half")
     torch.save(state, half)

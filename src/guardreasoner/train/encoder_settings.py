@@ -64,7 +64,7 @@ class EncoderConfig:
     """Share of the request's logit, less the refusal's, that the reply's head takes over once it is trained: what a
     harmful request asks for and is not refused is likelier to be harmful."""
     taught: float = 0.0
-    """nano: share of the teacher's P in a target; the rest is the label, where there is one."""
+    """Student: share of a target that is what nano and its teacher say; the rest is the label, where there is one."""
     layers: int = 18
     """Teacher: how many of SmolLM2's thirty layers."""
     freeze: int = 4

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.engines.micro import TEXT
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
@@ -24,24 +23,22 @@ from guardreasoner.train.smollm import load_smollm
 Encoded = tuple[list[int], int]
 """Token ids, and the place of the token at which the request is judged."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-SCORED_TOKENS = 4000
-"""Of one pass without gradients, padding included."""
 
 
 class Adapted(torch.nn.Module):  # type: ignore[misc, unused-ignore]
-    """A matrix of the base, kept in bfloat16 and as it is, and what training adds to it: `up @ down`."""
+    """A matrix of the base, kept as it is, and what training adds to it: `up @ down`."""
 
-    def __init__(self, base: torch.nn.Linear, rank: int) -> None:
+    def __init__(self, base: torch.nn.Linear, rank: int, numbers: torch.dtype) -> None:
         super().__init__()
         outputs, inputs = base.weight.shape
-        self.register_buffer("base", base.weight.detach().to(torch.bfloat16), persistent=False)
+        self.register_buffer("base", base.weight.detach().to(numbers), persistent=False)
         self.down = torch.nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
         self.up = torch.nn.Parameter(torch.zeros(outputs, rank))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.to(torch.bfloat16)
-        low = functional.linear(x, self.down.to(torch.bfloat16))
-        return functional.linear(x, self.base) + 2 * functional.linear(low, self.up.to(torch.bfloat16))
+        x = x.to(self.base.dtype)
+        low = functional.linear(x, self.down.to(x.dtype))
+        return functional.linear(x, self.base) + 2 * functional.linear(low, self.up.to(x.dtype))
 
 
 class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
@@ -53,6 +50,8 @@ class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         weights: a checkpoint's `model.safetensors`; None = the base's own, with fresh adapters and heads.
         """
         super().__init__()
+        self.fast = multiplies_bf16(torch)
+        numbers = torch.bfloat16 if self.fast else torch.float32
         model, self.tokenizer = load_smollm("sdpa")
         self.base = model.model.requires_grad_(False)
         self.base.layers = self.base.layers[: config.layers]
@@ -61,7 +60,7 @@ class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
             for part in (layer.self_attn, layer.mlp):
                 for name in MATRICES:
                     if hasattr(part, name):
-                        setattr(part, name, Adapted(getattr(part, name), config.rank))
+                        setattr(part, name, Adapted(getattr(part, name), config.rank, numbers))
         width = model.config.hidden_size
         self.scale = torch.nn.Parameter(torch.ones(width))
         self.drop = torch.nn.Dropout(0.1)
@@ -71,7 +70,7 @@ class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
             self.load_state_dict(load_file(weights), strict=False)
 
     def forward(self, ids: torch.Tensor, request: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.fast):
             states = self.base(input_ids=ids, use_cache=False).last_hidden_state.float()
         states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + 1e-5) * self.scale
         place, row = torch.arange(ids.shape[1])[None], torch.arange(len(ids))
@@ -109,26 +108,6 @@ class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         for i, (row, _) in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
         return ids, torch.tensor([place for _, place in rows]), torch.tensor([len(row) - 1 for row, _ in rows])
-
-    def probabilities(self, rows: Sequence[EncoderRow], limit: int) -> NDArray[np.float32]:
-        """P of the three tasks (rows, 3); NaN where there is no reply to judge."""
-        self.eval()
-        encoded = self.encode(rows, [limit] * len(rows))
-        found = np.full((len(rows), 3), np.nan, np.float32)
-        waiting: list[int] = []
-        for i in sorted(range(len(rows)), key=lambda i: len(encoded[i][0])):
-            if waiting and (len(waiting) + 1) * len(encoded[i][0]) > SCORED_TOKENS:
-                found[waiting], waiting = self._pass([encoded[j] for j in waiting]), []
-            waiting.append(i)
-        if waiting:
-            found[waiting] = self._pass([encoded[j] for j in waiting])
-        found[[r.response is None for r in rows], 1:] = np.nan
-        return found
-
-    def _pass(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
-        with torch.no_grad():
-            made: NDArray[np.float32] = self(*self.padded(encoded))[:, :3].sigmoid().numpy()
-        return made
 
 
 def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
