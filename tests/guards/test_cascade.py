@@ -375,3 +375,48 @@ def test_a_cascade_with_a_file_of_stacks_takes_its_bands_and_the_mode(tmp_path):
     assert both.second.name == "constant"
     with pytest.raises(UnknownName, match="constnt"):
         load_guard("cascade", **{**parts, "second": "constnt"})
+
+
+def nested(**more):
+    """Small, then large where small is unsure, then a third that writes."""
+    first = guard("small", scores={"clear": 0.95, "doubtful": 0.6})
+    inner = CascadeGuard(first, guard("large", scores={"": 0.1}), {Task.prompt_harm: (0.4, 0.7)}, name="small")
+    third = guard("writer", default=REASONED + "unharmful\n")
+    return CascadeGuard(inner, third, {}, stacks={}, reasons="full", name="all", **more)
+
+
+@pytest.mark.parametrize(
+    ("mode", "labels", "guards"),
+    [
+        ("instant", ["harmful", "harmful"], [None, None]),
+        ("auto", ["harmful", "unharmful"], [None, ["small", "large", "writer"]]),
+        ("full", ["unharmful", "unharmful"], [["small", "large", "writer"]] * 2),
+    ],
+)
+def test_a_cascade_before_another_judges_in_the_mode_that_is_asked_for(mode, labels, guards):
+    verdicts = nested().judge([Exchange("a", "clear"), Exchange("b", "doubtful")], mode=mode)
+    assert [v.labels.prompt_harm for v in verdicts] == labels
+    assert [v.notes.get("guards") for v in verdicts] == guards
+    assert {v.guard for v in verdicts} == {"all"}
+    assert [bool(v.steps) for v in verdicts] == [g is not None for g in guards]
+
+
+def test_what_may_not_go_on_goes_on_nowhere():
+    (verdict,) = nested().judge([Exchange("b", "doubtful")], mode="auto", max_escalations=0)
+    assert (verdict.labels.prompt_harm, verdict.notes["escalation_denied"], verdict.steps) == ("harmful", True, ())
+
+
+def test_a_larger_guard_is_loaded_when_it_is_needed(tmp_path):
+    bands = tmp_path / "bands.json"
+    bands.write_text('{"prompt_harm": [0.2, 0.8]}')
+    words = {"first": "serve.fake_guards:WordGuard", "larger": "micro", "second": "constant"}
+    (tmp_path / "stacks.json").write_text('{"stacks": {}, "bands": {}}')
+    both = load_guard("cascade", mode="auto", **words, bands=bands, stacks=tmp_path / "stacks.json")
+    assert both.bands == {}
+    assert both.first.bands == {Task.prompt_harm: (0.2, 0.8)}
+    assert "second" not in vars(both.first)
+    with pytest.raises(UnknownName, match="tiny"):
+        load_guard("cascade", **{**words, "larger": "tiny"}, bands=bands, stacks=tmp_path / "stacks.json")
+    bands.write_text("[]")
+    with pytest.raises(ConfigError, match="no JSON object"):
+        load_guard("cascade", **words, bands=bands)

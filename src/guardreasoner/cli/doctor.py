@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardreasoner.cli.tables import show
-from guardreasoner.guards.ours import MINI_FOLDER, NANO_FOLDER
+from guardreasoner.guards.ours import MICRO_FOLDER, MINI_FOLDER, NANO_FOLDER
 from guardreasoner.yaml_files import packaged
 
 PURPOSES, KEYS = packaged("cli/doctor.yaml").values()
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
 def examine() -> Iterator[Finding]:
     """Everything that decides what can run here; secrets are only ever reported as set or not."""
     yield Finding("machine", True, False, f"Python {platform.python_version()}, {os.cpu_count()} cores, {_memory()}")
-    for folder in (NANO_FOLDER, MINI_FOLDER):
-        there = (folder / "model.onnx").exists()
+    for folder in (NANO_FOLDER, MICRO_FOLDER, MINI_FOLDER):
+        there = (folder / "guard.json").exists()
         yield Finding(folder.name, there, True, "bundled weights" if there else "reinstall guardreasoner")
     yield from (_extra(extra, packages) for extra, packages in extras().items())
     yield _gpu()

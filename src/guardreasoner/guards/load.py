@@ -178,14 +178,15 @@ def _cascade(
         find_row(larger)
     late = {"mode": "full" if stacks else mode, "base_url": base_url, **two}
     early = load_guard(**{"mode": "instant", **one})
+    needed = mode in ("short", "full")
     if larger:
         alike: dict[str, Any] = {"mode": "instant", "fail_mode": fail_mode, "threads": options.get("threads")}
-        early = CascadeGuard(early, lambda: load_guard(larger, **alike), checked, name=early.name)
+        middle = load_guard(larger, **alike) if needed else lambda: load_guard(larger, **alike)
+        early = cast(Guard, CascadeGuard(early, middle, checked, name=early.name))
         checked = {}
     if decide is None:
         return cast(Guard, CascadeGuard(early, load_guard(**late), checked))
     find_row(late["name"])  # a name that does not exist is named now, not in the middle of a run
-    needed = mode in ("short", "full")
     name = row.name if row.options else f"{early.name}+{Path(late['name']).name}"
     later = load_guard(**late) if needed else lambda: load_guard(**late)
     return cast(Guard, CascadeGuard(early, later, checked, stacks=decide, mode=mode, reasons="full", name=name))

@@ -85,7 +85,7 @@ class Recipe:
     teacher: EncoderConfig = field(default_factory=EncoderConfig)
     """How its teacher is trained, where `teacher` is a stage: the encoder section with these keys changed."""
     student: EncoderConfig = field(default_factory=EncoderConfig)
-    """How it is trained on with its teacher, where `student` is a stage: the encoder section with these keys changed."""
+    """How it is trained on by its teacher, where `student` is a stage: the encoder section with these keys changed."""
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
