@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from guardreasoner.engines.micro import NETWORK
 from guardreasoner.errors import EngineError, need
 from guardreasoner.export.low_rank import FUSED
 from guardreasoner.train.four_bit_weights import BLOCK
 
-NAME = "micro.onnx"
 PRODUCTS = {
     "qkv_proj": FUSED["qkv_proj"],
     "o_proj": ("self_attn.o_proj",),
@@ -64,7 +64,7 @@ def export_micro(mini: Path, weights: Mapping[str, Matrix], *, layers: int, free
     made = [onnx.numpy_helper.from_array(np.ascontiguousarray(v), name) for name, v in added.items()]
     graph.initializer.extend([*shared, *made])
     _ends(onnx, graph, used)
-    path = mini / NAME
+    path = mini / NETWORK
     path.write_bytes(model.SerializeToString())
     return path
 

@@ -4,8 +4,8 @@
     DIR/micro/model/bands.json      where `auto` asks micro about what nano has judged
     DIR/micro/logits.npy  what both networks say of each validation row
 
-Per task, the log-odds of both are weighted by a logistic regression on the validation rows. That gives a P,
-so the calibration adds thresholds alone, by the rules that nano's are chosen by.
+The log-odds of both count half each: weights that are fitted on some sources rank others worse. What is fitted on the
+validation rows is what nano's calibration is too, a line and a threshold a task.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.engines.encoder import FORMAT_VERSION, read_heads, write_heads
-from guardreasoner.engines.micro import MicroEngine
+from guardreasoner.engines.micro import NETWORK, MicroEngine
 from guardreasoner.errors import DataError, InputTooLong, need
-from guardreasoner.evaluate.calibrate import CalibrateConfig, Target, as_asked, choose_threshold
-from guardreasoner.evaluate.fit_stack import StackFit, TwoAnswers, as_text, fit_rows
+from guardreasoner.evaluate.calibrate import (
+    MIN_PER_CLASS,
+    CalibrateConfig,
+    Fit,
+    Target,
+    as_asked,
+    as_row,
+    band,
+    fit,
+)
 from guardreasoner.evaluate.run_benchmarks import draw
 from guardreasoner.export.micro import export_micro
-from guardreasoner.guards.calibration import Calibration, Curve, read_calibration
-from guardreasoner.guards.cascade import Stack
+from guardreasoner.guards.calibration import Calibration, read_calibration
 from guardreasoner.guards.encoder import pair_of
 from guardreasoner.guards.ours import MINI_FOLDER
-from guardreasoner.metrics import sigmoid
 from guardreasoner.records import read_records, sha256, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.models import write_meta
@@ -57,28 +63,101 @@ def run(out: str | Path, config: CalibrateConfig, *, layers: int, freeze: int, f
     root = Path(out)
     nano, weights, rows = root / "export" / "model", root / "teacher" / "model.safetensors", root / "encoder"
     inputs = [nano / "model.onnx", nano / "calibration.json", weights, rows / "validation.jsonl"]
-    with RunFolder(
-        out, "micro", config={**asdict(config), "layers": layers, "freeze": freeze}, inputs=inputs, fresh=fresh
-    ) as folder:
+    asked = {**asdict(config), "layers": layers, "freeze": freeze}
+    with RunFolder(out, "micro", config=asked, inputs=inputs, fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest
         examples = list(read_records(Example, rows / "validation.jsonl"))
         met = list(as_asked(draw(examples, config.limit, "0") if config.limit else examples))
         model = folder.path / "model"
-        second = _networks(model, nano, weights, layers, freeze)
         outputs, *first = read_heads(nano)
+        second = _networks(model, nano, weights, layers, freeze)
         logits = _logits(folder, model, (first[0], first[1]), second, met)
-        curves = read_calibration(nano / "calibration.json")
-        fits = _fits(logits, met, curves, config)
-        print(as_text(fits), file=sys.stderr)
-        stacks = {fit.task: fit.stack for fit in fits}
-        write_heads(model, outputs, *_joined(outputs, (first[0], first[1]), second, stacks, curves))
-        found = Calibration(_curves(logits, met, stacks, curves, config), f"{len(met)} questions of left-out sources")
+        weight = (np.concatenate([first[0], second[0]], axis=1) / 2).astype(np.float32)
+        write_heads(model, outputs, weight, ((first[1] + second[1]) / 2).astype(np.float32))
+        before = read_calibration(nano / "calibration.json")
+        joins = [_join(i, task, logits, met, before, config) for i, task in enumerate(TASKS)]
+        curves = {
+            (j.fit.task, "instant"): replace(j.fit.curve, band=None, piece=config.pieces.get(j.fit.task.value))
+            for j in joins
+        }
+        found = Calibration(curves, f"{len(met)} questions of left-out sources")
         write_atomic(model / "calibration.json", json.dumps(found.as_dict(), indent=2) + "\n")
-        bands = {fit.task.value: list(fit.band) for fit in fits if fit.band and fit.pays_in_auto}
+        bands = {j.fit.task.value: j.fit.curve.band for j in joins if j.pays}
         write_atomic(model / "bands.json", json.dumps(bands, indent=2) + "\n")
-        told = [{**asdict(fit), "pays": fit.pays, "pays_in_auto": fit.pays_in_auto} for fit in fits]
-        return folder.finish(Counts(in_=len(met), out=len(met)), fits=told, sha256=sha256(model / "micro.onnx"))
+        print("\n".join(map(str, joins)), file=sys.stderr)
+        told = [{**as_row(j.fit), **{k: v for k, v in asdict(j).items() if k != "fit"}, "pays": j.pays} for j in joins]
+        return folder.finish(Counts(in_=len(met), out=len(met)), fits=told, sha256=sha256(model / NETWORK))
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """One task: the curve over the mean of both log-odds, and what it is worth beside nano."""
+
+    fit: Fit
+    """Its curve's band is nano's P within which `auto` asks micro."""
+    first: float
+    """AUROC of nano."""
+    second: float
+    """AUROC of the teacher."""
+    sent: int
+    """Rows inside the band."""
+    mended: int
+    """Of those, nano's mistakes that micro does not make."""
+    spoiled: int
+    """And its right answers that micro gets wrong."""
+
+    @property
+    def pays(self) -> bool:
+        """Whether both rank better than nano and mend more inside the band than they spoil."""
+        return self.fit.auroc > self.first and self.mended > self.spoiled
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fit.task.value:<14} n {self.fit.n:>5}  nano {self.first:.3f}  teacher {self.second:.3f}  both "
+            f"{self.fit.auroc:.3f}; auto sends {self.sent}, mends {self.mended}, spoils {self.spoiled}"
+        )
+
+
+def _join(
+    column: int, task: Task, logits: Floats, met: Sequence[Example], nano: Calibration, config: CalibrateConfig
+) -> Join:
+    wanted = config.sources.get(task.value)
+    rows = [
+        i
+        for i, e in enumerate(met)
+        if e.gold[task] is not None
+        and (wanted is None or e.exchange.source in wanted)
+        and not np.isnan(logits[i, 0, 0])
+    ]
+    y = np.array([met[i].gold[task] == TASKS[task].positive for i in rows], dtype=bool)
+    if min(y.sum(), (~y).sum()) < MIN_PER_CLASS:
+        raise DataError(
+            f"fewer than {MIN_PER_CLASS} validation rows of a label on {task.value}; leave more sources out"
+        )
+    one, two = (logits[rows, k, column].astype(float) for k in (0, 1))
+    found = fit(
+        (one + two) / 2,
+        y,
+        task=task,
+        mode="instant",
+        target=Target.parse(config.targets.get(task.value, config.target)),
+    )
+    old = nano.curve(task, "instant")
+    first = np.array([old.probability(x) for x in one])
+    both = np.array([found.curve.probability(x) for x in (one + two) / 2])
+    within = band(first, old.threshold, config.budget)
+    sent = (first > within[0]) & (first < within[1]) if within else np.zeros(len(y), bool)
+    was, now = (first >= old.threshold) == y, (both >= found.curve.threshold) == y
+    score = need("sklearn.metrics", "eval").roc_auc_score
+    return Join(
+        replace(found, curve=replace(found.curve, band=within)),
+        float(score(y, one)),
+        float(score(y, two)),
+        int(sent.sum()),
+        int((sent & now & ~was).sum()),
+        int((sent & was & ~now).sum()),
+    )
 
 
 def _networks(model: Path, nano: Path, weights: Path, layers: int, freeze: int) -> Heads:
@@ -128,59 +207,3 @@ def _logits(folder: RunFolder, model: Path, first: Heads, second: Heads, met: Se
             print(f"micro: {i}/{len(met)}", file=sys.stderr)
     engine.close()
     return np.array(kept)
-
-
-def _fits(logits: Floats, met: Sequence[Example], nano: Calibration, config: CalibrateConfig) -> list[StackFit]:
-    curves = [nano.curve(t, "instant") for t in TASKS]
-    rows = [
-        TwoAnswers(
-            example.exchange.source,
-            {t: example.gold[t] for t in TASKS if _counts(t, example, config)},
-            {t: curves[i].probability(float(one[i])) for i, t in enumerate(TASKS)},
-            {t: sigmoid(float(two[i])) for i, t in enumerate(TASKS)},
-        )
-        for (one, two), example in zip(logits, met, strict=True)
-        if not np.isnan(one[0])
-    ]
-    thresholds = {t: curve.threshold for t, curve in zip(TASKS, curves, strict=True)}
-    return fit_rows(rows, budget=config.budget, thresholds=thresholds)
-
-
-def _counts(task: Task, example: Example, config: CalibrateConfig) -> bool:
-    wanted = config.sources.get(task.value)
-    return wanted is None or example.exchange.source in wanted
-
-
-def _joined(
-    outputs: Sequence[str], first: Heads, second: Heads, stacks: Mapping[Task, Stack], nano: Calibration
-) -> Heads:
-    """Heads over the features of both: a task's by its fit, the others' half of each."""
-    if missing := [t.value for t in TASKS if t not in stacks]:
-        raise DataError(f"too few validation rows to join both networks on {', '.join(missing)}")
-    left, right, constant = (np.full(len(outputs), x) for x in (0.5, 0.5, 0.0))
-    for i, task in enumerate(TASKS):
-        stack, (slope, intercept) = stacks[task], nano.curve(task, "instant").params
-        left[i], right[i], constant[i] = stack.first * slope, stack.second, stack.first * intercept + stack.bias
-    weight = np.concatenate([left[:, None] * first[0], right[:, None] * second[0]], axis=1)
-    return weight.astype(np.float32), (left * first[1] + right * second[1] + constant).astype(np.float32)
-
-
-def _curves(
-    logits: Floats, met: Sequence[Example], stacks: Mapping[Task, Stack], nano: Calibration, config: CalibrateConfig
-) -> dict[tuple[Task, str], Curve]:
-    """Thresholds on the P of both, by the rules of the calibration."""
-    made = {}
-    for i, task in enumerate(TASKS):
-        rows = [
-            k
-            for k, e in enumerate(met)
-            if e.gold[task] is not None and _counts(task, e, config) and not np.isnan(logits[k, 0, 0])
-        ]
-        curve, stack = nano.curve(task, "instant"), stacks[task]
-        said = [(curve.probability(float(logits[k, 0, i])), sigmoid(float(logits[k, 1, i]))) for k in rows]
-        p = np.array([stack.probability(*both) for both in said])
-        y = np.array([met[k].gold[task] == TASKS[task].positive for k in rows])
-        aim = Target.parse(config.targets.get(task.value, config.target))
-        threshold, piece = choose_threshold(p, y, aim), config.pieces.get(task.value)
-        made[task, "instant"] = Curve("platt", (1.0, 0.0), threshold, None, piece)
-    return made

@@ -233,7 +233,7 @@ class CascadeGuard(Judging):
         made = Labels.of(labels)
         said = {t: {word, second.labels[t]} for t in made.tasks if (word := conclusion(second.steps, t))}
         differing = {t.value: other for t, words in said.items() for other in words - {None, made[t]}}
-        kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language")}  # the second read all of it
+        kept = {k: v for k, v in first.notes.items() if k not in ("unread", "language", "mode")}
         notes = kept | {k: v for k, v in second.notes.items() if k != "disagreement"} | {"escalated": decided}
         notes["guards"] = [*first.notes.get("guards", [self.first.name]), self.second.name]
         return replace(
