@@ -29,7 +29,7 @@ RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
         "timeout_s", "tokens_per_minute",
     ))),
     ("from 0 to 1", 0, 1, frozenset((
-        "alone", "joined", "labels_only", "long", "reasoning", "share", "taught", "threshold", "warmup", "worn",
+        "alone", "joined", "labels_only", "long", "reasoning", "share", "threshold", "warmup", "worn",
     ))),
     ("more than 0 and at most 1", math.ulp(0.0), 1, frozenset(("top_p", "gpu_memory_utilization"))),
     ("from 0 up to but not 1", 0, math.nextafter(1, 0), frozenset((

@@ -1,6 +1,6 @@
 """All stages of a recipe in order. Each resumes by itself, and one that is done is not done again.
 
-    DIR/teacher  encoder  student  synthesize  sft  sft-VARIANT...  sample  mine  dpo
+    DIR/encoder  decoder  synthesize  sft  sft-VARIANT...  sample  mine  dpo
          export  calibrate  micro  evaluate
 
 The training stages run in several processes where that is asked for; no other stage is started twice.
@@ -88,9 +88,8 @@ def _one(
     name: str, recipe: Recipe, source: str | Path, root: Path, *, data_dir: Path | None, processes: int, fresh: bool
 ) -> Manifest:
     stages: dict[str, Callable[[], Manifest]] = {
-        "teacher": lambda: _encoder("teacher", recipe, root, data_dir, fresh),
+        "decoder": lambda: _encoder("decoder", recipe, root, data_dir, fresh),
         "encoder": lambda: _encoder("encoder", recipe, root, data_dir, fresh),
-        "student": lambda: _encoder("student", recipe, root, data_dir, fresh),
         "synthesize": lambda: synthesize_stage(recipe, root, data_dir=data_dir, fresh=fresh),
         "sample": lambda: sample_stage(recipe, root, fresh=fresh),
         "mine": lambda: run_mine(recipe.mine, out=root, fresh=fresh),
@@ -104,22 +103,20 @@ def _one(
 
 
 def _encoder(stage: str, recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) -> Manifest:
-    from guardreasoner.train.encoder import run, run_student, run_teacher
+    from guardreasoner.train.encoder import run, run_decoder
 
     if data_dir is None:
         raise ConfigError("the recipe reads the data folder; give --data DIR or set GUARDREASONER_DATA")
-    if stage == "teacher":
-        return run_teacher(root, data_dir, recipe.teacher, fresh=fresh)
-    if stage == "student":
-        return run_student(root, data_dir, recipe.student, recipe.teacher, fresh=fresh)
+    if stage == "decoder":
+        return run_decoder(root, data_dir, recipe.decoder, fresh=fresh)
     return run(root, data_dir, recipe.encoder, fresh=fresh)
 
 
 def _micro(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
     from guardreasoner.export.micro_stage import run
 
-    teacher = recipe.teacher
-    return run(root, recipe.calibrate, layers=teacher.layers, freeze=teacher.freeze, fresh=fresh)
+    decoder = recipe.decoder
+    return run(root, recipe.calibrate, layers=decoder.layers, freeze=decoder.freeze, fresh=fresh)
 
 
 def synthesize_stage(recipe: Recipe, root: Path, *, data_dir: Path | None = None, fresh: bool = False) -> Manifest:

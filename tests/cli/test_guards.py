@@ -39,7 +39,7 @@ def as_rows(out):
 def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
     out = listed(capsys, "--all")
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
-    assert len(ROWS) == 62
+    assert len(ROWS) == 63
     for name in ROWS:
         assert name in lines
     assert "P-R" in lines["llama-guard-3-8b"]
@@ -49,7 +49,7 @@ def test_the_table_names_every_guard_with_its_tasks_and_what_it_needs(capsys):
     assert "set OPENAI_API_KEY" in lines["gpt-4o"]
     assert "now gpt-5.6-sol" in lines["gpt-4"]
     assert "accept its licence" in lines["llama-guard-3-8b"]
-    assert [lines[name].split()[-1] for name in ("guardreasoner", "nano", "mini", "constant")] == ["yes"] * 4
+    assert [lines[name].split()[-1] for name in ("guardreasoner", "nano", "micro", "mini", "constant")] == ["yes"] * 5
     assert f"{len(ROWS)} guards" in out
 
 

@@ -47,7 +47,7 @@ def test_no_request_is_a_test_row_of_everyday(rows):
 def test_they_train_where_the_recipe_says_so(tmp_path, rows):
     made, about = load_rows(tmp_path, EncoderData(contrasts=True, repeat={"contrasts": 2}, joined=0, worn=0))
     replies = sum("response" in row for row in rows)
-    requests = {row["prompt"] for row in rows if "prompt_harm" in row}
+    requests = {(row["id"].rpartition("-")[0], row["prompt"]) for row in rows if "prompt_harm" in row}
     assert about["sources"] == {"contrasts": 2 * (replies + len(requests))}
     with_reply = [row for row in made if row.response]
     assert len(with_reply) == 2 * replies

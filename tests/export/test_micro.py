@@ -25,7 +25,7 @@ SHAPES = {"self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_
 CONFIG = CalibrateConfig(targets={"prompt_harm": "p=0.5", "refusal": "p=0.25", "response_harm": "p=0.4"}, budget=0.3)
 
 
-def teacher(outputs, draw):
+def checkpoint(outputs, draw):
     made = {"scale": np.ones(WIDTH)}
     for name, (rows, columns) in SHAPES.items():
         made[f"base.layers.1.{name}.down"] = draw.normal(0, 0.02, (RANK, columns))
@@ -39,11 +39,11 @@ def teacher(outputs, draw):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("micro")
-    for name in ("encoder", "teacher", "export"):
+    for name in ("encoder", "decoder", "export"):
         (root / name).mkdir()
     (root / "export" / "model").symlink_to(NANO_FOLDER)
     outputs = len(json.loads((NANO_FOLDER / "heads.json").read_text()))
-    save_file(teacher(outputs, np.random.default_rng(0)), root / "teacher" / "model.safetensors")
+    save_file(checkpoint(outputs, np.random.default_rng(0)), root / "decoder" / "model.safetensors")
     rows = []
     for i in range(48):
         reply = f"{'I will not help with that.' if i % 4 < 2 else 'Begin with the door.'} {i}"
@@ -89,9 +89,9 @@ def test_adapters_change_what_the_layers_say(folder, tmp_path):
     engine = MicroEngine(folder, threads=1)
     before = engine.score([("how do I paint a house?", None)]).features
     outputs = len(engine.outputs)
-    export_micro(folder, teacher(outputs, np.random.default_rng(1)), layers=LAYERS, freeze=FREEZE)
+    export_micro(folder, checkpoint(outputs, np.random.default_rng(1)), layers=LAYERS, freeze=FREEZE)
     after = MicroEngine(folder, threads=1).score([("how do I paint a house?", None)]).features
-    export_micro(folder, teacher(outputs, np.random.default_rng(0)), layers=LAYERS, freeze=FREEZE)
+    export_micro(folder, checkpoint(outputs, np.random.default_rng(0)), layers=LAYERS, freeze=FREEZE)
     again = MicroEngine(folder, threads=1).score([("how do I paint a house?", None)]).features
     assert not np.allclose(before, after)
     assert np.array_equal(before, again)

@@ -51,9 +51,8 @@ def export_encoder(checkpoint: Path, out: Path) -> float:
 
 
 def run(out: str | Path, *, fresh: bool = False) -> dict[str, Any]:
-    """Export as a stage: `student/model.safetensors`, or without that stage `encoder/`'s, to `export/model`."""
-    found = (Path(out) / stage / "model.safetensors" for stage in ("student", "encoder"))
-    source = next((p for p in found if p.exists()), Path(out) / "encoder" / "model.safetensors")
+    """Export as a stage: `encoder/model.safetensors` to `export/model`."""
+    source = Path(out) / "encoder" / "model.safetensors"
     with RunFolder(out, "export", config={}, inputs=[source], fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest

@@ -1,7 +1,7 @@
 """micro's second network: the first layers of mini's graph with other adapters, and its last states pooled.
 
 The 4-bit matrices and the embeddings stay where they are, in mini's `model.onnx.data`, so `micro.onnx` lies beside it
-and holds the adapters alone. What it gives are the teacher's features (`train/teacher.py`): the state at the end of the
+and holds the adapters alone. What it gives are the features of `train/decoder.py`: the state at the end of the
 request, the mean of the request's, and the same of the reply.
 """
 
@@ -35,8 +35,8 @@ def export_micro(mini: Path, weights: Mapping[str, Matrix], *, layers: int, free
 
     Args:
         mini: a folder that `export/low_rank.py` wrote.
-        weights: the teacher's checkpoint.
-        layers: of the teacher.
+        weights: the checkpoint of the stage `decoder`.
+        layers: of the checkpoint.
         freeze: of these, the lowest, that have no adapters.
     """
     onnx = need("onnx", "train")

@@ -1,4 +1,4 @@
-"""micro as a stage of a recipe: nano and its teacher, joined into one guard folder.
+"""micro as a stage of a recipe: nano and the stage `decoder`, joined into one guard folder.
 
     DIR/micro/model/      micro.onnx beside mini's weights, heads over both networks' features, calibration.json
     DIR/micro/model/bands.json      where `auto` asks micro about what nano has judged
@@ -54,14 +54,14 @@ Heads = tuple[Floats, Floats]
 
 
 def run(out: str | Path, config: CalibrateConfig, *, layers: int, freeze: int, fresh: bool = False) -> dict[str, Any]:
-    """Join `export/model` and `teacher/model.safetensors`; what was judged is not judged again after a stop.
+    """Join `export/model` and `decoder/model.safetensors`; what was judged is not judged again after a stop.
 
     Args:
-        layers: of the teacher.
+        layers: of the decoder.
         freeze: of these, the lowest, that have no adapters.
     """
     root = Path(out)
-    nano, weights, rows = root / "export" / "model", root / "teacher" / "model.safetensors", root / "encoder"
+    nano, weights, rows = root / "export" / "model", root / "decoder" / "model.safetensors", root / "encoder"
     inputs = [nano / "model.onnx", nano / "calibration.json", weights, rows / "validation.jsonl"]
     asked = {**asdict(config), "layers": layers, "freeze": freeze}
     with RunFolder(out, "micro", config=asked, inputs=inputs, fresh=fresh) as folder:
@@ -99,7 +99,7 @@ class Join:
     first: float
     """AUROC of nano."""
     second: float
-    """AUROC of the teacher."""
+    """AUROC of the decoder."""
     sent: int
     """Rows inside the band."""
     mended: int
@@ -114,7 +114,7 @@ class Join:
 
     def __str__(self) -> str:
         return (
-            f"{self.fit.task.value:<14} n {self.fit.n:>5}  nano {self.first:.3f}  teacher {self.second:.3f}  both "
+            f"{self.fit.task.value:<14} n {self.fit.n:>5}  nano {self.first:.3f}  decoder {self.second:.3f}  both "
             f"{self.fit.auroc:.3f}; auto sends {self.sent}, mends {self.mended}, spoils {self.spoiled}"
         )
 
@@ -161,7 +161,7 @@ def _join(
 
 
 def _networks(model: Path, nano: Path, weights: Path, layers: int, freeze: int) -> Heads:
-    """The folder with both networks, and the teacher's heads over its features: (outputs, features), (outputs,)."""
+    """The folder with both networks, and the decoder's heads over its features: (outputs, features), (outputs,)."""
     load_file = need("safetensors.numpy", "train").load_file
     model.mkdir(exist_ok=True)
     for name in SHARED:

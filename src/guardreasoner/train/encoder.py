@@ -1,7 +1,6 @@
-"""The training of networks that score text: nano (`train/minilm.py`), and before it its teacher (`train/teacher.py`).
+"""The training of networks that score text: nano (`train/minilm.py`), and micro's second one (`train/decoder.py`).
 
-Both learn from the labels of the same rows. Then nano learns from what both say on average, which is better than what
-either says. A run saves its state every few minutes and continues where it stopped.
+Both learn from the labels of the same rows. A run saves its state every few minutes and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn import functional
 
@@ -22,22 +20,17 @@ from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.records import sha256, write_jsonl
 from guardreasoner.run_folder import RunFolder
+from guardreasoner.train.decoder import DecoderModel, whole_exchanges
 from guardreasoner.train.encoder_mix import load_rows, validation_rows
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.minilm import EncoderModel, lend_to_reply
-from guardreasoner.train.teacher import TeacherModel, whole_exchanges
 from guardreasoner.types import TASKS
 
-Model = EncoderModel | TeacherModel
+Model = EncoderModel | DecoderModel
 _KINDS = len(TASKS) + 1
 JOINED = ("joined", "steered")
 """Sources of rows that are made of several."""
-ASKED_AT_ONCE = 2000
-"""Rows that are judged before what was said is kept."""
-SCORED_TOKENS = 4000
-"""Of one pass without gradients, padding included."""
-UNASKED = -1.0
 
 
 def batches(lengths: Sequence[int], config: EncoderConfig, epoch: int) -> list[list[int]]:
@@ -103,102 +96,20 @@ def run(
         return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
 
 
-def run_teacher(
+def run_decoder(
     out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
 ) -> dict[str, Any]:
-    """Train nano's teacher as a stage: writes `teacher/model.safetensors` and resumes as `run` does."""
+    """Train micro's second network as a stage: writes `decoder/model.safetensors` and resumes as `run` does."""
     if threads:
         torch.set_num_threads(threads)
-    with RunFolder(out, "teacher", config=asdict(config), fresh=fresh) as folder:
+    with RunFolder(out, "decoder", config=asdict(config), fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest
         rows, about = load_rows(data, config.data)
         rows = whole_exchanges(rows)
         torch.manual_seed(config.seed)  # of fresh adapters and heads
-        model = TeacherModel(config)
+        model = DecoderModel(config)
         return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
-
-
-def run_student(
-    out: str | Path,
-    data: str | Path,
-    config: EncoderConfig,
-    teacher: EncoderConfig,
-    *,
-    fresh: bool = False,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """Train nano on, as a stage, with what it and its teacher say on average: writes `student/model.safetensors`.
-
-    Args:
-        out: where the stages `encoder` and `teacher` have run.
-        teacher: how the teacher was trained.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    first, second = (Path(out) / name / "model.safetensors" for name in ("encoder", "teacher"))
-    with RunFolder(out, "student", config=asdict(config), inputs=[first, second], fresh=fresh) as folder:
-        if folder.manifest is not None:
-            return folder.manifest
-        rows, about = load_rows(data, config.data)
-        model = EncoderModel(first)
-        said = _said(folder, rows, [model, TeacherModel(teacher, second)])
-        gold, kind = targets(rows)
-        gold[:, : len(TASKS)] = taught(gold[:, : len(TASKS)], said, config.taught)
-        return _trained(folder, model, model.encode(rows, _limits(rows, config)), gold, kind, config, about)
-
-
-def taught(gold: torch.Tensor, said: torch.Tensor, share: float) -> torch.Tensor:
-    """Labels (rows, tasks) with `share` of what was said in them, all of it without a label; NaN = nothing was."""
-    mixed = torch.where(gold.isnan(), said, (1 - share) * gold + share * said)
-    return torch.where(said.isnan(), gold, mixed)
-
-
-def _said(folder: RunFolder, rows: Sequence[EncoderRow], models: Sequence[Model]) -> torch.Tensor:
-    """Mean P of the models for each row (rows, tasks), NaN where they are not asked; kept, and continued after a stop.
-
-    Rows made of several keep their label: how they were made tells it better than models that have seen few of them.
-    """
-    path, places = folder.path / "said.npy", dict[EncoderRow, list[int]]()
-    for i, row in enumerate(rows):
-        if row.source not in JOINED:
-            places.setdefault(row, []).append(i)
-    distinct = list(places)
-    if not path.exists():
-        kept = np.lib.format.open_memmap(path, "w+", np.float32, (len(distinct), len(TASKS)))
-        kept[:] = UNASKED
-    kept = np.lib.format.open_memmap(path, "r+")
-    left = [i for i in range(len(distinct)) if kept[i, 0] == UNASKED]
-    for start in range(0, len(left), ASKED_AT_ONCE):
-        asked = left[start : start + ASKED_AT_ONCE]
-        kept[asked] = np.mean([probabilities(model, [distinct[i] for i in asked]) for model in models], axis=0)
-        kept.flush()
-        folder.log(asked=len(distinct) - len(left) + start + len(asked), rows=len(distinct))
-    said = torch.full((len(rows), len(TASKS)), float("nan"))
-    for row, values in zip(distinct, torch.from_numpy(np.array(kept)), strict=True):
-        said[places[row]] = values
-    return said
-
-
-def probabilities(model: Model, rows: Sequence[EncoderRow], limit: int = 512) -> NDArray[np.float32]:
-    """P of the three tasks (rows, 3); NaN where there is no reply to judge.
-
-    Args:
-        limit: most tokens of a row.
-    """
-    model.eval()
-    encoded: Sequence[Any] = model.encode(rows, [limit] * len(rows))
-    found = np.full((len(rows), len(TASKS)), np.nan, np.float32)
-    waiting: list[int] = []
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    for i, following in zip(order, [*order[1:], None], strict=True):
-        waiting.append(i)
-        if following is None or (len(waiting) + 1) * len(encoded[following][0]) > SCORED_TOKENS:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(torch)):
-                logits = model(*model.padded([encoded[j] for j in waiting]))
-            found[waiting], waiting = logits[:, : len(TASKS)].float().sigmoid().numpy(), []
-    found[[row.response is None for row in rows], 1:] = np.nan
-    return found
 
 
 def _trained(

@@ -1,4 +1,4 @@
-"""Configuration of nano's training, and of its teacher's."""
+"""Configuration of nano's training, and of micro's second network's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class EncoderData:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How nano is trained, or its teacher."""
+    """How nano is trained, or micro's second network."""
 
     data: EncoderData = field(default_factory=EncoderData)
     tokens: int = 224
@@ -63,14 +63,12 @@ class EncoderConfig:
     reply_from_request: float = 0.0
     """Share of the request's logit, less the refusal's, that the reply's head takes over once it is trained: what a
     harmful request asks for and is not refused is likelier to be harmful."""
-    taught: float = 0.0
-    """Student: share of a target that is what nano and its teacher say; the rest is the label, where there is one."""
     layers: int = 18
-    """Teacher: how many of SmolLM2's thirty layers."""
+    """Decoder: how many of SmolLM2's thirty layers."""
     freeze: int = 4
-    """Teacher: the lowest of them stay as they are."""
+    """Decoder: the lowest of them stay as they are."""
     rank: int = 16
-    """Teacher: of the adapters."""
+    """Decoder: of the adapters."""
     epochs: int = 1
     save_minutes: float = 4.0
     seed: int = 42

@@ -31,7 +31,7 @@ from guardreasoner.train.sample import SampleConfig
 from guardreasoner.train.settings import TEMPLATES, DpoConfig, ModelConfig, SftConfig
 from guardreasoner.yaml_files import in_package, packaged, parse_yaml, read_text
 
-STAGES = ("teacher", "encoder", "student", "synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "micro",
+STAGES = ("encoder", "decoder", "synthesize", "sft", "sample", "mine", "dpo", "export", "calibrate", "micro",
           "evaluate")  # fmt: skip
 """What `reproduce` can run, in this order."""
 PAPER: dict[str, dict[str, Any]] = {
@@ -82,10 +82,8 @@ class Recipe:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """How a guard that scores text is trained, where `encoder` is a stage."""
-    teacher: EncoderConfig = field(default_factory=EncoderConfig)
-    """How its teacher is trained, where `teacher` is a stage: the encoder section with these keys changed."""
-    student: EncoderConfig = field(default_factory=EncoderConfig)
-    """How it is trained on by its teacher, where `student` is a stage: the encoder section with these keys changed."""
+    decoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The same of micro's second network, where `decoder` is a stage: the encoder section with these keys changed."""
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -100,8 +98,6 @@ class Recipe:
                 raise UnknownName("stage", name, STAGES)
         if self.model.chat_template is not None and self.model.chat_template not in TEMPLATES:
             raise UnknownName("chat template", self.model.chat_template, TEMPLATES)
-        if "student" in self.stages and not {"encoder", "teacher"} <= set(self.stages):
-            raise ConfigError("the stage student learns from what the stages encoder and teacher made; name them too")
         if self.traces and self.seeds:
             raise ConfigError("a recipe has traces or seeds, not both: published traces need no teacher")
 
@@ -170,9 +166,8 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
         if not isinstance(changes, Mapping):
             raise ConfigError(f"variants.{key} must be a mapping")
         built[str(key)] = build(SftConfig, {**sft, **changes}, f"variants.{key}")
-    for section in ("teacher", "student"):
-        if isinstance(changes := content.get(section) or {}, Mapping):
-            content[section] = _merged(content.get("encoder") or {}, changes)
+    if isinstance(changes := content.get("decoder") or {}, Mapping):
+        content["decoder"] = _merged(content.get("encoder") or {}, changes)
     recipe = build(Recipe, {"name": name, **content}, "", extra={"variants": built})
     for model in recipe.sample.models:
         looks_elsewhere = "/" in model or Path(model).exists()

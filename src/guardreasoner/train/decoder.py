@@ -1,4 +1,4 @@
-"""nano's teacher: the first layers of SmolLM2-135M with adapters, and the same heads as nano's.
+"""micro's second network: the first layers of SmolLM2-135M with adapters, and the same heads as nano's.
 
 It reads from left to right, once: what it says of a request is read at the request's end, before the reply, and what it
 says of a reply at the reply's end. So one exchange teaches all three tasks, and no request is judged by its reply.
@@ -41,7 +41,7 @@ class Adapted(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         return functional.linear(x, self.base) + 2 * functional.linear(low, self.up.to(x.dtype))
 
 
-class TeacherModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """`forward` takes what `padded` gives and returns logits (rows, outputs) in the order of `OUTPUTS`."""
 
     def __init__(self, config: EncoderConfig, weights: Path | None = None) -> None:
