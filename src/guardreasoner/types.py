@@ -239,7 +239,7 @@ class Verdict:
     text: str = ""
     """What the model wrote, whole."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """`disguise`, `unread`, `language`, `windows`, `mode`, `escalation_denied`, ...; `disagreement` = {task: what the
+    """`disguise`, `unread`, `language`, `windows`, `parts`, `mode`, ...; `disagreement` = {task: what the
     model that reasons answers} where that is not the label."""
     usage: Usage = field(default_factory=Usage)
     """What it cost."""

@@ -138,7 +138,7 @@ def test_what_a_verdict_cost_is_never_cut(width):
     with Console(width=width, record=True, file=io.StringIO()) as console:
         print_verdict(console, Exchange("a", "x"), verdict)
     shown = " ".join(re.sub("[│╰─╯·]", " ", console.export_text()).split())
-    assert "g full (nano, then mini) 1,234 ms 230 tokens sampled 4 passes scores not calibrated" in shown
+    assert "g full (nano, mini) 1,234 ms 230 tokens sampled 4 passes scores not calibrated" in shown
 
 
 @pytest.mark.parametrize(("counted", "said"), [(["prompt_harm"], " on the refusal"), ([], "")])
@@ -148,7 +148,7 @@ def test_it_is_said_which_answers_the_reasoning_had_no_part_in(counted, said):
         notes = {"escalated": counted, "guards": ["nano", "mini"], "disagreement": {"refusal": "compliance"}}
         print_verdict(console, Exchange("a", "x", "y"), replace(verdict, notes=notes))
     shown = console.export_text()
-    assert "g · full (nano, then mini) · " in shown
+    assert "g · full (nano, mini) · " in shown
     assert "the model that reasons answers otherwise: compliance on the refusal" in shown
     assert f"nano decided{said}; mini's own answer does not count" in shown
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -399,6 +400,17 @@ def test_a_cascade_before_another_judges_in_the_mode_that_is_asked_for(mode, lab
     assert [v.notes.get("guards") for v in verdicts] == guards
     assert {v.guard for v in verdicts} == {"all"}
     assert [bool(v.steps) for v in verdicts] == [g is not None for g in guards]
+
+
+def test_what_a_part_of_a_text_decided_stays_where_the_second_reads_wholes_only():
+    class Parted(Stated):
+        def judge(self, exchanges):
+            return [replace(v, notes={"parts": ["prompt_harm"]}) for v in super().judge(exchanges)]
+
+    first = Parted(Labels("harmful"), {"prompt_harm": 0.6, "refusal": None, "response_harm": None})
+    for stays, label in ((True, "harmful"), (False, "unharmful")):
+        both = CascadeGuard(first, guard("large", scores={"": 0.1}), {Task.prompt_harm: (0.4, 0.7)}, parts_stay=stays)
+        assert [both.judge([Exchange("a", "x")], mode=m)[0].labels.prompt_harm for m in ("auto", "full")] == [label] * 2
 
 
 def test_what_may_not_go_on_goes_on_nowhere():

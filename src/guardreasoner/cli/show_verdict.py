@@ -48,7 +48,7 @@ def print_verdict(console: Console, exchange: Exchange, verdict: Verdict) -> Non
     if verdict.status != "ok":
         parts += [Text(), _unjudged(verdict)]
     usage, guards = verdict.usage, verdict.notes.get("guards", [verdict.guard])
-    who = f"{verdict.guard} · {verdict.mode}" + (f" ({', then '.join(guards)})" if len(guards) > 1 else "")
+    who = f"{verdict.guard} · {verdict.mode}" + (f" ({', '.join(guards)})" if len(guards) > 1 else "")
     cost = (
         f"{usage.latency_ms:,.0f} ms · {usage.completion_tokens} tokens sampled"
         + (f" · {usage.passes} passes" if usage.passes > len(guards) else "")

@@ -10,7 +10,7 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -95,6 +95,7 @@ class CascadeGuard(Judging):
         stacks: Mapping[Task, Stack] | None = None,
         mode: Mode = "auto",
         reasons: Mode | None = None,
+        parts_stay: bool = False,
         name: str | None = None,
     ) -> None:
         """Args:
@@ -107,10 +108,11 @@ class CascadeGuard(Judging):
         mode: default of `judge`: `instant` = the first alone, `short` and `full` = both about everything, `auto` = both
             inside the bands.
         reasons: the second guard's mode in `auto`; None = its own.
+        parts_stay: what a part of a text has decided (`notes.parts`) stays the first guard's.
         name: default `first+second`.
         """
         self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons
-        self.fail_mode = fail_mode_of(first)
+        self.parts_stay, self.fail_mode = parts_stay, fail_mode_of(first)
         self.judges_parts = bool(getattr(first, "judges_parts", False))
         if evidence := getattr(first, "evidence", None):
             self.evidence = evidence
@@ -173,7 +175,7 @@ class CascadeGuard(Judging):
 
     def _open(self, verdict: Verdict, mode: Mode) -> tuple[Task, ...]:
         """The tasks that the second guard has a say in."""
-        tasks = self.unsure(verdict) if mode == "auto" and verdict.status == "ok" else tuple(Task)
+        tasks = self.unsure(verdict) if mode == "auto" and verdict.status == "ok" else self._whole(tuple(Task), verdict)
         return tasks if self.stacks is None else tuple(t for t in tasks if t in self.stacks)
 
     def _reasoned(self, exchanges: Sequence[Exchange], firsts: Sequence[FirstVerdict], **how: Any) -> list[Verdict]:
@@ -204,9 +206,15 @@ class CascadeGuard(Judging):
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
         """The tasks whose score lies inside the band."""
-        return tuple(
+        within = (
             t for t, (low, high) in self.bands.items() if (p := verdict.scores[t.value]) is not None and low < p < high
         )
+        return self._whole(within, verdict)
+
+    def _whole(self, tasks: Iterable[Task], verdict: Verdict) -> tuple[Task, ...]:
+        """The tasks that the second guard may decide."""
+        parts = verdict.notes.get("parts", ()) if self.parts_stay else ()
+        return tuple(t for t in tasks if t.value not in parts)
 
     def close(self) -> None:
         self.first.close()

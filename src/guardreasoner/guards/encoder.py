@@ -285,6 +285,8 @@ class EncoderGuard(Judging):
             notes["disguise"] = list(made.undone)
         if made.windows > 1:
             notes["windows"] = made.windows
+        if parts := [t.value for t, s in worst.items() if s.passage.bar not in WHOLES]:
+            notes["parts"] = parts
         harms = [s for s in scored if s.kinds]
         main = max(harms, key=lambda s: sum(s.kinds.values()), default=None)
         return replace(

@@ -182,7 +182,7 @@ def _cascade(
     if larger:
         alike: dict[str, Any] = {"mode": "instant", "fail_mode": fail_mode, "threads": options.get("threads")}
         middle = load_guard(larger, **alike) if needed else lambda: load_guard(larger, **alike)
-        early = cast(Guard, CascadeGuard(early, middle, checked, name=early.name))
+        early = cast(Guard, CascadeGuard(early, middle, checked, parts_stay=True, name=early.name))
         checked = {}
     if decide is None:
         return cast(Guard, CascadeGuard(early, load_guard(**late), checked))
