@@ -402,10 +402,11 @@ def test_a_cascade_before_another_judges_in_the_mode_that_is_asked_for(mode, lab
     assert [bool(v.steps) for v in verdicts] == [g is not None for g in guards]
 
 
-def test_what_a_part_of_a_text_decided_stays_where_the_second_reads_wholes_only():
+@pytest.mark.parametrize("notes", [{"parts": ["prompt_harm"]}, {"windows": 2}])
+def test_what_a_part_of_a_text_decided_stays_where_the_second_reads_wholes_only(notes):
     class Parted(Stated):
         def judge(self, exchanges):
-            return [replace(v, notes={"parts": ["prompt_harm"]}) for v in super().judge(exchanges)]
+            return [replace(v, notes=notes) for v in super().judge(exchanges)]
 
     first = Parted(Labels("harmful"), {"prompt_harm": 0.6, "refusal": None, "response_harm": None})
     for stays, label in ((True, "harmful"), (False, "unharmful")):

@@ -108,7 +108,7 @@ class CascadeGuard(Judging):
         mode: default of `judge`: `instant` = the first alone, `short` and `full` = both about everything, `auto` = both
             inside the bands.
         reasons: the second guard's mode in `auto`; None = its own.
-        parts_stay: what a part of a text has decided (`notes.parts`) stays the first guard's.
+        parts_stay: what a part of a text has decided (`notes.parts`, `notes.windows`) stays the first guard's.
         name: default `first+second`.
         """
         self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons
@@ -202,6 +202,8 @@ class CascadeGuard(Judging):
         """Whether the second guard is asked; two that decide together need the first's score."""
         if verdict.status != "ok":
             return self.stacks is None
+        if self.parts_stay and not self._open(verdict, mode):
+            return False
         return mode != "auto" or bool(self.unsure(verdict)) or bool(verdict.notes.get("escalated"))
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
@@ -213,8 +215,10 @@ class CascadeGuard(Judging):
 
     def _whole(self, tasks: Iterable[Task], verdict: Verdict) -> tuple[Task, ...]:
         """The tasks that the second guard may decide."""
-        parts = verdict.notes.get("parts", ()) if self.parts_stay else ()
-        return tuple(t for t in tasks if t.value not in parts)
+        if not self.parts_stay:
+            return tuple(tasks)
+        notes = verdict.notes
+        return () if "windows" in notes else tuple(t for t in tasks if t.value not in notes.get("parts", ()))
 
     def close(self) -> None:
         self.first.close()
