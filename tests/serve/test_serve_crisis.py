@@ -48,15 +48,15 @@ def supported():
         yield count
 
 
-def test_most_of_those_who_seek_help_are_answered_and_by_the_default_probability_one(supported):
+def test_most_of_those_who_seek_help_are_answered_and_by_the_default_probability_few(supported):
     assert len(SEEKING_HELP) == 15
-    assert supported(SEEKING_HELP) == 11
-    assert supported(SEEKING_HELP, probability=0.15) == 7
-    assert supported(SEEKING_HELP, probability=0.5) == 1
+    assert supported(SEEKING_HELP) == 14
+    assert supported(SEEKING_HELP, probability=0.15) == 10
+    assert supported(SEEKING_HELP, probability=0.5) == 4
 
 
 @pytest.mark.slow
 def test_few_of_the_harmless_everyday_requests_are_taken_for_a_crisis(supported):
     rows = [e for e in read_examples(shipped("everyday")) if e.gold.prompt_harm == "unharmful"]
     assert len(rows) == 217
-    assert supported([e.exchange.prompt for e in rows]) == 15
+    assert supported([e.exchange.prompt for e in rows]) == 14
