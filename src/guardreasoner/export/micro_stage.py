@@ -4,8 +4,7 @@
     DIR/micro/model/bands.json      where `auto` asks micro about what nano has judged
     DIR/micro/logits.npy  what both networks say of each validation row
 
-It judges whole texts; what a part of a text decides is nano's to say, which costs a tenth. The log-odds of both count
-half each: weights that are fitted on some sources rank others worse. What is fitted on the
+The log-odds of both count half each: weights that are fitted on some sources rank others worse. What is fitted on the
 validation rows is what nano's calibration is too, a line and a threshold a task.
 """
 
@@ -78,7 +77,10 @@ def run(out: str | Path, config: CalibrateConfig, *, layers: int, freeze: int, f
         write_heads(model, outputs, weight, ((first[1] + second[1]) / 2).astype(np.float32))
         before = read_calibration(nano / "calibration.json")
         joins = [_join(i, task, logits, met, before, config) for i, task in enumerate(TASKS)]
-        curves = {(j.fit.task, "instant"): replace(j.fit.curve, band=None) for j in joins}
+        curves = {
+            (j.fit.task, "instant"): replace(j.fit.curve, band=None, piece=config.pieces.get(j.fit.task.value))
+            for j in joins
+        }
         found = Calibration(curves, f"{len(met)} questions of left-out sources")
         write_atomic(model / "calibration.json", json.dumps(found.as_dict(), indent=2) + "\n")
         bands = {j.fit.task.value: j.fit.curve.band for j in joins if j.pays}

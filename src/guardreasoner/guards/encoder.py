@@ -55,6 +55,8 @@ LONE, MANY = 0.7, 12
 """Log-odds above the threshold at which the whole of a text of `MANY` sentences decides alone: one that passes by less
 needs a piece that lacks less. Harmless text around a text that is nearly harmful lifts the whole, and no piece. What is
 left of a reply without its refusal must pass by as much."""
+FEW = 2
+"""Parts of a text that the slow network of two reads for each task."""
 STEERS, STEERED = 0.5, 1.5
 """P(attack) from which a text steers a model, and the log-odds above the threshold that it then needs as a whole where
 its beginning or end steers, and neither that nor the rest does harm: steering alone is no harmful request."""
@@ -227,7 +229,8 @@ class EncoderGuard(Judging):
                 for t, curve in curves.items()
                 if not _settled(t, scored, curve, LONE if sentences[t] >= MANY else 0.0)
             }
-            for passage in (p for p in made if p.bar not in WHOLES and unsettled.intersection(p.tasks)):
+            parts = [p for p in made if p.bar not in WHOLES and unsettled.intersection(p.tasks)]
+            for passage in self._likeliest(parts, curves, deadline):
                 scored.append(self._score(passage, curves, deadline))
             for task, curve in curves.items():
                 scored = _supported(task, scored, curve)
@@ -237,6 +240,20 @@ class EncoderGuard(Judging):
         except EngineError as error:
             return scored, error
         return scored, None
+
+    def _likeliest(
+        self, parts: Sequence[Passage], curves: Mapping[Task, Curve], deadline: float | None
+    ) -> Sequence[Passage]:
+        """All parts; of two networks the slow one reads only those that the quick one finds worst, task by task."""
+        if not isinstance(self.engine, MicroEngine) or not parts:
+            return parts
+        logits = self.engine.encoder.score([pair_of(p.exchange) for p in parts], deadline=deadline).logits
+        kept: set[int] = set()
+        for task in curves:
+            worst = logits[:, self.engine.outputs.index(task.value)] * (-1 if task is Task.refusal else 1)
+            asked = [i for i, p in enumerate(parts) if task in p.tasks]
+            kept.update(sorted(asked, key=lambda i: -worst[i])[:FEW])
+        return [parts[i] for i in sorted(kept)]
 
     def _score(self, passage: Passage, curves: Mapping[Task, Curve], deadline: float | None) -> Scored:
         scores = self.engine.score([pair_of(passage.exchange)], deadline=deadline)
