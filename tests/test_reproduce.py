@@ -107,6 +107,7 @@ encoder:
   save_minutes: 0.0
 calibrate: {target: f1, targets: {}, sources: {}}
 evaluate: {mode: instant, benchmarks: [everyday], limit: 2}
+stages: [encoder, export, calibrate, evaluate]
 """
 
 

@@ -139,7 +139,7 @@ DONE = "!!document.querySelector('article') && !document.querySelector('.waiting
 
 
 @pytest.mark.slow
-def test_the_first_click_on_full_shows_what_mini_wrote_and_that_nano_decided(tmp_path):
+def test_the_first_click_on_full_shows_what_mini_wrote_and_who_decided(tmp_path):
     with serving(guard=fake_guards.bundled) as served, browser() as page:
         page.open(served.url)
         choose(page, "full")
@@ -148,7 +148,7 @@ def test_the_first_click_on_full_shows_what_mini_wrote_and_that_nano_decided(tmp
         page.picture(picture_folder(tmp_path) / "playground-bundled.png")
         assert page.value("document.querySelectorAll('.steps li').length") >= 1
         who = page.value("document.querySelector('.who').innerText")
-        assert "nano decided; mini's own answer does not count" in who
+        assert "nano and micro decided; mini's own answer does not count" in who
         choose(page, "instant")
         page.press("Enter", CTRL)
         page.until(DONE)

@@ -126,7 +126,9 @@ function plain(value) {
 // Who decided, what the reasoning counts for, and what the policy makes of it.
 function deciders(verdict, asked) {
   const { guards, escalated = [], disagreement = {}, actions = {} } = verdict.notes;
-  const [first, second] = guards ?? [told.first || verdict.guard];
+  const all = guards ?? [told.first || verdict.guard];
+  const second = all.length > 1 ? all.at(-1) : "";
+  const first = (second ? all.slice(0, -1) : all).join(" and ");
   const named = (wanted) => TASKS.filter(([task]) => wanted(task)).map(([, title]) => title).join(" and ");
   const judged = TASKS.filter(([task]) => verdict.labels[task] !== null);
   const alone = judged.filter(([task]) => !escalated.includes(task));
