@@ -140,6 +140,11 @@ class EncoderEngine:
         return features
 
 
+def cut(ids: list[int], room: int) -> list[int]:
+    """At most `room` tokens; the middle is left out."""
+    return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """What `guard.json` says of an encoder's folder."""
     path = folder / "guard.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from guardreasoner.engines.encoder import EncoderEngine, Floats, Pair, Scores, read_heads, read_meta
+from guardreasoner.engines.encoder import EncoderEngine, Floats, Pair, Scores, cut, read_heads, read_meta
 from guardreasoner.engines.hardware import available_cores
 from guardreasoner.engines.onnx import SLOW_FUSIONS, Sizes, faults, load_runtime, open_session
 from guardreasoner.engines.prompt_tokens import tokenizer_from
@@ -92,10 +92,10 @@ class MicroEngine:
             raise EngineError(f"the engine {self.name} is closed")
         before, judged, between, after = self._text
         request, reply = pair
-        ids = [*before, *_cut(self.tokenizer.judged(request)), *judged]
+        ids = [*before, *cut(self.tokenizer.judged(request), ROOM), *judged]
         end = len(ids)
         if reply is not None:
-            ids += [*between, *_cut(self.tokenizer.judged(reply)), *after]
+            ids += [*between, *cut(self.tokenizer.judged(reply), ROOM), *after]
         places = np.zeros((1, 4, len(ids)), np.float32)
         places[0, 0, end - 1] = places[0, 2, -1] = 1
         places[0, 1, :end] = 1 / end
@@ -106,7 +106,3 @@ class MicroEngine:
         except faults(self.runtime) as error:
             raise EngineError(f"onnxruntime failed while running the model ({type(error).__name__})") from None
         return features
-
-
-def _cut(ids: list[int]) -> list[int]:
-    return ids if len(ids) <= ROOM else ids[: ROOM // 2] + ids[len(ids) - ROOM // 2 :]

@@ -36,6 +36,7 @@ from guardreasoner.evaluate.calibrate import (
     fit,
 )
 from guardreasoner.evaluate.run_benchmarks import draw
+from guardreasoner.export.encoder import CONTEXT_TOKENS
 from guardreasoner.export.micro import export_micro
 from guardreasoner.guards.calibration import Calibration, read_calibration
 from guardreasoner.guards.encoder import pair_of
@@ -136,8 +137,9 @@ def _join(
             f"fewer than {MIN_PER_CLASS} validation rows of a label on {task.value}; leave more sources out"
         )
     one, two = (logits[rows, k, column].astype(float) for k in (0, 1))
+    mean = (one + two) / 2
     found = fit(
-        (one + two) / 2,
+        mean,
         y,
         task=task,
         mode="instant",
@@ -145,7 +147,7 @@ def _join(
     )
     old = nano.curve(task, "instant")
     first = np.array([old.probability(x) for x in one])
-    both = np.array([found.curve.probability(x) for x in (one + two) / 2])
+    both = np.array([found.curve.probability(x) for x in mean])
     within = band(first, old.threshold, config.budget)
     sent = (first > within[0]) & (first < within[1]) if within else np.zeros(len(y), bool)
     was, now = (first >= old.threshold) == y, (both >= found.curve.threshold) == y
@@ -181,7 +183,7 @@ def _networks(model: Path, nano: Path, weights: Path, layers: int, freeze: int) 
         "format": "encoder",
         "format_version": FORMAT_VERSION,
         "base": "all-MiniLM-L6-v2, SmolLM2-135M",
-        "context_tokens": 512,
+        "context_tokens": CONTEXT_TOKENS,
     }
     write_meta(model, {**meta, "networks": {"encoder": "../../export/model", "decoder": "."}})
     return weight, bias

@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from guardreasoner.engines.encoder import cut
 from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.engines.micro import TEXT
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
-from guardreasoner.train.minilm import OUTPUTS, cut
+from guardreasoner.train.minilm import OUTPUTS
 from guardreasoner.train.smollm import load_smollm
 
 Encoded = tuple[list[int], int]

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from guardreasoner.data.harm_kinds import kinds
+from guardreasoner.engines.encoder import cut
 from guardreasoner.errors import need
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.types import TASKS, Task
@@ -117,11 +118,6 @@ def load_tokenizer() -> Any:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def cut(ids: list[int], room: int) -> list[int]:
-    """At most `room` tokens; the middle is left out."""
-    return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]
 
 
 def lend_to_reply(model: EncoderModel, share: float) -> None:
