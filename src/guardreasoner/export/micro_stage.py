@@ -71,9 +71,10 @@ def run(out: str | Path, config: CalibrateConfig, *, layers: int, freeze: int, f
         examples = list(read_records(Example, rows / "validation.jsonl"))
         met = list(as_asked(draw(examples, config.limit, "0") if config.limit else examples))
         model = folder.path / "model"
-        outputs, *first = read_heads(nano)
-        second = _networks(model, nano, weights, layers, freeze)
-        logits = _logits(folder, model, (first[0], first[1]), second, met)
+        outputs, *own = read_heads(nano)
+        first: Heads = (own[0], own[1])
+        second = _networks(model, outputs, first, weights, layers, freeze)
+        logits = _logits(folder, model, first, second, met)
         weight = (np.concatenate([first[0], second[0]], axis=1) / 2).astype(np.float32)
         write_heads(model, outputs, weight, ((first[1] + second[1]) / 2).astype(np.float32))
         before = read_calibration(nano / "calibration.json")
@@ -162,7 +163,7 @@ def _join(
     )
 
 
-def _networks(model: Path, nano: Path, weights: Path, layers: int, freeze: int) -> Heads:
+def _networks(model: Path, outputs: Sequence[str], first: Heads, weights: Path, layers: int, freeze: int) -> Heads:
     """The folder with both networks, and the decoder's heads over its features: (outputs, features), (outputs,)."""
     load_file = need("safetensors.numpy", "train").load_file
     model.mkdir(exist_ok=True)
@@ -177,8 +178,7 @@ def _networks(model: Path, nano: Path, weights: Path, layers: int, freeze: int) 
     weight[rows, : asked.shape[1]], weight[1:3, asked.shape[1] :] = asked, replied
     bias = np.zeros(len(weight), np.float32)
     bias[rows], bias[1:3] = tensors["heads.0.bias"], tensors["heads.1.bias"]
-    outputs, first, first_bias = read_heads(nano)
-    write_heads(model, outputs, np.concatenate([first, np.zeros_like(weight)], axis=1), first_bias)
+    write_heads(model, outputs, np.concatenate([first[0], np.zeros_like(weight)], axis=1), first[1])
     meta = {
         "format": "encoder",
         "format_version": FORMAT_VERSION,
