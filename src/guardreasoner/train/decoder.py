@@ -37,9 +37,10 @@ class Adapted(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         self.up = torch.nn.Parameter(torch.zeros(outputs, rank))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.to(self.base.dtype)
-        low = functional.linear(x, self.down.to(x.dtype))
-        return functional.linear(x, self.base) + 2 * functional.linear(low, self.up.to(x.dtype))
+        rows = x.to(self.base.dtype).flatten(0, -2)
+        low = functional.linear(rows, self.down.to(rows.dtype))
+        made = torch.addmm(functional.linear(rows, self.base), low, self.up.to(rows.dtype).t(), alpha=2)
+        return made.unflatten(0, x.shape[:-1])
 
 
 class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
@@ -53,7 +54,7 @@ class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         super().__init__()
         self.fast = multiplies_bf16(torch)
         numbers = torch.bfloat16 if self.fast else torch.float32
-        model, self.tokenizer = load_smollm("sdpa")
+        model, self.tokenizer = load_smollm("eager")  # on CPUs a sixth faster to train than sdpa
         self.base = model.model.requires_grad_(False)
         self.base.layers = self.base.layers[: config.layers]
         self.base.norm = torch.nn.Identity()
