@@ -33,7 +33,7 @@ RANGES: tuple[tuple[str, float, float, frozenset[str]], ...] = (
     ))),
     ("more than 0 and at most 1", math.ulp(0.0), 1, frozenset(("top_p", "gpu_memory_utilization"))),
     ("from 0 up to but not 1", 0, math.nextafter(1, 0), frozenset((
-        "adam_beta2", "budget", "dropout", "gamma", "smoothing",
+        "adam_beta2", "budget", "larger_budget", "dropout", "gamma", "smoothing",
     ))),
     ("from 0 to 65535", 0, 65535, frozenset(("port",))),
 )  # fmt: skip

@@ -22,7 +22,8 @@ WIDTH, LAYERS, FREEZE, RANK = 576, 2, 1, 2
 SHAPES = {"self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576),
           "self_attn.o_proj": (576, 576), "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576),
           "mlp.down_proj": (576, 1536)}  # fmt: skip
-CONFIG = CalibrateConfig(targets={"prompt_harm": "p=0.5", "refusal": "p=0.25", "response_harm": "p=0.4"}, budget=0.3)
+CONFIG = CalibrateConfig(targets={"prompt_harm": "p=0.5", "refusal": "p=0.25", "response_harm": "p=0.4"}, budget=0.1,
+                         larger_budget=0.3)  # fmt: skip
 
 
 def checkpoint(outputs, draw):
@@ -69,6 +70,8 @@ def test_the_stage_writes_a_guard_that_judges_and_keeps_what_it_measured(folder)
     assert (folder.parent / "logits.npy").stat().st_size > 96 * 2 * 18 * 4
     curves = json.loads((folder / "calibration.json").read_text())["tasks"]
     assert [curves[t]["instant"]["threshold"] for t in ("prompt_harm", "refusal", "response_harm")] == [0.5, 0.25, 0.4]
+    asked = json.loads((folder / "bands.json").read_text())
+    assert {t for t in curves if curves[t]["instant"]["band"]} == set(asked)
 
 
 def test_what_is_said_of_a_request_does_not_depend_on_the_reply(folder):

@@ -13,8 +13,10 @@ from guardreasoner.errors import ConfigError, EngineError, UnknownName
 from guardreasoner.generation import Completion, Judged
 from guardreasoner.guards import load as loading
 from guardreasoner.guards.base import Judging
+from guardreasoner.guards.calibration import read_calibration
 from guardreasoner.guards.cascade import CascadeGuard, Stack, read_bands, read_stacks
 from guardreasoner.guards.load import load_guard
+from guardreasoner.guards.ours import MICRO_FOLDER
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import Exchange, Labels, Step, Task, Verdict
 
@@ -379,27 +381,28 @@ def test_a_cascade_with_a_file_of_stacks_takes_its_bands_and_the_mode(tmp_path):
 
 
 def nested(**more):
-    """Small, then large where small is unsure, then a third that writes."""
-    first = guard("small", scores={"clear": 0.95, "doubtful": 0.6})
-    inner = CascadeGuard(first, guard("large", scores={"": 0.1}), {Task.prompt_harm: (0.4, 0.7)}, name="small")
+    """Small, then large where small is unsure, then a third that writes where large is unsure too."""
+    first = guard("small", scores={"clear": 0.95, "doubtful": 0.6, "odd": 0.6})
+    large = guard("large", scores={"doubtful": 0.4, "": 0.1})
+    inner = CascadeGuard(first, large, {Task.prompt_harm: (0.4, 0.7)}, name="small")
     third = guard("writer", default=REASONED + "unharmful\n")
-    return CascadeGuard(inner, third, {}, stacks={}, reasons="full", name="all", **more)
+    return CascadeGuard(inner, third, {Task.prompt_harm: (0.3, 0.7)}, stacks={}, reasons="full", name="all", **more)
 
 
 @pytest.mark.parametrize(
     ("mode", "labels", "guards"),
     [
-        ("instant", ["harmful", "harmful"], [None, None]),
-        ("auto", ["harmful", "unharmful"], [None, ["small", "large", "writer"]]),
-        ("full", ["unharmful", "unharmful"], [["small", "large", "writer"]] * 2),
+        ("instant", ["harmful"] * 3, [None] * 3),
+        ("auto", ["harmful", "unharmful", "unharmful"], [None, ["small", "large", "writer"], ["small", "large"]]),
+        ("full", ["unharmful"] * 3, [["small", "large", "writer"]] * 3),
     ],
 )
 def test_a_cascade_before_another_judges_in_the_mode_that_is_asked_for(mode, labels, guards):
-    verdicts = nested().judge([Exchange("a", "clear"), Exchange("b", "doubtful")], mode=mode)
+    verdicts = nested().judge([Exchange("a", "clear"), Exchange("b", "doubtful"), Exchange("c", "odd")], mode=mode)
     assert [v.labels.prompt_harm for v in verdicts] == labels
     assert [v.notes.get("guards") for v in verdicts] == guards
     assert {v.guard for v in verdicts} == {"all"}
-    assert [bool(v.steps) for v in verdicts] == [g is not None for g in guards]
+    assert [bool(v.steps) for v in verdicts] == ["writer" in (g or ()) for g in guards]
 
 
 @pytest.mark.parametrize("notes", [{"parts": ["prompt_harm"]}, {"windows": 2}])
@@ -414,9 +417,10 @@ def test_what_a_part_of_a_text_decided_stays_where_the_second_reads_wholes_only(
         assert [both.judge([Exchange("a", "x")], mode=m)[0].labels.prompt_harm for m in ("auto", "full")] == [label] * 2
 
 
-def test_what_may_not_go_on_goes_on_nowhere():
+def test_what_may_not_go_on_to_the_writer_is_judged_by_the_larger_guard_all_the_same():
     (verdict,) = nested().judge([Exchange("b", "doubtful")], mode="auto", max_escalations=0)
-    assert (verdict.labels.prompt_harm, verdict.notes["escalation_denied"], verdict.steps) == ("harmful", True, ())
+    assert (verdict.labels.prompt_harm, verdict.notes["escalation_denied"], verdict.steps) == ("unharmful", True, ())
+    assert verdict.notes["guards"] == ["small", "large"]
 
 
 def test_a_larger_guard_is_loaded_when_it_is_needed(tmp_path):
@@ -425,7 +429,7 @@ def test_a_larger_guard_is_loaded_when_it_is_needed(tmp_path):
     words = {"first": "serve.fake_guards:WordGuard", "larger": "micro", "second": "constant"}
     (tmp_path / "stacks.json").write_text('{"stacks": {}, "bands": {}}')
     both = load_guard("cascade", mode="auto", **words, bands=bands, stacks=tmp_path / "stacks.json")
-    assert both.bands == {}
+    assert both.bands == read_calibration(MICRO_FOLDER / "calibration.json").bands("instant")
     assert both.first.bands == {Task.prompt_harm: (0.2, 0.8)}
     assert "second" not in vars(both.first)
     with pytest.raises(UnknownName, match="tiny"):

@@ -65,6 +65,8 @@ class CalibrateConfig:
     """Modes to fit; each judges every validation row once."""
     budget: float = 0.0
     """Share of rows that `auto` may send on to reasoning; 0 = `auto` is `instant`."""
+    larger_budget: float = 0.5
+    """Share of rows that `auto` may send on to a larger guard first (`export/micro_stage.py`)."""
     limit: int | None = None
     """Validation rows that are judged, drawn in the proportions of their gold; None = all."""
 
@@ -213,6 +215,7 @@ def band(p: Floats, threshold: float, budget: float) -> tuple[float, float] | No
     """The interval around the threshold that holds `budget` of the rows, in order of distance on the logit scale."""
     if budget <= 0:
         return None
+    p = np.clip(p, 1e-9, 1 - 1e-9)
     logit = np.log(p) - np.log1p(-p)
     centre = math.log(threshold / (1 - threshold))
     width = float(np.quantile(np.abs(logit - centre), min(1.0, budget)))

@@ -80,12 +80,14 @@ def run(out: str | Path, config: CalibrateConfig, *, layers: int, freeze: int, f
         before = read_calibration(nano / "calibration.json")
         joins = [_join(i, task, logits, met, before, config) for i, task in enumerate(TASKS)]
         curves = {
-            (j.fit.task, "instant"): replace(j.fit.curve, band=None, piece=config.pieces.get(j.fit.task.value))
+            (j.fit.task, "instant"): replace(
+                j.fit.curve, band=j.fit.curve.band if j.pays else None, piece=config.pieces.get(j.fit.task.value)
+            )
             for j in joins
         }
         found = Calibration(curves, f"{len(met)} questions of left-out sources")
         write_atomic(model / "calibration.json", json.dumps(found.as_dict(), indent=2) + "\n")
-        bands = {j.fit.task.value: j.fit.curve.band for j in joins if j.pays}
+        bands = {j.fit.task.value: j.asked for j in joins if j.pays}
         write_atomic(model / "bands.json", json.dumps(bands, indent=2) + "\n")
         print("\n".join(map(str, joins)), file=sys.stderr)
         told = [{**as_row(j.fit), **{k: v for k, v in asdict(j).items() if k != "fit"}, "pays": j.pays} for j in joins]
@@ -97,7 +99,9 @@ class Join:
     """One task: the curve over the mean of both log-odds, and what it is worth beside nano."""
 
     fit: Fit
-    """Its curve's band is nano's P within which `auto` asks micro."""
+    """Its curve's band is where micro is unsure itself, and `auto` asks mini."""
+    asked: tuple[float, float] | None
+    """nano's P within which `auto` asks micro."""
     first: float
     """AUROC of nano."""
     second: float
@@ -145,16 +149,18 @@ def _join(
         task=task,
         mode="instant",
         target=Target.parse(config.targets.get(task.value, config.target)),
+        budget=config.budget,
     )
     old = nano.curve(task, "instant")
     first = np.array([old.probability(x) for x in one])
     both = np.array([found.curve.probability(x) for x in mean])
-    within = band(first, old.threshold, config.budget)
+    within = band(first, old.threshold, config.larger_budget)
     sent = (first > within[0]) & (first < within[1]) if within else np.zeros(len(y), bool)
     was, now = (first >= old.threshold) == y, (both >= found.curve.threshold) == y
     score = need("sklearn.metrics", "eval").roc_auc_score
     return Join(
-        replace(found, curve=replace(found.curve, band=within)),
+        found,
+        within,
         float(score(y, one)),
         float(score(y, two)),
         int(sent.sum()),

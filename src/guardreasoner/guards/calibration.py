@@ -88,6 +88,10 @@ class Calibration:
         """Whether a curve was fitted."""
         return (task, mode) in self.curves
 
+    def bands(self, mode: str) -> dict[Task, tuple[float, float]]:
+        """Of the tasks that have one in a mode."""
+        return {task: curve.band for (task, known), curve in self.curves.items() if known == mode and curve.band}
+
     def as_dict(self) -> dict[str, Any]:
         """The content of `calibration.json`."""
         tasks: dict[str, dict[str, Any]] = {t.value: {} for t in TASKS}

@@ -154,7 +154,7 @@ class CascadeGuard(Judging):
         mode, exchanges = known_mode(mode or self.mode), validated(exchanges)
         more: dict[str, Any] = {"deadline": deadline, "tasks": tasks}
         how: Mode = mode if isinstance(self.first, CascadeGuard) else "instant"
-        found = _ask(self.first, exchanges, mode=how, max_escalations=max_escalations, **more)
+        found = _ask(self.first, exchanges, mode=how, **more)
         verdicts = [replace(v, guard=self.name) for v in found]
         if mode == "instant":
             return verdicts
@@ -204,7 +204,7 @@ class CascadeGuard(Judging):
             return self.stacks is None
         if self.parts_stay and not self._open(verdict, mode):
             return False
-        return mode != "auto" or bool(self.unsure(verdict)) or bool(verdict.notes.get("escalated"))
+        return mode != "auto" or bool(self.unsure(verdict))
 
     def unsure(self, verdict: Verdict) -> tuple[Task, ...]:
         """The tasks whose score lies inside the band."""

@@ -148,8 +148,10 @@ def _cascade(
 
     Each is a name, or a name with arguments of its own: `{"name": "replay", "model": "RUN"}`. With `stacks`, a file of
     `evaluate/fit_stack.py`, both decide together, `mode` is the cascade's, and the second is loaded when needed. A
-    `larger` guard judges before the second: in `auto` what the first is unsure of by `bands`, in `full` everything.
+    `larger` guard, an encoder, judges before the second: in `auto` what the first is unsure of by `bands`, in `full`
+    everything; the second is then asked where the larger one is unsure by its own calibration.
     """
+    from guardreasoner.guards.calibration import read_calibration
     from guardreasoner.guards.cascade import CascadeGuard, read_bands, read_stacks
 
     known = (
@@ -174,16 +176,15 @@ def _cascade(
     )
     fitted, decide = read_stacks(Path(stacks)) if stacks else ({}, None)
     checked = read_bands(bands) if bands else fitted
-    if larger:
-        find_row(larger)
+    wider = find_row(larger) if larger else None
     late = {"mode": "full" if stacks else mode, "base_url": base_url, **two}
     early = load_guard(**{"mode": "instant", **one})
     needed = mode in ("short", "full")
-    if larger:
+    if wider:
         alike: dict[str, Any] = {"mode": "instant", "fail_mode": fail_mode, "threads": options.get("threads")}
         middle = load_guard(larger, **alike) if needed else lambda: load_guard(larger, **alike)
         early = cast(Guard, CascadeGuard(early, middle, checked, parts_stay=True, name=early.name))
-        checked = {}
+        checked = read_calibration(Path(wider.model) / "calibration.json").bands("instant")
     if decide is None:
         return cast(Guard, CascadeGuard(early, load_guard(**late), checked))
     find_row(late["name"])  # a name that does not exist is named now, not in the middle of a run
