@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from guardreasoner.cli.main import COMMANDS, parser_for
@@ -15,8 +16,8 @@ HEAD = """\
 # Commands
 
 `guardreasoner COMMAND --help` prints the same. Exit codes: 0 done, 1 an error (one sentence on standard error), 2 wrong
-usage, 10 a bar was met (`--fail-on`, `--fail-below`, `--fail-above`, `--fail-alarms-above`), 11 something was left
-unjudged under fail mode `closed`.
+usage, 10 what you asked to fail on has happened (`--fail-on`, `--fail-below`, `--fail-above`, `--fail-alarms-above`),
+11 something was left unjudged under fail mode `closed`.
 """
 SHARED = """\
 ## Guard options
@@ -28,29 +29,30 @@ The commands that load a guard take these too.
 def page() -> str:
     """The whole page."""
     index = "\n".join(f"| [`{name}`](#{name}) | {text} |" for name, text in COMMANDS.items())
-    guard = [SHARED, *table(command_parser("check"), shared("check"))]
+    guard = [SHARED, *table(command_parser("check"), shared())]
     return "\n".join([HEAD, "| command | what it does |", "|---|---|", index, "", *map(section, COMMANDS), *guard])
 
 
 def section(name: str) -> str:
     """One command: its usage, then a table of arguments and options."""
     parser = command_parser(name)
-    common = shared(name)
+    told = {(tuple(a.option_strings), a.help) for a in shared()}
     actions = [a for a in parser._actions if not isinstance(a, argparse._HelpAction)]
     places = " ".join(usage(a) for a in actions if not a.option_strings or a.required)
     options = " [OPTIONS]" if any(a.option_strings and not a.required for a in actions) else ""
     title = f"## {name}\n\n{parser.description}\n\n    {f'guardreasoner {name} {places}'.rstrip()}{options}\n"
-    own = [a for a in actions if a not in common]
-    link = ["Also the [guard options](#guard-options).\n"] if common else []
+    own = [a for a in actions if (tuple(a.option_strings), a.help) not in told]
+    link = ["Also the [guard options](#guard-options).\n"] if len(own) < len(actions) else []
     return "\n".join([title, *(table(parser, own) if own else ()), *link])
 
 
-def shared(name: str) -> list[argparse.Action]:
-    """The options that say which guard a command loads."""
-    groups = [g for g in command_parser(name)._action_groups if g.title == "guard"]
-    return [action for group in groups for action in group._group_actions]
+def shared() -> list[argparse.Action]:
+    """The options that say which guard a command loads; where one reads otherwise, it is in the command's own table."""
+    (group,) = (g for g in command_parser("check")._action_groups if g.title == "guard")
+    return group._group_actions
 
 
+@cache
 def command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command."""
     (commands,) = (a for a in parser_for(name)._actions if isinstance(a, argparse._SubParsersAction))

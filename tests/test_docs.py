@@ -179,6 +179,12 @@ def test_contributing_names_files_that_are_there():
     assert not [p for p in paths if not (ROOT / p).exists()]
 
 
+def test_the_security_page_names_modules_that_are_there():
+    files = re.findall(r"`(\w+(?:/\w+)+\.py)`", (ROOT / "SECURITY.md").read_text())
+    assert len(files) >= 15
+    assert not [f for f in files if not any((place / f).exists() for place in (ROOT, ROOT / "src" / "guardreasoner"))]
+
+
 def test_every_command_has_a_module_and_help():
     for name in COMMANDS:
         text = parser_for(name).format_help()

@@ -214,7 +214,7 @@ class Verdict:
     guard: str
     """The name of the guard."""
     mode: str
-    """The mode that decided."""
+    """`instant` = nothing was written, whoever judged; `notes["guards"]` names who did."""
     status: Status
     """Only `ok` is a verdict. `unread` = the text holds what the guard cannot read (another language, or symbols): its
     labels and scores are a best guess, of which only harm counts."""
@@ -239,8 +239,10 @@ class Verdict:
     text: str = ""
     """What the model wrote, whole."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """`disguise`, `unread`, `language`, `windows`, `parts`, `mode`, ...; `disagreement` = {task: what the
-    model that reasons answers} where that is not the label."""
+    """`guards`: who judged, in order; `escalated`: the tasks that the last of them decided; `escalation_denied` and
+    `escalation_failed`: why a further guard has no say; `disagreement`: {task: what the model that reasons answers}
+    where that is not the label; `unread`: why a part was not judged (`timeout`, `input_too_long`); `disguise`,
+    `language`, `windows`, `parts`, `mode`, ..."""
     usage: Usage = field(default_factory=Usage)
     """What it cost."""
     error: str | None = None

@@ -18,8 +18,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with benchmarks/ (default GUARDREASONER_DATA)")
 
 
-def add_guard(parser: argparse.ArgumentParser, *, default: str | None = BUNDLED, optional: bool = False) -> None:
-    """`--guard`, `--mode`, `--fail-mode` and what overrides the guard's row; `optional` = there may be no guard."""
+def add_guard(
+    parser: argparse.ArgumentParser, *, default: str | None = BUNDLED, optional: bool = False, policy: bool = False
+) -> None:
+    """`--guard`, `--mode`, `--fail-mode` and what overrides the guard's row.
+
+    Args:
+        parser: of the command.
+        default: the guard where none is named.
+        optional: there may be no guard.
+        policy: the command reads a policy, whose mode and fail mode hold where none is given.
+    """
     group = parser.add_argument_group("guard")
     group.add_argument(
         "--guard",
@@ -29,12 +38,23 @@ def add_guard(parser: argparse.ArgumentParser, *, default: str | None = BUNDLED,
         help="a name from `guardreasoner guards`, a model folder, a YAML row, or module:attribute"
         + (f" (default {default})" if default else ""),
     )
-    group.add_argument("--mode", default="auto", metavar="MODE", help=f"{'|'.join(MODES)} (default auto)")
+    modes, fails = "|".join(MODES), "what becomes of what could not be judged"
+    stays = "; instead of the policy's, but for what it says of a route"
     group.add_argument(
-        "--fail-mode", default="closed", metavar="closed|open", help="what becomes of what could not be judged"
+        "--mode",
+        default=None if policy else "auto",
+        metavar="MODE",
+        help=modes + (stays if policy else " (default auto)"),
+    )
+    group.add_argument(
+        "--fail-mode",
+        default=None if policy else "closed",
+        metavar="closed|open",
+        help=fails + (stays if policy else ""),
     )
     group.add_argument("--engine", choices=ENGINES, help="run on this engine instead of the guard's own")
-    group.add_argument("--model", metavar="ID|FOLDER", help="use these weights instead of the guard's own")
+    group.add_argument("--model", metavar="ID|FOLDER", help="use these weights instead of the guard's own; needs "
+                       "--guard, for the bundled guard is made of three models")  # fmt: skip
     group.add_argument("--revision", metavar="COMMIT", help="of the weights on the hub; main = what is there now")
     group.add_argument("--base-url", metavar="URL", help="where the guard's server listens")
     group.add_argument(

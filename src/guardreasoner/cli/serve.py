@@ -25,8 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
                         "compatible base URL (key: GUARDREASONER_UPSTREAM_KEY)")  # fmt: skip
     parser.add_argument("--drain", type=float, default=1.0, metavar="S", help="seconds in which the server still takes "
                         "requests after SIGTERM (default 1)")  # fmt: skip
-    add_guard(parser)
-    parser.set_defaults(mode=None, fail_mode=None)
+    add_guard(parser, policy=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -108,7 +108,8 @@ class CascadeGuard(Judging):
         mode: default of `judge`: `instant` = the first alone, `short` and `full` = both about everything, `auto` = both
             inside the bands.
         reasons: the second guard's mode in `auto`; None = its own.
-        parts_stay: what a part of a text has decided (`notes.parts`, `notes.windows`) stays the first guard's.
+        parts_stay: what a part of a text has decided (`notes.parts`, `notes.windows`) stays the first guard's, and so
+                does what it could not judge.
         name: default `first+second`.
         """
         self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons
@@ -148,7 +149,7 @@ class CascadeGuard(Judging):
                 first's verdict stands, with the note `escalation_failed`.
             tasks: the only tasks that are asked; None = all that make sense.
             max_escalations: in `auto`, the most exchanges that the second guard is asked about; the others keep the
-                first's verdict with the note `escalation_denied`.
+                first's verdict with the note `escalation_denied`. It does not bind a first guard that is a cascade.
             on_step: called with the second guard's steps, if it reports them.
         """
         mode, exchanges = known_mode(mode or self.mode), validated(exchanges)
@@ -201,7 +202,7 @@ class CascadeGuard(Judging):
     def _goes_on(self, verdict: Verdict, mode: Mode) -> bool:
         """Whether the second guard is asked; two that decide together need the first's score."""
         if verdict.status != "ok":
-            return self.stacks is None
+            return self.stacks is None and not self.parts_stay
         if self.parts_stay and not self._open(verdict, mode):
             return False
         return mode != "auto" or bool(self.unsure(verdict))

@@ -75,7 +75,9 @@ def load_guard(
         return load_object(name, mode=mode, fail_mode=fail_mode, **options)
     row = find_row(name)
     if row.format == "cascade" and (engine or model or revision):
-        raise ConfigError(f"{row.name} is two guards; say with --guard which one the engine or the weights are for")
+        raise ConfigError(
+            f"{row.name} is made of several guards; say with --guard which one the engine or the weights are for"
+        )
     if engine or model:
         row = replace(
             row, engine=engine or row.engine, model=model or row.model, revision=None if model else row.revision
@@ -177,6 +179,10 @@ def _cascade(
     fitted, decide = read_stacks(Path(stacks)) if stacks else ({}, None)
     checked = read_bands(bands) if bands else fitted
     wider = find_row(larger) if larger else None
+    if wider and options.get("calibration"):
+        raise ConfigError(
+            f"guard {row.name} judges with several guards, and a calibration is for one; say which with --guard"
+        )
     late = {"mode": "full" if stacks else mode, "base_url": base_url, **two}
     early = load_guard(**{"mode": "instant", **one})
     needed = mode in ("short", "full")
