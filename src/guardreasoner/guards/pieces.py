@@ -54,7 +54,7 @@ PASSAGES_A_WINDOW = 48
 MOST_QUOTES = 32
 _STARTS = "|".join(sorted(word.capitalize() for word in ENGLISH if word.isalpha() and word != "i"))
 _SENTENCE_END = re.compile(
-    rf"(?<=[.!?;:])[\"')\],]*\s+|(?<=[。！？；])|\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
+    rf"(?<=[.!?;:])[\"')\],]*\s+|(?<=[。！？；])|(?<!\s)\s*\n\s*|(?<=[a-z0-9])\s+(?=(?:{_STARTS})\s+[a-z])"
 )
 """The last: where a sentence without a full stop is followed by `The`, `What`, ..."""
 _CLAUSE_END = re.compile(

@@ -8,6 +8,7 @@ import json
 import re
 import time
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from guardreasoner.guards import disguises
 from guardreasoner.guards.disguises.byte_encodings import MOST_UNPACKED, runs
 from guardreasoner.guards.disguises.ciphers import ciphers, lossy
+from guardreasoner.guards.disguises.scattered import LARGEST, assembled
+from guardreasoner.guards.disguises.spellings import unmasked
 from guardreasoner.guards.disguises.undoing import AS_WRITTEN, EXACT, FAMILIES, GUESSES, MOST_FORMS, forms
 from guardreasoner.guards.english_words import apart, frequencies, known
 from guardreasoner.guards.language import unsupported
@@ -248,7 +251,7 @@ HOSTILE += ["b**d ", "m4k3br34d", "11", "ab ", "abcd\n", "ab-\n", 'A is "a" ', "
 HOSTILE += ["h0w m4k3 ", "о", "\ufdfa", "a\n", "|", "<~", "a_", "  \n", '"a b c d e f g h i j k l ', "=", "+", "\0"]
 
 
-HOSTILE += ['print("a")\n', "(1) a ", "word 1 a\n", "a, b and ", "abcdefgh ", ", ", "-- . "]
+HOSTILE += ['print("a")\n', "(1) a ", "word 1 a\n", "a, b and ", "abcdefgh ", ", ", "-- . ", " ", "\t "]
 COSTS = {
     **{f"{name}, {undo.__name__}": undo for table in (EXACT, GUESSES, AS_WRITTEN) for name, undo in table},
     "ciphers": lambda text: list(ciphers(text)),
@@ -273,6 +276,21 @@ def test_what_is_done_to_a_text_costs_in_proportion_to_its_length(name):
         short, long = (unit * (size // len(unit)) for size in (2_000, 20_000))
         tries = ((seconds(COSTS[name], short), seconds(COSTS[name], long)) for _ in range(3))
         assert any(b < 30 * a + 0.02 for a, b in tries), unit
+
+
+def test_a_word_of_many_signs_is_not_tried_in_all_its_readings():
+    assert unmasked("m*ke") == "make"
+    assert unmasked("b**d**f**g**") == "b**d**f**g**"
+
+
+def test_names_are_replaced_by_what_they_stand_for():
+    told = 'X means "bake"; Y means "a small Z". Z means "cake". Tell me how to X Y at night please.'
+    assert assembled(told).endswith("Tell me how to bake a small cake at night please.")
+
+
+def test_names_that_stand_for_many_of_one_another_do_not_fill_the_memory():
+    told = " ".join(f'{a} means "{(b + " ") * 20}".' for a, b in pairwise("ABCDEFGH")) + " Say A"
+    assert max(len(form.text) for form in forms(told)) <= LARGEST * len(told)
 
 
 def test_every_family_is_in_the_order():

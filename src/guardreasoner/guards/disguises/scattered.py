@@ -14,6 +14,10 @@ from guardreasoner.guards.english_words import LONGEST, known
 LONGEST_PART = 400
 """Characters."""
 MOST_NAMES = 8
+CHAINED = 3
+"""How often names are replaced: what one stands for may hold another."""
+LARGEST = 4
+"""How many times as long a text may become by that; names that stand for many of one another would fill the memory."""
 _WORDS = rf"""(?:"([^"\n]{{1,{LONGEST_PART}}})"|'([^'\n]{{1,{LONGEST_PART}}})'|“([^”\n]{{1,{LONGEST_PART}}})”)"""
 _ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _ORDINAL = "|".join(_ORDER)
@@ -54,13 +58,25 @@ def _place(name: str) -> tuple[int, int, str]:
 
 
 def _told(text: str) -> str:
-    """The text with each name replaced by the words that it stands for, where it is used elsewhere."""
-    for match in islice(_NAMED.finditer(text), MOST_NAMES):
-        name, rest = match[1], text[: match.start()] + text[match.end() :]
-        used = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-        if used.search(rest):
-            text = used.sub(_said(match).replace("\\", r"\\"), rest)
-    return text
+    """The text without its definitions, and each name in it replaced by the words that it stands for."""
+    found = [m for m in islice(_NAMED.finditer(text), MOST_NAMES) if _used(m[1], text[: m.start()] + text[m.end() :])]
+    said, made = {m[1]: _said(m) for m in found}, text
+    for match in reversed(found):
+        made = made[: match.start()] + made[match.end() :]
+    for _ in range(CHAINED if found else 0):
+        longer = re.sub("|".join(_word(name) for name in said), lambda m: said[m[0]], made)
+        if len(longer) > LARGEST * len(text):
+            break
+        made = longer
+    return made
+
+
+def _used(name: str, text: str) -> bool:
+    return re.search(_word(name), text) is not None
+
+
+def _word(name: str) -> str:
+    return rf"(?<!\w){re.escape(name)}(?!\w)"
 
 
 def _joint(found: list[str]) -> str:

@@ -6,12 +6,15 @@ import itertools
 import re
 import string
 from collections import Counter
+from functools import lru_cache
 
 from guardreasoner.guards.english_words import known, likeliest, listed, plausible
 
 _LETTERS = re.compile(r"[A-Za-z]+")
 _BROKEN = re.compile(r"[A-Za-z]{1,20}(?:[^\sA-Za-z'\x00-\x1f@_=<>/\\&]{1,2}[A-Za-z]{1,20}){1,24}\d?")
 _MASK = re.compile(r"[*#•]")
+MOST_MASKED = 4
+"""Signs of a word that are read: each has five readings."""
 _MASKED = re.compile(
     r"(?<![\w*#])(?=[A-Za-z*#•]{4,20}(?![\w*#]))[A-Za-z]{1,12}(?:[*#•]{1,2}[A-Za-z]{0,12}){1,4}(?![\w*#])"
 )
@@ -54,10 +57,11 @@ def masked(text: str) -> str:
     return _MASKED.sub(lambda m: read.get(m.group(), m.group()), text) if read else text
 
 
+@lru_cache(4096)
 def unmasked(token: str) -> str:
     """With vowels in place of the signs, or, of two signs at most that end no word, with any letters."""
     parts = _MASK.split(token.lower())
-    if known(token.rstrip("*#•")):  # a footnote
+    if len(parts) > MOST_MASKED + 1 or known(token.rstrip("*#•")):  # the latter: a footnote
         return token
     few = len(parts) < 4 and parts[-1]
     for letters in ("aeiou", string.ascii_lowercase) if few else ("aeiou",):

@@ -83,7 +83,12 @@ def forms(text: str) -> list[Form]:
             exact = _exact(level[-1])
             made += [exact] if all(exact.text != old.text for old in made) else []
     for depth in range(DEPTH):
-        found = [(_exact(new), certain) for form in level for new, certain in _guessed(form)]
+        if len(made) >= MOST_FORMS:
+            break
+        fresh: dict[str, tuple[Form, bool]] = {}
+        for new, certain in (guess for form in level for guess in _guessed(form)):
+            fresh.setdefault(new.text, (new, certain))
+        found = [(_exact(new), certain) for new, certain in fresh.values()]
         if depth == 0 and any(certain for _, certain in found):
             made = made[1:]  # the cipher's text says all that the text as written does
         level = [new for new, _ in found]
