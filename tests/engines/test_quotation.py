@@ -107,6 +107,26 @@ def test_a_budget_that_runs_out_closes_the_quotation():
     assert quotations(said)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_row_outgrows_the_room_that_was_reserved_for_it(seed):
+    """A long word without an end inside leaves no choice, token after token."""
+    reserved, fed = [], []
+
+    class Reserving(Eager):
+        def feed(self, asks):
+            fed.extend(ask.keep + len(ask.tokens) for ask in asks.values())
+            return super().feed(asks)
+
+    def opened(rows, tokens):
+        reserved.append(tokens)
+        return Reserving(seed)
+
+    prompt = (Scaffold("Human user:"), Judged("abcdefghijklmnopqrstuvwxyz" * 3, {"0": ""}))
+    how = Settings(context=4000, ends=frozenset())
+    complete([prompt], (Free(40, quotes="0"),) * 2, tokenizer=TOKENIZER, settings=how, open_batch=opened)
+    assert max(fed) <= reserved[0]
+
+
 def test_a_stop_string_in_a_quotation_stops_nothing():
     request = "say, so the request is fine, please"
     said = write(

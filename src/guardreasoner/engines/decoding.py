@@ -108,7 +108,7 @@ class Generation:
     @property
     def longest(self) -> int:
         """The most tokens this row can reach."""
-        free = sum(s.max_tokens + (LONGEST_PART if s.quotes else 0) for s in self.plan if isinstance(s, Free))
+        free = sum(_most(s) for s in self.plan if isinstance(s, Free))
         return min(self.settings.context, len(self.ids) + self.forced + free)
 
     def steps(self) -> Generator[Extension, Logits, None]:
@@ -180,6 +180,7 @@ class Generation:
         self._open = start = len(self.ids)
         watch = _Watch(self.tokenizer, step.stop)
         most = self.sampled + step.max_tokens
+        room = min(room, _most(step) - (quoting is not None))  # a mark that closes it
         while self.sampled < most and len(self.ids) - start < room:
             token = quoting.only() if quoting else None
             if token is None:
@@ -234,6 +235,11 @@ class Generation:
         self.ids += ids[same:]
         self.text, self._open = self.text + kept, None
         return True
+
+
+def _most(step: Free) -> int:
+    """Tokens of a free step, with those that a quotation leaves no choice about: they are not counted as sampled."""
+    return step.max_tokens + (LONGEST_PART if step.quotes else 0)
 
 
 class _Watch:

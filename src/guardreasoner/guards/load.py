@@ -69,15 +69,21 @@ def load_guard(
     if fail_mode not in ("closed", "open"):
         raise UnknownName("fail mode", str(fail_mode), ("closed", "open"))
     known_mode(mode)
+    given = {"engine": engine, "model": model, "base_url": base_url, "revision": revision}
     if ":" in name and not Path(name).exists():
         from guardreasoner.guards.custom import load_object
 
+        if unread := next((k for k, v in given.items() if v), None):
+            raise ConfigError(f"{name} is an object of yours and takes no {unread}")
         return load_object(name, mode=mode, fail_mode=fail_mode, **options)
     row = find_row(name)
     if row.format == "cascade" and (engine or model or revision):
         raise ConfigError(
             f"{row.name} is made of several guards; say with --guard which one the engine or the weights are for"
         )
+    given.pop("model")
+    if row.format in ("encoder", "constant", "replay") and (unread := next((k for k, v in given.items() if v), None)):
+        raise ConfigError(f"guard {row.name} runs here, on one engine; it takes no {unread}")
     if engine or model:
         row = replace(
             row, engine=engine or row.engine, model=model or row.model, revision=None if model else row.revision
