@@ -6,9 +6,11 @@ import pytest
 
 from guardreasoner import Exchange, load_guard
 from guardreasoner.data.everyday import TEST_DOMAINS
+from guardreasoner.guards.calibration import read_calibration
 from guardreasoner.guards.load import find_row
 from guardreasoner.guards.ours import MICRO_FOLDER
 from guardreasoner.records import sha256
+from guardreasoner.types import Task
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,12 @@ def test_the_bundled_guard_asks_it_where_nano_is_unsure():
     )
     with load_guard("guardreasoner", mode="auto") as both, load_guard("nano") as nano:
         low, high = json.loads((MICRO_FOLDER / "bands.json").read_text())["prompt_harm"]
+        mine = read_calibration(MICRO_FOLDER / "calibration.json").bands("instant")[Task.prompt_harm]
         for text in texts:
             unsure = low < nano.check(text).scores["prompt_harm"] < high
             (verdict,) = both.judge([Exchange("a", text)])
-            assert (verdict.notes.get("guards") == ["nano", "micro", "mini"]) is unsure
-            assert bool(verdict.steps) is unsure
+            writes = unsure and mine[0] < verdict.scores["prompt_harm"] < mine[1]
+            asked = ["nano", "micro", *(["mini"] if writes else [])]
+            assert verdict.notes.get("guards") == (asked if unsure else None)
+            assert bool(verdict.steps) is writes
         assert both.judge([Exchange("a", texts[0])], mode="full")[0].notes["guards"] == ["nano", "micro", "mini"]

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, load_benchmark, local_file, title
 from guardreasoner.data.everyday import shipped
@@ -102,14 +102,14 @@ def _one(
     return stages[name]()
 
 
-def _encoder(stage: str, recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool) -> Manifest:
-    from guardreasoner.train.encoder import run, run_decoder
+def _encoder(
+    stage: Literal["encoder", "decoder"], recipe: Recipe, root: Path, data_dir: Path | None, fresh: bool
+) -> Manifest:
+    from guardreasoner.train.encoder import run
 
     if data_dir is None:
         raise ConfigError("the recipe reads the data folder; give --data DIR or set GUARDREASONER_DATA")
-    if stage == "decoder":
-        return run_decoder(root, data_dir, recipe.decoder, fresh=fresh)
-    return run(root, data_dir, recipe.encoder, fresh=fresh)
+    return run(stage, root, data_dir, recipe.encoder if stage == "encoder" else recipe.decoder, fresh=fresh)
 
 
 def _micro(recipe: Recipe, root: Path, fresh: bool) -> Manifest:

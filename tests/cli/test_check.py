@@ -131,22 +131,6 @@ def test_a_wrong_option_is_one_sentence(capsys):
     assert err == "guardreasoner: --option 'threads' is not KEY=VALUE\n"
 
 
-@pytest.mark.parametrize(
-    ("guard", "option", "said"),
-    [
-        ("nano", ("--engine", "vllm"), "guard nano runs here, on one engine; it takes no engine"),
-        ("nano", ("--base-url", "http://x"), "guard nano runs here, on one engine; it takes no base_url"),
-        ("own:Guard", ("--model", "x"), "own:Guard is an object of yours and takes no model"),
-        ("guardreasoner", ("--calibration", "c.json"), "a calibration is for one; say which with --guard"),
-        ("guardreasoner", ("--model", "x"), "say with --guard which one the engine or the weights are for"),
-    ],
-)
-def test_what_a_guard_does_not_read_is_refused(guard, option, said, capsys):
-    code, _, err = run(capsys, "x", "--guard", guard, *option)
-    assert code == 1
-    assert said in err
-
-
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_what_a_verdict_cost_is_never_cut(width):
     usage = Usage(9, 230, 1234.0, 4)

@@ -1,5 +1,6 @@
 """Guards of the user's own: functions, classes, objects, and rows in YAML that import nothing."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -229,3 +230,18 @@ def test_a_row_in_a_file_has_no_option_that_runs_code(tmp_path, option):
     path.write_text(f"format: yes_no\nengine: vllm\nmodel: any\noptions: {{{option}}}\n")
     with pytest.raises(ConfigError, match="can run code"):
         read_row(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("nano", {"engine": "vllm"}, "guard nano runs here, on one engine; it takes no engine"),
+        ("constant", {"base_url": "http://x"}, "guard constant runs here, on one engine; it takes no base_url"),
+        ("own:Guard", {"model": "x"}, "own:Guard is an object of yours and takes no model"),
+        ("guardreasoner", {"calibration": "c.json"}, "a calibration is for one; say which with --guard"),
+        ("guardreasoner", {"model": "x"}, "say with --guard which one the engine or the weights are for"),
+    ],
+)
+def test_what_a_guard_does_not_read_is_refused(name, option, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_guard(name, **option)

@@ -55,7 +55,7 @@ def test_what_stands_beside_a_row_in_a_batch_changes_nothing(tiny):
 
 
 def test_a_checkpoint_holds_adapters_and_heads_and_says_the_same(tiny, tmp_path):
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     from guardreasoner.train.decoder import DecoderModel
 
@@ -64,7 +64,8 @@ def test_a_checkpoint_holds_adapters_and_heads_and_says_the_same(tiny, tmp_path)
     assert any(name.startswith("base.layers.1") for name in kept)
     save_file(kept, tmp_path / "model.safetensors")
     row = EncoderRow("how do i bake bread?", "With flour.", NONE)
-    again = DecoderModel(CONFIG, tmp_path / "model.safetensors").eval()
+    again = DecoderModel(CONFIG).eval()
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
     assert torch.equal(logits(tiny, row), logits(again, row))
 
 
@@ -73,7 +74,7 @@ def test_an_exchange_stands_for_its_request():
 
     whole, alone = EncoderRow("a", "b", (1.0, 0.0, 1.0)), EncoderRow("a", None, (1.0, None, None))
     other = EncoderRow("c", None, (0.0, None, None))
-    assert whole_exchanges([alone, whole, other, whole]) == [whole, other]
+    assert whole_exchanges([alone, whole, other, whole]) == [whole, other, whole]  # the recipe may repeat rows
 
 
 def test_it_has_nanos_rows_unless_its_section_says_otherwise():
@@ -101,7 +102,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypa
     (tmp_path / "data" / "train").mkdir(parents=True)
     (tmp_path / "data" / "train" / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = replace(CONFIG, batch_rows=4, save_minutes=0.0)
-    whole = encoder.run_decoder(tmp_path / "whole", tmp_path / "data", config)
+    whole = encoder.run("decoder", tmp_path / "whole", tmp_path / "data", config)
     assert (whole["counts"]["in"], whole["steps"]) == (12, 3)  # no exchange's request a second time
     save, saved = encoder._save, []
 
@@ -113,6 +114,6 @@ def test_a_run_that_is_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypa
 
     monkeypatch.setattr(encoder, "_save", stop_after_the_first)
     with pytest.raises(KeyboardInterrupt):
-        encoder.run_decoder(tmp_path / "broken", tmp_path / "data", config)
-    assert encoder.run_decoder(tmp_path / "broken", tmp_path / "data", config)["sha256"] == whole["sha256"]
+        encoder.run("decoder", tmp_path / "broken", tmp_path / "data", config)
+    assert encoder.run("decoder", tmp_path / "broken", tmp_path / "data", config)["sha256"] == whole["sha256"]
     assert saved == [1, 2, 3]

@@ -221,7 +221,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(data, tmp_path):
     code = (
         "import json, sys; from guardreasoner.train.encoder import run; from guardreasoner.ranges import build; "
         "from guardreasoner.train.encoder_settings import EncoderConfig; "
-        "run(sys.argv[1], sys.argv[2], build(EncoderConfig, json.loads(sys.argv[3]), 'encoder'), threads=1)"
+        "run('encoder', *sys.argv[1:3], build(EncoderConfig, json.loads(sys.argv[3]), 'encoder'))"
     )
     words = [str(data), json.dumps(asdict(config))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -224,16 +224,13 @@ class EncoderGuard(Judging):
                 whole = self._unsteered(self._score(passage, curves, deadline), curves, deadline)
                 scored += [whole, *self._unrefused(passage, curves, deadline)]
             sentences = Counter(t for p in made if p.bar == "alone" for t in p.tasks)
-            unsettled = {
-                t
-                for t, curve in curves.items()
-                if not _settled(t, scored, curve, LONE if sentences[t] >= MANY else 0.0)
-            }
+            lone = {t: LONE if sentences[t] >= MANY else 0.0 for t in curves}
+            unsettled = {t for t, curve in curves.items() if not _settled(t, scored, curve, lone[t])}
             parts = [p for p in made if p.bar not in WHOLES and unsettled.intersection(p.tasks)]
             for passage in self._likeliest(parts, curves, deadline):
                 scored.append(self._score(passage, curves, deadline))
             for task, curve in curves.items():
-                scored = _supported(task, scored, curve)
+                scored = _supported(task, scored, curve, lone[task])
                 above = [i for i, s in enumerate(scored) if s.passage.around and s.of(task) >= curve.threshold]
                 for i in sorted(above, key=lambda i: -scored[i].of(task))[:SECOND_LOOKS]:
                     scored[i] = scored[i].again(self._score(near(scored[i].passage), curves, deadline))
@@ -330,12 +327,12 @@ def _settled(task: Task, wholes: Sequence[Scored], curve: Curve, lone: float) ->
     return above >= lone or (short and above < -REACH)
 
 
-def _supported(task: Task, scored: Sequence[Scored], curve: Curve) -> list[Scored]:
-    """The same, but wholes that pass by less than `LONE`, where no piece lacks less than that, moved below the bar."""
+def _supported(task: Task, scored: Sequence[Scored], curve: Curve, lone: float) -> list[Scored]:
+    """The same, but wholes that pass by less than `lone`, where no piece lacks less than that, moved below the bar."""
     pieces = [_above(task, s, curve) for s in scored if s.passage.bar not in WHOLES and task in s.probabilities]
-    if sum(s.passage.bar == "alone" for s in scored if task in s.probabilities) < MANY or max(pieces) >= -LONE:
+    if not pieces or max(pieces) >= -lone:
         return list(scored)
-    return [s.lowered(task, LONE) if 0 <= _above(task, s, curve) < LONE else s for s in scored]
+    return [s.lowered(task, lone) if 0 <= _above(task, s, curve) < lone else s for s in scored]
 
 
 def _above(task: Task, scored: Scored, curve: Curve) -> float:

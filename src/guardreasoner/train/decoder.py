@@ -7,10 +7,8 @@ says of a reply at the reply's end. So one exchange teaches all three tasks, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from guardreasoner.engines.encoder import cut
@@ -46,10 +44,11 @@ class Adapted(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """`forward` takes what `padded` gives and returns logits (rows, outputs) in the order of `OUTPUTS`."""
 
-    def __init__(self, config: EncoderConfig, weights: Path | None = None) -> None:
-        """Args:
-        config: `layers`, `freeze` and `rank` are read.
-        weights: a checkpoint's `model.safetensors`; None = the base's own, with fresh adapters and heads.
+    def __init__(self, config: EncoderConfig) -> None:
+        """The base's layers with fresh adapters and heads.
+
+        Args:
+            config: `layers`, `freeze` and `rank` are read.
         """
         super().__init__()
         self.fast = multiplies_bf16(torch)
@@ -68,8 +67,6 @@ class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         self.drop = torch.nn.Dropout(0.1)
         asked, replied = torch.nn.Linear(2 * width, len(OUTPUTS) - 2), torch.nn.Linear(2 * width, 2)
         self.heads = torch.nn.ModuleList((asked, replied))
-        if weights is not None:
-            self.load_state_dict(load_file(weights), strict=False)
 
     def forward(self, ids: torch.Tensor, request: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.fast):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,38 +77,33 @@ def rate_at(step: int, steps: int, warmup: float) -> float:
 
 
 def run(
-    out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
+    stage: Literal["encoder", "decoder"],
+    out: str | Path,
+    data: str | Path,
+    config: EncoderConfig,
+    *,
+    fresh: bool = False,
 ) -> dict[str, Any]:
-    """Train nano as a stage: writes `encoder/model.safetensors`; a killed run continues at its last saved step.
+    """Train one network as a stage: writes `STAGE/model.safetensors`; a killed run continues at its last saved step.
 
     Args:
+        stage: `encoder` = nano, which also writes `validation.jsonl`; `decoder` = micro's second network.
+        out: the folder of the run.
         data: the data folder.
+        config: of the stage.
+        fresh: throw away what the stage holds.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    with RunFolder(out, "encoder", config=asdict(config), fresh=fresh) as folder:
+    read = [folder for name in ("train", "traces", "everyday") if (folder := Path(data) / name).is_dir()]
+    with RunFolder(out, stage, config=asdict(config), inputs=read, fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest
         rows, about = load_rows(data, config.data)
-        about["validation"] = write_jsonl(folder.path / "validation.jsonl", validation_rows(data, config.data))
-        torch.manual_seed(config.seed)  # of fresh heads
-        model = EncoderModel()
-        return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
-
-
-def run_decoder(
-    out: str | Path, data: str | Path, config: EncoderConfig, *, fresh: bool = False, threads: int | None = None
-) -> dict[str, Any]:
-    """Train micro's second network as a stage: writes `decoder/model.safetensors` and resumes as `run` does."""
-    if threads:
-        torch.set_num_threads(threads)
-    with RunFolder(out, "decoder", config=asdict(config), fresh=fresh) as folder:
-        if folder.manifest is not None:
-            return folder.manifest
-        rows, about = load_rows(data, config.data)
-        rows = whole_exchanges(rows)
-        torch.manual_seed(config.seed)  # of fresh adapters and heads
-        model = DecoderModel(config)
+        torch.manual_seed(config.seed)  # of fresh weights
+        if stage == "encoder":
+            about["validation"] = write_jsonl(folder.path / "validation.jsonl", validation_rows(data, config.data))
+            model: Model = EncoderModel()
+        else:
+            rows, model = whole_exchanges(rows), DecoderModel(config)
         return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
 
 
@@ -148,6 +143,7 @@ def _trained(
         now = time.monotonic()
         if (step + 1) % 25 == 0:
             left = (now - started) / (step + 1 - begin) * (len(plan) - step - 1) / 60
+            folder.tick()
             folder.log(step=step + 1, steps=len(plan), loss=float(np.mean(kept[-100:])), tokens=done, minutes_left=left)
         if now - last > config.save_minutes * 60:
             _save(state, model, optimizer, step=step + 1, seconds=spent + now - started)
