@@ -103,6 +103,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypa
     (tmp_path / "data" / "train" / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = replace(CONFIG, batch_rows=4, save_minutes=0.0)
     whole = encoder.run("decoder", tmp_path / "whole", tmp_path / "data", config)
+    assert whole["about"]["sources"] == {"chat": 12}
     assert (whole["counts"]["in"], whole["steps"]) == (12, 3)  # no exchange's request a second time
     save, saved = encoder._save, []
 

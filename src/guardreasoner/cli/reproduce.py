@@ -57,5 +57,5 @@ def _encoder_rows(recipe: Recipe, data: Path | None) -> int:
     rows, about = load_rows(data, recipe.encoder.data)
     for source, count in sorted(about["sources"].items(), key=lambda item: -item[1]):
         print(f"{count:>7,}  {source}")
-    print(f"{len(rows):>7,}  rows; nano v2's 51,318 took 68 minutes of one core with AVX512-BF16")
+    print(f"{len(rows):>7,}  rows; nano v8's 89,881 took 47 minutes of one core with AVX512-BF16")
     return 0

@@ -21,7 +21,7 @@ from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.records import sha256, write_jsonl
 from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.decoder import DecoderModel, whole_exchanges
-from guardreasoner.train.encoder_mix import load_rows, validation_rows
+from guardreasoner.train.encoder_mix import counted, load_rows, validation_rows
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.minilm import EncoderModel, lend_to_reply
@@ -103,7 +103,8 @@ def run(
             about["validation"] = write_jsonl(folder.path / "validation.jsonl", validation_rows(data, config.data))
             model: Model = EncoderModel()
         else:
-            rows, model = whole_exchanges(rows), DecoderModel(config)
+            rows = whole_exchanges(rows)
+            about, model = counted(rows), DecoderModel(config)
         return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
 
 

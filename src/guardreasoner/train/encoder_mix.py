@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,17 @@ def load_rows(data: str | Path, config: EncoderData) -> tuple[list[EncoderRow], 
     rows = [worn(row, chosen) if chosen.random() < config.worn else row for row in rows]
     chosen.shuffle(rows)
     rows = rows[: config.rows]
+    return rows, counted(rows)
+
+
+def counted(rows: Sequence[EncoderRow]) -> dict[str, Any]:
+    """Counts of training rows for the manifest: by source, licence, label, kind and attack."""
     about: dict[str, Any] = {"sources": dict(Counter(row.source for row in rows))}
     about["licences"] = dict(Counter(row.licence for row in rows))
     about["labels"] = {t.value: dict(Counter(str(row.labels[i]) for row in rows)) for i, t in enumerate(TASKS)}
     about["kinds"] = dict(Counter(str(row.kind) for row in rows if row.harmful))
     about["attack"] = dict(Counter(str(row.attack) for row in rows))
-    return rows, about
+    return about
 
 
 def _sources(root: Path, config: EncoderData, chosen: random.Random) -> Iterator[EncoderRow]:
