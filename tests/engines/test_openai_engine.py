@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="needs the openai extra")
 
+import aiohttp
+
 from engines.openai_server import OpenAIServer
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
@@ -250,6 +252,21 @@ def test_a_slow_server_is_a_timeout_within_the_deadline(make, server):
     assert done.finish == "timeout"
     assert one(make(api="chat", timeout_s=0.1, retries=1), CHAT).finish == "timeout"
     assert one(make(api="chat"), CHAT, deadline=time.monotonic() - 1).finish == "timeout"
+
+
+def test_no_limit_of_the_http_library_stands_before_our_own(make, server, monkeypatch):
+    monkeypatch.setattr("aiohttp.client.DEFAULT_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
+    server.latency = 0.5
+    assert one(make(api="chat", retries=0), CHAT).finish == "stop"
+
+
+def test_a_server_that_takes_no_connection_in_time_is_unavailable(make, monkeypatch):
+    def post(*args, **more):
+        raise aiohttp.ServerTimeoutError
+
+    monkeypatch.setattr(aiohttp.ClientSession, "post", post)
+    done = one(make(api="chat", retries=0), CHAT)
+    assert (done.finish, done.error) == ("unavailable", "the server cannot be reached")
 
 
 def test_nothing_listening_is_unavailable(make):

@@ -117,13 +117,18 @@ class HttpClient:
         """A single attempt, on the running loop; see `post`."""
         if self._session is None:
             connector = self._http.TCPConnector(limit=self.in_flight)
-            self._session = self._http.ClientSession(connector=connector, headers=self._headers, trust_env=True)
+            limits = self._http.ClientTimeout(total=None, sock_connect=30)  # for the whole, `timeout_s` is the limit
+            self._session = self._http.ClientSession(
+                connector=connector, headers=self._headers, timeout=limits, trust_env=True
+            )
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._session.post(self._root + path, json=body, allow_redirects=False) as response:
                     content = await response.read()
                     headers = {k.lower(): v for k, v in response.headers.items()}
                     status = int(response.status)
+        except self._http.ServerTimeoutError:  # of `sock_connect`; it is a TimeoutError too
+            raise CallFailed("unavailable", "the server cannot be reached", retryable=True) from None
         except TimeoutError:
             raise CallFailed("timeout", f"the server did not answer within {timeout_s:.3g} s", retryable=True) from None
         except (self._http.ClientError, OSError):
