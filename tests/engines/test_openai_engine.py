@@ -22,6 +22,7 @@ from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported
 from guardreasoner.formats import guardreasoner as ours
 from guardreasoner.generation import Chat, Choice, Free, Judged, Scaffold, Text, Turn
 from guardreasoner.types import Exchange, Task
+from patience import until
 from tiny import tiny_onnx_folder
 
 KEY = "sk-planted-0123456789"
@@ -236,6 +237,32 @@ def test_what_no_further_call_can_cure_is_an_error(make, server, event, words):
     with pytest.raises(EngineError, match=words) as caught:
         make(api="chat").run([CHAT] * 3, (Free(5),))
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [EngineError, KeyboardInterrupt])
+def test_no_call_goes_on_after_an_error_or_an_interruption(make, server, monkeypatch, end):
+    engine = make(api="chat", retries=50)
+    server.script = [401 if end is EngineError else 500] + [500] * 200
+    if end is KeyboardInterrupt:
+        submit = engine.client._submit
+        monkeypatch.setattr(engine.client, "_submit", lambda work: Interrupted(submit(work), server))
+    with pytest.raises(end):
+        engine.run([CHAT] * 4, (Free(5),))
+    time.sleep(0.2)  # for calls that were on their way
+    calls = len(server.calls)
+    time.sleep(1)
+    assert len(server.calls) == calls
+
+
+class Interrupted:
+    """A future; while it is waited for, Ctrl-C is pressed."""
+
+    def __init__(self, future, server):
+        self.cancel, self.server = future.cancel, server
+
+    def result(self):
+        until(lambda: self.server.calls)
+        raise KeyboardInterrupt
 
 
 def test_retry_after_is_honoured(make, server):

@@ -142,12 +142,13 @@ class HttpClient:
             raise CallFailed("unavailable", problem, status=status, retryable=True) from None
 
     def run(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        """Run coroutines together on the client's own event loop; their results in order."""
-
-        async def all_of_it() -> list[T]:
-            return list(await asyncio.gather(*work))
-
-        return self._submit(all_of_it()).result()
+        """Run coroutines on the client's own event loop; see `together`."""
+        future = self._submit(together(work))
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C too
+            future.cancel()
+            raise
 
     def close(self) -> None:
         """Close the connections; new ones are opened when the client is used again."""
@@ -213,6 +214,16 @@ class Served:
     def close(self) -> None:
         """Close the connections; new ones are opened when the engine is used again."""
         self.client.close()
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of coroutines that run together, in order. The first error ends them all: each call may be billed."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def retried(
