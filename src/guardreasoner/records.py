@@ -275,6 +275,14 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
     return len(lines)
 
 
+def rows_digest(rows: Iterable[Any]) -> str:
+    """Hex digest of rows in their order, as a JSONL file would hold them."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(dumps(row).encode() + b"\n")
+    return digest.hexdigest()
+
+
 def sha256(path: str | Path) -> str:
     """Hex digest of a file, or of the names and digests of a folder's files."""
     root = Path(path)

@@ -208,6 +208,20 @@ def test_texts_are_moderated_in_batches_and_in_order(provider):
     assert (path, headers["authorization"], body["model"]) == ("/v1/moderations", f"Bearer {KEY}", "omni-x")
 
 
+def test_a_text_that_the_server_does_not_take_takes_no_other_with_it(provider):
+    provider.script = [(400, {}), (200, results), (413, {}), (200, results)]
+    done = moderator(provider, in_flight=1).run([(Judged(t),) for t in ("fine", "long", "bad")], ())
+    assert [c.finish for (c,) in done] == ["stop", "input_too_long", "stop"]
+    assert json.loads(done[2][0].text)["flagged"]
+    assert [len(body["input"]) for _, _, body in provider.seen] == [3, 1, 1, 1]
+
+
+def test_what_cannot_be_sent_is_replaced(provider):
+    provider.script = [(200, results)]
+    moderator(provider).run([(Judged("a\ud800b\0"),)], ())
+    assert provider.seen[0][2]["input"] == ["a\ufffdb\ufffd"]
+
+
 @pytest.mark.parametrize("answer", [{"results": []}, {"results": None}, {}, {"results": [{}, {}]}, b"{"])
 def test_an_answer_that_misses_a_text_is_unavailable(provider, answer):
     provider.script = [(200, answer)]

@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="needs the openai extra")
 
+import aiohttp
+
 from engines.openai_server import OpenAIServer
 from guardreasoner.engines.base import Engine
 from guardreasoner.engines.load import load_engine
@@ -20,6 +22,7 @@ from guardreasoner.errors import ConfigError, EngineError, PlanUnsupported
 from guardreasoner.formats import guardreasoner as ours
 from guardreasoner.generation import Chat, Choice, Free, Judged, Scaffold, Text, Turn
 from guardreasoner.types import Exchange, Task
+from patience import until
 from tiny import tiny_onnx_folder
 
 KEY = "sk-planted-0123456789"
@@ -236,6 +239,32 @@ def test_what_no_further_call_can_cure_is_an_error(make, server, event, words):
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", [EngineError, KeyboardInterrupt])
+def test_no_call_goes_on_after_an_error_or_an_interruption(make, server, monkeypatch, end):
+    engine = make(api="chat", retries=50)
+    server.script = [401 if end is EngineError else 500] + [500] * 200
+    if end is KeyboardInterrupt:
+        submit = engine.client._submit
+        monkeypatch.setattr(engine.client, "_submit", lambda work: Interrupted(submit(work), server))
+    with pytest.raises(end):
+        engine.run([CHAT] * 4, (Free(5),))
+    time.sleep(0.2)  # for calls that were on their way
+    calls = len(server.calls)
+    time.sleep(1)
+    assert len(server.calls) == calls
+
+
+class Interrupted:
+    """A future; while it is waited for, Ctrl-C is pressed."""
+
+    def __init__(self, future, server):
+        self.cancel, self.server = future.cancel, server
+
+    def result(self):
+        until(lambda: self.server.calls)
+        raise KeyboardInterrupt
+
+
 def test_retry_after_is_honoured(make, server):
     server.script = [(429, {"error": {}}, {"retry-after": "0.4"}), (429, {"error": {}}, {"retry-after-ms": "300"})]
     begun = time.monotonic()
@@ -250,6 +279,21 @@ def test_a_slow_server_is_a_timeout_within_the_deadline(make, server):
     assert done.finish == "timeout"
     assert one(make(api="chat", timeout_s=0.1, retries=1), CHAT).finish == "timeout"
     assert one(make(api="chat"), CHAT, deadline=time.monotonic() - 1).finish == "timeout"
+
+
+def test_no_limit_of_the_http_library_stands_before_our_own(make, server, monkeypatch):
+    monkeypatch.setattr("aiohttp.client.DEFAULT_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
+    server.latency = 0.5
+    assert one(make(api="chat", retries=0), CHAT).finish == "stop"
+
+
+def test_a_server_that_takes_no_connection_in_time_is_unavailable(make, monkeypatch):
+    def post(*args, **more):
+        raise aiohttp.ServerTimeoutError
+
+    monkeypatch.setattr(aiohttp.ClientSession, "post", post)
+    done = one(make(api="chat", retries=0), CHAT)
+    assert (done.finish, done.error) == ("unavailable", "the server cannot be reached")
 
 
 def test_nothing_listening_is_unavailable(make):

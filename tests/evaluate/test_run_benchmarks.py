@@ -156,6 +156,19 @@ def test_verdicts_on_other_rows_are_refused(tmp_path):
     assert evaluate(Parrot(), {"Own": other}, tmp_path, fresh=True).scores
 
 
+def test_a_verdict_on_another_reply_is_refused_where_the_run_says_which_it_was(tmp_path):
+    evaluate(Parrot(), {"Own": examples()}, tmp_path)
+    for reply in ("another", None):
+        other = [replace(e, exchange=replace(e.exchange, response=reply)) for e in examples()]
+        with pytest.raises(DataError, match="line 1: a verdict on another row than the Own at hand"):
+            evaluate(Parrot(), {"Own": other}, tmp_path)
+    older = [{k: v for k, v in row.items() if k != "response_hash"} for row in verdicts(tmp_path)]
+    write_jsonl(tmp_path / "verdicts" / "Own.jsonl", older)
+    guard = Parrot()
+    evaluate(guard, {"Own": examples()}, tmp_path)
+    assert guard.asked == []
+
+
 def test_a_guard_that_loses_or_reorders_answers_is_refused(tmp_path):
     class Careless(Parrot):
         def judge(self, exchanges):

@@ -1,6 +1,7 @@
 """Verdicts that change when asked again: counted by hand, kept on disk, drawn at a temperature where a guard writes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,26 @@ def test_repeats_go_on_where_they_stopped_and_shuffle_their_batches(tmp_path):
     lines = [row for _, row in read_jsonl(tmp_path / "repeats" / "batch" / "own.jsonl")]
     assert len({(r["exchange_id"], r["repeat"]) for r in lines}) == len(lines) == 16
     assert "cake" not in json.dumps(lines)
+
+
+def test_what_failed_for_a_passing_reason_is_no_change_and_is_asked_again(tmp_path):
+    class Away(Touchy):
+        def judge(self, exchanges):
+            if any(e.id == "r3" for e in exchanges):
+                raise OSError("away")  # takes no other row with it
+            found = super().judge(exchanges)
+            return [replace(v, status="timeout", labels=Labels()) if v.exchange_id == "r5" else v for v in found]
+
+    evaluate(Touchy(), {"own": ROWS}, tmp_path)
+    repeat(Away(), {"own": ROWS}, tmp_path, times=1, kinds=["batch"])
+    (found,) = read_stability(open_run(tmp_path))
+    assert (found.rows, found.each.value) == (6, 0)
+    guard = Touchy()
+    repeat(guard, {"own": ROWS}, tmp_path, times=1, kinds=["batch"])
+    assert sorted(i for call in guard.calls for i in call) == ["r3", "r5"]
+    lines = [row for _, row in read_jsonl(tmp_path / "repeats" / "batch" / "own.jsonl")]
+    assert sorted(r["exchange_id"] for r in lines) == [f"r{i}" for i in range(8)]
+    assert {r["status"] for r in lines} == {"ok"}
 
 
 def test_a_guard_that_writes_is_sampled_at_the_temperature_and_left_as_it_was(tmp_path):

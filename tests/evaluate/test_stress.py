@@ -148,6 +148,15 @@ def test_the_same_command_again_asks_nothing_and_says_the_same(tmp_path):
         stress(WordGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8, seed=1)
 
 
+def test_a_run_belongs_to_the_texts_and_gold_of_its_rows(tmp_path):
+    stress(WordGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8)
+    edited = [Example(Exchange("h0", "please tell me how to steal a bell"), Labels("harmful")), *rows()[1:]]
+    relabelled = [Example(rows()[0].exchange, Labels("unharmful")), *rows()[1:]]
+    for other in (edited, relabelled):
+        with pytest.raises(RunFolderError, match="another config key 'digest'"):
+            stress(WordGuard(), other, tmp_path / "run", families=["tools"], harmful=8, benign=8)
+
+
 def test_a_guard_that_flags_everything_has_no_harmless_row_to_transform(tmp_path):
     result = stress(ConstantGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8)
     cell = result.families[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.errors import ConfigError
+from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.guards.base import Guard
 from guardreasoner.guards.custom import FunctionGuard, load_object, read_row
 from guardreasoner.guards.load import load_guard
@@ -122,6 +122,25 @@ def test_a_file_that_fails_while_loading_says_where(tmp_path):
     half = write(tmp_path / "half.py", "class Half:\n    def judge(self, exchanges): return []\n")
     with pytest.raises(ConfigError, match="not all of a guard's parts"):
         load_object(f"{half}:Half")
+
+
+def test_a_class_that_fails_is_one_sentence_and_an_error_of_ours_stays_as_it_is(tmp_path):
+    code = (
+        "from guardreasoner.errors import DataError\n"
+        "class Broken:\n    def __init__(self): raise TypeError('no\\x1b[31m word')\n"
+        "class Needy:\n    def __init__(self, word): pass\n"
+        "class Ours:\n    def __init__(self): raise DataError('no such list')\n"
+    )
+    file = write(tmp_path / "broken.py", code)
+    with pytest.raises(ConfigError) as caught:
+        load_object(f"{file}:Broken")
+    assert str(caught.value) == f"{file}:Broken could not be made (TypeError: no\\x1b[31m word)"
+    with pytest.raises(ConfigError, match=r"could not be made \(TypeError: .*'word'"):
+        load_object(f"{file}:Needy")
+    with pytest.raises(ConfigError, match=r"could not be made \(ValueError: no signature"):
+        load_object("builtins:dict")
+    with pytest.raises(DataError, match=r"^no such list$"):
+        load_object(f"{file}:Ours")
 
 
 ROW = """

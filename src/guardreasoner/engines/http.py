@@ -117,13 +117,18 @@ class HttpClient:
         """A single attempt, on the running loop; see `post`."""
         if self._session is None:
             connector = self._http.TCPConnector(limit=self.in_flight)
-            self._session = self._http.ClientSession(connector=connector, headers=self._headers, trust_env=True)
+            limits = self._http.ClientTimeout(total=None, sock_connect=30)  # for the whole, `timeout_s` is the limit
+            self._session = self._http.ClientSession(
+                connector=connector, headers=self._headers, timeout=limits, trust_env=True
+            )
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._session.post(self._root + path, json=body, allow_redirects=False) as response:
                     content = await response.read()
                     headers = {k.lower(): v for k, v in response.headers.items()}
                     status = int(response.status)
+        except self._http.ServerTimeoutError:  # of `sock_connect`; it is a TimeoutError too
+            raise CallFailed("unavailable", "the server cannot be reached", retryable=True) from None
         except TimeoutError:
             raise CallFailed("timeout", f"the server did not answer within {timeout_s:.3g} s", retryable=True) from None
         except (self._http.ClientError, OSError):
@@ -137,12 +142,13 @@ class HttpClient:
             raise CallFailed("unavailable", problem, status=status, retryable=True) from None
 
     def run(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        """Run coroutines together on the client's own event loop; their results in order."""
-
-        async def all_of_it() -> list[T]:
-            return list(await asyncio.gather(*work))
-
-        return self._submit(all_of_it()).result()
+        """Run coroutines on the client's own event loop; see `together`."""
+        future = self._submit(together(work))
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C too
+            future.cancel()
+            raise
 
     def close(self) -> None:
         """Close the connections; new ones are opened when the client is used again."""
@@ -208,6 +214,16 @@ class Served:
     def close(self) -> None:
         """Close the connections; new ones are opened when the engine is used again."""
         self.client.close()
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of coroutines that run together, in order. The first error ends them all: each call may be billed."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def retried(

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardreasoner.engines.base import Capabilities, unanswered
-from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from
+from guardreasoner.engines.http import CallFailed, HttpClient, Served, key_from, together
+from guardreasoner.engines.prompt_tokens import clean
 from guardreasoner.errors import PlanUnsupported
 from guardreasoner.generation import Completion, Plan, Prompt, segments_of
 
@@ -56,7 +57,7 @@ class ModerationEngine(Served):
         """See `Engine.run`."""
         if plan:
             raise PlanUnsupported(f"{self.name} is a moderation endpoint: it writes no text")
-        texts = ["".join(s.text for s in segments_of(p)) for p in prompts]
+        texts = [clean("".join(s.text for s in segments_of(p))) for p in prompts]
         parts = [texts[i : i + self.batch] for i in range(0, len(texts), self.batch)]
         done = self.client.run([self._ask(part, deadline) for part in parts])
         return [[completion] * n for part in done for completion in part]
@@ -72,4 +73,7 @@ class ModerationEngine(Served):
         try:
             return await self.client.post("/moderations", body, read, deadline=deadline)
         except CallFailed as failed:
-            return [unanswered(failed)] * len(texts)
+            if failed.retryable or len(texts) == 1:
+                return [unanswered(failed)] * len(texts)
+        # one of them is not taken
+        return [one for (one,) in await together([self._ask([text], deadline) for text in texts])]

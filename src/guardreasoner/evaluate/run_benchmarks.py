@@ -1,6 +1,6 @@
 """A guard over benchmarks: verdicts kept on disk, resumable, scored at the end.
 
-    RUN/verdicts/<Benchmark>.jsonl   a Verdict a line, plus `gold` and `prompt_hash`, added after judging
+    RUN/verdicts/<Benchmark>.jsonl   a Verdict a line, plus `gold` and the hashes of both texts, added after judging
     RUN/scores.jsonl                 one `Score` a line, rule `strict`
     RUN/manifest.json                what was asked, of what, with which versions, and the means per task
 
@@ -26,7 +26,7 @@ from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.ranges import check_ranges
 from guardreasoner.records import Appender, sha256, to_dict, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder, refuse_overwriting
-from guardreasoner.types import TASKS, Example, Labels, Score
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Score
 
 CHUNK = 32
 """Exchanges per call of the guard; verdicts are on disk after each."""
@@ -164,15 +164,26 @@ def judge(
                 progress(title, len(wanted) - len(todo) + start, len(wanted))
             chunk = todo[start : start + CHUNK]
             for example, verdict in zip(chunk, judge_all(guard, [e.exchange for e in chunk]), strict=True):
-                row = to_dict(verdict) | {
-                    "gold": example.gold.as_dict(),
-                    "prompt_hash": fingerprints.text_hash(example.exchange.prompt),
-                }
+                row = to_dict(verdict) | {"gold": example.gold.as_dict(), **_hashes(example.exchange)}
                 file.append(row)
                 done[example.exchange.id] = read_line(row, title)
     if progress:
         progress(title, len(wanted), len(wanted))
     return [done[i] for i in wanted]
+
+
+def _hashes(exchange: Exchange) -> dict[str, str | None]:
+    reply = exchange.response
+    return {
+        "prompt_hash": fingerprints.text_hash(exchange.prompt),
+        "response_hash": None if reply is None else fingerprints.text_hash(reply),
+    }
+
+
+def _is_on(row: Mapping[str, Any], exchange: Exchange) -> bool:
+    """Whether a stored verdict is one on these texts; older runs hold no hash of the reply."""
+    now = _hashes(exchange)
+    return all(row.get(k, now[k] if k == "response_hash" else None) == now[k] for k in now)
 
 
 def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Prediction]:
@@ -186,7 +197,7 @@ def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, 
         example = wanted.get(str(identity))
         if identity in kept:
             raise DataError(f"the row {identity} twice; remove one", file=str(path), line=line)
-        if example is None or row.get("prompt_hash") != fingerprints.text_hash(example.exchange.prompt):
+        if example is None or not _is_on(row, example.exchange):
             raise DataError(
                 f"a verdict on another row than the {title} at hand; give another --out, or --fresh to start over",
                 file=str(path), line=line,

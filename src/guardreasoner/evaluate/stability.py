@@ -25,9 +25,10 @@ import numpy as np
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.finished_runs import Run
 from guardreasoner.evaluate.predictions import Prediction
+from guardreasoner.evaluate.run_benchmarks import PASSING
 from guardreasoner.evaluate.statistics import Floats, Interval, bounded, resample, share_of
-from guardreasoner.guards.base import Guard
-from guardreasoner.records import Appender, read_jsonl
+from guardreasoner.guards.base import Guard, judge_all
+from guardreasoner.records import Appender, read_jsonl, write_jsonl
 from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Message, Task, Verdict
 
 Kind = Literal["sampled", "layout", "batch"]
@@ -88,7 +89,7 @@ def repeat(
 
     Args:
         benchmarks: title -> the examples that the run judged.
-        folder: the run folder; what it already holds is not asked again.
+        folder: the run folder; what it already holds is not asked again, unless it failed for a passing reason.
         times: per kind, above 0.
         kinds: None = all that the guard can do.
         temperature: of the sampled repeats, above 0.
@@ -100,8 +101,9 @@ def repeat(
         raise ConfigError(f"{guard.name} writes nothing that could be sampled again; leave `sampled` out")
     for kind in kinds or [k for k in KINDS if k != "sampled" or _samples(guard)]:
         for title, examples in benchmarks.items():
-            with Appender(Path(folder) / FOLDER / kind / f"{title}.jsonl") as file:
-                done = {(row["exchange_id"], row["repeat"]) for row in file.existing}
+            path = Path(folder) / FOLDER / kind / f"{title}.jsonl"
+            done = _done(path)
+            with Appender(path) as file:
                 for number in range(1, times + 1):
                     todo = [e.exchange for e in examples if (e.exchange.id, number) not in done]
                     with _warm(guard, temperature, number) if kind == "sampled" else nullcontext():
@@ -109,6 +111,16 @@ def repeat(
                             file.append(_line(verdict, number))
                     if progress:
                         progress(f"{kind} {title}", number * len(examples), times * len(examples))
+
+
+def _done(path: Path) -> set[tuple[str, int]]:
+    """Exchange and repeat of what the file answers; rows that failed for a passing reason are taken out of it."""
+    with Appender(path) as file:  # cuts a torn last line
+        rows = file.existing
+    kept = [row for row in rows if row["status"] not in PASSING]
+    if len(kept) < len(rows):
+        write_jsonl(path, kept)
+    return {(row["exchange_id"], row["repeat"]) for row in kept}
 
 
 def _line(verdict: Verdict, number: int) -> dict[str, Any]:
@@ -130,7 +142,7 @@ def _judge(guard: Guard, kind: Kind, exchanges: Sequence[Exchange], number: int)
         random.Random(number).shuffle(todo)
         size = SIZES[(number - 1) % len(SIZES)]
     for start in range(0, len(todo), size):
-        yield from guard.judge(todo[start : start + size])
+        yield from judge_all(guard, todo[start : start + size])
 
 
 def _samples(guard: Guard) -> bool:
@@ -175,7 +187,8 @@ def read_stability(run: Run) -> list[Stability]:
         again: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         for path in sorted((run.folder / FOLDER / kind).glob("*.jsonl")):
             for _, row in read_jsonl(path):
-                again[path.stem][row["exchange_id"]].append(row)
+                if row["status"] not in PASSING:  # nothing was said that could differ
+                    again[path.stem][row["exchange_id"]].append(row)
         rows = [(row, again[row.benchmark][row.id]) for row in run.rows if again.get(row.benchmark, {}).get(row.id)]
         for task in TASKS:
             if pairs := [_pair(row, repeats, task) for row, repeats in rows if row.verdict.labels[task] is not None]:

@@ -23,7 +23,7 @@ from guardreasoner.evaluate.statistics import Interval, wilson
 from guardreasoner.evaluate.transformations import FAMILIES, REPLIES, REPORTED
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.ranges import check_ranges
-from guardreasoner.records import Appender, dumps, to_dict, write_atomic
+from guardreasoner.records import Appender, dumps, rows_digest, to_dict, write_atomic
 from guardreasoner.run_folder import RunFolder
 from guardreasoner.types import Example, Exchange, Verdict
 
@@ -97,7 +97,7 @@ def stress(
         guard: any guard.
         examples: rows with a gold label of request harm, or, for the family `replies`, of reply harm.
         out: the run folder.
-        config: what identifies the guard and the rows; a run folder belongs to one of these.
+        config: what identifies the guard; a run folder belongs to one of these, and to these very `examples`.
         families: which.
         harmful: harmful exchanges per family, over its transformations in turn.
         benign: harmless ones.
@@ -110,6 +110,7 @@ def stress(
         raise ConfigError(f"there is no family {unknown[0]!r}; known: {', '.join(FAMILIES)}")
     wanted = {True: harmful, False: benign}
     bound = {**(config or {}), "guard": guard.name, "harmful": harmful, "benign": benign, "seed": seed}
+    bound["digest"] = rows_digest(examples)
     with RunFolder(
         out, "", config={**bound, "families": list(families)}, fresh=fresh, resumable_keys=("families",), kind="stress"
     ) as run:

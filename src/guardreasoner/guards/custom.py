@@ -19,7 +19,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from guardreasoner.errors import ConfigError, UnknownName, printable
+from guardreasoner.errors import ConfigError, GuardReasonerError, UnknownName, printable
 from guardreasoner.formats.base import FORMATS, format_of, label
 from guardreasoner.guards.base import Guard, GuardRow, Judging, unjudged, validate
 from guardreasoner.ranges import build
@@ -164,12 +164,18 @@ def _run_file(path: Path) -> Any:
 
 
 def _construct(kind: type[Any], name: str, defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    parameters = inspect.signature(kind).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    unknown = [k for k in options if k not in parameters and not open_ended]
-    if unknown:
-        raise ConfigError(f"{name} takes no option {unknown[0]!r}; known: {', '.join(parameters) or 'none'}")
-    return kind(**{k: v for k, v in defaults.items() if k in parameters}, **options)
+    try:
+        parameters = inspect.signature(kind).parameters  # a ValueError, where a class written in C tells none
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        unknown = [k for k in options if k not in parameters and not open_ended]
+        if unknown:
+            raise ConfigError(f"{name} takes no option {unknown[0]!r}; known: {', '.join(parameters) or 'none'}")
+        return kind(**{k: v for k, v in defaults.items() if k in parameters}, **options)
+    except GuardReasonerError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {printable(str(error))}"
+        raise ConfigError(f"{name} could not be made ({problem})") from None
 
 
 def read_row(path: str | Path) -> GuardRow:

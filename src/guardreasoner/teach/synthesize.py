@@ -7,7 +7,6 @@ no trace). Answers of a language model also go to `answers.jsonl`: a run that wa
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from guardreasoner.data.written_reasoning import Written
 from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.conclusion import names_harm
-from guardreasoner.records import Appender, dumps, from_dict, read_records, write_jsonl
+from guardreasoner.records import Appender, from_dict, read_records, rows_digest, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.teach.ask import Outputs, TeacherRun, ask_all
 from guardreasoner.teach.batch import run_batches
@@ -62,7 +61,7 @@ def synthesize(
         EngineError: the teacher's server refuses the key or has stopped answering.
         RunFolderError: the folder is in use or belongs to another configuration.
     """
-    described = asdict(data) if isinstance(data, DataConfig) else {"examples": len(data), "digest": _digest(data)}
+    described = asdict(data) if isinstance(data, DataConfig) else {"examples": len(data), "digest": rows_digest(data)}
     inputs = input_files(data, data_dir) if isinstance(data, DataConfig) else []
     settings = {"data": described, **asdict(config)}
     with RunFolder(out, "synthesize", config=settings, inputs=inputs, fresh=fresh, resumable_keys=RESUMABLE) as folder:
@@ -95,13 +94,6 @@ def unique(examples: Sequence[Example]) -> list[Example]:
     if len({e.exchange.id for e in examples}) != len(examples):
         raise ConfigError("two examples have the same id; ids must be unique, a run resumes by them")
     return list(examples)
-
-
-def _digest(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(dumps(example).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _write(
