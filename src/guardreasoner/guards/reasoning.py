@@ -33,6 +33,7 @@ from guardreasoner.guards.key_sentence import FirstVerdict
 from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.step_stream import StepSink, StepStreams, placed, step_streams, text_sink
+from guardreasoner.guards.windows import MOST_WINDOWS, TOO_MANY
 from guardreasoner.types import (
     SETTLED,
     TASKS,
@@ -80,7 +81,6 @@ class ReasoningGuard(Judging):
         concludes: bool = False,
         first_look: bool = False,
         english: bool = False,
-        max_windows: int = 16,
     ) -> None:
         """Args:
         engine: closed by `close`.
@@ -90,7 +90,6 @@ class ReasoningGuard(Judging):
         concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
         first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
         english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
-        max_windows: more windows than this are `input_too_long`.
         """
         if wire not in get_args(Wire):
             raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")
@@ -99,7 +98,7 @@ class ReasoningGuard(Judging):
         self.fail_mode: FailMode = fail_mode
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
-        self.concludes, self.first_look, self.english, self.max_windows = concludes, first_look, english, max_windows
+        self.concludes, self.first_look, self.english = concludes, first_look, english
         frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
@@ -207,7 +206,7 @@ class ReasoningGuard(Judging):
             exchange,
             asked,
             capacity=self._capacity(mode),
-            limit=self.max_windows,
+            limit=MOST_WINDOWS,
             offsets=self.engine.offsets,
             cut=any(self.calibration.curve(t, mode).piece for t in asked),
             apart=mode == "instant",  # where every passage would be reasoned about, the whole and the last turn are
@@ -310,8 +309,7 @@ class ReasoningGuard(Judging):
             return known_harm(self._decided(blank, exchange, harmful), status)
         notes = notes_on(exchange, results)
         if broken is None:
-            error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
-            return unjudged(replace(blank, notes=notes), status, error, self.fail_mode)
+            return unjudged(replace(blank, notes=notes), status, TOO_MANY, self.fail_mode)
         shown = replace(blank, text=broken.completion.text, steps=broken.parsed.steps, notes=notes)
         return unjudged(shown, status, broken.completion.error or why(broken), self.fail_mode)
 

@@ -20,12 +20,11 @@ from guardreasoner.formats.base import Call, Parsed, format_of, label
 from guardreasoner.generation import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
 from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.windows import windows
+from guardreasoner.guards.windows import MOST_WINDOWS, TOO_MANY, windows
 from guardreasoner.metrics import logit
 from guardreasoner.ranges import build
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
-MAX_WINDOWS = 16
 SPARE_TOKENS = 8
 """Room for tokens that split differently at the edges of judged text."""
 
@@ -123,7 +122,7 @@ class PromptedGuard(Judging):
             return [exchange]
         if force not in self._scaffold:
             self._scaffold[force] = self._scaffold_tokens(force)
-        return windows(exchange, max(16, context - self._scaffold[force]), MAX_WINDOWS, self.engine.offsets)
+        return windows(exchange, max(16, context - self._scaffold[force]), MOST_WINDOWS, self.engine.offsets)
 
     def _scaffold_tokens(self, force: bool) -> int:
         """Tokens of a prompt and its answer that are not judged text, at most."""
@@ -173,8 +172,7 @@ class PromptedGuard(Judging):
             exchange.id, self.name, mode, "ok", text=_text(answers), notes=self._notes(answers), usage=usage
         )
         if pieces is None:
-            error = f"the text needs more than {MAX_WINDOWS} windows; shorten it or split it"
-            return unjudged(blank, "input_too_long", error, self.fail_mode)
+            return unjudged(blank, "input_too_long", TOO_MANY, self.fail_mode)
         if len(pieces) > 1:
             blank = replace(blank, notes={**blank.notes, "windows": len(pieces)})
         failed = next((a for a in answers if not a.completion.complete), None)
