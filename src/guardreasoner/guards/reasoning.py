@@ -7,7 +7,7 @@ The passages of an exchange (`guards.pieces`) are judged, each in as many window
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -81,6 +81,7 @@ class ReasoningGuard(Judging):
         concludes: bool = False,
         first_look: bool = False,
         english: bool = False,
+        notes: Mapping[str, object] | None = None,
     ) -> None:
         """Args:
         engine: closed by `close`.
@@ -90,6 +91,7 @@ class ReasoningGuard(Judging):
         concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
         first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
         english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
+        notes: said with every verdict (`wire`: a form that was assumed).
         """
         if wire not in get_args(Wire):
             raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")
@@ -99,6 +101,7 @@ class ReasoningGuard(Judging):
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
         self.concludes, self.first_look, self.english = concludes, first_look, english
+        self.notes = dict(notes or {})
         frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
@@ -307,7 +310,7 @@ class ReasoningGuard(Judging):
         harmful = [r for r in read if r.parsed.labels.harmful]
         if harmful:  # known harm decides, even if the rest could not be judged
             return known_harm(self._decided(blank, exchange, harmful), status)
-        notes = notes_on(exchange, results)
+        notes = self.notes | notes_on(exchange, results)
         if broken is None:
             return unjudged(replace(blank, notes=notes), status, TOO_MANY, self.fail_mode)
         shown = replace(blank, text=broken.completion.text, steps=broken.parsed.steps, notes=notes)
@@ -335,7 +338,7 @@ class ReasoningGuard(Judging):
             flagged=labels.harmful,
             steps=steps,
             text=text,
-            notes=notes_on(exchange, results, labels=labels, shown=main),
+            notes=self.notes | notes_on(exchange, results, labels=labels, shown=main),
         )
 
 
