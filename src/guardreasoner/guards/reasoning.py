@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from typing import Any, get_args
+from typing import get_args
 
-from guardreasoner.engines.base import Engine, unanswered, within
-from guardreasoner.errors import ConfigError, EngineError
+from guardreasoner.engines.base import Engine, completions
+from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.generation import Completion, Free, Plan, Prompt
@@ -263,16 +263,12 @@ class ReasoningGuard(Judging):
         first: Sequence[FirstVerdict],
     ) -> list[list[Completion]]:
         prompts = [self._prompt(p, first[p.owner] if first else FirstVerdict()) for p in pieces]
-        more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
-        try:
-            watched = None if self.engine.capabilities.keeps_deadline else deadline
-            return within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
-        except Exception as error:
-            if any(stream.error is error for stream in streams.values()):
-                raise
-            if len(pieces) > 1 and not isinstance(error, EngineError):
-                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, first)]
-            return [[unanswered(error)]] * len(pieces)
+        hear = text_sink(streams, [p.owner for p in pieces]) if streams else None
+
+        def raises(error: Exception) -> bool:
+            return any(stream.error is error for stream in streams.values())
+
+        return completions(self.engine, prompts, plan, deadline, raises=raises, on_text=hear)
 
     def _prompt(self, passage: Passage, first: FirstVerdict) -> Prompt:
         look = wire_format.first_look(first.verdict) if self.first_look and first.verdict is not None else ""

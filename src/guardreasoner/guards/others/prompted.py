@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardreasoner.engines.base import Engine, unanswered
-from guardreasoner.errors import EngineError, PlanUnsupported
+from guardreasoner.engines.base import Engine, completions
+from guardreasoner.errors import PlanUnsupported
 from guardreasoner.formats.base import Call, Parsed, format_of, label
-from guardreasoner.generation import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
+from guardreasoner.generation import NOT_FINITE, Completion, Free, Scaffold, Text, segments_of
 from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
 from guardreasoner.guards.windows import MOST_WINDOWS, TOO_MANY, windows
@@ -144,18 +144,10 @@ class PromptedGuard(Judging):
             groups.setdefault(tuple(call.plan), []).append(i)
         done: dict[int, Completion] = {}
         for plan, members in groups.items():
-            done |= dict(zip(members, self._complete([calls[i] for i in members], plan, deadline), strict=True))
+            prompts = [calls[i].prompt for i in members]
+            rows = completions(self.engine, prompts, plan, deadline, raises=lambda e: isinstance(e, PlanUnsupported))
+            done |= {i: row[0] for i, row in zip(members, rows, strict=True)}
         return [done[i] for i in range(len(calls))]
-
-    def _complete(self, calls: Sequence[Call], plan: Plan, deadline: float | None) -> list[Completion]:
-        try:
-            return [row[0] for row in self.engine.run([c.prompt for c in calls], plan, deadline=deadline)]
-        except PlanUnsupported:
-            raise
-        except Exception as error:
-            if len(calls) > 1 and not isinstance(error, EngineError):  # one row must not take the others with it
-                return [c for call in calls for c in self._complete([call], plan, deadline)]
-            return [unanswered(error)] * len(calls)
 
     def _verdict(
         self, exchange: Exchange, pieces: Sequence[Exchange] | None, answers: Sequence[_CallResult], latency_ms: float
