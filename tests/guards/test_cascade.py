@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -327,6 +328,35 @@ def test_a_second_guard_that_cannot_be_loaded_is_tried_once_and_again_when_it_is
     assert both.second.name == "big"
     (verdict,) = both.judge([Exchange("a", "x")], mode="full")
     assert "escalation_failed" not in verdict.notes
+
+
+@pytest.mark.parametrize("error", [None, EngineError("no weights")])
+def test_threads_that_judge_together_load_one_second_guard_and_it_is_closed(error):
+    tries, closed = [], []
+
+    def slowly():
+        time.sleep(0.1)
+        tries.append(1)
+        if error:
+            raise error
+        large = guard("large", scores={"": 0.9})
+        large.close = lambda: closed.append(1)
+        return large
+
+    both = stacked(guard("small", scores={"": 0.5}), slowly, name="both")
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(both.judge, [Exchange("a", "x")])
+    both.close()
+    assert (len(tries), len(closed)) == (1, 0 if error else 1)
+
+
+def test_a_second_guard_that_was_given_is_closed_though_it_was_never_asked():
+    closed = []
+    large = guard("large")
+    large.close = lambda: closed.append(1)
+    stacked(guard("small"), large, name="both").close()
+    assert closed == [1]
 
 
 def test_options_reach_the_guards_that_know_them_and_no_others(monkeypatch, tmp_path):

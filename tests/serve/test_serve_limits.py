@@ -224,6 +224,7 @@ def test_the_right_key_opens_as_bearer_and_as_x_api_key():
         ("", None, 400),
         ("localhost", "http://evil.example.com", 403),
         ("localhost", "null", 403),
+        ("localhost", "http://[", 403),
     ],
 )
 def test_a_server_answers_to_its_own_names_only(served_with_names, host, origin, code):

@@ -208,6 +208,29 @@ def test_litellm_replies_are_judged_with_the_request_they_answer():
         )  # the reply brought its request
 
 
+def asking(served, *talk):
+    texts = [m["content"] for m in talk]
+    guardrail(served, input_type="request", texts=texts, structured_messages=list(talk), litellm_call_id="long")
+
+
+def test_litellm_replies_are_judged_with_the_end_of_a_long_request_and_are_known_when_they_come_back(
+    served, monkeypatch
+):
+    asked = []
+    judge = served.core.judge
+    monkeypatch.setattr(served.core, "judge", lambda e, *more: asked.append(e) or judge(e, *more))
+    asking(served, user("x" * 600), said("y" * 600), user("z" * 700))
+    guardrail(served, input_type="response", texts=["fine"], litellm_call_id="long")
+    together = asked[-1][0]
+    assert (together.prompt, [m.content for m in together.context]) == ("z" * 700, ["y" * 300])
+    asking(served, user("z" * 2000))
+    guardrail(served, input_type="response", texts=["fine"], litellm_call_id="long")
+    assert asked[-1][0].prompt == "z" * 1000
+    asked.clear()
+    asking(served, user("z" * 2000), said("fine"), user("and now?"))
+    assert {e.prompt for several in asked for e in several} == {"and now?"}
+
+
 def test_litellm_replies_are_blocked_for_what_they_say_and_not_for_what_was_asked(served):
     assert guardrail(served, input_type="response", texts=["fine", "bad"])["action"] == "BLOCKED"
     assert guardrail(served, input_type="response", texts=["fine"], litellm_call_id="none")["action"] == "NONE"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from guardreasoner.errors import EngineError, EngineTimeout
 from guardreasoner.generation import Completion, Plan, Prompt
@@ -123,3 +124,39 @@ def within(deadline: float | None, work: Callable[[], T]) -> T:
         raise EngineTimeout("the engine did not answer before the deadline") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def completions(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    deadline: float | None,
+    *,
+    raises: Callable[[Exception], bool],
+    on_text: OnText | None = None,
+) -> list[list[Completion]]:
+    """What `Engine.run` says to each prompt; an error becomes completions, and no prompt takes another with it.
+
+    Args:
+        deadline: kept for an engine that does not keep it itself.
+        raises: whether an error is the caller's own to handle.
+        on_text: only for an engine that `streams`.
+    """
+    hear: dict[str, Any] = {"on_text": on_text} if on_text else {}
+    watched = None if engine.capabilities.keeps_deadline else deadline
+    try:
+        return within(watched, lambda: engine.run(prompts, plan, deadline=deadline, **hear))
+    except Exception as error:
+        if raises(error):
+            raise
+        if len(prompts) == 1 or isinstance(error, EngineError):
+            return [[unanswered(error)]] * len(prompts)
+    rows = []
+    for i, prompt in enumerate(prompts):  # each by itself
+        alone = partial(_renumbered, on_text, i) if on_text else None
+        rows += completions(engine, [prompt], plan, deadline, raises=raises, on_text=alone)
+    return rows
+
+
+def _renumbered(on_text: OnText, row: int, _: int, text: str) -> None:
+    on_text(row, text)

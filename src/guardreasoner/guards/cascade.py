@@ -12,8 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from guardreasoner.errors import ConfigError, GuardReasonerError, UnknownName
@@ -117,18 +117,24 @@ class CascadeGuard(Judging):
         self.judges_parts = bool(getattr(first, "judges_parts", False))
         if evidence := getattr(first, "evidence", None):
             self.evidence = evidence
-        self._second = second
+        self._load = second if callable(second) else lambda: second
+        self._loaded: Guard | None = None if callable(second) else second
         self._missing: str | None = None
         """Why the second guard cannot be loaded, once that is known."""
+        self._loading = Lock()
+        """Held while the second guard is loaded: threads that judge together share one."""
         self.name = name or f"{first.name}+{self.second.name}"
         self.tasks = first.tasks if callable(second) else tuple(t for t in Task if t in first.tasks + second.tasks)
         self.kinds = tuple(getattr(first, "kinds", ()))
         self.calibration = getattr(first, "calibration", None)
 
-    @cached_property
+    @property
     def second(self) -> Guard:
         """The second guard, loaded when it is first needed; who asks for it asks again for one that did not load."""
-        return self._second() if callable(self._second) else self._second
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
 
     def judge(
         self,
@@ -184,17 +190,20 @@ class CascadeGuard(Judging):
 
         It is not tried again for each batch: loading may take a minute, and what is not there now seldom comes.
         """
-        if "second" not in vars(self) and self._missing is None:
-            try:
-                self.second  # noqa: B018 - loads it
-            except (GuardReasonerError, OSError, MemoryError) as error:
-                self._missing = str(error) or "there is not enough memory for it"
-                log.warning("%s judges without its second guard, which cannot be loaded: %s", self.name, self._missing)
-        if "second" in vars(self):
-            if getattr(self.second, "concludes", False) and (find := getattr(self.first, "evidence", None)):
+        with self._loading:
+            if self._loaded is None and self._missing is None:
+                try:
+                    self._loaded = self._load()
+                except (GuardReasonerError, OSError, MemoryError) as error:
+                    self._missing = str(error) or "there is not enough memory for it"
+                    said = "%s judges without its second guard, which cannot be loaded: %s"
+                    log.warning(said, self.name, self._missing)
+            second = self._loaded
+        if second is not None:
+            if getattr(second, "concludes", False) and (find := getattr(self.first, "evidence", None)):
                 asked, deadline = zip(exchanges, firsts, strict=True), how["deadline"]
                 firsts = [replace(first, parts=find(e, first.standing, deadline)) for e, first in asked]
-            return _ask(self.second, exchanges, first=firsts, **how)
+            return _ask(second, exchanges, first=firsts, **how)
         blank = Verdict("", self.name, "", "ok")
         why, mode = self._missing, self.fail_mode
         return [unjudged(replace(blank, exchange_id=e.id), "unavailable", why, mode) for e in exchanges]
@@ -223,8 +232,9 @@ class CascadeGuard(Judging):
 
     def close(self) -> None:
         self.first.close()
-        if "second" in vars(self):
-            self.second.close()
+        with self._loading:  # what is being loaded is closed too
+            if self._loaded is not None:
+                self._loaded.close()
 
     def _combined(self, first: Verdict, second: Verdict, asked: Collection[Task]) -> Verdict:
         usage = first.usage + second.usage

@@ -40,7 +40,7 @@ from guardreasoner.guards.pieces import (
     passages,
     unrefused,
 )
-from guardreasoner.guards.windows import whole_request
+from guardreasoner.guards.windows import MOST_WINDOWS, TOO_MANY, whole_request
 from guardreasoner.metrics import logit, sigmoid
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Task, Usage, Verdict
 
@@ -110,18 +110,15 @@ class EncoderGuard(Judging):
         mode: Mode = "instant",
         fail_mode: FailMode = "closed",
         calibration: Calibration | None = None,
-        max_windows: int = 16,
     ) -> None:
         """Args:
         engine: closed by `close`.
         mode: any; `instant` is what happens.
         calibration: None = scores are the network's own probabilities.
-        max_windows: more windows than this are `input_too_long`.
         """
         self.name, self.engine, self.fail_mode = name, engine, fail_mode
         self.mode = known_mode(mode)
         self.calibration = calibration or Calibration()
-        self.max_windows = max_windows
         frequencies()  # the word list is read now, not while the first request waits
         self.kinds = tuple(o for o in engine.outputs if o not in (*(t.value for t in TASKS), "attack"))
 
@@ -197,13 +194,13 @@ class EncoderGuard(Judging):
             exchange,
             asked,
             capacity=self.engine.context_tokens - MARKS,
-            limit=self.max_windows,
+            limit=MOST_WINDOWS,
             offsets=self.engine.offsets,
             cut=any(curve.piece for curve in curves.values()),
         )
         scored, error = self._scored(made.made, curves, deadline)
         if error is None and not made.complete:
-            error = InputTooLong(f"the text needs more than {self.max_windows} windows; shorten it or split it")
+            error = InputTooLong(TOO_MANY)
         tokens, passes = sum(s.tokens for s in scored), sum(s.passes for s in scored)
         usage = Usage(tokens, 0, (time.monotonic() - started) * 1000, passes)
         blank = Verdict(exchange.id, self.name, "instant", "ok", usage=usage)

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,10 +15,10 @@ from guardreasoner.errors import ConfigError, UnknownName, printable
 from guardreasoner.guards.base import Guard, GuardRow, known_mode
 from guardreasoner.guards.ours import BUNDLED, OURS
 from guardreasoner.records import kind_of
-from guardreasoner.types import FailMode, Mode, Verdict
+from guardreasoner.types import FailMode, Mode
 
 if TYPE_CHECKING:
-    from guardreasoner.guards.reasoning import Budgets, ReasoningGuard
+    from guardreasoner.guards.reasoning import Budgets
 
 
 def rows() -> dict[str, GuardRow]:
@@ -347,18 +346,6 @@ def _budgets(given: Mapping[str, Any]) -> Budgets:
 ASSUMED = "raw, assumed: the model's folder has no guard.json that says in which form it was trained to be asked"
 
 
-def assuming(kind: type[ReasoningGuard]) -> type[ReasoningGuard]:
-    """The same guard, whose verdicts note that the form of its prompt was assumed: the model may know another."""
-
-    class Assuming(kind):  # type: ignore[misc, valid-type]
-        @wraps(kind.judge)
-        def judge(self, *exchanges: Any, **how: Any) -> list[Verdict]:
-            made = super().judge(*exchanges, **how)
-            return [replace(verdict, notes={"wire": ASSUMED, **verdict.notes}) for verdict in made]
-
-    return Assuming
-
-
 def _reasoning(
     row: GuardRow, *, mode: Mode, fail_mode: FailMode, base_url: str | None, options: Mapping[str, Any]
 ) -> Guard:
@@ -374,8 +361,7 @@ def _reasoning(
     budgets = _budgets({**(meta.get("budgets") or {}), **_mapping("budgets", rest.pop("budgets", {}))})
     wire = rest.pop("wire", None) or meta.get("wire") or row.options.get("wire")
     engine = load_engine(row.engine, model=row.model, base_url=base_url, revision=row.revision, **rest)
-    kind = ReasoningGuard if wire else assuming(ReasoningGuard)
-    return kind(
+    return ReasoningGuard(
         row.name,
         engine,
         wire=wire or "raw",
@@ -386,4 +372,5 @@ def _reasoning(
         concludes=bool(meta.get("concludes")),
         first_look=bool(meta.get("first_look")),
         english=meta.get("languages") == ["en"],
+        notes={} if wire else {"wire": ASSUMED},
     )

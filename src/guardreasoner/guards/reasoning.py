@@ -7,14 +7,14 @@ The passages of an exchange (`guards.pieces`) are judged, each in as many window
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from typing import Any, get_args
+from typing import get_args
 
-from guardreasoner.engines.base import Engine, unanswered, within
-from guardreasoner.errors import ConfigError, EngineError
+from guardreasoner.engines.base import Engine, completions
+from guardreasoner.errors import ConfigError
 from guardreasoner.formats import guardreasoner as wire_format
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.generation import Completion, Free, Plan, Prompt
@@ -33,6 +33,7 @@ from guardreasoner.guards.key_sentence import FirstVerdict
 from guardreasoner.guards.passage_results import PassageResult, harmfulness, notes_on, status_of, why, worst_of
 from guardreasoner.guards.pieces import SECOND_LOOKS, Bar, Passage, Passages, near, passages
 from guardreasoner.guards.step_stream import StepSink, StepStreams, placed, step_streams, text_sink
+from guardreasoner.guards.windows import MOST_WINDOWS, TOO_MANY
 from guardreasoner.types import (
     SETTLED,
     TASKS,
@@ -80,7 +81,7 @@ class ReasoningGuard(Judging):
         concludes: bool = False,
         first_look: bool = False,
         english: bool = False,
-        max_windows: int = 16,
+        notes: Mapping[str, object] | None = None,
     ) -> None:
         """Args:
         engine: closed by `close`.
@@ -90,7 +91,7 @@ class ReasoningGuard(Judging):
         concludes: the model was trained to end each task with a fixed conclusion, and P is read there.
         first_look: the model was trained to read the verdict of a guard that judged first (`judge(first=...)`).
         english: it was validated on English alone: where it finds no harm in another language, that is `unread`.
-        max_windows: more windows than this are `input_too_long`.
+        notes: said with every verdict (`wire`: a form that was assumed).
         """
         if wire not in get_args(Wire):
             raise ConfigError(f"there is no wire {wire!r}; known: {', '.join(get_args(Wire))}")
@@ -99,7 +100,8 @@ class ReasoningGuard(Judging):
         self.fail_mode: FailMode = fail_mode
         self.calibration = calibration or Calibration()
         self.budgets = budgets or Budgets()
-        self.concludes, self.first_look, self.english, self.max_windows = concludes, first_look, english, max_windows
+        self.concludes, self.first_look, self.english = concludes, first_look, english
+        self.notes = dict(notes or {})
         frequencies()  # the word list is read now, not while the first request waits
 
     def judge(
@@ -207,7 +209,7 @@ class ReasoningGuard(Judging):
             exchange,
             asked,
             capacity=self._capacity(mode),
-            limit=self.max_windows,
+            limit=MOST_WINDOWS,
             offsets=self.engine.offsets,
             cut=any(self.calibration.curve(t, mode).piece for t in asked),
             apart=mode == "instant",  # where every passage would be reasoned about, the whole and the last turn are
@@ -261,16 +263,12 @@ class ReasoningGuard(Judging):
         first: Sequence[FirstVerdict],
     ) -> list[list[Completion]]:
         prompts = [self._prompt(p, first[p.owner] if first else FirstVerdict()) for p in pieces]
-        more: dict[str, Any] = {"on_text": text_sink(streams, [p.owner for p in pieces])} if streams else {}
-        try:
-            watched = None if self.engine.capabilities.keeps_deadline else deadline
-            return within(watched, lambda: self.engine.run(prompts, plan, deadline=deadline, **more))
-        except Exception as error:
-            if any(stream.error is error for stream in streams.values()):
-                raise
-            if len(pieces) > 1 and not isinstance(error, EngineError):
-                return [r for p in pieces for r in self._runs([p], plan, deadline, streams, first)]
-            return [[unanswered(error)]] * len(pieces)
+        hear = text_sink(streams, [p.owner for p in pieces]) if streams else None
+
+        def raises(error: Exception) -> bool:
+            return any(stream.error is error for stream in streams.values())
+
+        return completions(self.engine, prompts, plan, deadline, raises=raises, on_text=hear)
 
     def _prompt(self, passage: Passage, first: FirstVerdict) -> Prompt:
         look = wire_format.first_look(first.verdict) if self.first_look and first.verdict is not None else ""
@@ -308,10 +306,9 @@ class ReasoningGuard(Judging):
         harmful = [r for r in read if r.parsed.labels.harmful]
         if harmful:  # known harm decides, even if the rest could not be judged
             return known_harm(self._decided(blank, exchange, harmful), status)
-        notes = notes_on(exchange, results)
+        notes = self.notes | notes_on(exchange, results)
         if broken is None:
-            error = f"the text needs more than {self.max_windows} windows; shorten it or split it"
-            return unjudged(replace(blank, notes=notes), status, error, self.fail_mode)
+            return unjudged(replace(blank, notes=notes), status, TOO_MANY, self.fail_mode)
         shown = replace(blank, text=broken.completion.text, steps=broken.parsed.steps, notes=notes)
         return unjudged(shown, status, broken.completion.error or why(broken), self.fail_mode)
 
@@ -337,7 +334,7 @@ class ReasoningGuard(Judging):
             flagged=labels.harmful,
             steps=steps,
             text=text,
-            notes=notes_on(exchange, results, labels=labels, shown=main),
+            notes=self.notes | notes_on(exchange, results, labels=labels, shown=main),
         )
 
 

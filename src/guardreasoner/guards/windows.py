@@ -13,6 +13,9 @@ from guardreasoner.types import Exchange
 
 Offsets = Callable[[str], list[tuple[int, int]]]
 
+MOST_WINDOWS = 16
+"""A text that needs more is `input_too_long`."""
+TOO_MANY = f"the text needs more than {MOST_WINDOWS} windows; shorten it or split it"
 CHARACTERS_PER_TOKEN = 8
 """Characters a window may hold per token of its size: text that a tokenizer swallows whole is bounded too."""
 

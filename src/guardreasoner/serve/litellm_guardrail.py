@@ -13,6 +13,8 @@ from guardreasoner.serve.chat.conversation import (
     Conversation,
     Judge,
     Memory,
+    digest_of,
+    end_of,
     examine,
     read_messages,
     read_value,
@@ -57,8 +59,19 @@ class GuardrailRequest(BaseModel):
     additional_provider_specific_params: dict[str, Any] | None = None
 
 
-RememberedCall = tuple[str, tuple[Message, ...]]
-"""A remembered request: its last turn and what came before it."""
+@dataclass(frozen=True, slots=True)
+class RememberedCall:
+    """What is kept of a request until its reply comes."""
+
+    digest: bytes
+    """Of its last turn."""
+    prompt: str = ""
+    """The end of that turn."""
+    context: tuple[Message, ...] = ()
+    """The end of what came before it."""
+
+
+UNKNOWN = RememberedCall(digest_of(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,8 @@ class Gateway:
         found = await examine(talk, self.rules, self.memory, self.judge, lone=self.lone)
         if found.blocked and found.verdict is not None:
             return self._blocked(found.verdict), None
-        call = (talk.turns[-1].prompt, found.context) if talk.turns else None
+        asked = talk.turns[-1].prompt if talk.turns else ""
+        call = RememberedCall(digest_of(asked), *end_of(asked, found.context)) if talk.turns else None
         if not found.cut:
             return _passed(found.verdict), call
         texts = self._texts_without(body, found.cut)
@@ -95,17 +109,17 @@ class Gateway:
     async def response(
         self, body: GuardrailRequest, call: RememberedCall | None, unread: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """The answer to a reply, judged together with the request it answers where that is known, and by itself."""
+        """The answer to a reply, judged together with the end of its request where that is known, and by itself."""
         checked = chat_fields.REQUEST.read(body.tool_calls or [], "tool_calls", "messages[].tool_calls")
         if refusal := self._unread((*unread, *checked.refused)):
             return refusal
-        prompt, context = call or ("", ())
+        call = call or UNKNOWN
         calls = "\n".join(spoken({"tool_calls": body.tool_calls}))
         replies = [t for t in (*(body.texts or []), calls) if t]
         labels = [Exchange(loose.where, loose.text) for loose in checked.loose]
         if not replies and not labels:
             return {"action": "NONE"}
-        with_request = [Exchange(f"reply-{i}", prompt, text, context) for i, text in enumerate(replies)]
+        with_request = [Exchange(f"reply-{i}", call.prompt, text, call.context) for i, text in enumerate(replies)]
         alone = [Exchange(e.id, "", e.response) for e in with_request if self.lone and (e.prompt or e.context)]
         verdicts = await self.judge([*with_request, *alone, *labels])
         bad = [v for v in verdicts[len(with_request) + len(alone) :] if blocks(v)]
@@ -113,7 +127,7 @@ class Gateway:
         if bad:
             return self._blocked(worst(bad))
         for exchange, verdict in zip(with_request, verdicts[: len(with_request)], strict=True):
-            self.memory.keep(prompt, exchange.response, verdict)
+            self.memory.keep(call.digest, exchange.response, verdict)
         return _passed(worst(verdicts))
 
     def _unread(self, unread: Sequence[str]) -> dict[str, Any] | None:

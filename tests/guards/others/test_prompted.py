@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -159,6 +161,20 @@ def test_an_engine_that_dies_on_one_row_does_not_take_the_others_with_it():
     fine, dead = guard_of("gpt-4o", engine).judge([ASK, Exchange("3", "boom")])
     assert (fine.status, dead.status) == ("ok", "unavailable")
     assert "secret" not in dead.error
+
+
+def test_an_engine_that_hangs_is_given_up_on_at_the_deadline():
+    released = threading.Event()
+
+    class Hanging(Chatting):
+        def run(self, *args, **more):
+            released.wait(10)
+            return super().run(*args, **more)
+
+    engine = Hanging(default="Answers:\nRequest: unharmful")
+    (verdict,) = guard_of("gpt-4o", engine).judge([ASK], deadline=time.monotonic() + 0.1)
+    released.set()  # only now could the engine have answered
+    assert verdict.status == "timeout"
 
 
 def test_both_texts_empty_is_refused():

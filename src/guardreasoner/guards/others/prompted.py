@@ -14,18 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardreasoner.engines.base import Engine, unanswered
-from guardreasoner.errors import EngineError, PlanUnsupported
+from guardreasoner.engines.base import Engine, completions
+from guardreasoner.errors import PlanUnsupported
 from guardreasoner.formats.base import Call, Parsed, format_of, label
-from guardreasoner.generation import NOT_FINITE, Completion, Free, Plan, Scaffold, Text, segments_of
+from guardreasoner.generation import NOT_FINITE, Completion, Free, Scaffold, Text, segments_of
 from guardreasoner.guards.base import GuardRow, Judging, known_mode, unjudged, validated
 from guardreasoner.guards.calibration import Calibration
-from guardreasoner.guards.windows import windows
+from guardreasoner.guards.windows import MOST_WINDOWS, TOO_MANY, windows
 from guardreasoner.metrics import logit
 from guardreasoner.ranges import build
 from guardreasoner.types import TASKS, Exchange, FailMode, Labels, Mode, Status, Task, Usage, Verdict
 
-MAX_WINDOWS = 16
 SPARE_TOKENS = 8
 """Room for tokens that split differently at the edges of judged text."""
 
@@ -123,7 +122,7 @@ class PromptedGuard(Judging):
             return [exchange]
         if force not in self._scaffold:
             self._scaffold[force] = self._scaffold_tokens(force)
-        return windows(exchange, max(16, context - self._scaffold[force]), MAX_WINDOWS, self.engine.offsets)
+        return windows(exchange, max(16, context - self._scaffold[force]), MOST_WINDOWS, self.engine.offsets)
 
     def _scaffold_tokens(self, force: bool) -> int:
         """Tokens of a prompt and its answer that are not judged text, at most."""
@@ -145,18 +144,10 @@ class PromptedGuard(Judging):
             groups.setdefault(tuple(call.plan), []).append(i)
         done: dict[int, Completion] = {}
         for plan, members in groups.items():
-            done |= dict(zip(members, self._complete([calls[i] for i in members], plan, deadline), strict=True))
+            prompts = [calls[i].prompt for i in members]
+            rows = completions(self.engine, prompts, plan, deadline, raises=lambda e: isinstance(e, PlanUnsupported))
+            done |= {i: row[0] for i, row in zip(members, rows, strict=True)}
         return [done[i] for i in range(len(calls))]
-
-    def _complete(self, calls: Sequence[Call], plan: Plan, deadline: float | None) -> list[Completion]:
-        try:
-            return [row[0] for row in self.engine.run([c.prompt for c in calls], plan, deadline=deadline)]
-        except PlanUnsupported:
-            raise
-        except Exception as error:
-            if len(calls) > 1 and not isinstance(error, EngineError):  # one row must not take the others with it
-                return [c for call in calls for c in self._complete([call], plan, deadline)]
-            return [unanswered(error)] * len(calls)
 
     def _verdict(
         self, exchange: Exchange, pieces: Sequence[Exchange] | None, answers: Sequence[_CallResult], latency_ms: float
@@ -173,8 +164,7 @@ class PromptedGuard(Judging):
             exchange.id, self.name, mode, "ok", text=_text(answers), notes=self._notes(answers), usage=usage
         )
         if pieces is None:
-            error = f"the text needs more than {MAX_WINDOWS} windows; shorten it or split it"
-            return unjudged(blank, "input_too_long", error, self.fail_mode)
+            return unjudged(blank, "input_too_long", TOO_MANY, self.fail_mode)
         if len(pieces) > 1:
             blank = replace(blank, notes={**blank.notes, "windows": len(pieces)})
         failed = next((a for a in answers if not a.completion.complete), None)

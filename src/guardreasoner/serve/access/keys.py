@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from guardreasoner.errors import ConfigError
 from guardreasoner.serve.access.limits import Refused
@@ -99,11 +99,15 @@ class HostNames:
         name = match["name"].strip("[]").lower()
         if self.allowed and name not in self.allowed:
             raise Refused(400, "this server is not called by that name; add it to `hosts` in the policy", "bad_host")
-        if origin is not None and not self._own(urlsplit(origin), host or ""):
+        if origin is not None and not self._own(origin, host or ""):
             raise Refused(403, "requests from other origins are not allowed", "bad_origin")
 
-    def _own(self, origin: SplitResult, host: str) -> bool:
-        return origin.netloc.lower() == host.lower() or (bool(origin.hostname) and origin.hostname in self.allowed)
+    def _own(self, origin: str, host: str) -> bool:
+        try:
+            parts = urlsplit(origin)
+        except ValueError:  # it is no address
+            return False
+        return parts.netloc.lower() == host.lower() or (bool(parts.hostname) and parts.hostname in self.allowed)
 
 
 def names_for(host: str, hosts: Sequence[str]) -> HostNames:

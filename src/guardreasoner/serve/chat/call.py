@@ -11,18 +11,24 @@ import httpx
 
 from guardreasoner.records import dumps
 from guardreasoner.serve.access.limits import Refused
-from guardreasoner.serve.chat.conversation import Conversation, JudgedConversation, Memory, Round, worst
+from guardreasoner.serve.chat.conversation import (
+    REQUEST_CHARACTERS,
+    Conversation,
+    JudgedConversation,
+    Memory,
+    Round,
+    end_of,
+    worst,
+)
 from guardreasoner.serve.chat.reply import LABELS
 from guardreasoner.serve.core.judge import Caller
 from guardreasoner.serve.decide import REPLY_TASKS, blocks
 from guardreasoner.serve.fields import coded
 from guardreasoner.serve.policy import Rules
 from guardreasoner.serve.service import Service, brief
-from guardreasoner.types import TASKS, Exchange, Labels, Message, Verdict
+from guardreasoner.types import TASKS, Exchange, Labels, Verdict
 
 Body = dict[str, Any]
-REQUEST_CHARACTERS = 1_000
-"""Of the request, from its end, that is judged with a reply or a window of one: it was judged itself before."""
 RETRYABLE = ("timeout", "unavailable", "overloaded")
 
 
@@ -67,14 +73,8 @@ class ChatCall:
     def _exchanges(self, text: str, found: JudgedConversation) -> list[Exchange]:
         turn = self._last
         said = (turn.response or "")[-REQUEST_CHARACTERS:] + text
-        prompt = turn.prompt[-REQUEST_CHARACTERS:]
-        left, context = REQUEST_CHARACTERS - len(prompt), []
-        for message in reversed(found.context):
-            if left <= 0:
-                break
-            context.append(Message(message.role, message.content[-left:]))
-            left -= len(message.content)
-        together = Exchange("reply", prompt, said, tuple(reversed(context)))
+        prompt, context = end_of(turn.prompt, found.context)
+        together = Exchange("reply", prompt, said, context)
         both = self.lone and (prompt or context)
         return [together, Exchange("reply", "", said)] if both else [together]
 

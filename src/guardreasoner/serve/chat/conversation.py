@@ -26,6 +26,9 @@ SPOKEN = ("content", "reasoning_content", "reasoning", "thinking_blocks", "refus
 PART_TEXTS = ("text", "refusal", "thinking", "reasoning", "reasoning_content", "summary", "content")
 """Where the words of a content part are."""
 
+REQUEST_CHARACTERS = 1_000
+"""Of the request, from its end, that is judged with a reply or a window of one: it was judged itself before."""
+
 Judge = Callable[[Sequence[Exchange]], Awaitable[Sequence[Verdict]]]
 Side = Literal["in", "out"]
 
@@ -155,6 +158,18 @@ def exchange_of(conversation: Conversation, number: int, rules: Rules, cut: froz
     return Exchange(f"turn-{number}", turn.prompt, turn.response, tuple(kept))
 
 
+def end_of(prompt: str, context: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
+    """The last `REQUEST_CHARACTERS` of a request and of what came before it."""
+    prompt = prompt[-REQUEST_CHARACTERS:]
+    left, kept = REQUEST_CHARACTERS - len(prompt), []
+    for message in reversed(context):
+        if left <= 0:
+            break
+        kept.append(Message(message.role, message.content[-left:]))
+        left -= len(message.content)
+    return prompt, tuple(reversed(kept))
+
+
 def pieces_of(turn: Round, whole: Exchange, *, lone: bool = True) -> list[tuple[Exchange, str]]:
     """All that is judged of one round, and where each piece stands: the whole, without what came before it, its parts.
 
@@ -248,14 +263,19 @@ class Memory:
         """Whether a round was blocked; None = it was not judged, or too long ago."""
         return self.kept.get(self._place(prompt, response))
 
-    def keep(self, prompt: str, response: str | None, verdict: Verdict) -> None:
-        """Remember a verdict; what was not judged is not remembered."""
+    def keep(self, prompt: str | bytes, response: str | None, verdict: Verdict) -> None:
+        """Remember a verdict; what was not judged is not remembered. A prompt may be given by its digest."""
         if verdict.status in SETTLED:
             self.kept.put(self._place(prompt, response), blocks(verdict))
 
-    def _place(self, prompt: str, response: str | None) -> tuple[str, bytes]:
-        content = json.dumps([prompt, response]).encode()
-        return self.key, hashlib.sha256(content).digest()
+    def _place(self, prompt: str | bytes, response: str | None) -> tuple[str, bytes, bytes | None]:
+        asked = prompt if isinstance(prompt, bytes) else digest_of(prompt)
+        return self.key, asked, None if response is None else digest_of(response)
+
+
+def digest_of(text: str) -> bytes:
+    """What stands for a text that is not kept."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _placed(verdict: Verdict, where: str) -> Verdict:

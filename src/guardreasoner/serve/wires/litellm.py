@@ -1,7 +1,7 @@
 """LiteLLM's generic guardrail API: `POST /beta/litellm_basic_guardrail_api`.
 
-A request arrives with its messages, a reply with texts only. The request is therefore remembered by `litellm_call_id`
-for a short while, and the two are judged together.
+A request arrives with its messages, a reply with texts only. The end of the request is therefore remembered by
+`litellm_call_id` for a short while, and the two are judged together.
 """
 
 from __future__ import annotations
