@@ -350,6 +350,8 @@ def test_the_key_comes_from_the_environment_and_is_nowhere_else(make, server, mo
 
 
 def test_an_unknown_api_or_option_is_named():
+    with pytest.raises(ConfigError, match="base_url is no address of a server"):
+        OpenAIEngine("m", base_url="http://[")
     with pytest.raises(ConfigError, match="api must be"):
         OpenAIEngine("m", base_url="http://x/v1", api="telepathy")
     with pytest.raises(ConfigError, match="no option of engine openai named 'colour'"):

@@ -172,6 +172,8 @@ def test_a_key_in_the_environment_is_in_no_file_and_on_no_stream(tmp_path, monke
         ({"base_url": f"https://user:{KEY}@host/v1"}, "no user name"),
         ({"base_url": f"https://host/v1?api-key={KEY}"}, "no user name, password, query or fragment"),
         ({"base_url": "host:80"}, "http or https"),
+        ({"base_url": "http://["}, "http or https"),
+        ({"base_url": "http://host:99999"}, "http or https"),
         ({"options": {"api_key": KEY}}, "secrets belong in the environment"),
         ({"options": {"extra_headers": {"x": KEY}}}, "secrets belong in the environment"),
     ],

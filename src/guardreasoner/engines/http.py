@@ -325,8 +325,12 @@ def seconds(text: str) -> float | None:
 
 def plain_url(url: str, where: str) -> str:
     """A server's address, if it is one and holds no secret; the error (`ConfigError`) says `where` it stands."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket left open, or a port out of range
+        known = False
+    if not known:
         raise ConfigError(f"{where} must be an http or https address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"{where} must hold no user name, password, query or fragment: keys go in the environment")

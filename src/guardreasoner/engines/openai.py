@@ -112,7 +112,10 @@ class OpenAIEngine(Served):
         if api not in ("auto", "chat", "completions"):
             raise ConfigError(f"api must be auto, chat or completions, not {api!r}")
         url = base_url or os.environ.get("OPENAI_BASE_URL") or URL
-        host = urlsplit(url).hostname or ""
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            raise ConfigError("base_url is no address of a server, such as http://localhost:8000/v1") from None
         chat_only = any(host == h or host.endswith(f".{h}") for h in CHAT_HOSTS)
         secret = key_from(key, required=chat_only)
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
