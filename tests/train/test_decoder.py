@@ -74,7 +74,7 @@ def test_an_exchange_stands_for_its_request():
 
     whole, alone = EncoderRow("a", "b", (1.0, 0.0, 1.0)), EncoderRow("a", None, (1.0, None, None))
     other = EncoderRow("c", None, (0.0, None, None))
-    assert whole_exchanges([alone, whole, other, whole]) == [whole, other, whole]  # the recipe may repeat rows
+    assert whole_exchanges([alone, whole, other, whole]) == [whole, other]
 
 
 def test_it_has_nanos_rows_unless_its_section_says_otherwise():

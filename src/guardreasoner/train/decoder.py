@@ -115,6 +115,6 @@ def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def whole_exchanges(rows: Sequence[EncoderRow]) -> list[EncoderRow]:
-    """No request alone whose exchange is there: reading that judges the request too."""
+    """Each row once, and no request alone whose exchange is there: reading that judges the request too."""
     asked = {row.prompt for row in rows if row.response is not None}
-    return [row for row in rows if row.response is not None or row.prompt not in asked]
+    return [row for row in dict.fromkeys(rows) if row.response is not None or row.prompt not in asked]

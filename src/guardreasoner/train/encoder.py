@@ -93,7 +93,7 @@ def run(
         config: of the stage.
         fresh: throw away what the stage holds.
     """
-    read = [folder for name in ("train", "traces", "everyday") if (folder := Path(data) / name).is_dir()]
+    read = [path for path in (Path(data) / name for name in ("train", "traces", "everyday")) if path.is_dir()]
     with RunFolder(out, stage, config=asdict(config), inputs=read, fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest
