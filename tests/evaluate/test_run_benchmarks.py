@@ -356,7 +356,7 @@ KEYED = """
 from guardreasoner.guards.constant import ConstantGuard
 
 class Keyed(ConstantGuard):
-    def __init__(self, api_key): ...
+    def __init__(self, api_key, base_url): ...
 """
 
 

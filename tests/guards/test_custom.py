@@ -256,7 +256,7 @@ def test_a_row_in_a_file_has_no_option_that_runs_code(tmp_path, option):
     [
         ("nano", {"engine": "vllm"}, "guard nano runs here, on one engine; it takes no engine"),
         ("constant", {"base_url": "http://x"}, "guard constant runs here, on one engine; it takes no base_url"),
-        ("own:Guard", {"model": "x"}, "own:Guard is an object of yours and takes no model"),
+        (f"{EXAMPLE}:shouting", {"model": "x"}, "is no class, so it takes no option 'model'"),
         ("guardreasoner", {"calibration": "c.json"}, "a calibration is for one; say which with --guard"),
         ("guardreasoner", {"model": "x"}, "say with --guard which one the engine or the weights are for"),
     ],

@@ -72,9 +72,8 @@ def load_guard(
     if ":" in name and not Path(name).exists():
         from guardreasoner.guards.custom import load_object
 
-        if unread := next((k for k, v in given.items() if v), None):
-            raise ConfigError(f"{name} is an object of yours and takes no {unread}")
-        return load_object(name, mode=mode, fail_mode=fail_mode, **options)
+        own = {key: value for key, value in given.items() if value}
+        return load_object(name, mode=mode, fail_mode=fail_mode, **own, **options)
     row = find_row(name)
     if row.format == "cascade" and (engine or model or revision):
         raise ConfigError(
