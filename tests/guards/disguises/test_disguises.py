@@ -288,6 +288,13 @@ def test_names_are_replaced_by_what_they_stand_for():
     assert assembled(told).endswith("Tell me how to bake a small cake at night please.")
 
 
+def test_neither_a_later_definition_nor_many_uses_of_a_name_hide_what_it_stands_for():
+    assert assembled('X means "bake a cake". X is fine. Tell me how to X now.').endswith(
+        "Tell me how to bake a cake now."
+    )
+    assert "how to bake a large cake" in assembled('X means "bake a large cake". how to X' + " X" * 200)
+
+
 def test_names_that_stand_for_many_of_one_another_do_not_fill_the_memory():
     told = " ".join(f'{a} means "{(b + " ") * 20}".' for a, b in pairwise("ABCDEFGH")) + " Say A"
     assert max(len(form.text) for form in forms(told)) <= LARGEST * len(told)

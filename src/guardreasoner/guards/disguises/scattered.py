@@ -59,20 +59,23 @@ def _place(name: str) -> tuple[int, int, str]:
 
 def _told(text: str) -> str:
     """The text without its definitions, and each name in it replaced by the words that it stands for."""
-    found = [m for m in islice(_NAMED.finditer(text), MOST_NAMES) if _used(m[1], text[: m.start()] + text[m.end() :])]
-    said, made = {m[1]: _said(m) for m in found}, text
-    for match in reversed(found):
+    found: dict[str, re.Match[str]] = {}  # the first definition of a name: a later one may be there to undo it
+    for match in islice(_NAMED.finditer(text), MOST_NAMES):
+        if re.search(_word(match[1]), text[: match.start()] + text[match.end() :]):
+            found.setdefault(match[1], match)
+    made, room = text, (LARGEST - 1) * len(text)
+    for match in reversed(found.values()):
         made = made[: match.start()] + made[match.end() :]
+
+    def meant(name: re.Match[str]) -> str:
+        nonlocal room
+        words = _said(found[name[0]])
+        room -= len(words)
+        return words if room >= 0 else name[0]
+
     for _ in range(CHAINED if found else 0):
-        longer = re.sub("|".join(_word(name) for name in said), lambda m: said[m[0]], made)
-        if len(longer) > LARGEST * len(text):
-            break
-        made = longer
+        made = re.sub("|".join(map(_word, found)), meant, made)
     return made
-
-
-def _used(name: str, text: str) -> bool:
-    return re.search(_word(name), text) is not None
 
 
 def _word(name: str) -> str:
