@@ -109,7 +109,7 @@ class CascadeGuard(Judging):
             inside the bands.
         reasons: the second guard's mode in `auto`; None = its own.
         parts_stay: what a part of a text has decided (`notes.parts`, `notes.windows`) stays the first guard's, and so
-                does what it could not judge.
+            does what it could not judge.
         name: default `first+second`.
         """
         self.first, self.bands, self.stacks, self.mode, self.reasons = first, bands, stacks, mode, reasons

@@ -79,8 +79,8 @@ def load_guard(
         raise ConfigError(
             f"{row.name} is made of several guards; say with --guard which one the engine or the weights are for"
         )
-    given.pop("model")
-    if row.format in ("encoder", "constant", "replay") and (unread := next((k for k, v in given.items() if v), None)):
+    unread = next((key for key in ("engine", "base_url", "revision") if given[key]), None)
+    if unread and row.format in ("encoder", "constant", "replay"):
         raise ConfigError(f"guard {row.name} runs here, on one engine; it takes no {unread}")
     if engine or model:
         row = replace(
