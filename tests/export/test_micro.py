@@ -31,9 +31,9 @@ def checkpoint(outputs, draw):
     for name, (rows, columns) in SHAPES.items():
         made[f"base.layers.1.{name}.down"] = draw.normal(0, 0.02, (RANK, columns))
         made[f"base.layers.1.{name}.up"] = draw.normal(0, 0.02, (rows, RANK))
-    for i, count in enumerate((outputs - 2, 2)):
-        made[f"heads.{i}.weight"] = draw.normal(0, 0.03, (count, 2 * WIDTH))
-        made[f"heads.{i}.bias"] = np.zeros(count)
+    made["heads.weight"], made["heads.bias"] = draw.normal(0, 0.03, (outputs, 4 * WIDTH)), np.zeros(outputs)
+    made["heads.weight"][1:3, : 2 * WIDTH] = 0
+    made["heads.weight"][[0, *range(3, outputs)], 2 * WIDTH :] = 0
     return {name: values.astype(np.float32) for name, values in made.items()}
 
 

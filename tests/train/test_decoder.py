@@ -69,6 +69,20 @@ def test_a_checkpoint_holds_adapters_and_heads_and_says_the_same(tiny, tmp_path)
     assert torch.equal(logits(tiny, row), logits(again, row))
 
 
+def test_one_head_for_every_output_says_what_two_sets_said(tiny):
+    from guardreasoner.train.decoder import one_head_each
+
+    kept = one_head_each(tiny.trained())
+    seen = []
+    for heads in tiny.heads:
+        heads.register_forward_hook(lambda module, given, made: seen.append(given[0][0]))
+    said = logits(tiny, EncoderRow("how do i bake bread?", "With flour.", NONE))[0]
+    with torch.no_grad():
+        again = kept["heads.weight"] @ torch.cat(seen) + kept["heads.bias"]
+    assert torch.allclose(said, again, atol=1e-5)
+    assert not any(name.startswith(("heads.0", "heads.1")) for name in kept)
+
+
 def test_an_exchange_stands_for_its_request():
     from guardreasoner.train.decoder import whole_exchanges
 

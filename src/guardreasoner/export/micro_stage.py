@@ -178,12 +178,7 @@ def _networks(model: Path, outputs: Sequence[str], first: Heads, weights: Path, 
             shutil.copy(MINI_FOLDER / name, model / name)
     tensors = load_file(weights)
     export_micro(model, tensors, layers=layers, freeze=freeze)
-    asked, replied = (tensors[f"heads.{i}.weight"] for i in (0, 1))
-    weight = np.zeros((len(asked) + len(replied), asked.shape[1] + replied.shape[1]), np.float32)
-    rows = [0, *range(3, len(weight))]
-    weight[rows, : asked.shape[1]], weight[1:3, asked.shape[1] :] = asked, replied
-    bias = np.zeros(len(weight), np.float32)
-    bias[rows], bias[1:3] = tensors["heads.0.bias"], tensors["heads.1.bias"]
+    weight, bias = tensors["heads.weight"], tensors["heads.bias"]
     write_heads(model, outputs, np.concatenate([first[0], np.zeros_like(weight)], axis=1), first[1])
     meta = {
         "format": "encoder",

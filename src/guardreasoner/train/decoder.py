@@ -6,7 +6,7 @@ says of a reply at the reply's end. So one exchange teaches all three tasks, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch.nn import functional
@@ -18,9 +18,12 @@ from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
 from guardreasoner.train.minilm import OUTPUTS
 from guardreasoner.train.smollm import load_smollm
+from guardreasoner.types import Task
 
 Encoded = tuple[list[int], int]
 """Token ids, and the place of the token at which the request is judged."""
+REPLIED = [OUTPUTS.index(task.value) for task in (Task.refusal, Task.response_harm)]
+"""Outputs that are asked of a reply."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -65,7 +68,7 @@ class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         width = model.config.hidden_size
         self.scale = torch.nn.Parameter(torch.ones(width))
         self.drop = torch.nn.Dropout(0.1)
-        asked, replied = torch.nn.Linear(2 * width, len(OUTPUTS) - 2), torch.nn.Linear(2 * width, 2)
+        asked, replied = (torch.nn.Linear(2 * width, n) for n in (len(OUTPUTS) - len(REPLIED), len(REPLIED)))
         self.heads = torch.nn.ModuleList((asked, replied))
 
     def forward(self, ids: torch.Tensor, request: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
@@ -112,6 +115,21 @@ class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     share = mask.float() / mask.sum(1, keepdim=True).clamp(min=1)
     return (states * share[:, :, None]).sum(1)
+
+
+def one_head_each(trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The checkpoint with one weight a feature for every output: the request's features, then the reply's.
+
+    What is asked of a request has no weight for the reply's features, nor the other way round.
+    """
+    asked, replied = (trained[f"heads.{i}.weight"] for i in (0, 1))
+    weight = asked.new_zeros(len(OUTPUTS), asked.shape[1] + replied.shape[1])
+    bias = asked.new_zeros(len(OUTPUTS))
+    rows = [i for i in range(len(OUTPUTS)) if i not in REPLIED]
+    weight[rows, : asked.shape[1]], weight[REPLIED, asked.shape[1] :] = asked, replied
+    bias[rows], bias[REPLIED] = trained["heads.0.bias"], trained["heads.1.bias"]
+    rest = {name: tensor for name, tensor in trained.items() if not name.startswith("heads.")}
+    return {**rest, "heads.weight": weight, "heads.bias": bias}
 
 
 def whole_exchanges(rows: Sequence[EncoderRow]) -> list[EncoderRow]:

@@ -6,7 +6,7 @@ Both learn from the labels of the same rows. A run saves its state every few min
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +20,12 @@ from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.engines.hardware import multiplies_bf16
 from guardreasoner.records import sha256, write_jsonl
 from guardreasoner.run_folder import RunFolder
-from guardreasoner.train.decoder import DecoderModel, whole_exchanges
+from guardreasoner.train.decoder import DecoderModel, one_head_each, whole_exchanges
 from guardreasoner.train.encoder_mix import counted, load_rows, validation_rows
 from guardreasoner.train.encoder_rows import EncoderRow
 from guardreasoner.train.encoder_settings import EncoderConfig
-from guardreasoner.train.minilm import EncoderModel, lend_to_reply
-from guardreasoner.types import TASKS
+from guardreasoner.train.minilm import OUTPUTS, EncoderModel
+from guardreasoner.types import TASKS, Task
 
 Model = EncoderModel | DecoderModel
 _KINDS = len(TASKS) + 1
@@ -149,13 +149,21 @@ def _trained(
         if now - last > config.save_minutes * 60:
             _save(state, model, optimizer, step=step + 1, seconds=spent + now - started)
             last = now
-    if isinstance(model, EncoderModel):
-        lend_to_reply(model, config.reply_from_request)
+    tensors = model.trained() if isinstance(model, EncoderModel) else one_head_each(model.trained())
+    lend_to_reply(tensors, config)
     path = folder.path / "model.safetensors"
-    save_file(model.trained(), path)
+    save_file(tensors, path)
     seconds = spent + time.monotonic() - started
     counts = {"in": len(encoded), "out": len(encoded), "dropped": {}}
     return folder.finish(counts, about=about, steps=len(plan), tokens=done, train_seconds=seconds, sha256=sha256(path))
+
+
+def lend_to_reply(tensors: Mapping[str, torch.Tensor], config: EncoderConfig) -> None:
+    """Change the reply's head of a checkpoint by shares of two others (`EncoderConfig`): heads are linear, so a
+    network that runs pays nothing for it."""
+    request, refusal, reply = (OUTPUTS.index(t.value) for t in (Task.prompt_harm, Task.refusal, Task.response_harm))
+    for part in (tensors["heads.weight"], tensors["heads.bias"]):
+        part[reply] += config.reply_from_request * part[request] - config.reply_from_refusal * part[refusal]
 
 
 def _limits(rows: Sequence[EncoderRow], config: EncoderConfig) -> list[int]:

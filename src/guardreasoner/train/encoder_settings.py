@@ -61,8 +61,10 @@ class EncoderConfig:
     kind_weight: float = 0.3
     attack_weight: float = 0.5
     reply_from_request: float = 0.0
-    """Share of the request's logit, less the refusal's, that the reply's head takes over once it is trained: what a
-    harmful request asks for and is not refused is likelier to be harmful."""
+    """Share of the request's logit that the reply's head takes over once it is trained."""
+    reply_from_refusal: float = 0.0
+    """Share of the refusal's logit that is taken off it: a reply that refuses is no harm, and people call most replies
+    to a harmful request harmful that do not refuse."""
     layers: int = 18
     """Decoder: how many of SmolLM2's thirty layers."""
     freeze: int = 4

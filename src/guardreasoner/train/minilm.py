@@ -18,7 +18,7 @@ from guardreasoner.data.harm_kinds import kinds
 from guardreasoner.engines.encoder import cut
 from guardreasoner.errors import need
 from guardreasoner.train.encoder_rows import EncoderRow
-from guardreasoner.types import TASKS, Task
+from guardreasoner.types import TASKS
 
 OUTPUTS = (*(t.value for t in TASKS), "attack", *kinds())
 """Names of the network's outputs: three tasks, `attack`, and the kinds of harm."""
@@ -118,11 +118,3 @@ def load_tokenizer() -> Any:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def lend_to_reply(model: EncoderModel, share: float) -> None:
-    """Add a share of the request's logit, less the refusal's, to the reply's: linear heads, so it costs no time."""
-    request, refusal, reply = (OUTPUTS.index(t.value) for t in (Task.prompt_harm, Task.refusal, Task.response_harm))
-    with torch.no_grad():
-        for part in (model.heads.weight, model.heads.bias):
-            part[reply] += share * (part[request] - part[refusal])
