@@ -25,8 +25,8 @@ from guardreasoner.train.recipe import load_recipe
 from guardreasoner.types import TASKS, Task
 
 TRIED = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-WERE = (logit(0.30046) + 1.72, logit(0.30046) + 0.4)
-"""Bars of pieces until now, as log-odds: of a sentence alone or two in a row, and of one judged again."""
+NONE = (99, 99, 99)
+"""Bars that no piece reaches."""
 
 
 def scored(guard, task, exchange):
@@ -53,11 +53,16 @@ def scored(guard, task, exchange):
 
 
 def called(row, threshold, bars):
-    """Whether a row is called positive (`guards.encoder`)."""
-    cut, (alone, again) = logit(threshold), bars
+    """Whether a row is called positive (`guards.encoder`).
+
+    Args:
+        bars: what a sentence alone, one judged again and two in a row need above the threshold.
+    """
+    cut = logit(threshold)
+    alone, again, pair = (cut + bar for bar in bars)
     if row["whole"] >= cut or (row["tokens"] <= SHORT and row["whole"] < cut - REACH):
         return row["whole"] >= cut
-    return any(x >= alone and y >= again for x, y in row["alone"]) or any(x >= alone for x in row["pairs"])
+    return any(x >= alone and y >= again for x, y in row["alone"]) or any(x >= pair for x in row["pairs"])
 
 
 def score(guard, task, examples, file):
@@ -102,13 +107,9 @@ def main():
             found = score(guard, task, examples, file)
             print(f"{task.value}: {len(found)} rows, {sum(r['gold'] for r in found)} {TASKS[task].positive}")
             for threshold in TRIED:
-                cut = logit(threshold)
-                if task is Task.refusal:
-                    show("", found, threshold, (99, 99))
-                    continue
-                show("whole alone", found, threshold, (99, 99))
-                show("bars as far above", found, threshold, (cut + 1.72, cut + 0.4))
-                show("bars where they were", found, threshold, (max(WERE[0], cut), max(WERE[1], cut)))
+                show("whole alone", found, threshold, NONE)
+                if task in recipe.calibrate.pieces:
+                    show("with pieces", found, threshold, recipe.calibrate.pieces[task])
 
 
 if __name__ == "__main__":
