@@ -40,6 +40,7 @@ def test_there_are_fourteen_kinds_and_each_names_known_openai_categories():
         ("HATE SPEECH", "hate"),
         ("doxxing of minorities", "hate"),
         ("illegal weapons, minor", "minors"),
+        ("exploitation of a minor.", "minors"),
         ("self-hate encouragement", "self-harm"),
         ("body shaming", "harassment"),
         ("financial elder abuse", "fraud"),

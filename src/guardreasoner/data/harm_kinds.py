@@ -25,6 +25,12 @@ class Kind:
     """Finds a word of this kind in a lower-case name."""
 
 
+def _pattern(word: object) -> str:
+    """A word's beginning, or where a space ends it the whole word."""
+    text = str(word)
+    return re.escape(text.rstrip()) + (r"(?![a-z])" if text.endswith(" ") else "")
+
+
 @cache
 def kinds() -> Mapping[str, Kind]:
     """The kinds by name, in the order in which names are read."""
@@ -32,7 +38,7 @@ def kinds() -> Mapping[str, Kind]:
         name: Kind(
             row["about"],
             tuple(row["openai"]),
-            re.compile(r"(?<![a-z])(?<!non-)(?:" + "|".join(re.escape(str(word)) for word in row["words"]) + ")"),
+            re.compile(r"(?<![a-z])(?<!non-)(?:" + "|".join(map(_pattern, row["words"])) + ")"),
         )
         for name, row in packaged("data/harm_kinds.yaml").items()
     }
@@ -44,5 +50,5 @@ def kind_of(name: str | None) -> str | None:
     >>> kind_of("credit card fraud"), kind_of("Suicide methods"), kind_of("blue")
     ('fraud', 'self-harm', None)
     """
-    text = f"{name or ''} ".lower().replace("_", " ")
+    text = (name or "").lower().replace("_", " ")
     return next((kind for kind, row in kinds().items() if row.words.search(text)), None)
