@@ -4,8 +4,8 @@
 
 Scores every passage of the rows that the recipe names for each task (`calibrate.sources` of `recipes/nano.yaml`), at
 most LIMIT of a source, once, into SCORES.jsonl (the same command again goes on where it stopped; each guard needs a
-file of its own), and then tries thresholds and bars on the stored scores. No benchmark row and no test domain of
-everyday is read.
+file of its own), and then tries thresholds on the stored scores, with the recipe's bars of pieces and without pieces.
+No benchmark row and no test domain of everyday is read.
 """
 
 import argparse

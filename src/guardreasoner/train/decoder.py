@@ -23,7 +23,8 @@ from guardreasoner.types import Task
 Encoded = tuple[list[int], int]
 """Token ids, and the place of the token at which the request is judged."""
 REPLIED = [OUTPUTS.index(task.value) for task in (Task.refusal, Task.response_harm)]
-"""Outputs that are asked of a reply."""
+"""Outputs that are asked of a reply; of a request, the others."""
+ASKED = [i for i in range(len(OUTPUTS)) if i not in REPLIED]
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -68,7 +69,7 @@ class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         width = model.config.hidden_size
         self.scale = torch.nn.Parameter(torch.ones(width))
         self.drop = torch.nn.Dropout(0.1)
-        asked, replied = (torch.nn.Linear(2 * width, n) for n in (len(OUTPUTS) - len(REPLIED), len(REPLIED)))
+        asked, replied = (torch.nn.Linear(2 * width, len(outputs)) for outputs in (ASKED, REPLIED))
         self.heads = torch.nn.ModuleList((asked, replied))
 
     def forward(self, ids: torch.Tensor, request: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
@@ -80,7 +81,9 @@ class DecoderModel(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         asked = self.heads[0](self.drop(torch.cat([states[row, request], _mean(states, first)], 1)))
         second = ~first & (place <= end[:, None])
         replied = self.heads[1](self.drop(torch.cat([states[row, end], _mean(states, second)], 1)))
-        return torch.cat([asked[:, :1], replied, asked[:, 1:]], 1)
+        logits = asked.new_empty(len(asked), len(OUTPUTS))
+        logits[:, ASKED], logits[:, REPLIED] = asked, replied
+        return logits
 
     def trained(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds: adapters and heads."""
@@ -125,9 +128,8 @@ def one_head_each(trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
     asked, replied = (trained[f"heads.{i}.weight"] for i in (0, 1))
     weight = asked.new_zeros(len(OUTPUTS), asked.shape[1] + replied.shape[1])
     bias = asked.new_zeros(len(OUTPUTS))
-    rows = [i for i in range(len(OUTPUTS)) if i not in REPLIED]
-    weight[rows, : asked.shape[1]], weight[REPLIED, asked.shape[1] :] = asked, replied
-    bias[rows], bias[REPLIED] = trained["heads.0.bias"], trained["heads.1.bias"]
+    weight[ASKED, : asked.shape[1]], weight[REPLIED, asked.shape[1] :] = asked, replied
+    bias[ASKED], bias[REPLIED] = trained["heads.0.bias"], trained["heads.1.bias"]
     rest = {name: tensor for name, tensor in trained.items() if not name.startswith("heads.")}
     return {**rest, "heads.weight": weight, "heads.bias": bias}
 
