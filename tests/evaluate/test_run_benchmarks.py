@@ -19,7 +19,7 @@ from guardreasoner.guards.base import Judging
 from guardreasoner.guards.constant import ConstantGuard
 from guardreasoner.guards.replay import ReplayGuard
 from guardreasoner.records import read_jsonl, write_jsonl
-from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Task, Verdict
+from guardreasoner.types import TASKS, Example, Exchange, Labels, Message, Review, Task, Verdict
 from patience import until
 
 
@@ -156,13 +156,14 @@ def test_verdicts_on_other_rows_are_refused(tmp_path):
     assert evaluate(Parrot(), {"Own": other}, tmp_path, fresh=True).scores
 
 
-def test_a_verdict_on_another_reply_is_refused_where_the_run_says_which_it_was(tmp_path):
+def test_a_verdict_on_another_reply_or_talk_is_refused_where_the_run_says_which_it_was(tmp_path):
     evaluate(Parrot(), {"Own": examples()}, tmp_path)
-    for reply in ("another", None):
-        other = [replace(e, exchange=replace(e.exchange, response=reply)) for e in examples()]
+    for change in ({"response": "another"}, {"response": None}, {"context": (Message("user", "before"),)}):
+        other = [replace(e, exchange=replace(e.exchange, **change)) for e in examples()]
         with pytest.raises(DataError, match="line 1: a verdict on another row than the Own at hand"):
             evaluate(Parrot(), {"Own": other}, tmp_path)
-    older = [{k: v for k, v in row.items() if k != "response_hash"} for row in verdicts(tmp_path)]
+    newer = ("response_hash", "context_hash")
+    older = [{k: v for k, v in row.items() if k not in newer} for row in verdicts(tmp_path)]
     write_jsonl(tmp_path / "verdicts" / "Own.jsonl", older)
     guard = Parrot()
     evaluate(guard, {"Own": examples()}, tmp_path)

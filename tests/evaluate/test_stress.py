@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -146,6 +147,17 @@ def test_the_same_command_again_asks_nothing_and_says_the_same(tmp_path):
     assert guard.asked == 1
     with pytest.raises(RunFolderError, match="seed"):
         stress(WordGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8, seed=1)
+
+
+def test_what_failed_for_a_passing_reason_is_asked_again(tmp_path):
+    class Late(WordGuard):
+        def judge(self, exchanges):
+            return [replace(v, status="timeout") if "|" in v.exchange_id else v for v in super().judge(exchanges)]
+
+    late = stress(Late(), rows(), tmp_path / "run", families=["forgery"], harmful=8, benign=8)
+    guard = WordGuard()
+    again = stress(guard, rows(), tmp_path / "run", families=["forgery"], harmful=8, benign=8)
+    assert (late.families[0].unjudged, again.families[0].unjudged, guard.asked) == (16, 0, 16)
 
 
 def test_a_run_belongs_to_the_texts_and_gold_of_its_rows(tmp_path):

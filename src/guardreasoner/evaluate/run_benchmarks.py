@@ -1,6 +1,6 @@
 """A guard over benchmarks: verdicts kept on disk, resumable, scored at the end.
 
-    RUN/verdicts/<Benchmark>.jsonl   a Verdict a line, plus `gold` and the hashes of both texts, added after judging
+    RUN/verdicts/<Benchmark>.jsonl   a Verdict a line, plus `gold` and the hashes of its texts, added after judging
     RUN/scores.jsonl                 one `Score` a line, rule `strict`
     RUN/manifest.json                what was asked, of what, with which versions, and the means per task
 
@@ -24,7 +24,7 @@ from guardreasoner.evaluate.predictions import Prediction, Predictions, read_lin
 from guardreasoner.evaluate.score import Average, averages, score_cell
 from guardreasoner.guards.base import Guard, judge_all
 from guardreasoner.ranges import check_ranges
-from guardreasoner.records import Appender, sha256, to_dict, write_jsonl
+from guardreasoner.records import Appender, dumps, sha256, to_dict, write_jsonl
 from guardreasoner.run_folder import Counts, RunFolder, refuse_overwriting
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Score
 
@@ -172,27 +172,36 @@ def judge(
     return [done[i] for i in wanted]
 
 
+def answered(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of verdicts; those that failed for a passing reason, and a torn last line, are taken out of it."""
+    with Appender(path) as file:
+        rows = file.existing
+    kept = [row for row in rows if row.get("status") not in PASSING]
+    if len(kept) < len(rows):
+        write_jsonl(path, kept)
+    return kept
+
+
 def _hashes(exchange: Exchange) -> dict[str, str | None]:
-    reply = exchange.response
-    return {
-        "prompt_hash": fingerprints.text_hash(exchange.prompt),
-        "response_hash": None if reply is None else fingerprints.text_hash(reply),
+    texts = {
+        "prompt": exchange.prompt,
+        "response": exchange.response,
+        "context": dumps(exchange.context) if exchange.context else None,
     }
+    return {f"{name}_hash": None if text is None else fingerprints.text_hash(text) for name, text in texts.items()}
 
 
 def _is_on(row: Mapping[str, Any], exchange: Exchange) -> bool:
-    """Whether a stored verdict is one on these texts; older runs hold no hash of the reply."""
+    """Whether a stored verdict is one on these texts; older runs hold the hash of the request alone."""
     now = _hashes(exchange)
-    return all(row.get(k, now[k] if k == "response_hash" else None) == now[k] for k in now)
+    return all(row.get(k, None if k == "prompt_hash" else now[k]) == now[k] for k in now)
 
 
 def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Prediction]:
     if not path.exists():
         return {}
-    with Appender(path) as file:  # cuts a torn last line
-        rows = file.existing
     kept: dict[str, dict[str, Any]] = {}
-    for line, row in enumerate(rows, 1):
+    for line, row in enumerate(answered(path), 1):
         identity = row.get("exchange_id")
         example = wanted.get(str(identity))
         if identity in kept:
@@ -202,10 +211,7 @@ def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, 
                 f"a verdict on another row than the {title} at hand; give another --out, or --fresh to start over",
                 file=str(path), line=line,
             )  # fmt: skip
-        if row.get("status") not in PASSING:
-            kept[str(identity)] = row | {"gold": example.gold.as_dict()}
-    if len(kept) < len(rows):
-        write_jsonl(path, kept.values())
+        kept[str(identity)] = row | {"gold": example.gold.as_dict()}
     return {identity: read_line(row, title) for identity, row in kept.items()}
 
 

@@ -25,10 +25,10 @@ import numpy as np
 from guardreasoner.errors import ConfigError
 from guardreasoner.evaluate.finished_runs import Run
 from guardreasoner.evaluate.predictions import Prediction
-from guardreasoner.evaluate.run_benchmarks import PASSING
+from guardreasoner.evaluate.run_benchmarks import PASSING, answered
 from guardreasoner.evaluate.statistics import Floats, Interval, bounded, resample, share_of
 from guardreasoner.guards.base import Guard, judge_all
-from guardreasoner.records import Appender, read_jsonl, write_jsonl
+from guardreasoner.records import Appender, read_jsonl
 from guardreasoner.types import SETTLED, TASKS, Example, Exchange, Message, Task, Verdict
 
 Kind = Literal["sampled", "layout", "batch"]
@@ -102,7 +102,7 @@ def repeat(
     for kind in kinds or [k for k in KINDS if k != "sampled" or _samples(guard)]:
         for title, examples in benchmarks.items():
             path = Path(folder) / FOLDER / kind / f"{title}.jsonl"
-            done = _done(path)
+            done = {(row["exchange_id"], row["repeat"]) for row in answered(path)}
             with Appender(path) as file:
                 for number in range(1, times + 1):
                     todo = [e.exchange for e in examples if (e.exchange.id, number) not in done]
@@ -111,16 +111,6 @@ def repeat(
                             file.append(_line(verdict, number))
                     if progress:
                         progress(f"{kind} {title}", number * len(examples), times * len(examples))
-
-
-def _done(path: Path) -> set[tuple[str, int]]:
-    """Exchange and repeat of what the file answers; rows that failed for a passing reason are taken out of it."""
-    with Appender(path) as file:  # cuts a torn last line
-        rows = file.existing
-    kept = [row for row in rows if row["status"] not in PASSING]
-    if len(kept) < len(rows):
-        write_jsonl(path, kept)
-    return {(row["exchange_id"], row["repeat"]) for row in kept}
 
 
 def _line(verdict: Verdict, number: int) -> dict[str, Any]:

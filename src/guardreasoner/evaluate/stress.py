@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import ConfigError, DataError
+from guardreasoner.evaluate.run_benchmarks import answered
 from guardreasoner.evaluate.statistics import Interval, wilson
 from guardreasoner.evaluate.transformations import FAMILIES, REPLIES, REPORTED
 from guardreasoner.guards.base import Guard, judge_all
@@ -163,8 +164,9 @@ def _right(
     """Rows that are judged rightly as they are, up to as many as are wanted, and all verdicts that it took."""
     right: dict[bool, list[Exchange]] = {True: [], False: []}
     seen: list[dict[str, Any]] = []
-    with Appender(folder / "verdicts" / f"{plain}.jsonl") as file:
-        done = {row["exchange_id"]: row for row in file.existing}
+    path = folder / "verdicts" / f"{plain}.jsonl"
+    done = {row["exchange_id"]: row for row in answered(path)}
+    with Appender(path) as file:
         for kind, pool in rows.items():
             for start in range(0, len(pool), CHUNK):
                 if len(right[kind]) >= wanted[kind]:
@@ -199,8 +201,9 @@ def _family(
             made = replace(made, id=f"{name}|{row.id}", prompt=made.prompt or row.prompt)
             asked.append((made, {"gold": kind, "transformation": name}))
     made_of: list[dict[str, Any]] = []
-    with Appender(folder / "verdicts" / f"{family}.jsonl") as file:
-        done = {row["exchange_id"]: row for row in file.existing}
+    path = folder / "verdicts" / f"{family}.jsonl"
+    done = {row["exchange_id"]: row for row in answered(path)}
+    with Appender(path) as file:
         for start in range(0, len(asked), CHUNK):
             made_of += _judged(guard, asked[start : start + CHUNK], done, file)
             if progress:
