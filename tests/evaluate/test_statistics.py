@@ -214,12 +214,27 @@ def test_exchanging_answers_equals_the_sign_test_where_f1_counts_nothing_but_the
     gold = [1] * 12
     a = outcomes(gold, [1] * 10 + [0, 0])
     b = outcomes(gold, [0] * 9 + [1, 1, 0])
-    assert randomised(a, b) == pytest.approx(2 * (1 + 10) / 2**10)  # 9 against 1 of 10 discordant rows, two-sided
-    assert randomised(a, a) == 1.0
-    drawn_swaps = [randomised(a, b, draws=1000, seed=s) for s in range(20)]  # 2^10 exchanges are more than 1,000
+    assert randomised([a], [b]) == pytest.approx(2 * (1 + 10) / 2**10)  # 9 against 1 of 10 discordant rows, two-sided
+    assert randomised([a], [a]) == 1.0
+    drawn_swaps = [randomised([a], [b], draws=1000, seed=s) for s in range(20)]  # 2^10 exchanges are more than 1,000
     assert np.mean(drawn_swaps) == pytest.approx(2 * (1 + 10) / 2**10, rel=0.1)
-    together = outcomes(gold, [1] * 12, clusters=[0] * 12), outcomes(gold, [0] * 12, clusters=[0] * 12, guard="b")
+    together = [outcomes(gold, [1] * 12, clusters=[0] * 12)], [outcomes(gold, [0] * 12, clusters=[0] * 12, guard="b")]
     assert randomised(*together) == 1.0  # rows of one prompt change places together: nothing is shown
+
+
+def test_few_rows_show_no_more_than_the_exact_test_allows():
+    found = compare([outcomes([1, 1, 1, 0], [1, 1, 1, 0])], [outcomes([1, 1, 1, 0], [0, 0, 0, 0], guard="b")])
+    assert found.p == 0.25  # three prompts that could have changed places: 2 of 8 ways differ as much
+    assert not found.significant
+
+
+def test_one_prompt_shows_nothing_and_says_so():
+    gold = [1, 0] * 20
+    pair = [outcomes(gold, said, clusters=[0] * 40, guard=name) for name, said in (("a", gold), ("b", [1] * 40))]
+    found = compare(pair[:1], pair[1:])
+    assert (found.p, found.low, found.high) == (1.0, -100.0, 100.0)
+    assert "cannot be told apart" in found.sentence
+    assert compare(pair[:1], pair[:1]).difference == 0.0
 
 
 @pytest.mark.parametrize(("runs", "allowed"), [(100, 0.13), pytest.param(1000, 0.07, marks=pytest.mark.slow)])
@@ -230,7 +245,7 @@ def test_guards_of_equal_f1_at_other_thresholds_are_not_told_apart(rows, runs, a
     for run in range(runs):
         gold, luck = rng.random(rows) < 0.3, rng.random(rows)
         strict, lenient = (luck < np.where(gold, *at) for at in ((0.7, 0.15), (0.8815, 0.3)))
-        pair = outcomes(gold, strict), outcomes(gold, lenient, guard="b")
+        pair = [outcomes(gold, strict)], [outcomes(gold, lenient, guard="b")]
         found += randomised(*pair, draws=500, seed=run) < 0.05
     assert found / runs <= allowed
 

@@ -22,7 +22,6 @@ from guardreasoner.evaluate.statistics import (
     counts,
     holm,
     mean_f1,
-    rates,
     resample,
     shares,
     two_sided,
@@ -139,6 +138,8 @@ def compare(
 
     # percentile bounds and the p of the same distribution say the same; BCa's would sometimes contradict it
     value, low, high, spread = resample(samples, difference, resamples=resamples, seed=seed, method="percentile")
+    alone = all(sample.shape[1] < 2 for sample in samples)  # one prompt a cell: nothing can be drawn
+    bounds, deviation = ((-100.0, 100.0), 100 / 2.8) if alone else ((low[0], high[0]), spread[0].std())
     return Comparison(
         a=a[0].guard,
         b=b[0].guard,
@@ -146,10 +147,10 @@ def compare(
         benchmarks=tuple(x.benchmark for x in a),
         rows=sum(x.n for x in a),
         difference=float(value[0]),
-        low=float(low[0]),
-        high=float(high[0]),
-        p=two_sided(spread[0]),
-        deviation=float(spread[0].std()),
+        low=float(bounds[0]),
+        high=float(bounds[1]),
+        p=1.0 if alone else max(two_sided(spread[0]), _of_few(a, b, w, resamples)),
+        deviation=float(deviation),
         exploratory=False,
     )
 
@@ -159,7 +160,7 @@ def compare_cells(a: Sequence[Outcomes], b: Sequence[Outcomes], *, resamples: in
     found = []
     for x, y in zip(a, b, strict=True):
         one = compare([x], [y], resamples=resamples)
-        found.append(replace(one, p=randomised(x, y, draws=resamples), exploratory=True))
+        found.append(replace(one, p=randomised([x], [y], draws=resamples), exploratory=True))
     return corrected(found)
 
 
@@ -168,25 +169,43 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p=p, looks=len(found)) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
 
 
-def randomised(a: Outcomes, b: Outcomes, *, draws: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p of "no difference of F1" when two guards' answers on a prompt may change places (Yeh 2000).
+def _of_few(a: Sequence[Outcomes], b: Sequence[Outcomes], weights: Floats, draws: int) -> float:
+    """The exact p of `randomised` where so few prompts differ that there is one: a bootstrap of few is too sure."""
+    differ = sum(int((counts(x) - counts(y)).any(0).sum()) for x, y in zip(a, b, strict=True))
+    return randomised(a, b, weights, draws=draws) if 2**differ <= draws else 0.0
+
+
+def randomised(
+    a: Sequence[Outcomes],
+    b: Sequence[Outcomes],
+    weights: Floats | None = None,
+    *,
+    draws: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Two-sided p of "no difference of mean F1" when two guards' answers on a prompt may change places (Yeh 2000).
 
     Exact where the prompts that they answer differently allow no more than `draws` exchanges, else from that many drawn
     at random. McNemar's test would speak of accuracy: two guards with the same F1, one strict and one lenient, differ
     in it.
     """
-    one, two = counts(a), counts(b)
-    apart = one - two
-    apart = apart[:, apart.any(0)]
-    prompts = apart.shape[1]
+    w = shares(a, None) if weights is None else weights
+    ones, twos = [counts(x) for x in a], [counts(x) for x in b]
+    aparts = [d[:, d.any(0)] for d in (one - two for one, two in zip(ones, twos, strict=True))]
+    prompts = sum(d.shape[1] for d in aparts)
     exact = 2**prompts <= draws
     if exact:
         swapped = np.arange(2**prompts)[:, np.newaxis] >> np.arange(prompts) & 1
     else:
         swapped = np.random.default_rng(seed).integers(0, 2, (draws, prompts))
-    moved = apart @ swapped.T.astype(np.float64)
-    before, after = (rates(c.sum(-1, keepdims=True))[0] for c in (one, two))
-    found = rates(one.sum(-1, keepdims=True) - moved)[0] - rates(two.sum(-1, keepdims=True) + moved)[0]
+    moved, start = [], 0
+    for d in aparts:
+        moved.append(d @ swapped[:, start : start + d.shape[1]].T.astype(np.float64))
+        start += d.shape[1]
+    sums = [[cell.sum(-1, keepdims=True) for cell in cells] for cells in (ones, twos)]
+    before, after = (mean_f1(cells, w)[0] for cells in sums)
+    found = mean_f1([s - m for s, m in zip(sums[0], moved, strict=True)], w)[0]
+    found = found - mean_f1([s + m for s, m in zip(sums[1], moved, strict=True)], w)[0]
     as_large = int((np.abs(found) >= np.abs(before - after) - 1e-9).sum())
     return as_large / len(found) if exact else (1 + as_large) / (1 + len(found))
 

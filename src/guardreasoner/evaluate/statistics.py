@@ -246,7 +246,7 @@ def _closed_form(sample: Floats) -> Estimates:
     tp, fp, fn, tn = sample
     precision, recall, fpr = (share_of(hits, of) for hits, of in ((tp, tp + fp), (tp, tp + fn), (fp, fp + tn)))
     if not (fp + tn).any():
-        precision = Interval(float(value[1]), float(value[1]), float(value[1]))  # no negative row: cannot be otherwise
+        precision = Interval(float(value[1]), float(value[1]), 100.0)  # no negative row: 100 as soon as one is found
     ends = [_harmonic(precision[i], recall[i]) for i in (1, 2)]
     return Estimates(Interval(float(value[0]), ends[0], ends[1]), precision, recall, fpr)
 
