@@ -94,7 +94,7 @@ def build(
         stress=attacked,
         figures=_figures(found, stages) | ({"stress": figures.stress(attacked)} if attacked else {}),
         slices=tuple(slices(entrants)),
-        mistakes={e.label: tuple(mistakes(e, errors)) for e in entrants if opinionated(e)},
+        mistakes={e.label: tuple(mistakes(e, errors, entrants)) for e in entrants if opinionated(e)},
         side_by_side=tuple(side_by_side(entrants, pairs)),
         costs=(*costs.values(), *published_costs()),
         stages=stages,

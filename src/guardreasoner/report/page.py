@@ -17,8 +17,8 @@ from guardreasoner.errors import need
 from guardreasoner.report.blocks import Document
 from guardreasoner.report.figures import split_name
 from guardreasoner.report.sections.numbers import TASK_NAMES
-from guardreasoner.report.worth_reading import Mistake, SideBySide, harmful, visible
-from guardreasoner.types import TASKS, Labels
+from guardreasoner.report.worth_reading import SideBySide, harmful, visible
+from guardreasoner.types import TASKS
 from guardreasoner.yaml_files import in_package
 
 _CODE = re.compile("`([^`]+)`")
@@ -46,7 +46,6 @@ def render_html(document: Document) -> str:
         names=TASK_NAMES,
         tasks=list(TASKS),
         covers=_covers,
-        covers_mistake=_covers_mistake,
         numbering=_numbering(),
     )
     return page
@@ -74,10 +73,6 @@ def _uri(svg: bytes) -> str:
 
 def _covers(shown: SideBySide) -> bool:
     return harmful(shown.gold, *(verdict for _, verdict in shown.verdicts))
-
-
-def _covers_mistake(mistake: Mistake) -> bool:
-    return mistake.gold == "harmful" or harmful(Labels(), mistake.verdict)
 
 
 def _numbering() -> Any:

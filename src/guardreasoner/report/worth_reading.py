@@ -49,29 +49,33 @@ class Mistake:
     """How far the score lies on the wrong side: P of the wrong answer."""
     exchange: Exchange | None
     verdict: Verdict
+    harmful: bool
+    """Whether gold or any guard sees harm in the exchange, whatever the task."""
 
 
-def mistakes(entrant: Contestant, limit: int) -> list[Mistake]:
+def mistakes(entrant: Contestant, limit: int, others: Sequence[Contestant] = ()) -> list[Mistake]:
     """The guard's wrong answers, the most confident first; those without a score last, in the order of the rows.
 
-    At most `limit`, in turn from each task, so that one large benchmark does not fill the page.
+    At most `limit`, in turn from each task, so that one large benchmark does not fill the page. `others` say what else
+    is harmful.
     """
+    veiled = {(c.benchmark, c.id) for e in (entrant, *others) for c in e.run.rows if harmful(c.gold, c.verdict)}
     found: dict[Task, list[Mistake]] = {}
     for case in entrant.run.rows:
         for task in TASKS:
             gold = case.gold[task]
             if gold is not None and (task, case.benchmark) in entrant.cells and case.label(task) != gold:
-                found.setdefault(task, []).append(_mistake(case, task, gold))
+                found.setdefault(task, []).append(_mistake(case, task, gold, (case.benchmark, case.id) in veiled))
     ranked = [sorted(own, key=lambda m: -1.0 if m.confidence is None else -1 - m.confidence) for own in found.values()]
     turns = [m for group in zip_longest(*ranked) for m in group if m is not None]
     return turns[:limit]
 
 
-def _mistake(case: Prediction, task: Task, gold: str) -> Mistake:
+def _mistake(case: Prediction, task: Task, gold: str, veiled: bool) -> Mistake:
     score = case.verdict.scores.get(task.value)
     wrong = None if score is None else (1 - score if gold == TASKS[task].positive else score)
     said = case.label(task)
-    return Mistake(case.benchmark, task, gold, said, score, wrong, case.exchange, case.verdict)
+    return Mistake(case.benchmark, task, gold, said, score, wrong, case.exchange, case.verdict, veiled)
 
 
 @dataclass(frozen=True, slots=True)
