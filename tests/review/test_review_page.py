@@ -1,6 +1,7 @@
 """The label-correction page: blind until the first answer, answers kept as reviews, nobody else let in."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -100,8 +101,11 @@ def test_another_reviewer_starts_from_the_beginning_and_the_same_one_goes_on(fol
     client(folder).post("/api/answer", json={"id": "own:0", "labels": {"prompt_harm": "harmful"}})
     assert client(folder).get("/api/next").json()["item"]["id"] == "own:1"
     assert client(folder, "bob").get("/api/next").json()["item"]["id"] == "own:0"
-    assert slug("Ann / ../../x") == "Ann-x"
-    assert slug("***") == "anonymous"
+    assert slug("Ann-x") == "Ann-x"
+    assert re.fullmatch(r"Ann-x-[0-9a-f]{8}", slug("Ann / ../../x"))
+    assert len({slug(name) for name in ("李", "王", "Ann B", "Ann-B", "ann-b")}) == 5
+    client(folder, "李").post("/api/answer", json={"id": "own:0", "labels": {"prompt_harm": "harmful"}})
+    assert client(folder, "王").get("/api/next").json()["item"]["id"] == "own:0"
 
 
 def test_hostile_text_is_shown_as_text(folder):

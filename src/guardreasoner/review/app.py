@@ -8,6 +8,7 @@ The server listens on this machine only, answers only to its own names, and acce
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,8 @@ class Store:
         self.given: dict[str, Review] = {}
         for row in self.file.existing:
             review = from_dict(Review, row)
-            self.given[review.exchange_id] = review
+            if review.reviewer == reviewer:
+                self.given[review.exchange_id] = review
 
     def item(self, identity: str | None = None) -> dict[str, Any] | None:
         """One row as the page shows it: the asked one, or the first without an answer; None = all are answered.
@@ -136,8 +138,9 @@ class Store:
 
 
 def slug(name: str) -> str:
-    """A name that is safe in a file name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "anonymous"
+    """A name that is safe in a file name, and another for each name."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "anonymous"
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _rows(path: Path, wanted: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]]:
