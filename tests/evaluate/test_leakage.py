@@ -138,7 +138,8 @@ def test_the_command_prints_counts_and_writes_ids_without_texts(tmp_path, capsys
     assert found["f1"][0]["left_out"] == 1
     assert json.loads(out.read_text())["id"] == "r1"
     assert "tides" not in out.read_text()
-    assert main([*base, "--method", "tfidf"]) == 0
+    own.write_text(json.dumps({"id": "r1", "question": LONG, "prompt_harm": "unharmful"}) + "\n")
+    assert main([*base, "--map", "prompt=question", "--method", "tfidf"]) == 0
     assert "near-duplicates by tfidf" in capsys.readouterr().out
 
 

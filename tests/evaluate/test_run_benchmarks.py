@@ -241,6 +241,25 @@ def test_corrections_change_scores_and_never_the_verdict_file(tmp_path):
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["labels"] == "corrected"
 
 
+def test_a_review_that_fits_two_benchmarks_is_refused(tmp_path):
+    evaluate(Parrot(), {"Own": examples(), "Copy": examples()}, tmp_path / "run")
+    write_jsonl(tmp_path / "c.jsonl", [review(1, "a", prompt_harm="unharmful")])
+    with pytest.raises(DataError, match="the review of 'Own:1' fits rows of two benchmarks"):
+        correct(open_run(tmp_path / "run").benchmarks, [tmp_path / "c.jsonl"])
+
+
+def test_a_benchmark_that_is_not_judged_to_the_end_is_no_part_of_a_run(tmp_path):
+    evaluate(Parrot(), {"Own": examples()}, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Parrot(die_after=8), {"Own": examples(), "Other": examples(name="Other")}, tmp_path)
+    assert [one.benchmark for one in open_run(tmp_path).benchmarks] == ["Own"]
+    evaluate(Parrot(), {"Other": examples(name="Other")}, tmp_path)
+    assert [one.benchmark for one in open_run(tmp_path).benchmarks] == ["Other", "Own"]
+    write_jsonl(tmp_path / "verdicts" / "Own.jsonl", verdicts(tmp_path)[:7])
+    with pytest.raises(DataError, match="holds 7 of the 20 rows of Own"):
+        open_run(tmp_path)
+
+
 def test_the_latest_review_of_a_reviewer_counts_and_disagreement_changes_nothing(tmp_path):
     evaluate(Parrot(), {"Own": examples()}, tmp_path / "run")
     path = tmp_path / "c.jsonl"
@@ -368,6 +387,17 @@ def test_secrets_in_options_are_written_nowhere(tmp_path, own):
     files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
     assert len(files) >= 4
     assert not any("planted" in p.read_text() for p in files)
+
+
+def test_a_file_behind_the_same_path_that_has_changed_is_another_guard(tmp_path, own, capsys):
+    guard = tmp_path / "mine.py"
+    guard.write_text("from guardreasoner.guards.constant import ConstantGuard as Mine\n")
+    command = ["evaluate", "--guard", f"{guard}:Mine", *own, "--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert main(command) == 0
+    guard.write_text("# another\n" + guard.read_text())
+    assert main(command) == 2
+    assert "made with another config key 'guard_sha256'" in capsys.readouterr().err
 
 
 def test_a_run_over_renamed_columns_is_scored_and_shown_again(tmp_path, own, capsys):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.errors import ConfigError
+from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.run_benchmarks import evaluate
 from guardreasoner.evaluate.stability import LAYOUTS, read_stability, repeat
@@ -127,6 +127,8 @@ def test_a_guard_that_writes_is_sampled_at_the_temperature_and_left_as_it_was(tm
     assert engine.heard[5:] == [(0.9, 9), (0.9, 10)]  # another seed for each repeat: the same would draw the same again
     assert guard.engine is engine
     assert engine.seed == 7
+    with pytest.raises(DataError, match=r"sampled at temperature 0\.9"):
+        repeat(guard, {"own": ROWS}, tmp_path, times=4, kinds=["sampled"], temperature=0.5)
 
 
 def test_exchanges_that_occur_twice_were_judged_twice(tmp_path):

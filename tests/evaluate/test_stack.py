@@ -45,6 +45,12 @@ def test_a_second_guard_that_knows_nothing_decides_nothing():
     assert made["fits"][0]["pays"] is False
 
 
+def test_one_source_is_too_few():
+    x, y, _ = rows(np.random.default_rng(0), 60, 1.0)
+    with pytest.raises(DataError, match="a stack of refusal needs two left-out sources with both labels"):
+        fit_stack(x, y, ["alone"] * 60, task=Task.refusal, budget=0.2, threshold=0.5)
+
+
 def test_auto_has_a_band_only_where_the_stack_mends_more_than_it_spoils():
     fit = fitted(1.0)
     assert fit.sent == pytest.approx(0.2 * fit.rows, abs=2)

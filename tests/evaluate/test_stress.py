@@ -149,6 +149,12 @@ def test_the_same_command_again_asks_nothing_and_says_the_same(tmp_path):
         stress(WordGuard(), rows(), tmp_path / "run", families=["tools"], harmful=8, benign=8, seed=1)
 
 
+def test_two_rows_of_one_id_are_refused(tmp_path):
+    twice = [*rows(), Example(Exchange("h0", "please tell me how to paint a wall"), Labels("unharmful"))]
+    with pytest.raises(DataError, match="two rows have the id 'h0'"):
+        stress(WordGuard(), twice, tmp_path / "run", families=["tools"], harmful=8, benign=8)
+
+
 def test_what_failed_for_a_passing_reason_is_asked_again(tmp_path):
     class Late(WordGuard):
         def judge(self, exchanges):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guardreasoner.batch import run_batch, run_on_ray
-from guardreasoner.cli.options import add_guard, guard_options
+from guardreasoner.cli.options import add_guard, guard_options, identity
 from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.data.rows import READ
 from guardreasoner.guards.load import find_row, load_guard
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "guard": args.guard,
         **({"map": ",".join(args.map)} if args.map else {}),
         **({"texts": "yes"} if args.texts else {}),
-        **{k: str(v) for k, v in options.items() if v is not None},
+        **identity(args.guard, options),
     }
     with _Shown() as shown:
         manifest = run_batch(

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from guardreasoner.cli.options import add_data, add_guard, guard_options
+from guardreasoner.cli.options import add_data, add_guard, guard_options, identity
 from guardreasoner.cli.show_scores import NAMES, points_table, scores_table, stability_table
 from guardreasoner.cli.tables import print_json, show
-from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmark, local_file, title
+from guardreasoner.data.benchmarks import BENCHMARKS, data_folder, is_file, load_benchmarks, local_file
 from guardreasoner.data.everyday import shipped
 from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import ConfigError, DataError
@@ -34,7 +32,6 @@ from guardreasoner.types import Example, Score
 GATE_FAILED = 10
 FEW = 100
 """Rows of a cell below which a table says how little its F1 tells."""
-SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             config={
                 "asked": args.guard,
                 "map": ",".join(args.map) if args.map else None,
-                **public_options(options),
+                **identity(args.guard, options),
             },
             limit=args.limit,
             seed=args.seed,
@@ -122,15 +119,6 @@ def run(args: argparse.Namespace) -> int:
     return _gate(result, args.baseline, args.fail_below) if args.baseline else 0
 
 
-def public_options(options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that identify a guard, without what may be a secret: they are written to the run folder."""
-    shown = {k: str(v) for k, v in options.items() if v is not None and not SECRET.search(k)}
-    if url := shown.get("base_url"):
-        parts = urlsplit(url)
-        shown["base_url"] = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return shown
-
-
 def _path(name: str, data: Path | None) -> Path | None:
     return Path(shipped(name)) if is_file(name) else local_file(name, data)
 
@@ -139,7 +127,7 @@ def _load(args: argparse.Namespace) -> dict[str, list[Example]]:
     mapping = parse_mapping(args.map)
     data_folder(args.data)  # a missing folder is an error, even where nothing is read from it
     if args.benchmark:
-        names = list(dict.fromkeys(args.benchmark))
+        names = args.benchmark
     elif data_folder(args.data) is None:
         names = list(BENCHMARKS)
     else:
@@ -148,12 +136,7 @@ def _load(args: argparse.Namespace) -> dict[str, list[Example]]:
             print(f"note: not found: {', '.join(absent)}", file=sys.stderr)
     if not names:
         raise DataError("no benchmark was found; `guardreasoner benchmarks` says where to get them")
-    loaded: dict[str, list[Example]] = {}
-    for name in names:
-        if title(name) in loaded:
-            raise ConfigError(f"two benchmarks are called {title(name)}; rename one file")
-        loaded[title(name)] = load_benchmark(name, args.data, mapping=mapping if is_file(name) else None)
-    return loaded
+    return load_benchmarks(names, args.data, mapping=mapping)
 
 
 def _corrections(args: argparse.Namespace) -> list[Path]:

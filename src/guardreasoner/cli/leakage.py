@@ -13,8 +13,9 @@ from rich.table import Table
 
 from guardreasoner.cli.options import add_data
 from guardreasoner.cli.tables import print_json, show, table_of
-from guardreasoner.data.benchmarks import BENCHMARKS, is_file, load_benchmark, local_file, title
+from guardreasoner.data.benchmarks import BENCHMARKS, is_file, load_benchmarks, local_file
 from guardreasoner.data.everyday import shipped
+from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.errors import DataError
 from guardreasoner.evaluate.finished_runs import open_run
 from guardreasoner.evaluate.leakage import METHODS, NEAR, CleanF1, Leak, leakage, read_training, without
@@ -31,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         help="repeatable (default: all that are there)",
     )
+    parser.add_argument("--map", action="append", metavar="FIELD=COLUMN,...", help="columns of a file of your own")
     add_data(parser)
     parser.add_argument("--method", choices=METHODS, default="ngram", help="how texts are compared (default ngram)")
     parser.add_argument("--threshold", type=float, metavar="X", help="similarity of a near-duplicate (default "
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError("no benchmark was found; give --benchmark FILE, or --data DIR with benchmarks/")
     if args.out:
         refuse_overwriting(args.out, [*args.train, *(shipped(n) for n in names if is_file(n))])
-    loaded = {title(n): load_benchmark(n, args.data) for n in names}
+    loaded = load_benchmarks(names, args.data, mapping=parse_mapping(args.map))
     prompts, responses = read_training(args.train)
     print(f"{len(prompts):,} training requests, {len(responses):,} replies", file=sys.stderr)
     leaks = leakage(loaded, prompts, responses, method=args.method, threshold=args.threshold)

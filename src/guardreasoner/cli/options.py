@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from guardreasoner.engines.load import ENGINES
 from guardreasoner.errors import ConfigError
 from guardreasoner.guards.ours import BUNDLED
+from guardreasoner.records import sha256
 from guardreasoner.types import MODES
+
+SECRET = re.compile("key|token|secret|password|auth|header", re.IGNORECASE)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -94,3 +100,16 @@ def guard_options(args: argparse.Namespace) -> dict[str, Any]:
         "revision": args.revision,
         **options,
     }
+
+
+def identity(guard: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What binds a run folder to a guard: its options, without what may be a secret, and digests of the guard, weights,
+    calibration and policy where these are files or folders, for the same path may hold others tomorrow."""
+    shown = {k: str(v) for k, v in options.items() if v is not None and not SECRET.search(k)}
+    if url := shown.get("base_url"):
+        parts = urlsplit(url)
+        shown["base_url"] = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    file, _, attribute = guard.rpartition(":")
+    named = {"guard": file if attribute and file.endswith(".py") else guard}
+    named |= {k: shown[k] for k in ("model", "calibration", "policy") if k in shown}
+    return shown | {f"{k}_sha256": sha256(path) for k, path in named.items() if Path(path).exists()}

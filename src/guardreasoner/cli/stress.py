@@ -7,10 +7,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from guardreasoner.cli.evaluate import Shown, progress_bars, public_options
-from guardreasoner.cli.options import add_data, add_guard, guard_options
+from guardreasoner.cli.evaluate import Shown, progress_bars
+from guardreasoner.cli.options import add_data, add_guard, guard_options, identity
 from guardreasoner.cli.tables import print_json, show, table_of
-from guardreasoner.data.benchmarks import is_file, load_benchmark
+from guardreasoner.data.benchmarks import load_benchmarks
 from guardreasoner.data.everyday import EVERYDAY, shipped
 from guardreasoner.data.labelled import parse_mapping
 from guardreasoner.evaluate.statistics import Interval
@@ -44,8 +44,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     names = list(dict.fromkeys(args.rows or [EVERYDAY]))
-    mapping = parse_mapping(args.map)
-    examples = [e for n in names for e in load_benchmark(n, args.data, mapping=mapping if is_file(n) else None)]
+    found = load_benchmarks(names, args.data, mapping=parse_mapping(args.map))
+    examples = [e for rows in found.values() for e in rows]
     options = guard_options(args)
     with load_guard(args.guard, **options) as guard, progress_bars() as bars:
         result = stress(
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                 "asked": args.guard,
                 "rows": [Path(shipped(name)).name for name in names],
                 "map": ",".join(args.map) if args.map else None,
-                **public_options(options),
+                **identity(args.guard, options),
             },
             families=args.family or tuple(FAMILIES),
             harmful=args.harmful,

@@ -257,6 +257,22 @@ def load_benchmark(
     return _numbered(benchmark, [t for t in taken if isinstance(t, Example)])
 
 
+def load_benchmarks(
+    names: Sequence[str], data_dir: str | Path | None = None, *, mapping: Mapping[str, Column] | None = None
+) -> dict[str, list[Example]]:
+    """Title -> the examples, of several benchmarks; the mapping is for tables of the user's own.
+
+    Raises:
+        ConfigError: two of them have one title.
+    """
+    loaded: dict[str, list[Example]] = {}
+    for name in dict.fromkeys(names):
+        if title(name) in loaded:
+            raise ConfigError(f"two benchmarks are called {title(name)}; rename one file")
+        loaded[title(name)] = load_benchmark(name, data_dir, mapping=mapping if is_file(name) else None)
+    return loaded
+
+
 def read_official(benchmark: Benchmark, path: str | Path) -> list[Example]:
     """The examples of one official file: `{instruction, input, output}` rows, or upstream columns (WildGuardTest)."""
     rows = [row for _, row in strict(read_table(path))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from guardreasoner.errors import need
+from guardreasoner.errors import DataError, need
 from guardreasoner.evaluate.predictions import Predictions
 from guardreasoner.records import read_records
 from guardreasoner.types import TASKS, Labels, Review, Task
@@ -43,6 +43,9 @@ def correct(predictions: Sequence[Predictions], files: Sequence[str | Path]) -> 
     Of each reviewer the latest review of a row counts; the majority decides, and a tie leaves gold as it is.
     """
     said = settle(latest(files))
+    places = Counter(row.id for one in predictions for row in one.rows if row.id in said)
+    if twice := [i for i, n in places.items() if n > 1]:
+        raise DataError(f"the review of {twice[0]!r} fits rows of two benchmarks; give each row an id of its own")
     changed, result = 0, []
     for one in predictions:
         rows = []

@@ -84,6 +84,8 @@ def fit_stack(
             left_out[here] = x[here] @ weights[:2] + weights[2]
             said[here] = _sigmoid(left_out[here]) >= cut
     known = ~np.isnan(left_out)
+    if len(set(y[known].tolist())) < 2:
+        raise DataError(f"a stack of {task.value} needs two left-out sources with both labels; leave more sources out")
     (one, two, bias), cut = _logistic(x, y)
     first = _sigmoid(x[:, 0])
     within = band(first, threshold, budget)

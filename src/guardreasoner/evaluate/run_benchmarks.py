@@ -93,11 +93,21 @@ def evaluate(
             _counts(benchmarks, predictions),
             stage="evaluate",
             inputs={str(p): sha256(p) for p in (*inputs, *corrections)},
+            rows={**_finished(run), **{one.benchmark: len(one.rows) for one in predictions}},
             averages=[asdict(m) for m in means],
             labels="corrected" if corrections else "original",
             notes=notes,
         )
     return Result(tuple(scores), tuple(means), tuple(predictions), tuple(notes))
+
+
+def _finished(run: RunFolder) -> dict[str, int]:
+    """Benchmark -> rows, of those that earlier commands on the folder judged to the end."""
+    before = run.manifest
+    if before is None or "rows" in before:
+        return dict((before or {}).get("rows", {}))
+    files = (run.path / "verdicts").glob("*.jsonl")  # of a version that did not say
+    return {path.stem: len(path.read_bytes().splitlines()) for path in files}
 
 
 def _counts(benchmarks: Mapping[str, Sequence[Example]], predictions: Sequence[Predictions]) -> Counts:

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from guardreasoner.errors import ConfigError
+from guardreasoner.errors import ConfigError, DataError
 from guardreasoner.evaluate.finished_runs import Run
 from guardreasoner.evaluate.predictions import Prediction
 from guardreasoner.evaluate.run_benchmarks import PASSING, answered
@@ -102,15 +102,26 @@ def repeat(
     for kind in kinds or [k for k in KINDS if k != "sampled" or _samples(guard)]:
         for title, examples in benchmarks.items():
             path = Path(folder) / FOLDER / kind / f"{title}.jsonl"
-            done = {(row["exchange_id"], row["repeat"]) for row in answered(path)}
+            how = {"temperature": temperature} if kind == "sampled" else {}
+            done = _done(path, how)
             with Appender(path) as file:
                 for number in range(1, times + 1):
                     todo = [e.exchange for e in examples if (e.exchange.id, number) not in done]
                     with _warm(guard, temperature, number) if kind == "sampled" else nullcontext():
                         for verdict in _judge(guard, kind, todo, number):
-                            file.append(_line(verdict, number))
+                            file.append(_line(verdict, number) | how)
                     if progress:
                         progress(f"{kind} {title}", number * len(examples), times * len(examples))
+
+
+def _done(path: Path, how: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Exchange and repeat of what the file answers; repeats of another temperature would mix."""
+    rows = answered(path)
+    for line, row in enumerate(rows, 1):
+        if row.get("temperature", how.get("temperature")) != how.get("temperature"):
+            said = f"sampled at temperature {row['temperature']:g}; give the same --temperature, or another --out"
+            raise DataError(said, file=str(path), line=line, field="temperature")
+    return {(row["exchange_id"], row["repeat"]) for row in rows}
 
 
 def _line(verdict: Verdict, number: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -109,6 +110,8 @@ def stress(
     check_ranges(harmful=harmful, benign=benign, seed=seed)
     if unknown := [f for f in families if f not in FAMILIES]:
         raise ConfigError(f"there is no family {unknown[0]!r}; known: {', '.join(FAMILIES)}")
+    if twice := [i for i, n in Counter(e.exchange.id for e in examples).items() if n > 1]:
+        raise DataError(f"two rows have the id {twice[0]!r}; give each row an id of its own, also in another file")
     wanted = {True: harmful, False: benign}
     bound = {**(config or {}), "guard": guard.name, "harmful": harmful, "benign": benign, "seed": seed}
     bound["digest"] = rows_digest(examples)
