@@ -3,7 +3,7 @@
     # guard.py, beside LiteLLM's config (which says `guardrail: guard.GuardReasoner`)
     from guardreasoner.integrations.litellm import GuardReasoner
 
-Every parameter of `Rules` may be set in `litellm_params` beside `guard` (default nano).
+Every parameter of `Rules` but `mode` (LiteLLM has one of its own) may be set in `litellm_params` beside `guard`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class GuardReasoner(_hooks.CustomGuardrail):  # type: ignore[misc, name-defined]
     def __init__(self, guard: Guard | str = BUNDLED, **settings: Any) -> None:
         """Args:
         guard: a guard, or a name for `load_guard`.
-        settings: fields of `Rules`; what is not one goes to LiteLLM's own class.
+        settings: fields of `Rules` but for `mode`; that, and what is not one, goes to LiteLLM's own class.
         """
         rules = Rules(**{k: settings.pop(k) for k in list(settings) if k in Rules.model_fields and k != "mode"})
         super().__init__(**settings)
