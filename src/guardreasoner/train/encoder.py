@@ -5,6 +5,7 @@ Both learn from the labels of the same rows. A run saves its state every few min
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -57,6 +58,20 @@ def targets(rows: Sequence[EncoderRow]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(gold), torch.tensor(kind)
 
 
+def source_odds(rows: Sequence[EncoderRow]) -> torch.Tensor:
+    """Log-odds of each label of the tasks (rows, tasks) among the rows of the same source that have it, one of either
+    side added, so that a source of one label has odds too."""
+    counts: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        for task, label in enumerate(row.labels):
+            if label is not None:
+                sides = counts.setdefault((row.source, task), [1.0, 1.0])
+                sides[0] += float(label)
+                sides[1] += 1 - float(label)
+    odds = {key: math.log(yes / no) for key, (yes, no) in counts.items()}
+    return torch.tensor([[odds.get((row.source, task), 0.0) for task in range(len(TASKS))] for row in rows])
+
+
 def loss_of(logits: torch.Tensor, gold: torch.Tensor, kind: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
     """Cross entropy of what is known: each task and `attack` by itself, the kind among the kinds."""
     known = ~gold.isnan()
@@ -105,7 +120,8 @@ def run(
         else:
             rows = whole_exchanges(rows)
             about, model = counted(rows), DecoderModel(config)
-        return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), config, about)
+        odds = config.source_odds * source_odds(rows)
+        return _trained(folder, model, model.encode(rows, _limits(rows, config)), *targets(rows), odds, config, about)
 
 
 def _trained(
@@ -114,6 +130,7 @@ def _trained(
     encoded: Sequence[Any],
     gold: torch.Tensor,
     kind: torch.Tensor,
+    odds: torch.Tensor,
     config: EncoderConfig,
     about: dict[str, Any],
 ) -> dict[str, Any]:
@@ -133,8 +150,9 @@ def _trained(
             group["lr"] = group["peak"] * rate_at(step, len(plan), config.warmup)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is the same after a resume
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            logits = model(*model.padded([encoded[i] for i in chosen]))
-        loss = loss_of(logits.float(), gold[chosen], kind[chosen], config)
+            logits = model(*model.padded([encoded[i] for i in chosen])).float()
+        logits[:, : len(TASKS)] += odds[chosen]
+        loss = loss_of(logits, gold[chosen], kind[chosen], config)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -60,6 +60,10 @@ class EncoderConfig:
     """Distance of the targets from 0 and 1."""
     kind_weight: float = 0.3
     attack_weight: float = 0.5
+    source_odds: float = 0.0
+    """Share of the log-odds of a label among the rows of a source that is added to their logits while training: with
+    1.0 it need not be learned which sources are harmful, by their style, and what is learned is what tells the rows of
+    one source apart (logit adjustment, arXiv 2007.07314, by source)."""
     reply_from_request: float = 0.0
     """Share of the request's logit that the reply's head takes over once it is trained."""
     reply_from_refusal: float = 0.0
