@@ -183,6 +183,12 @@ def test_what_cannot_be_judged_is_named(row, error):
         raise read
 
 
+def test_nan_beside_messages_is_no_value():
+    nan = float("nan")
+    row = {"prompt": nan, "response": nan, "context": nan, "messages": [{"role": "user", "content": "a"}]}
+    assert read_row(row, file="f", line=1).exchange.prompt == "a"
+
+
 def test_a_renamed_column_is_named_as_the_file_calls_it():
     read = read_row({"q": 3}, file="f", line=1, columns={"prompt": "q"})
     assert isinstance(read, DataError)

@@ -67,6 +67,22 @@ def test_a_trace_for_an_unknown_row_is_refused(folder):
         load_mix(MIX, folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": {"prompt_harm": "It asks for a theft."}}, "`steps` holds a list of texts for each task"),
+        ({"steps": ["It asks for a theft."]}, "`steps` holds a list of texts for each task"),
+        ({"context": [{"content": "x"}]}, "`context` is a list of objects"),
+        ({"context": ["x"]}, "`context` is a list of objects"),
+    ],
+)
+def test_a_row_whose_fields_are_something_else_is_named(folder, changes, said):
+    row = {"id": "mine-1", "source": "mine", "prompt": "hello", **LABELS, "response": "hi", "steps": STEPS}
+    line(folder / "everyday" / "mine.jsonl", **row | changes)
+    with pytest.raises(DataError, match=rf"mine\.jsonl, line 1: .*{said}"):
+        load_mix(MIX, folder)
+
+
 def test_a_line_that_is_no_trace_is_refused_with_its_number(folder):
     line(folder / "traces" / "traces.jsonl", id="asked-3", labels=LABELS)
     with pytest.raises(DataError, match="line 3: a trace has"):

@@ -203,7 +203,12 @@ def _row(values: Mapping[str, Any], stem: str, line: int, traces: Mapping[str, W
         raise ValueError("a label of the reply without a reply")
     id_ = str(values.get("id") or f"{stem}-{line:05d}")
     source = "-".join(str(part) for part in (values.get("source") or stem, values.get("domain")) if part)
-    context = tuple(Message(str(m["role"]), str(m["content"])) for m in values.get("context") or ())
+    turns = values.get("context") or []
+    if not isinstance(turns, list) or not all(
+        isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in turns
+    ):
+        raise ValueError("`context` is a list of objects with `role` and `content`")
+    context = tuple(Message(str(m["role"]), str(m["content"])) for m in turns)
     made = None
     if traces is not None:
         made = written(values, values) if values.get("steps") else traces.get(id_)

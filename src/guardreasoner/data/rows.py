@@ -59,7 +59,7 @@ def read_row(
         return row
     names = {name: (columns or {}).get(name, name) for name in READ}
     try:
-        own = {name: row[column] for name, column in names.items() if column in row}
+        own = {name: _known(row[column]) for name, column in names.items() if column in row}
         if own.get("prompt") is not None or own.get("response") is not None:
             own.pop("messages", None)  # passes through
         if own.keys().isdisjoint(TEXTS):
@@ -89,6 +89,11 @@ def exchange_of(row: Mapping[str, Any], name: str) -> Exchange:
     if not exchange.prompt and not exchange.response:
         raise DataError("both prompt and response are empty; give at least one of them", field="prompt")
     return exchange
+
+
+def _known(value: Any) -> Any:
+    """The value; None for NaN, as pandas writes what is missing."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _misspelt(row: Mapping[str, Any]) -> str:

@@ -51,9 +51,11 @@ def written(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Written:
     """The reasoning of a row or trace that has `steps`.
 
     Raises:
-        ValueError, TypeError, AttributeError: its fields are not what they should be.
+        ValueError, TypeError: its fields are not what they should be.
     """
-    texts: Mapping[str, Any] = values["steps"]
+    texts = values["steps"]
+    if not isinstance(texts, Mapping) or not all(isinstance(some, list | None) for some in texts.values()):
+        raise ValueError("`steps` holds a list of texts for each task")
     steps = tuple(Step(task, str(text)) for task in TASKS for text in texts.get(task.value) or ())
     if not steps:
         raise ValueError("no steps")
