@@ -94,7 +94,7 @@ def _one(
         "sample": lambda: sample_stage(recipe, root, fresh=fresh),
         "mine": lambda: run_mine(recipe.mine, out=root, fresh=fresh),
         "dpo": lambda: _dpo(recipe, source, root, processes=processes, fresh=fresh),
-        "export": lambda: _export(recipe, root, fresh),
+        "export": lambda: export_stage(recipe, root, fresh=fresh),
         "calibrate": lambda: calibrate_stage.run(root, recipe.calibrate, first=recipe.sft.first_look, fresh=fresh),
         "micro": lambda: _micro(recipe, root, fresh),
         "evaluate": lambda: _evaluate(recipe, root, data_dir, fresh),
@@ -162,7 +162,8 @@ def sample_stage(recipe: Recipe, out: str | Path, *, fresh: bool = False) -> Man
     def open_model(name: str) -> tuple[Engine, Wire]:
         wire, model = read_meta(folders[name]).get("wire", recipe.model.wire), str(folders[name])
         if recipe.sample.engine == "onnx" and not (folders[name] / "genai_config.json").exists():
-            target = root / "sample" / "models" / Path(name).name
+            place = hashlib.sha256(str(folders[name].resolve()).encode()).hexdigest()[:8]  # all end in `checkpoint`
+            target = root / "sample" / "models" / f"{Path(name).name}-{place}"
             if not target.exists():
                 onnx.export(folders[name], target, precision="fp32", check=False)  # the weights that were trained
             model = str(target)
@@ -210,7 +211,12 @@ def final_checkpoint(recipe: Recipe, root: Path) -> Path:
     return root / ("dpo" if "dpo" in recipe.stages else "sft") / "checkpoint"
 
 
-def _export(recipe: Recipe, root: Path, fresh: bool) -> Manifest:
+def export_stage(recipe: Recipe, root: Path, *, fresh: bool = False) -> Manifest:
+    """Export what the recipe trained to `export/model`.
+
+    Raises:
+        DataError: it is not trained yet.
+    """
     if "encoder" in recipe.stages:
         from guardreasoner.export.encoder import run as export_encoder
 

@@ -48,7 +48,9 @@ def test_a_recipe_exports_the_last_checkpoint_of_its_run(tmp_path, monkeypatch):
     }
 
 
-@pytest.mark.parametrize(("name", "words"), [("smoke", "config.json"), ("smok", "'smoke'"), ("a/b", "neither")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("smoke", "config.json"), ("nano", "no encoder yet"), ("smok", "'smoke'"), ("a/b", "neither")]
+)
 def test_what_is_not_there_is_one_sentence(tmp_path, capsys, name, words):
     assert main(["export", name, "--out", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the eval extra is not installed")
 
-from guardreasoner.errors import EngineError
+from guardreasoner.errors import DataError, EngineError
 from guardreasoner.export import fidelity
 from guardreasoner.types import Example, Exchange, Labels, Verdict
 
@@ -23,6 +23,11 @@ def test_labels_that_differ_and_ranking_that_is_lost_are_counted():
     made = fidelity.measure(ROWS, verdicts(0.1, 0.9, 0.2, 0.8), verdicts(0.6, 0.9, 0.2, 0.55))
     assert (made.rows, made.labels, made.differing) == (4, 4, 1)
     assert made.auroc_lost == {"prompt_harm": pytest.approx(0.25)}  # of four pairs one is turned round
+
+
+def test_nothing_to_compare_on_is_no_agreement():
+    with pytest.raises(DataError, match="no validation row to compare the export on"):
+        fidelity.compare("float", "small", [], wire="raw", rows=4, mode="instant")
 
 
 @pytest.mark.parametrize(("scores", "words"), [((0.6, 0.9, 0.2, 0.8), "1 of 4 labels"), ((0.45, 0.9, 0.2, 0.8), None)])

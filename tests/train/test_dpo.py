@@ -217,6 +217,15 @@ def test_without_preferences_or_checkpoint_the_stage_says_what_to_run(tmp_path):
         run_dpo(QUICK, TINY, out=tmp_path)
 
 
+def test_adapters_upon_adapters_are_refused_because_they_would_lose_r_sft(tmp_path):
+    write_jsonl(tmp_path / "mine" / "preferences.jsonl", [preference(0)])
+    start = tmp_path / "sft" / "checkpoint"
+    start.mkdir(parents=True)
+    (start / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"dpo\.lora\.merge: false wants a start of whole weights"):
+        run_dpo(replace(QUICK, lora=LoraSettings(merge=False)), TINY, out=tmp_path)
+
+
 @pytest.mark.parametrize("changes", [{"beta": 0.0}, {"validate_every": 5}])
 def test_what_hs_dpo_cannot_do_is_refused(changes):
     with pytest.raises(ConfigError, match="dpo"):

@@ -35,10 +35,15 @@ def run(args: argparse.Namespace) -> int:
     elif checkpoint.name != args.recipe and checkpoint.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{checkpoint} is neither a checkpoint folder nor a recipe")
     else:
-        from guardreasoner.reproduce import final_checkpoint
+        from guardreasoner.reproduce import export_stage, final_checkpoint
         from guardreasoner.train.recipe import load_recipe
 
         recipe = load_recipe(args.recipe)
+        if "encoder" in recipe.stages:
+            if args.precision or args.no_check:
+                raise ConfigError("an encoder is exported in int8 and checked; leave out --precision and --no-check")
+            show_manifest(export_stage(recipe, args.out, fresh=args.fresh))
+            return 0
         checkpoint, config = final_checkpoint(recipe, args.out), recipe.export
     if args.precision:
         config = replace(config, precision=args.precision)

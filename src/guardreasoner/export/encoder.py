@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from guardreasoner.engines.encoder import FORMAT_VERSION, INPUTS, EncoderEngine, write_heads
-from guardreasoner.errors import EngineError, need
+from guardreasoner.errors import DataError, EngineError, need
 from guardreasoner.records import sha256, whole_folder, write_atomic
 from guardreasoner.run_folder import Counts, RunFolder
 from guardreasoner.train.models import write_meta
@@ -53,6 +53,8 @@ def export_encoder(checkpoint: Path, out: Path) -> float:
 def run(out: str | Path, *, fresh: bool = False) -> dict[str, Any]:
     """Export as a stage: `encoder/model.safetensors` to `export/model`."""
     source = Path(out) / "encoder" / "model.safetensors"
+    if not source.exists():
+        raise DataError("no encoder yet; run the stage `encoder` (`guardreasoner reproduce`) first", file=str(source))
     with RunFolder(out, "export", config={}, inputs=[source], fresh=fresh) as folder:
         if folder.manifest is not None:
             return folder.manifest

@@ -10,7 +10,7 @@ import numpy as np
 
 from guardreasoner.data.mix import draw
 from guardreasoner.engines.load import load_engine
-from guardreasoner.errors import EngineError, need
+from guardreasoner.errors import DataError, EngineError, need
 from guardreasoner.formats.guardreasoner import Wire
 from guardreasoner.guards.reasoning import ReasoningGuard
 from guardreasoner.types import TASKS, Example, Mode, Task, Verdict
@@ -42,6 +42,8 @@ def compare(
         checkpoint: runs in float32 on transformers.
         examples: labelled rows; `rows` of them are drawn by their ids.
     """
+    if not examples:
+        raise DataError("there is no validation row to compare the export on; name sources in data.leave_out")
     chosen = sorted(examples, key=lambda e: draw("fidelity", e.exchange.id))[:rows]
     found: list[list[Verdict]] = []
     for kind, model in (("hf", checkpoint), ("onnx", folder)):

@@ -64,6 +64,8 @@ def run(out: str | Path, config: CalibrateConfig, *, layers: int, freeze: int, f
     root = Path(out)
     nano, weights, rows = root / "export" / "model", root / "decoder" / "model.safetensors", root / "encoder"
     inputs = [nano / "model.onnx", nano / "calibration.json", weights, rows / "validation.jsonl"]
+    if missing := [path for path in inputs if not path.exists()]:
+        raise DataError("not there yet; run the stages before `micro` first", file=str(missing[0]))
     asked = {**asdict(config), "layers": layers, "freeze": freeze}
     with RunFolder(out, "micro", config=asked, inputs=inputs, fresh=fresh) as folder:
         if folder.manifest is not None:
@@ -175,7 +177,8 @@ def _networks(model: Path, outputs: Sequence[str], first: Heads, weights: Path, 
     model.mkdir(exist_ok=True)
     for name in SHARED:
         if not (model / name).exists():
-            shutil.copy(MINI_FOLDER / name, model / name)
+            half = shutil.copy(MINI_FOLDER / name, model / f"{name}.half")
+            Path(half).replace(model / name)
     tensors = load_file(weights)
     export_micro(model, tensors, layers=layers, freeze=freeze)
     weight, bias = tensors["heads.weight"], tensors["heads.bias"]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import DataError, need
+from guardreasoner.errors import ConfigError, DataError, need
 from guardreasoner.run_folder import RunFolder
 from guardreasoner.train.models import ADAPTER, load_checkpoint, read_meta, save_trained
 from guardreasoner.train.rows import RowMaker
@@ -42,6 +42,11 @@ def run_dpo(
         raise DataError("no preferences yet; run `guardreasoner mine` first", file=str(preferences))
     if not any((start / name).exists() for name in ("config.json", ADAPTER)):
         raise DataError("no checkpoint to start from; run `guardreasoner sft` first", file=str(start))
+    if config.lora is not None and not config.lora.merge and (start / ADAPTER).exists():
+        raise ConfigError(
+            "dpo.lora.merge: false wants a start of whole weights (sft.lora.merge: true): its adapters name the base, "
+            "and those of the start would be lost"
+        )
     if rank():
         _train(config, model, root / stage, preferences, start, None)
         return None

@@ -122,7 +122,8 @@ def check_disk(folder: Path, model: Any, config: TrainingConfig) -> None:
     trained = weights if config.lora is None else weights // 100
     wanted = 2 * (4 * weights + 8 * trained) + 4 * weights
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    own = sum(p.stat().st_size for p in (folder / "trainer").rglob("*") if p.is_file())  # are written over
+    free = shutil.disk_usage(folder).free + own
     if free < wanted:
         raise ConfigError(
             f"{folder} has {free / 1e9:.1f} GB free and checkpoints want {wanted / 1e9:.1f} GB; give another --out"
@@ -263,11 +264,9 @@ class LossCurve(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def finish(run: RunFolder, trainer: Any, counts: Counts, **facts: Any) -> dict[str, Any]:
-    """Remove what only a resumption needs, and write the manifest of a training stage."""
-    for name in ("trainer", "rows"):
-        shutil.rmtree(run.path / name, ignore_errors=True)
+    """Write the manifest of a training stage, and remove what only a resumption needs."""
     run.tick(peak_memory_bytes=peak_memory_bytes())
-    return run.finish(
+    manifest = run.finish(
         counts,
         **facts,
         steps=trainer.state.global_step,
@@ -276,6 +275,9 @@ def finish(run: RunFolder, trainer: Any, counts: Counts, **facts: Any) -> dict[s
         peak_memory_bytes=run.most("peak_memory_bytes"),
         train_loss=mean_loss(run),
     )
+    for name in ("trainer", "rows"):  # only now: a kill before the manifest continues from them
+        shutil.rmtree(run.path / name, ignore_errors=True)
+    return manifest
 
 
 def be_quiet(trainer: Any) -> None:
