@@ -217,6 +217,18 @@ def test_a_dry_run_prints_steps_time_and_memory_and_trains_nothing(tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_without_rows_says_what_is_missing_and_one_lists_every_model_that_trains(tmp_path, capsys):
+    recipe = tmp_path / "mini.yaml"
+    recipe.write_text("model: {base: tiny, wire: raw}\ndata: {folder: nowhere}")
+    assert main(["sft", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]) == 1
+    said = capsys.readouterr().err
+    assert "nowhere" in said
+    assert "unforeseen" not in said
+    recipe.write_text(f"{MINI}stages: [synthesize, sft, evaluate]\n")  # an ablation: all variants train
+    assert main(["reproduce", str(recipe), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "sft-second:" in capsys.readouterr().out
+
+
 def test_a_dry_run_names_everything_that_stands_in_the_way(tmp_path, capsys):
     recipe = tmp_path / "bad.yaml"
     recipe.write_text("model: {base: tiny, wire: raw}\nsft: {batch: 10, micro_batch: 4}\ndata: {folder: nowhere}")

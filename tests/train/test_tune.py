@@ -57,6 +57,13 @@ def test_rows_of_one_label_are_refused_and_nothing_is_written(base, tmp_path, ca
     assert list(tmp_path.iterdir()) == [rows]
 
 
+def test_many_replies_to_few_prompts_are_refused(base, tmp_path, capsys):
+    rows = write_rows(tmp_path / "rows.jsonl", 4, 4)
+    rows.write_text(rows.read_text() * 20)
+    assert main(["tune", str(rows), "--guard", str(base), "--out", str(tmp_path / "mine")]) == 1
+    assert "4 prompts of harmful rows and 4 of others; rows of one prompt are kept together" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_there_and_a_guard_without_heads_are_refused(base, tmp_path, capsys):
     rows = write_rows(tmp_path / "rows.jsonl", 20, 20)
     (tmp_path / "mine").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from guardreasoner.cli.stages import add_stage, show_manifest, spread
+from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.train.dpo import run_dpo
 from guardreasoner.train.recipe import load_recipe
 
@@ -18,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
-        print_outlook(recipe, args.out, stages=("dpo",), processes=args.processes)
+        print_outlook(recipe, args.out, stages=("dpo",), processes=args.processes, data_dir=data_folder(args.data))
         return 0
     code = spread(args, args.out / "dpo" / "manifest.json")
     if code is not None:

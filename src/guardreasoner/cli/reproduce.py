@@ -11,7 +11,7 @@ from typing import Any
 from guardreasoner.cli.stages import add_stage, show_table, title_of
 from guardreasoner.data.benchmarks import data_folder
 from guardreasoner.errors import ConfigError
-from guardreasoner.reproduce import reproduce
+from guardreasoner.reproduce import models_to_train, reproduce
 from guardreasoner.train.recipe import BASELINE_MIX, Recipe, load_recipe, values
 
 
@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from guardreasoner.train.plan import print_outlook
 
-        print_outlook(recipe, args.out, stages=recipe.stages, data_dir=data_folder(args.data), processes=args.processes)
+        models = [recipe.folder(name) for name in ([args.variant] if args.variant else models_to_train(recipe))]
+        wanted = ("synthesize", "sft", "evaluate") if args.variant else recipe.stages
+        stages = [one for stage in wanted for one in (models if stage == "sft" else [stage])]
+        print_outlook(recipe, args.out, stages=stages, data_dir=data_folder(args.data), processes=args.processes)
         return 0
     for line in values(recipe):
         print(line)

@@ -62,7 +62,8 @@ class SynthesizeConfig:
     price_out: float | None = None
     """Dollars per million answer tokens."""
     max_cost: float | None = None
-    """Never exceeded, in dollars: the worst-case cost of each call is reserved before it is made."""
+    """In dollars: the worst-case cost of each call is reserved before it is made. A call that timed out or broke off
+    may be billed and is not counted."""
     poll_s: float = 30.0
     """Seconds between checks on a batch."""
     seed: int = 0

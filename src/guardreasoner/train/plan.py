@@ -180,7 +180,7 @@ def outlooks(
     for module in ("torch", "transformers", "trl"):
         need(module, "train")
     obstacles: list[str] = []
-    lengths, model = Lengths(), None
+    lengths, model = None, None
     parameters = PARAMETERS.get(recipe.model.base, 0)
     try:
         model = config_of(recipe.model)
@@ -193,12 +193,13 @@ def outlooks(
         obstacles.append(str(error))
     import torch
 
-    measured = model if torch.cuda.is_available() or 0 < parameters <= MEASURABLE else None
+    measured = model if lengths and (torch.cuda.is_available() or 0 < parameters <= MEASURABLE) else None
     found: list[Outlook] = []
     for name in stages:
         try:
-            seen = _stage(recipe, name, lengths, out, model=measured, parameters=parameters, processes=processes)
-            found += [seen] if seen else []
+            rows = lengths or Lengths()  # none known: only what else stands in the way is of use
+            seen = _stage(recipe, name, rows, out, model=measured, parameters=parameters, processes=processes)
+            found += [seen] if seen and lengths else []
         except GuardReasonerError as error:
             obstacles.append(f"{name}: {error}")
     return found, [*dict.fromkeys(obstacles), *_disk(found, out), *_number_format(recipe)]
@@ -306,9 +307,6 @@ def print_outlook(
 ) -> None:
     """Print the outlook of a recipe."""
     asked = [name for name in stages if name in ("sft", "sample", "dpo") or name.startswith(("sft-", "dpo-"))]
-    if "sft" in asked and "sample" in stages:
-        extra = [recipe.folder(name) for name in recipe.variants if name in recipe.sample.models]
-        asked[asked.index("sft") + 1 : asked.index("sft") + 1] = extra
     found, obstacles = outlooks(recipe, out, stages=asked, data_dir=data_dir, processes=processes)
     print(f"recipe {recipe.name}: base {recipe.model.base}, wire {recipe.model.wire}, stages {', '.join(stages)}")
     for line in values(recipe):

@@ -159,6 +159,9 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
     if not isinstance(variants, Mapping):
         raise ConfigError("variants must map names to changed keys of the sft section")
     sft = content.get("sft") or {}
+    for section in ("sft", "encoder"):
+        if not isinstance(content.get(section) or {}, Mapping):
+            raise ConfigError(f"{section} must be a mapping of keys")
     built = {}
     for key, changes in variants.items():
         if key in STAGES or not str(key).replace("-", "").isalnum():

@@ -112,6 +112,8 @@ def _write_rows(config: SftConfig, maker: RowMaker, out: Path, folder: Path) -> 
     table = _dataset(counted(), config)
     table.save_to_disk(str(folder / "train"))
     held = _validation(config, maker, out / "synthesize" / "validation.jsonl")
+    if config.validate_every and not held:
+        raise ConfigError("sft.validate_every wants validation rows; name sources in data.leave_out, or set it to 0")
     if held:
         _dataset(held, config, packed=False).save_to_disk(str(folder / "validation"))
     about = {"counts": counts.as_dict(), "licences": _licences(out), "validation_rows": len(held), **tally}
@@ -123,6 +125,8 @@ def _looks(config: SftConfig, path: Path) -> FirstLooks | None:
     if config.first_look is None:
         return None
     examples = list(read_records(Example, path))
+    if not examples:
+        raise ConfigError("sft.first_look wants validation rows; name sources in data.leave_out")
     with load_guard(config.first_look, mode="instant") as guard:
         verdicts = guard.judge([e.exchange for e in examples])
     return FirstLooks(list(zip(examples, verdicts, strict=True)), config.seed)

@@ -86,6 +86,14 @@ def tune(
             "beside harmful ones",
             file=str(labelled),
         )
+    for task, rows in fitted.items():
+        sides = [{p for p, y in zip(rows.prompts, rows.truth, strict=True) if y == side} for side in (True, False)]
+        if min(map(len, sides)) < FOLDS + 1:
+            few = f"{task.value}: {len(sides[0])} prompts of {TASKS[task].positive} rows and {len(sides[1])} of others"
+            raise DataError(
+                f"{few}; rows of one prompt are kept together, so give at least {FOLDS + 1} prompts of each",
+                file=str(labelled),
+            )
     everyday = _by_task(engine, read_examples(shipped("everyday")))
     calibration = read_calibration(base / "calibration.json") if (base / "calibration.json").exists() else Calibration()
     weight, bias, curves = engine.weight.astype(float), engine.bias.astype(float), dict(calibration.curves)
