@@ -64,11 +64,11 @@ def open_run(folder: str | Path, data_dir: str | Path | None = None) -> Run:
             f"{root} holds no finished run (no manifest.json); run `guardreasoner evaluate --out {root}` first"
         )
     manifest = read_object(manifest_path)
-    finished = manifest.get("rows")  # older runs do not say
-    paths = [p for p in sorted((root / "verdicts").glob("*.jsonl")) if finished is None or p.stem in finished]
+    finished: Mapping[str, int] = manifest.get("rows", {})  # older runs do not say
+    paths = [p for p in sorted((root / "verdicts").glob("*.jsonl")) if not finished or p.stem in finished]
     found = tuple(_read(path, manifest, data_dir) for path in paths)
     for one in found:
-        if len(one.rows) < (finished or {}).get(one.benchmark, 0):
+        if len(one.rows) < finished.get(one.benchmark, 0):
             raise DataError(
                 f"{root} holds {len(one.rows)} of the {finished[one.benchmark]} rows of {one.benchmark}; "
                 "run the same `guardreasoner evaluate` again"

@@ -71,7 +71,7 @@ def _sources(root: Path, config: EncoderData, chosen: random.Random) -> Iterator
 
 def labelled_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file of the data folder, with what it leaves out: a name, where it comes from, labels, licence."""
-    given = {"source": path.stem, "response": None, "context": [], "steps": {}, "category": None}
+    given: dict[str, Any] = {"source": path.stem, "response": None, "context": [], "steps": {}, "category": None}
     given |= {"use": "unstated", "licence": "unstated", **{t.value: None for t in TASKS}}
     for line, values in read_jsonl(path):
         if not isinstance(values.get("prompt"), str):
