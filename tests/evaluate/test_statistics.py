@@ -228,6 +228,12 @@ def test_few_rows_show_no_more_than_the_exact_test_allows():
     assert not found.significant
 
 
+def test_rows_that_share_prompts_in_one_run_alone_are_refused():
+    a, b = outcomes([1, 0, 1], [1, 0, 1], clusters=[0, 0, 1]), outcomes([1, 0, 1], [1, 0, 1], guard="b")
+    with pytest.raises(DataError, match="3 rows of bench have another `prompt_hash` with a than with b"):
+        compare([a], [b])
+
+
 def test_one_prompt_shows_nothing_and_says_so():
     gold = [1, 0] * 20
     pair = [outcomes(gold, said, clusters=[0] * 40, guard=name) for name, said in (("a", gold), ("b", [1] * 40))]

@@ -176,6 +176,7 @@ def test_a_key_in_the_environment_is_in_no_file_and_on_no_stream(tmp_path, monke
         ({"base_url": "http://host:99999"}, "http or https"),
         ({"options": {"api_key": KEY}}, "secrets belong in the environment"),
         ({"options": {"extra_headers": {"x": KEY}}}, "secrets belong in the environment"),
+        ({"options": {"extra_body": [{"api_key": KEY}]}}, "secrets belong in the environment"),
     ],
 )
 def test_a_setting_that_is_wrong_or_secret_is_refused_before_anything_is_written(values, message):

@@ -109,6 +109,12 @@ def check_pairs(a: Outcomes, b: Outcomes) -> None:
     if not np.array_equal(a.gold, b.gold):
         differ = int((a.gold != b.gold).sum())
         raise DataError(f"the gold labels of {differ} rows of {a.benchmark} differ between {a.guard} and {b.guard}")
+    if a.clusters != b.clusters:
+        differ = sum(x != y for x, y in zip(a.clusters, b.clusters, strict=True))
+        raise DataError(
+            f"{differ} rows of {a.benchmark} have another `prompt_hash` with {a.guard} than with {b.guard}, or none: "
+            "rows that share a prompt are drawn together; run both again"
+        )
 
 
 def compare(

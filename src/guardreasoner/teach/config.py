@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,15 @@ class SynthesizeConfig:
             )
         if self.base_url is not None:
             plain_url(self.base_url, "synthesize.base_url")
-        for name in self.options:
+        for name in _names(self.options):
             if re.search(r"key|secret|auth|password|header", name, re.I):
                 raise ConfigError(f"synthesize.options.{printable(name)}: secrets belong in the environment, not here")
+
+
+def _names(value: Any) -> Iterator[str]:
+    """The names in mappings, at any depth."""
+    if isinstance(value, Mapping):
+        yield from map(str, value)
+        value = list(value.values())
+    for one in value if isinstance(value, list) else ():
+        yield from _names(one)
