@@ -59,7 +59,8 @@ def mistakes(entrant: Contestant, limit: int, others: Sequence[Contestant] = ())
     At most `limit`, in turn from each task, so that one large benchmark does not fill the page. `others` say what else
     is harmful.
     """
-    veiled = {(c.benchmark, c.id) for e in (entrant, *others) for c in e.run.rows if harmful(c.gold, c.verdict)}
+    seen = [entrant, *filter(opinionated, others)]
+    veiled = {(c.benchmark, c.id) for e in seen for c in e.run.rows if harmful(c.gold, c.verdict)}
     found: dict[Task, list[Mistake]] = {}
     for case in entrant.run.rows:
         for task in TASKS:
