@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -300,13 +300,20 @@ class Appender:
     Use as a context manager; `existing` holds the rows that were already there.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
+        """Args:
+        path: of the file.
+        keep: rows of it that are not kept are taken out of the file.
+        """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as stream:
             stream.seek(0)
             stream.truncate(stream.read().rfind(b"\n") + 1)
-        self.existing = [row for _, row in read_jsonl(self.path)]
+        rows = [row for _, row in read_jsonl(self.path)]
+        self.existing = [row for row in rows if keep(row)]
+        if len(self.existing) < len(rows):
+            write_jsonl(self.path, self.existing)
         self._stream: IO[bytes] = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
 
     def append(self, row: Any) -> None:

@@ -26,7 +26,7 @@ from guardreasoner.report.content import document
 from guardreasoner.report.markdown import escaped, render_markdown
 from guardreasoner.report.page import render_html
 from guardreasoner.report.sections.scores import score_rows
-from guardreasoner.report.worth_reading import mistakes, side_by_side, visible
+from guardreasoner.report.worth_reading import harmful_rows, mistakes, side_by_side, visible
 from guardreasoner.report.write import write_report
 from guardreasoner.types import TASKS, Example, Exchange, Labels, Review, Step, Task, Verdict
 
@@ -323,12 +323,12 @@ def test_control_and_direction_characters_are_shown_not_sent():
 
 def test_errors_come_most_confident_first_and_unscored_last(made):
     alert, sleepy, _ = contestants([open_run(folder) for folder in made])
-    found = [m for m in mistakes(alert, 100) if m.task is Task.prompt_harm]
+    found = [m for m in mistakes(alert, 100, ()) if m.task is Task.prompt_harm]
     sure = [m.confidence for m in found]
     assert sure == sorted(sure, reverse=True)
     assert all(m.gold != m.said for m in found)
-    assert all(m.confidence is None for m in mistakes(sleepy, 10))
-    assert len(mistakes(alert, 3)) == 3
+    assert all(m.confidence is None for m in mistakes(sleepy, 10, ()))
+    assert len(mistakes(alert, 3, ())) == 3
 
 
 def test_an_error_is_veiled_where_gold_or_any_guard_sees_harm_in_another_task(tmp_path):
@@ -338,9 +338,12 @@ def test_an_error_is_veiled_where_gold_or_any_guard_sees_harm_in_another_task(tm
     evaluate(Echo("calm", "nothing"), {"own": [Example(exchange, Labels("harmful", "refusal"))]}, tmp_path / "known")
     names = ("calm", "alert", "known", "constant")
     calm, alert, known, constant = contestants([open_run(tmp_path / name) for name in names])
-    assert [m.harmful for m in mistakes(calm, 9, [constant])] == [False]
-    assert [m.harmful for m in mistakes(calm, 9, [calm, alert])] == [True]
-    assert {m.task: m.harmful for m in mistakes(known, 9)} == {Task.prompt_harm: True, Task.refusal: True}
+    assert [m.harmful for m in mistakes(calm, 9, harmful_rows([calm, constant]))] == [False]
+    assert [m.harmful for m in mistakes(calm, 9, harmful_rows([calm, alert]))] == [True]
+    assert {m.task: m.harmful for m in mistakes(known, 9, harmful_rows([known]))} == {
+        Task.prompt_harm: True,
+        Task.refusal: True,
+    }
 
 
 def test_side_by_side_shows_exchanges_on_which_guards_differ_and_leaves_the_constant_out(made):

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         from guardreasoner.train.plan import print_outlook
 
         models = [recipe.folder(name) for name in ([args.variant] if args.variant else models_to_train(recipe))]
-        wanted = ("synthesize", "sft", "evaluate") if args.variant else recipe.stages
+        wanted = ("sft",) if args.variant else recipe.stages
         stages = [one for stage in wanted for one in (models if stage == "sft" else [stage])]
         print_outlook(recipe, args.out, stages=stages, data_dir=data_folder(args.data), processes=args.processes)
         return 0

@@ -204,10 +204,8 @@ def randomised(
         swapped = np.arange(2**prompts)[:, np.newaxis] >> np.arange(prompts) & 1
     else:
         swapped = np.random.default_rng(seed).integers(0, 2, (draws, prompts))
-    moved, start = [], 0
-    for d in aparts:
-        moved.append(d @ swapped[:, start : start + d.shape[1]].T.astype(np.float64))
-        start += d.shape[1]
+    by_cell = np.split(swapped, np.cumsum([d.shape[1] for d in aparts])[:-1], axis=1)
+    moved = [d @ swaps.T.astype(np.float64) for d, swaps in zip(aparts, by_cell, strict=True)]
     sums = [[cell.sum(-1, keepdims=True) for cell in cells] for cells in (ones, twos)]
     before, after = (mean_f1(cells, w)[0] for cells in sums)
     found = mean_f1([s - m for s, m in zip(sums[0], moved, strict=True)], w)[0]

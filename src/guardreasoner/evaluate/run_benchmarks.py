@@ -166,9 +166,9 @@ def judge(
 ) -> list[Prediction]:
     """Judge what the file does not hold yet, a chunk at a time; returns all rows in the order of `examples`."""
     wanted = {e.exchange.id: e for e in examples}
-    done = _resume(path, title, wanted)
-    todo = [e for i, e in wanted.items() if i not in done]
-    with Appender(path) as file:
+    with Appender(path, keep=answered) as file:
+        done = _resume(file, title, wanted)
+        todo = [e for i, e in wanted.items() if i not in done]
         for start in range(0, len(todo), CHUNK):
             if progress and start:
                 progress(title, len(wanted) - len(todo) + start, len(wanted))
@@ -182,14 +182,9 @@ def judge(
     return [done[i] for i in wanted]
 
 
-def answered(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file of verdicts; those that failed for a passing reason, and a torn last line, are taken out of it."""
-    with Appender(path) as file:
-        rows = file.existing
-    kept = [row for row in rows if row.get("status") not in PASSING]
-    if len(kept) < len(rows):
-        write_jsonl(path, kept)
-    return kept
+def answered(row: Mapping[str, Any]) -> bool:
+    """Whether a row of verdicts did not fail for a passing reason; the others are asked for again."""
+    return row.get("status") not in PASSING
 
 
 def _hashes(exchange: Exchange) -> dict[str, str | None]:
@@ -207,19 +202,17 @@ def _is_on(row: Mapping[str, Any], exchange: Exchange) -> bool:
     return all(row.get(k, None if k == "prompt_hash" else now[k]) == now[k] for k in now)
 
 
-def _resume(path: Path, title: str, wanted: Mapping[str, Example]) -> dict[str, Prediction]:
-    if not path.exists():
-        return {}
+def _resume(file: Appender, title: str, wanted: Mapping[str, Example]) -> dict[str, Prediction]:
     kept: dict[str, dict[str, Any]] = {}
-    for line, row in enumerate(answered(path), 1):
+    for line, row in enumerate(file.existing, 1):
         identity = row.get("exchange_id")
         example = wanted.get(str(identity))
         if identity in kept:
-            raise DataError(f"the row {identity} twice; remove one", file=str(path), line=line)
+            raise DataError(f"the row {identity} twice; remove one", file=str(file.path), line=line)
         if example is None or not _is_on(row, example.exchange):
             raise DataError(
                 f"a verdict on another row than the {title} at hand; give another --out, or --fresh to start over",
-                file=str(path), line=line,
+                file=str(file.path), line=line,
             )  # fmt: skip
         kept[str(identity)] = row | {"gold": example.gold.as_dict()}
     return {identity: read_line(row, title) for identity, row in kept.items()}

@@ -103,8 +103,8 @@ def repeat(
         for title, examples in benchmarks.items():
             path = Path(folder) / FOLDER / kind / f"{title}.jsonl"
             how = {"temperature": temperature} if kind == "sampled" else {}
-            done = _done(path, how)
-            with Appender(path) as file:
+            with Appender(path, keep=answered) as file:
+                done = _done(file, how)
                 for number in range(1, times + 1):
                     todo = [e.exchange for e in examples if (e.exchange.id, number) not in done]
                     with _warm(guard, temperature, number) if kind == "sampled" else nullcontext():
@@ -114,14 +114,13 @@ def repeat(
                         progress(f"{kind} {title}", number * len(examples), times * len(examples))
 
 
-def _done(path: Path, how: Mapping[str, Any]) -> set[tuple[str, int]]:
+def _done(file: Appender, how: Mapping[str, Any]) -> set[tuple[str, int]]:
     """Exchange and repeat of what the file answers; repeats of another temperature would mix."""
-    rows = answered(path)
-    for line, row in enumerate(rows, 1):
+    for line, row in enumerate(file.existing, 1):
         if row.get("temperature", how.get("temperature")) != how.get("temperature"):
             said = f"sampled at temperature {row['temperature']:g}; give the same --temperature, or another --out"
-            raise DataError(said, file=str(path), line=line, field="temperature")
-    return {(row["exchange_id"], row["repeat"]) for row in rows}
+            raise DataError(said, file=str(file.path), line=line, field="temperature")
+    return {(row["exchange_id"], row["repeat"]) for row in file.existing}
 
 
 def _line(verdict: Verdict, number: int) -> dict[str, Any]:

@@ -167,9 +167,8 @@ def _right(
     """Rows that are judged rightly as they are, up to as many as are wanted, and all verdicts that it took."""
     right: dict[bool, list[Exchange]] = {True: [], False: []}
     seen: list[dict[str, Any]] = []
-    path = folder / "verdicts" / f"{plain}.jsonl"
-    done = {row["exchange_id"]: row for row in answered(path)}
-    with Appender(path) as file:
+    with Appender(folder / "verdicts" / f"{plain}.jsonl", keep=answered) as file:
+        done = {row["exchange_id"]: row for row in file.existing}
         for kind, pool in rows.items():
             for start in range(0, len(pool), CHUNK):
                 if len(right[kind]) >= wanted[kind]:
@@ -204,9 +203,8 @@ def _family(
             made = replace(made, id=f"{name}|{row.id}", prompt=made.prompt or row.prompt)
             asked.append((made, {"gold": kind, "transformation": name}))
     made_of: list[dict[str, Any]] = []
-    path = folder / "verdicts" / f"{family}.jsonl"
-    done = {row["exchange_id"]: row for row in answered(path)}
-    with Appender(path) as file:
+    with Appender(folder / "verdicts" / f"{family}.jsonl", keep=answered) as file:
+        done = {row["exchange_id"]: row for row in file.existing}
         for start in range(0, len(asked), CHUNK):
             made_of += _judged(guard, asked[start : start + CHUNK], done, file)
             if progress:

@@ -31,7 +31,7 @@ from guardreasoner.report.cost import (
 )
 from guardreasoner.report.findings import Relabelled, Report, TaskPoints, Twins
 from guardreasoner.report.tables import Standings, standings
-from guardreasoner.report.worth_reading import length_points, mistakes, opinionated, side_by_side
+from guardreasoner.report.worth_reading import harmful_rows, length_points, mistakes, opinionated, side_by_side
 from guardreasoner.types import TASKS, Task
 
 BASELINE_MIX = "baseline-mix"
@@ -72,6 +72,7 @@ def build(
     """
     tell = progress or (lambda _: None)
     entrants = contestants([open_run(folder, data_dir) for folder in runs])
+    veiled = harmful_rows(entrants)
     found = standings(entrants, progress=tell)
     tell("operating points")
     points = [p for task in TASKS for p in _points(entrants, task)]
@@ -94,7 +95,7 @@ def build(
         stress=attacked,
         figures=_figures(found, stages) | ({"stress": figures.stress(attacked)} if attacked else {}),
         slices=tuple(slices(entrants)),
-        mistakes={e.label: tuple(mistakes(e, errors, entrants)) for e in entrants if opinionated(e)},
+        mistakes={e.label: tuple(mistakes(e, errors, veiled)) for e in entrants if opinionated(e)},
         side_by_side=tuple(side_by_side(entrants, pairs)),
         costs=(*costs.values(), *published_costs()),
         stages=stages,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -53,14 +53,18 @@ class Mistake:
     """Whether gold or any guard sees harm in the exchange, whatever the task."""
 
 
-def mistakes(entrant: Contestant, limit: int, others: Sequence[Contestant] = ()) -> list[Mistake]:
+def harmful_rows(entrants: Sequence[Contestant]) -> frozenset[tuple[str, str]]:
+    """Benchmark and id of the exchanges in which gold or a guard sees harm; the constant sees it everywhere."""
+    seen = (case for entrant in filter(opinionated, entrants) for case in entrant.run.rows)
+    return frozenset((case.benchmark, case.id) for case in seen if harmful(case.gold, case.verdict))
+
+
+def mistakes(entrant: Contestant, limit: int, veiled: Collection[tuple[str, str]]) -> list[Mistake]:
     """The guard's wrong answers, the most confident first; those without a score last, in the order of the rows.
 
-    At most `limit`, in turn from each task, so that one large benchmark does not fill the page. `others` say what else
-    is harmful.
+    At most `limit`, in turn from each task, so that one large benchmark does not fill the page. `veiled` are the
+    `harmful_rows`.
     """
-    seen = [entrant, *filter(opinionated, others)]
-    veiled = {(c.benchmark, c.id) for e in seen for c in e.run.rows if harmful(c.gold, c.verdict)}
     found: dict[Task, list[Mistake]] = {}
     for case in entrant.run.rows:
         for task in TASKS:

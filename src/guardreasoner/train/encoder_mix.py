@@ -58,7 +58,7 @@ def _sources(root: Path, config: EncoderData, chosen: random.Random) -> Iterator
     for path in sorted((root / "train").glob("*.jsonl")):
         if path.stem in config.leave_out:
             continue
-        rows = [values for values in labelled_rows(path) if values["use"] in config.use]
+        rows = [values for values in _labelled(path) if values["use"] in config.use]
         chosen.shuffle(rows)
         taken = plain_questions(rows) if path.stem == "gptfuzz" else rows
         made = [
@@ -69,7 +69,7 @@ def _sources(root: Path, config: EncoderData, chosen: random.Random) -> Iterator
         yield from made * config.repeat.get(path.stem, 1)
 
 
-def labelled_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _labelled(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file of the data folder, with what it leaves out: a name, where it comes from, labels, licence."""
     given: dict[str, Any] = {"source": path.stem, "response": None, "context": [], "steps": {}, "category": None}
     given |= {"use": "unstated", "licence": "unstated", **{t.value: None for t in TASKS}}
@@ -82,7 +82,7 @@ def labelled_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _everyday(root: Path, config: EncoderData) -> Iterator[EncoderRow]:
     for path in sorted((root / "everyday").glob("*.jsonl")):
         if path.stem not in TEST_DOMAINS and path.stem not in config.leave_out:
-            made = [row for values in labelled_rows(path) for row in everyday_rows(values)]
+            made = [row for values in _labelled(path) for row in everyday_rows(values)]
             yield from made * config.repeat.get("everyday", 1)
 
 
@@ -104,7 +104,7 @@ def validation_rows(data: str | Path, config: EncoderData) -> list[Example]:
         path = root / folder / f"{name}.jsonl"
         if not path.exists() or name in TEST_DOMAINS:
             raise ConfigError(f"leave_out names {name!r}, which is no source and no domain to validate on in {root}")
-        rows = list(labelled_rows(path))
+        rows = list(_labelled(path))
         chosen.shuffle(rows)
         for values in rows[: config.leave_out_cap]:
             context = tuple(Message(**m) for m in values.get("context") or ())

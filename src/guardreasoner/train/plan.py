@@ -180,7 +180,7 @@ def outlooks(
     for module in ("torch", "transformers", "trl"):
         need(module, "train")
     obstacles: list[str] = []
-    lengths, model = None, None
+    lengths, known, model = Lengths(), False, None
     parameters = PARAMETERS.get(recipe.model.base, 0)
     try:
         model = config_of(recipe.model)
@@ -188,18 +188,17 @@ def outlooks(
     except GuardReasonerError as error:
         obstacles.append(str(error))
     try:
-        lengths = lengths_of(recipe, out, data_dir)
+        lengths, known = lengths_of(recipe, out, data_dir), True
     except GuardReasonerError as error:
         obstacles.append(str(error))
     import torch
 
-    measured = model if lengths and (torch.cuda.is_available() or 0 < parameters <= MEASURABLE) else None
+    measured = model if known and (torch.cuda.is_available() or 0 < parameters <= MEASURABLE) else None
     found: list[Outlook] = []
     for name in stages:
         try:
-            rows = lengths or Lengths()  # none known: only what else stands in the way is of use
-            seen = _stage(recipe, name, rows, out, model=measured, parameters=parameters, processes=processes)
-            found += [seen] if seen and lengths else []
+            seen = _stage(recipe, name, lengths, out, model=measured, parameters=parameters, processes=processes)
+            found += [seen] if seen and known else []
         except GuardReasonerError as error:
             obstacles.append(f"{name}: {error}")
     return found, [*dict.fromkeys(obstacles), *_disk(found, out), *_number_format(recipe)]
